@@ -1,0 +1,37 @@
+"""The registry of model families: `model_type` of config.json → that family's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from export.architecture import llama
+from export.architecture.decoder import DecoderConfig, Parameter
+from export.errors import InputError
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to read a family's config.json and which parameters it implies."""
+
+    config: Callable[[Mapping[str, Any]], DecoderConfig]
+    parameters: Callable[[DecoderConfig], tuple[Parameter, ...]]
+
+
+FAMILIES: dict[str, Family] = {"llama": Family(llama.config, llama.parameters)}
+
+
+def read_config(raw: Mapping[str, Any]) -> tuple[DecoderConfig, tuple[Parameter, ...]]:
+    """Config and parameter table of a parsed config.json.
+
+    Raises:
+        InputError: unknown architecture, or a config that the family cannot express.
+    """
+    model_type = raw.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        known = ", ".join(sorted(FAMILIES))
+        raise InputError(f"unknown architecture {model_type!r}; supported: {known}")
+    config = family.config(raw)
+    return config, family.parameters(config)

@@ -1,0 +1,61 @@
+"""How a format binds its tensors to the checkpoint's parameters: target name → sources + function.
+
+Invariant (`check_bound`): every parameter of the table feeds exactly one target.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.architecture.decoder import Parameter, Role
+from export.errors import InputError
+
+Transform = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One tensor of an output file.
+
+    `transform` is a pure function of the sources' arrays, in the stored dtype. None means "as it
+    is": such a target may be streamed in blocks of rows, so that an embedding of any size costs a
+    constant amount of memory. `shape` is the shape after the transform.
+    """
+
+    name: str
+    sources: tuple[Parameter, ...]
+    shape: tuple[int, ...]
+    transform: Transform | None = None
+
+    @property
+    def role(self) -> Role:
+        """The role of the first source (fused targets have sources of one kind)."""
+        return self.sources[0].role
+
+
+def stack_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Fuse linear weights that share their input: concatenate [out_i, in] along the outputs."""
+    return np.concatenate(arrays, axis=0)
+
+
+def check_bound(targets: Iterable[Target], parameters: Iterable[Parameter]) -> None:
+    """Refuse a mapping that drops, repeats or invents a parameter, or repeats a target name.
+
+    Raises:
+        InputError: naming the tensor.
+    """
+    targets = list(targets)
+    used = Counter(source.name for target in targets for source in target.sources)
+    expected = {parameter.name for parameter in parameters}
+    for name in expected - set(used):
+        raise InputError(f"tensor {name} would be left out of the export")
+    for name, count in used.items():
+        if count > 1 or name not in expected:
+            raise InputError(f"tensor {name} is bound {count} times or is not in the checkpoint")
+    for name, count in Counter(target.name for target in targets).items():
+        if count > 1:
+            raise InputError(f"two tensors of the export are named {name}")

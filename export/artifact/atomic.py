@@ -1,0 +1,107 @@
+"""Write files and folders so that `kill -9` at any moment leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from export.errors import InputError
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+TEMPORARY = ".edgeproof-tmp-"
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into an `InputError` that names the target."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"{path}: the disk is full; free some space and run again") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.ENOTDIR):
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace one file atomically and durably."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `target`; it becomes `target` when the block succeeds.
+
+    The caller has fsynced the files in it. Whatever the block raises removes it. Left-overs of
+    killed runs for the same target are removed first.
+    """
+    prefix = f"{TEMPORARY}{target.name}-"
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for stale in target.parent.glob(f"{prefix}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            for folder, _, _ in os.walk(temporary):
+                sync_folder(Path(folder))
+            _replace_folder(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(target.parent)
+        shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it holds the old content
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable (POSIX; elsewhere a no-op)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):
+        old = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{target.name}-", dir=target.parent))
+        os.rename(target, old / "old")
+        os.rename(new, target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(new: Path, target: Path) -> bool:
+    """Swap two folders in one step where the kernel can (Linux renameat2)."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    result = renameat2(
+        AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(target), ctypes.c_uint(RENAME_EXCHANGE)
+    )
+    return bool(result == 0)

@@ -1,0 +1,171 @@
+"""Write, open and reuse artifact folders.
+
+Invariant: a folder at an artifact's path is complete: it is renamed into place with its manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from export.artifact.atomic import atomic_folder
+from export.artifact.hashing import file_sha256
+from export.artifact.manifest import (
+    MANIFEST,
+    Manifest,
+    ModelIdentity,
+    OutputFile,
+    WeightStats,
+    recipe_digest,
+    weights_record,
+)
+from export.artifact.variant import Variant
+from export.errors import InputError
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on disk: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, suffix: str) -> Path:
+        """The only output whose path ends so.
+
+        Raises:
+            InputError: none or several.
+        """
+        matches = [item.path for item in self.manifest.outputs if item.path.endswith(suffix)]
+        if len(matches) != 1:
+            raise InputError(f"{self.path}: expected one file *{suffix}, found {len(matches)}")
+        return self.path / matches[0]
+
+    def check(self) -> None:
+        """Compare every file with the manifest's size and SHA-256.
+
+        Raises:
+            InputError: naming the first file that differs.
+        """
+        for item in self.manifest.outputs:
+            path = self.path / item.path
+            if not path.is_file() or path.stat().st_size != item.bytes:
+                raise InputError(f"{path}: missing or of the wrong size; export it again")
+            if file_sha256(path) != item.sha256:
+                raise InputError(f"{path}: its SHA-256 is not the manifest's; export it again")
+
+
+class HashedFile:
+    """A binary file that hashes what is written; `write` takes any C-contiguous buffer."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._digest = hashlib.sha256()
+        self._name = name
+        self.position = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append all bytes."""
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        written = 0
+        while written < len(view):
+            written += self._file.write(view[written:])
+        self.position += len(view)
+
+    def pad(self, alignment: int) -> None:
+        """Append zeros up to a multiple of `alignment` bytes."""
+        self.write(bytes(-self.position % alignment))
+
+    def finish(self) -> OutputFile:
+        """Make the bytes durable and return their record."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return OutputFile(self._name, self.position, self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Close without a record."""
+        self._file.close()
+
+
+class ArtifactWriter:
+    """Collects an artifact's files in a temporary folder. Use `ArtifactWriter.create`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._outputs: list[OutputFile] = []
+        self.stats = WeightStats()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def create(
+        target: Path, model: ModelIdentity, variant: Variant, tools: dict[str, str]
+    ) -> Iterator[ArtifactWriter]:
+        """Write an artifact; it appears at `target`, manifest included, when the block succeeds."""
+        with atomic_folder(target) as folder:
+            writer = ArtifactWriter(folder)
+            yield writer
+            manifest = Manifest(
+                model=model,
+                variant=variant,
+                recipe=recipe_digest(model, variant, tools),
+                tools=tools,
+                outputs=tuple(sorted(writer._outputs, key=lambda item: item.path)),
+                weights=weights_record(writer.stats, model.parameters),
+            )
+            writer.write(MANIFEST, manifest.to_json().encode())
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[HashedFile]:
+        """Stream one output file; `name` is a POSIX path relative to the artifact."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = HashedFile(path, name)
+        try:
+            yield file
+            self._outputs.append(file.finish())
+        finally:
+            file.abandon()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one small output file."""
+        with self.open(name) as file:
+            file.write(data)
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Read an artifact's manifest; sizes and hashes are checked by `Artifact.check`.
+
+    Raises:
+        InputError: no manifest, a malformed one, or one with a path that leaves the folder.
+    """
+    try:
+        text = (path / MANIFEST).read_text("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no {MANIFEST}, so this is not a finished artifact") from None
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path / MANIFEST}: cannot be read") from None
+    manifest = Manifest.from_json(text, str(path / MANIFEST))
+    for item in manifest.outputs:
+        parts = PurePosixPath(item.path)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in item.path:
+            raise InputError(f"{path / MANIFEST}: the path {item.path!r} leaves the folder")
+    return Artifact(path, manifest)
+
+
+def reusable(
+    target: Path, model: ModelIdentity, variant: Variant, tools: dict[str, str]
+) -> Artifact | None:
+    """The artifact at `target` if it was made by this recipe and its bytes are intact."""
+    try:
+        artifact = open_artifact(target)
+        if artifact.manifest.recipe != recipe_digest(model, variant, tools):
+            return None
+        artifact.check()
+    except InputError:
+        return None
+    return artifact

@@ -1,0 +1,221 @@
+"""A checkpoint in Hugging Face layout: config, tokenizer files and lazy, validated tensors.
+
+Invariant: an open `Checkpoint` has exactly the tensors of its family's parameter table, with the
+table's shapes. Values are checked for NaN and infinity while they are streamed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.architecture import DecoderConfig, Parameter, Target, read_config
+from export.checkpoint.safetensors_file import SafetensorsFile
+from export.checkpoint.weight_files import INDEX, open_weights
+from export.errors import InputError
+
+# What a runtime may need beside the weights; everything else in the folder is ignored.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+# Buffers that transformers before 4.32 saved; they follow from the config.
+DERIVED_BUFFERS = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+# 8 Mi elements: blocks large enough for NumPy's speed, 32 MiB as float32.
+BLOCK_ELEMENTS = 8 << 20
+
+
+class Checkpoint:
+    """An open checkpoint. Use `open_checkpoint`."""
+
+    def __init__(
+        self,
+        path: Path,
+        raw_config: dict[str, Any],
+        config: DecoderConfig,
+        parameters: tuple[Parameter, ...],
+        files: list[SafetensorsFile],
+    ) -> None:
+        self.path = path
+        self.raw_config = raw_config
+        self.config = config
+        self.parameters = parameters
+        self._files = files
+        self._where = {name: file for file in files for name in file.entries}
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights; a tied head is counted once."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def stored_order(self) -> list[str]:
+        """Tensor names in the order in which the files' headers list them."""
+        known = {parameter.name for parameter in self.parameters}
+        return [name for file in self._files for name in file.entries if name in known]
+
+    @property
+    def input_files(self) -> list[Path]:
+        """Every file that an export may depend on, in a fixed order."""
+        index = self.path / INDEX
+        side = [self.path / "config.json", *self.tokenizer_files.values()]
+        return side + ([index] if index.exists() else []) + [file.path for file in self._files]
+
+    @property
+    def tokenizer_files(self) -> dict[str, Path]:
+        """Tokenizer, template and generation files that exist, by name."""
+        paths = {name: self.path / name for name in TOKENIZER_FILES}
+        return {name: path for name, path in paths.items() if path.exists()}
+
+    def json_file(self, name: str) -> dict[str, Any]:
+        """A parsed JSON file of the checkpoint, or {} where it is absent."""
+        path = self.path / name
+        return _read_json(path) if path.exists() else {}
+
+    def stored_dtype(self, name: str) -> np.dtype[Any]:
+        """The dtype in which the file holds the tensor: float32, float16 or bfloat16."""
+        return self._where[name].entries[name].dtype
+
+    def blocks(self, target: Target) -> Iterator[np.ndarray]:
+        """Stream a target's values in the stored dtype: blocks of rows, in order, all finite.
+
+        Peak memory is one block for a plain target and one tensor for a transformed one; the
+        source pages are released behind the reader.
+
+        Raises:
+            InputError: a value is NaN or infinite.
+        """
+        if target.transform is None:
+            yield from self._row_blocks(target.sources[0].name)
+            return
+        arrays = [self._where[source.name].tensor(source.name) for source in target.sources]
+        for source, array in zip(target.sources, arrays, strict=True):
+            self._check_finite(source.name, array, 0)
+        result = target.transform(arrays)
+        if result.shape != target.shape:
+            raise InputError(f"{target.name}: shape {result.shape}, expected {target.shape}")
+        yield result
+        for source in target.sources:
+            self._where[source.name].release(source.name)
+
+    def _row_blocks(self, name: str) -> Iterator[np.ndarray]:
+        file = self._where[name]
+        array = file.tensor(name)
+        row_elements = max(1, array.size // max(1, array.shape[0]))
+        step = max(1, BLOCK_ELEMENTS // row_elements)
+        for start in range(0, array.shape[0], step):
+            block = array[start : start + step]
+            self._check_finite(name, block, start)
+            yield block
+            row_bytes = row_elements * array.itemsize
+            file.release(name, start * row_bytes, (start + len(block)) * row_bytes)
+
+    def _check_finite(self, name: str, array: np.ndarray, first_row: int) -> None:
+        finite = _finite(array)
+        if finite.all():
+            return
+        where = np.argwhere(~finite)[0]
+        where[0] += first_row
+        raise InputError(
+            f"{self._where[name].path}: tensor {name} has a NaN or infinite value at"
+            f" {where.tolist()}; the checkpoint is damaged"
+        )
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open and validate a checkpoint folder. Reads headers only, no weights.
+
+    Raises:
+        InputError: a missing or malformed file, an unknown architecture, a missing, unexpected or
+            misshapen tensor, pickled weights, no tokenizer.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such checkpoint folder")
+    config_path = path / "config.json"
+    if not config_path.exists():
+        raise InputError(f"{config_path}: missing; is this a Hugging Face checkpoint folder?")
+    raw = _read_json(config_path)
+    try:
+        config, parameters = read_config(raw)
+    except InputError as error:
+        raise InputError(f"{config_path}: {error}") from None
+    if not (path / "tokenizer.json").exists():
+        raise InputError(
+            f"{path / 'tokenizer.json'}: missing; save the fast tokenizer beside the model"
+            " (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+        )
+    _read_json(path / "tokenizer.json")
+    files = open_weights(path)
+    _check_tensors(path, config, parameters, files)
+    return Checkpoint(path, raw, config, parameters, files)
+
+
+def _check_tensors(
+    path: Path,
+    config: DecoderConfig,
+    parameters: tuple[Parameter, ...],
+    files: list[SafetensorsFile],
+) -> None:
+    found: dict[str, SafetensorsFile] = {}
+    for file in files:
+        for name in file.entries:
+            if name in found:
+                raise InputError(f"{file.path}: tensor {name} is also in {found[name].path.name}")
+            found[name] = file
+    for parameter in parameters:
+        holder = found.pop(parameter.name, None)
+        if holder is None:
+            raise InputError(f"{path}: tensor {parameter.name} is missing from the weights")
+        shape = holder.entries[parameter.name].shape
+        if shape != parameter.shape:
+            raise InputError(
+                f"{holder.path}: tensor {parameter.name} has shape {list(shape)},"
+                f" config.json asks for {list(parameter.shape)}"
+            )
+    if config.tied and "lm_head.weight" in found:
+        _check_tied_copy(found.pop("lm_head.weight"), parameters)
+    for name, file in found.items():
+        if not DERIVED_BUFFERS.fullmatch(name):
+            raise InputError(f"{file.path}: unexpected tensor {name}; config.json implies none")
+
+
+def _check_tied_copy(file: SafetensorsFile, parameters: tuple[Parameter, ...]) -> None:
+    embedding = parameters[0].name
+    if embedding in file.entries and np.array_equal(
+        file.tensor("lm_head.weight"), file.tensor(embedding)
+    ):
+        return
+    raise InputError(
+        f"{file.path}: tensor lm_head.weight differs from {embedding}, but config.json says"
+        " tie_word_embeddings; set it to false"
+    )
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.float32:
+        return np.asarray(np.isfinite(array))
+    exponent = np.uint16(0x7C00 if array.dtype == np.float16 else 0x7F80)
+    return np.asarray((array.view(np.uint16) & exponent) != exponent)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value

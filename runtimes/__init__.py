@@ -1,0 +1,1 @@
+"""Run exported artifacts in their real runtimes and compare them with PyTorch."""

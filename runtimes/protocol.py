@@ -1,0 +1,38 @@
+"""What every runtime adapter offers, and nothing more.
+
+An adapter module `runtimes/<name>.py` has one public function `open_runtime(artifact, threads)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class Runtime(Protocol):
+    """A model opened in one runtime.
+
+    Logits are float32 and raw (before softmax); V is the vocabulary size, T the number of tokens.
+    A runtime holds one sequence: `logits` and `start` both begin a new one.
+    """
+
+    name: str
+    version: str
+    device: str
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens in the text parsed, none added."""
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits at every position of one sequence: float32 [T, V]."""
+
+    def start(self, ids: Sequence[int]) -> np.ndarray:
+        """Clear the KV cache, prefill it with a non-empty prompt: logits after it, float32 [V]."""
+
+    def step(self, token: int) -> np.ndarray:
+        """Append one token through the runtime's own KV cache: logits after it, float32 [V]."""
+
+    def close(self) -> None:
+        """Free the model. The runtime cannot be used afterwards."""

@@ -1,0 +1,129 @@
+"""Tiny random Llama checkpoints in Hugging Face layout, generated without torch or network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from export.architecture import Parameter, read_config
+
+DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a tiny test model<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TRAINING_TEXT = [
+    "The capital of France is Paris, and 42 is a number.",
+    "def add(a, b):\n    return a + b\n",
+    "Once upon a time there was a tiny model that counted 1, 2, 3.",
+]
+VOCAB = 384
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """config.json of a tiny model: 3 layers, 64 channels, 4 heads over 2 key/value heads."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 100000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+        "torch_dtype": "float32",
+        **changes,
+    }
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A byte-level BPE with SmolLM's digit splitting, trained in-process."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TRAINING_TEXT, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|im_end|>",
+        "unk_token": "<|endoftext|>",
+        "model_max_length": 256,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+    generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+
+
+def weight(parameter: Parameter, rng: np.random.Generator) -> np.ndarray:
+    """Random values of the scale that keeps activations near one: norms near 1, linears 1/√in."""
+    if len(parameter.shape) == 1:
+        return (1 + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)
+    scale = 1.0 if parameter.role.value == "embedding" else 1.5 / np.sqrt(parameter.shape[1])
+    return (scale * rng.standard_normal(parameter.shape, dtype=np.float32)).astype(np.float32)
+
+
+def make_checkpoint(
+    folder: Path, *, dtype: str = "F32", shards: int = 1, seed: int = 0, **changes: Any
+) -> Path:
+    """Write a complete checkpoint; `changes` override config.json. Same arguments, same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = config(**changes)
+    (folder / "config.json").write_text(json.dumps(raw, indent=2))
+    write_tokenizer(folder)
+    rng = np.random.default_rng(seed)
+    _, parameters = read_config(raw)
+    tensors = {p.name: weight(p, rng).astype(DTYPES[dtype]) for p in parameters}
+    write_weights(folder, tensors, shards)
+    return folder
+
+
+def write_weights(folder: Path, tensors: dict[str, np.ndarray], shards: int = 1) -> None:
+    """Write tensors as one safetensors file, or as shards with an index."""
+    names = list(tensors)
+    parts = [names[start::shards] for start in range(shards)]
+    files = [
+        "model.safetensors" if shards == 1 else f"model-{i + 1:05}-of-{shards:05}.safetensors"
+        for i in range(shards)
+    ]
+    for file, part in zip(files, parts, strict=True):
+        data = {name: np.ascontiguousarray(tensors[name]) for name in part}
+        save_file(data, folder / file, {"format": "pt"})
+    if shards > 1:
+        index = {"weight_map": {n: f for f, part in zip(files, parts, strict=True) for n in part}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
