@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from export.errors import GateError, InputError
-from export.format import Advance, Format
+
+if TYPE_CHECKING:
+    from export.artifact import Variant
+    from export.format import Advance, Format
+    from export.sources import Source
 
 MODEL_HELP = (
     "Hub id (org/name), checkpoint folder, .gguf file, or 'bundled' (real SmolLM2-135M-Instruct)."
@@ -30,6 +35,18 @@ class EdgeproofCommand(click.Command):
             ctx.exit(error.exit_code)
 
 
+def out_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The `--out` option."""
+    return click.option(
+        "--out",
+        "-o",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("artifacts"),
+        show_default=True,
+        help=help_text,
+    )
+
+
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """A progress bar on stderr where that is a terminal; silent elsewhere."""
@@ -42,11 +59,6 @@ def progress(label: str, total: int) -> Iterator[Advance]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)
-
-
-def size_text(count: int) -> str:
-    """Bytes as decimal megabytes, as download pages show them."""
-    return f"{count / 1e6:.1f} MB"
 
 
 def format_command(form: Format, example: str) -> click.Command:
@@ -68,20 +80,20 @@ def format_command(form: Format, example: str) -> click.Command:
         required=True,
         help=f"{names}. Repeatable, or comma-separated.",
     )
-    @click.option(
-        "--out",
-        "-o",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("artifacts"),
-        show_default=True,
-        help="Root folder; the artifact is OUT/<model>/<format>/<dtype>.",
-    )
+    @out_option("Root folder; the artifact is OUT/<model>/<format>/<dtype>.")
     @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
+    @click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
     def command(
-        model: str, revision: str | None, dtypes: tuple[str, ...], out: Path, force: bool
+        model: str,
+        revision: str | None,
+        dtypes: tuple[str, ...],
+        out: Path,
+        force: bool,
+        dry_run: bool,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
-        export_variants(model, revision, [(form, wanted)], out, force=force)
+        variants = [(form, form.variant(name)) for name in wanted]
+        export_variants(model, revision, variants, out, force=force, dry_run=dry_run)
 
     return command
 
@@ -89,42 +101,50 @@ def format_command(form: Format, example: str) -> click.Command:
 def export_variants(
     model: str,
     revision: str | None,
-    requests: Sequence[tuple[Format, Sequence[str]]],
+    variants: Sequence[tuple[Format, Variant]],
     out: Path,
     *,
     force: bool = False,
-) -> None:
-    """Resolve a model once and export the requested variants, one printed line each.
+    dry_run: bool = False,
+) -> tuple[Source, list[Path]]:
+    """Resolve a model once and export variants of it, one printed line each.
+
+    Returns the model's source and each variant's artifact folder.
 
     Raises:
-        InputError: an unknown dtype (before anything is written), or a bad model.
+        InputError: a bad model, or a target that cannot be written.
     """
     from export import job
     from export.checkpoint import open_checkpoint
     from export.sources import resolve
 
-    variants = [(form, form.variant(name)) for form, names in requests for name in names]
     source = resolve(model, revision)
     checkpoint = open_checkpoint(source.path)
     identity = job.identify(source, checkpoint)
-    for form, variant in dict.fromkeys(variants):
-        label = f"{form.name} {variant.name}"
-        with progress(label, checkpoint.parameter_count) as advance:
-            outcome = job.run(
-                source, checkpoint, identity, form, variant, out, advance, force=force
-            )
-        manifest = outcome.artifact.manifest
-        click.echo(
-            f"{label:14} {size_text(sum(item.bytes for item in manifest.outputs)):>10}"
-            f"  {manifest.effective_bpw:6.2f} bpw  {outcome.artifact.path}"
-            f"{'  (unchanged, reused)' if outcome.reused else ''}"
-        )
+    folders = []
+    for variant, form in {variant: form for form, variant in variants}.items():
+        folder = job.target_folder(out, source, variant)
+        folders.append(folder)
+        with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
+            if dry_run:
+                size, bpw = job.rehearse(checkpoint, identity, form, variant, advance)
+                note = "  (dry run, not written)"
+            else:
+                done = job.run(
+                    source, checkpoint, identity, form, variant, out, advance, force=force
+                )
+                manifest = done.artifact.manifest
+                size, bpw = sum(item.bytes for item in manifest.outputs), manifest.effective_bpw
+                note = "  (unchanged, reused)" if done.reused else ""
+        label = f"{form.name:5}{variant.name:9}"
+        click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")
+    return source, folders
 
 
 def run_main(command: Callable[..., Any]) -> NoReturn:
-    """Entry of `python -m`: never a traceback for a closed pipe or Ctrl-C."""
+    """Entry of `python -m`: a closed pipe is not an error."""
     try:
         command()
     except BrokenPipeError:
-        sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)

@@ -9,6 +9,7 @@ from export import __version__
 from export.artifact import (
     Artifact,
     ArtifactWriter,
+    DryRunWriter,
     ModelIdentity,
     Variant,
     open_artifact,
@@ -74,3 +75,20 @@ def run(
     with ArtifactWriter.create(target, identity, variant, tools) as writer:
         form.write(checkpoint, identity, variant, writer, advance)
     return Outcome(open_artifact(target), reused=False)
+
+
+def rehearse(
+    checkpoint: Checkpoint,
+    identity: ModelIdentity,
+    form: Format,
+    variant: Variant,
+    advance: Advance,
+) -> tuple[int, float]:
+    """Bytes and effective bits per weight that `run` would write, by doing all but the writing.
+
+    Raises:
+        InputError: as `run` would.
+    """
+    writer = DryRunWriter()
+    form.write(checkpoint, identity, variant, writer, advance)
+    return writer.bytes, writer.stats.effective_bpw(identity.parameters)

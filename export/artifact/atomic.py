@@ -41,8 +41,8 @@ def write_atomic(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -88,11 +88,11 @@ def sync_folder(path: Path) -> None:
 
 def _replace_folder(new: Path, target: Path) -> None:
     if not target.exists():
-        os.rename(new, target)
+        new.rename(target)
     elif not _exchange(new, target):
         old = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{target.name}-", dir=target.parent))
-        os.rename(target, old / "old")
-        os.rename(new, target)
+        target.rename(old / "old")
+        new.rename(target)
         shutil.rmtree(old, ignore_errors=True)
 
 

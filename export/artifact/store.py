@@ -81,9 +81,10 @@ class HashedFile:
         """Append zeros up to a multiple of `alignment` bytes."""
         self.write(bytes(-self.position % alignment))
 
-    def finish(self) -> OutputFile:
+    def finish(self, *, durable: bool = True) -> OutputFile:
         """Make the bytes durable and return their record."""
-        os.fsync(self._file.fileno())
+        if durable:
+            os.fsync(self._file.fileno())
         self._file.close()
         return OutputFile(self._name, self.position, self._digest.hexdigest())
 
@@ -135,6 +136,28 @@ class ArtifactWriter:
         """Write one small output file."""
         with self.open(name) as file:
             file.write(data)
+
+
+class DryRunWriter(ArtifactWriter):
+    """Accepts everything, keeps sizes and statistics, writes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[HashedFile]:
+        """A stream into the null device."""
+        file = HashedFile(Path(os.devnull), name)
+        try:
+            yield file
+            self._outputs.append(file.finish(durable=False))
+        finally:
+            file.abandon()
+
+    @property
+    def bytes(self) -> int:
+        """Total size of the files that would be written, the manifest excepted."""
+        return sum(item.bytes for item in self._outputs)
 
 
 def open_artifact(path: Path) -> Artifact:

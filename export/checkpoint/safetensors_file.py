@@ -65,7 +65,7 @@ class SafetensorsFile:
         return np.frombuffer(self._map, entry.dtype, count, entry.offset).reshape(entry.shape)
 
     def release(self, name: str, begin: int = 0, end: int | None = None) -> None:
-        """Give pages of the tensor (bytes `begin` to `end`) back, so that peak memory stays flat."""
+        """Give the tensor's pages (bytes `begin` to `end`) back: peak memory stays flat."""
         entry = self.entries[name]
         if not hasattr(mmap, "MADV_DONTNEED"):  # Windows: the working set is trimmed anyway
             return
@@ -83,7 +83,7 @@ def _read_header(path: Path, file: Any, size: int) -> dict[str, Entry]:
     (length,) = struct.unpack("<Q", prefix)
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise InputError(
-            f"{path}: not a safetensors file, or truncated: its header claims {length} bytes of {size}"
+            f"{path}: truncated or no safetensors file: its header claims {length} of {size} bytes"
         )
     try:
         header = json.loads(file.read(length))

@@ -1,0 +1,46 @@
+# make help lists the targets. Every target sets up what it needs; nothing is installed by hand.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= artifacts
+PLAN ?=
+# One or more models, for example: make export-all MODEL="bundled ./my-checkpoint"
+MODEL ?=
+
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
+
+.PHONY: help setup export-all test verify bench lint clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## Create .venv with everything (once; later calls do nothing)
+
+$(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/setup.sh
+	@touch $@
+
+export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
+	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) --out $(OUT)
+	$(BIN)/python -m runtimes.parity --root $(OUT)
+
+test: setup ## Fast tests on tiny generated checkpoints, no network
+	$(BIN)/python -m pytest -m "not slow"
+
+verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
+	$(BIN)/python -m pytest -m slow
+
+bench: setup ## CPU time and peak memory of the exporters beside optimum-cli, in one run
+	$(BIN)/python -m benchmarks.exporters
+
+lint: setup ## ruff, mypy, and the import rules of docs/architecture.md
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Remove artifacts and caches of this folder (not .venv, not ~/.cache)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find artifacts -mindepth 1 ! -name README.md -delete
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

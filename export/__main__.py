@@ -1,0 +1,81 @@
+"""`python -m export`: carry out a plan, models × variants, and record it for the parity runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from export.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
+from export.command import MODEL_HELP, EdgeproofCommand, export_variants, out_option, run_main
+from export.errors import InputError
+from export.formats import load_format
+from export.plan import ModelRequest, Plan, load_plan
+
+LOCAL_PLAN = Path("edgeproof.toml")
+
+
+@click.command(cls=EdgeproofCommand, name="export")
+@click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Plan file (TOML). Default: ./edgeproof.toml if there is one, else the built-in plan.",
+)
+@click.option("--model", "-m", "models", multiple=True, help=f"Instead of the plan's. {MODEL_HELP}")
+@click.option("--revision", help="Branch, tag or commit for the models given by --model.")
+@out_option("Root folder of the artifacts.")
+@click.option("--force", is_flag=True, help="Write again even if nothing changed.")
+@click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
+def main(
+    plan_path: Path | None,
+    models: tuple[str, ...],
+    revision: str | None,
+    out: Path,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    r"""Export every model of a plan in every variant of the plan.
+
+    \b
+    Examples:
+      python -m export
+      python -m export --model ./my-checkpoint --dry-run
+      python -m export --plan edgeproof.toml --out build/artifacts
+    """
+    if plan_path is None and LOCAL_PLAN.exists():
+        plan_path = LOCAL_PLAN
+    if revision and not models:
+        raise InputError("--revision needs --model; a plan gives each model its own revision")
+    plan = load_plan(plan_path)
+    requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
+    runs = carry_out(plan, requests, out, force=force, dry_run=dry_run)
+    if not dry_run:
+        RunRecord(runs, plan.gates).save(out)
+
+
+def carry_out(
+    plan: Plan, models: tuple[ModelRequest, ...], out: Path, *, force: bool, dry_run: bool
+) -> tuple[ModelRun, ...]:
+    """Export models × variants; every format and dtype is checked before the first byte."""
+    forms = {name: load_format(name) for name in dict.fromkeys(v.format for v in plan.variants)}
+    variants = [(forms[v.format], forms[v.format].variant(v.dtype)) for v in plan.variants]
+    allowed = {
+        variant: request.allow_degraded
+        for (_, variant), request in zip(variants, plan.variants, strict=True)
+    }
+    runs = []
+    for model in models:
+        source, folders = export_variants(
+            model.id, model.revision, variants, out, force=force, dry_run=dry_run
+        )
+        artifacts = tuple(
+            PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
+            for folder, allow_degraded in zip(folders, allowed.values(), strict=True)
+        )
+        runs.append(ModelRun(source.label, str(source.path.resolve()), artifacts))
+    return tuple(runs)
+
+
+if __name__ == "__main__":
+    run_main(main)

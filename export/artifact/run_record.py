@@ -1,0 +1,73 @@
+"""`artifacts/run.json`: what the last plan made on this machine, for the parity runner.
+
+It names machine-local paths and is not part of any artifact.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from export.artifact.atomic import write_atomic
+from export.errors import InputError
+
+RUN_RECORD = "run.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class PlannedArtifact:
+    """One artifact of a run; `path` is relative to the record's folder."""
+
+    path: str
+    allow_degraded: bool
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """One model of a run: its label, its checkpoint folder on this machine, its artifacts."""
+
+    label: str
+    checkpoint: str
+    artifacts: tuple[PlannedArtifact, ...]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A plan as it was carried out; `gates` are the plan's overrides, class → metric → limit."""
+
+    models: tuple[ModelRun, ...]
+    gates: dict[str, dict[str, float]]
+
+    def save(self, root: Path) -> None:
+        """Write `run.json` into the artifacts' root folder."""
+        data = {"schema": SCHEMA, **asdict(self)}
+        write_atomic(root / RUN_RECORD, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def load_run_record(root: Path) -> RunRecord:
+    """Read `run.json`.
+
+    Raises:
+        InputError: nothing was exported by a plan here, or the record is malformed.
+    """
+    path = root / RUN_RECORD
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if raw["schema"] != SCHEMA:
+            raise InputError(f"{path}: written by another version; run `python -m export` again")
+        models = tuple(
+            ModelRun(
+                label=model["label"],
+                checkpoint=model["checkpoint"],
+                artifacts=tuple(PlannedArtifact(**item) for item in model["artifacts"]),
+            )
+            for model in raw["models"]
+        )
+        return RunRecord(models, raw["gates"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; run `python -m export` (or make export-all)") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: malformed; run `python -m export` again") from None

@@ -1,0 +1,131 @@
+"""Read a plan (TOML): models × variants, what may be degraded, and gate overrides.
+
+Everything is checked before anything is exported: unknown keys, formats and dtypes are refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from export.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PLAN_KEYS = {"models", "variant", "gates"}
+VARIANT_KEYS = {"format", "dtype", "allow-degraded"}
+MODEL_KEYS = {"id", "revision"}
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A model as `--model` and `--revision` name it."""
+
+    id: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class VariantRequest:
+    """One variant to export; a degraded one fails the run unless `allow_degraded`."""
+
+    format: str
+    dtype: str
+    allow_degraded: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Models × variants, with gate overrides (precision class → metric → limit)."""
+
+    models: tuple[ModelRequest, ...]
+    variants: tuple[VariantRequest, ...]
+    gates: dict[str, dict[str, float]]
+
+
+def load_plan(path: Path | None) -> Plan:
+    """The plan in `path`, or the built-in default plan.
+
+    Raises:
+        InputError: missing, not TOML, or not a plan.
+    """
+    name = str(path) if path else "default plan"
+    try:
+        text = path.read_text("utf-8") if path else default_text()
+        raw = tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{name}: not valid TOML ({error})") from None
+    try:
+        return _parse(raw)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def default_text() -> str:
+    """The built-in plan's TOML."""
+    return files("export.plan").joinpath("default.toml").read_text("utf-8")
+
+
+def _parse(raw: dict[str, Any]) -> Plan:
+    _only(raw, PLAN_KEYS, "plan")
+    models = tuple(_model(item) for item in _list(raw.get("models", ["bundled"]), "models"))
+    variants = tuple(
+        request for item in _list(raw.get("variant", []), "variant") for request in _variant(item)
+    )
+    if not models or not variants:
+        raise InputError("a plan needs at least one model and one [[variant]]")
+    return Plan(models, variants, _gates(raw.get("gates", {})))
+
+
+def _model(item: Any) -> ModelRequest:
+    if isinstance(item, str):
+        return ModelRequest(item)
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        raise InputError("a model is a string or a table with id and revision")
+    _only(item, MODEL_KEYS, "model")
+    return ModelRequest(item["id"], item.get("revision"))
+
+
+def _variant(item: Any) -> list[VariantRequest]:
+    if not isinstance(item, dict) or not isinstance(item.get("format"), str):
+        raise InputError("a [[variant]] needs format and dtype")
+    _only(item, VARIANT_KEYS, "variant")
+    allow = item.get("allow-degraded", False)
+    if not isinstance(allow, bool):
+        raise InputError("allow-degraded must be true or false")
+    return [
+        VariantRequest(item["format"], str(dtype), allow)
+        for dtype in _list(item.get("dtype", []), "dtype")
+    ]
+
+
+def _gates(raw: Any) -> dict[str, dict[str, float]]:
+    if not isinstance(raw, dict) or not all(isinstance(item, dict) for item in raw.values()):
+        raise InputError("[gates.<class>] must be tables of metric = limit")
+    for table in raw.values():
+        for metric, limit in table.items():
+            if isinstance(limit, bool) or not isinstance(limit, int | float):
+                raise InputError(f"the gate {metric} must be a number")
+    return {kind: {metric: float(v) for metric, v in item.items()} for kind, item in raw.items()}
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise InputError(f"{name} is empty")
+    return items
+
+
+def _only(table: dict[str, Any], keys: Iterable[str], name: str) -> None:
+    unknown = sorted(set(table) - set(keys))
+    if unknown:
+        raise InputError(f"unknown key {unknown[0]!r} in {name}; known: {', '.join(sorted(keys))}")

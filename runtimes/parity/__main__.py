@@ -1,0 +1,117 @@
+"""`python -m runtimes.parity`: compare artifacts with PyTorch, print a table, write parity.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from export.artifact.run_record import load_run_record
+from export.command import EdgeproofCommand, run_main
+from export.errors import GateError, InputError
+from runtimes.parity.report import Entry, terminal_table, write_report
+from runtimes.parity.verdict import Verdict
+
+REPORT = "parity.json"
+# Wide enough for the table where the output is not a terminal (CI logs).
+PLAIN_WIDTH = 160
+
+
+@click.command(cls=EdgeproofCommand, name="parity")
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Where `python -m export` wrote; its run.json names what to compare.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Checkpoint folder of the ARTIFACTS given.",
+)
+@click.option("--allow-degraded", is_flag=True, help="DEGRADED artifacts do not fail the run.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Where to write the report."
+)
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+def main(
+    artifacts: tuple[Path, ...],
+    root: Path,
+    checkpoint: Path | None,
+    allow_degraded: bool,
+    json_path: Path | None,
+    threads: int,
+) -> None:
+    r"""Run artifacts in their real runtimes and compare them with PyTorch.
+
+    Without ARTIFACTS, everything that the last `python -m export` made is compared, and the
+    reports are written as ROOT/<model>/parity.json. Exit code 1: a required gate was not met.
+
+    \b
+    Examples:
+      python -m runtimes.parity
+      python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
+    """
+    from runtimes.parity.run import Request
+
+    if artifacts:
+        if checkpoint is None:
+            raise InputError("--checkpoint DIR is needed with explicit artifacts")
+        requests = [Request(path, allow_degraded) for path in artifacts]
+        entries = compare_model(
+            checkpoint.name, checkpoint, requests, threads, {}, json_path or Path(REPORT)
+        )
+    else:
+        record = load_run_record(root)
+        entries = []
+        for model in record.models:
+            requests = [
+                Request(root / item.path, item.allow_degraded or allow_degraded)
+                for item in model.artifacts
+            ]
+            target = json_path or root / model.label / REPORT
+            entries += compare_model(
+                model.label, Path(model.checkpoint), requests, threads, record.gates, target
+            )
+    refused = [entry for entry in entries if not entry.accepted]
+    if refused:
+        names = ", ".join(f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused)
+        raise GateError(f"{len(refused)} of {len(entries)} artifacts did not pass: {names}")
+
+
+def compare_model(
+    label: str,
+    checkpoint: Path,
+    requests: list,
+    threads: int,
+    gates: Mapping[str, Mapping[str, float]],
+    target: Path,
+) -> list[Entry]:
+    """Compare one model's artifacts, print the table and the reasons, write the report."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from runtimes.parity.run import run_parity
+
+    reference, entries = run_parity(checkpoint, requests, threads, gates)
+    write_report(target, label, reference, entries)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    console.print(terminal_table(label, reference["positions"], entries))
+    for entry in entries:
+        if entry.judgement.verdict is not Verdict.PASS:
+            variant = entry.artifact.manifest.variant
+            console.print(f"{variant.format} {variant.name}: {entry.judgement.verdict.value}")
+            for reason in entry.judgement.reasons:
+                console.print(f"  - {escape(reason)}")
+    console.print(f"report: {target}")
+    return entries
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,78 @@
+"""The gates: what an artifact of each precision must reach, every number with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from export.artifact import Precision
+from export.errors import InputError
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One requirement: `metric` at most (or, with `at_least`, at least) `limit`."""
+
+    metric: str
+    limit: float
+    reason: str
+    at_least: bool = False
+
+    @property
+    def text(self) -> str:
+        """The requirement as a reader writes it."""
+        return f"{self.metric} {'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+CLEAR = "positions where the reference itself is undecided are not counted"
+
+# Figures: noise floors of the real SmolLM2-135M, reproduced by `make export-all`.
+GATES: dict[Precision, tuple[Gate, ...]] = {
+    Precision.FP32: (
+        Gate("mean_kl", 1e-6, "another summation order alone costs about 1e-10"),
+        Gate("clear_top1", 1.0, CLEAR, at_least=True),
+    ),
+    Precision.FP16: (
+        Gate("mean_kl", 2e-4, "rounding the weights costs 2e-6, fp16 kernels some 1e-5"),
+        Gate("p99_kl", 5e-3, "one bad position in a hundred would be seen by users"),
+        Gate("clear_top1", 0.999, CLEAR, at_least=True),
+        Gate("fp16_headroom", 2.0, "65504 / peak activation: below 2 a GPU may overflow", True),
+    ),
+    Precision.BF16: (
+        Gate("mean_kl", 1e-3, "weights cost 6e-5; llama.cpp also rounds activations: 4e-4"),
+        Gate("clear_top1", 0.995, CLEAR, at_least=True),
+    ),
+    Precision.EIGHT_BIT: (
+        Gate("mean_kl", 1e-2, "q8_0 weights cost 2e-3, 8-bit activations 5e-3"),
+        Gate("clear_top1", 0.99, CLEAR, at_least=True),
+        Gate("acceptance", 0.97, "3 of 100 sampled tokens may change", at_least=True),
+    ),
+    Precision.LOW_BIT: (
+        Gate("mean_kl", 0.05, "about what a 5-bit K-quant of this model costs"),
+        Gate("clear_top1", 0.97, CLEAR, at_least=True),
+        Gate("acceptance", 0.93, "7 of 100 sampled tokens may change", at_least=True),
+    ),
+}
+
+
+def gates_for(
+    precision: Precision, overrides: Mapping[str, Mapping[str, float]]
+) -> tuple[Gate, ...]:
+    """The class's gates with a plan's overrides applied.
+
+    Raises:
+        InputError: an override names an unknown class or metric.
+    """
+    for kind, limits in overrides.items():
+        if kind not in {item.value for item in Precision}:
+            raise InputError(f"gates: unknown class {kind!r}")
+        for metric in limits:
+            if metric not in {gate.metric for gate in GATES[Precision(kind)]}:
+                raise InputError(f"gates: class {kind!r} has no gate {metric!r}")
+    chosen = overrides.get(precision.value, {})
+    return tuple(
+        replace(gate, limit=chosen[gate.metric], reason="set by the plan")
+        if gate.metric in chosen
+        else gate
+        for gate in GATES[precision]
+    )

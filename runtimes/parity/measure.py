@@ -1,0 +1,138 @@
+"""Measure one artifact: real bytes in the real runtime, and the same weights in PyTorch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from export.artifact import Artifact
+from export.errors import InputError
+from runtimes.parity.decoding import CACHE_KL_LIMIT, GreedyResult, decode_greedily
+from runtimes.parity.gates import gates_for
+from runtimes.parity.metrics import PositionMetrics, compare, concatenate
+from runtimes.parity.reference import Reference
+from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.tokenizer import tokenizer_mismatches
+from runtimes.parity.verdict import Judgement, judge
+from runtimes.protocol import Runtime
+
+GREEDY_PROMPTS = 6
+FP16_MAX = 65504.0
+
+Logits = Callable[[Sequence[int]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that was measured on one artifact.
+
+    `estimates` are of the runtime as users run it; `weights` of the same bytes dequantised by
+    NumPy and run in PyTorch fp32, so that the error of the weights and of the runtime's arithmetic
+    are told apart.
+    """
+
+    runtime: str
+    positions: int
+    estimates: dict[str, Estimate]
+    weights: dict[str, Estimate]
+    greedy: GreedyResult | None
+    tokenizer_strings: int
+    tokenizer_mismatches: int
+    max_kl: float
+    max_logit_difference: float
+    load_seconds: float
+    prefill_tokens_per_second: float
+    failures: tuple[str, ...] = field(default=())
+
+
+def measure(
+    artifact: Artifact,
+    reference: Reference,
+    torch_runtime: Runtime,
+    open_runtime: Callable[[], Runtime],
+    weight_logits: Logits,
+    advance: Callable[[], None],
+) -> Measurement:
+    """Run the artifact over the reference's documents; `advance` is called once per document.
+
+    Raises:
+        InputError: the artifact's bytes are not those of its manifest, or it cannot be opened.
+    """
+    begin = time.perf_counter()
+    runtime = open_runtime()
+    load_seconds = time.perf_counter() - begin
+    try:
+        replay = _replay(reference, runtime.logits, weight_logits, advance)
+        strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
+        failures = list(replay.failures)
+        if wrong:
+            failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
+        chats = [document for document in reference.documents if document.reply]
+        greedy = decode_greedily(runtime, chats[:GREEDY_PROMPTS]) if not failures else None
+        if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
+            failures.append(
+                f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
+            )
+        name = f"{runtime.name} {runtime.version} ({runtime.device})"
+    finally:
+        runtime.close()
+    estimates, joined = summarise(replay.metrics), concatenate(replay.metrics)
+    headroom = FP16_MAX / reference.peak_activation
+    estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
+    return Measurement(
+        runtime=name,
+        positions=reference.positions,
+        estimates=estimates,
+        weights=summarise(replay.weight_metrics),
+        greedy=greedy,
+        tokenizer_strings=strings,
+        tokenizer_mismatches=wrong,
+        max_kl=float(joined.kl.max()),
+        max_logit_difference=float(joined.max_difference.max()),
+        load_seconds=load_seconds,
+        prefill_tokens_per_second=reference.positions / replay.seconds,
+        failures=tuple(failures),
+    )
+
+
+def verdict(
+    artifact: Artifact, measurement: Measurement, overrides: Mapping[str, Mapping[str, float]]
+) -> Judgement:
+    """Judge a measurement by the gates of the artifact's precision."""
+    gates = gates_for(artifact.manifest.variant.precision, overrides)
+    return judge(measurement.estimates, gates, measurement.failures)
+
+
+@dataclass(frozen=True)
+class _Replay:
+    metrics: list[PositionMetrics]
+    weight_metrics: list[PositionMetrics]
+    failures: list[str]
+    seconds: float
+
+
+def _replay(
+    reference: Reference, logits: Logits, weight_logits: Logits, advance: Callable[[], None]
+) -> _Replay:
+    replay = _Replay([], [], [], 0.0)
+    seconds = 0.0
+    for index, document in enumerate(reference.documents):
+        expected = reference.logits(index)
+        begin = time.perf_counter()
+        got = logits(document.ids)
+        seconds += time.perf_counter() - begin
+        if got.shape != expected.shape:
+            raise InputError(f"logits of shape {got.shape}, the reference's are {expected.shape}")
+        bad = ~np.isfinite(got).all(axis=-1)
+        if bad.any():
+            replay.failures.append(
+                f"NaN or infinite logits at {bad.sum()} of {len(bad)} positions of {document.id}"
+            )
+            got = np.where(bad[:, None], 0.0, got)
+        replay.metrics.append(compare(expected, got, document.ids))
+        replay.weight_metrics.append(compare(expected, weight_logits(document.ids), document.ids))
+        advance()
+    return _Replay(replay.metrics, replay.weight_metrics, replay.failures, seconds)

@@ -1,0 +1,124 @@
+"""The reference, captured once: final hidden states of unpatched PyTorch fp32 on the suite.
+
+Logits are recomputed where they are needed as hidden · headᵀ, exactly as the model does; hidden
+states of the 135M are 85 times smaller than logits. The capture is cached by the hash of
+everything it depends on and shared by all artifacts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.artifact.manifest import OutputFile
+from runtimes.cache import cache_folder
+from runtimes.parity.suite import Document, load_suite, prompt_ids, suite_text
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
+
+CAPTURE_VERSION = 1
+REPLY_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Documents with their hidden states (float32 [T, hidden] each) and the head [V, hidden].
+
+    `peak_activation` is the largest |value| of the residual stream over all positions.
+    """
+
+    documents: tuple[Document, ...]
+    hidden: tuple[np.ndarray, ...]
+    head: np.ndarray
+    peak_activation: float
+
+    @property
+    def positions(self) -> int:
+        """Number of positions in all documents."""
+        return sum(len(document.ids) for document in self.documents)
+
+    def logits(self, index: int) -> np.ndarray:
+        """Logits of one document: float32 [T, V]."""
+        return np.asarray(self.hidden[index] @ self.head.T)
+
+
+def load_reference(
+    runtime: TorchRuntime, inputs: tuple[OutputFile, ...], advance: Callable[[], None]
+) -> Reference:
+    """The cached capture for these checkpoint files, or a new one; `advance` once per document."""
+    path = cache_folder("reference") / f"{_key(runtime, inputs)}.npz"
+    documents, hidden, peak = _read(path) or _capture(runtime, path, advance)
+    return Reference(documents, hidden, runtime.head, peak)
+
+
+def _key(runtime: TorchRuntime, inputs: tuple[OutputFile, ...]) -> str:
+    recipe = {
+        "capture": CAPTURE_VERSION,
+        "reply_tokens": REPLY_TOKENS,
+        "suite": suite_text(),
+        "runtime": runtime.version,
+        "inputs": [[item.path, item.sha256] for item in inputs],
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+Captured = tuple[tuple[Document, ...], tuple[np.ndarray, ...], float]
+
+
+def _capture(runtime: TorchRuntime, path: Path, advance: Callable[[], None]) -> Captured:
+    render = runtime.render_chat if runtime.has_chat_template else None
+    documents, hidden = [], []
+    for prompt in load_suite():
+        ids, wants_reply = prompt_ids(prompt, runtime.tokenize, render)
+        reply = greedy(runtime, ids, REPLY_TOKENS, runtime.stop_tokens) if wants_reply else ()
+        document = Document(prompt.id, prompt.kind, ids + reply, len(ids) if wants_reply else 0)
+        documents.append(document)
+        hidden.append(runtime.hidden(document.ids))
+        advance()
+    captured = tuple(documents), tuple(hidden), runtime.peak_activation
+    _write(path, captured)
+    return captured
+
+
+def greedy(
+    runtime: TorchRuntime, prompt: tuple[int, ...], count: int, stop: frozenset[int]
+) -> tuple[int, ...]:
+    """Up to `count` greedy tokens after the prompt, the stop token included."""
+    token = int(runtime.start(prompt).argmax())
+    reply = [token]
+    while len(reply) < count and token not in stop:
+        token = int(runtime.step(token).argmax())
+        reply.append(token)
+    return tuple(reply)
+
+
+def _write(path: Path, captured: Captured) -> None:
+    documents, hidden, peak = captured
+    meta = {
+        "peak": peak,
+        "documents": [[d.id, d.kind, list(d.ids), d.prompt_length] for d in documents],
+    }
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+        np.savez(file, meta=np.array(json.dumps(meta)), hidden=np.concatenate(hidden))
+    Path(file.name).replace(path)
+
+
+def _read(path: Path) -> Captured | None:
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        meta = json.loads(str(stored["meta"]))
+        rows = stored["hidden"]
+    documents = tuple(
+        Document(name, kind, tuple(ids), length) for name, kind, ids, length in meta["documents"]
+    )
+    splits = np.cumsum([len(document.ids) for document in documents])[:-1]
+    return documents, tuple(np.split(rows, splits)), float(meta["peak"])

@@ -1,0 +1,131 @@
+"""Compare all artifacts of one model: reference once, then each artifact in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.artifact import Artifact, open_artifact
+from export.artifact.hashing import input_records
+from export.artifact.manifest import OutputFile
+from export.errors import InputError
+from runtimes.cache import cache_folder
+from runtimes.parity.measure import measure, verdict
+from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.report import Entry
+from runtimes.parity.suite import load_suite
+from runtimes.parity.verdict import Judgement, Verdict
+from runtimes.pytorch import TorchRuntime, open_reference
+from runtimes.registry import open_runtime
+from runtimes.weights import dequantise
+
+
+@dataclass(frozen=True)
+class Request:
+    """One artifact to compare."""
+
+    path: Path
+    allow_degraded: bool
+
+
+def run_parity(
+    checkpoint: Path,
+    requests: Sequence[Request],
+    threads: int,
+    gates: Mapping[str, Mapping[str, float]],
+) -> tuple[dict[str, Any], list[Entry]]:
+    """Compare artifacts with their checkpoint: a description of the reference, and the entries.
+
+    An artifact that is damaged, stale or cannot be opened becomes a FAIL entry.
+
+    Raises:
+        InputError: the checkpoint is gone, or a folder is no artifact at all.
+    """
+    artifacts = [open_artifact(request.path) for request in requests]
+    torch_runtime = open_reference(checkpoint, threads)
+    inputs = _inputs(checkpoint, artifacts)
+    with _progress("reference", len(load_suite())) as advance:
+        reference = load_reference(torch_runtime, inputs, advance)
+    entries = [
+        _compare(artifact, request, checkpoint, torch_runtime, reference, threads, gates, inputs)
+        for artifact, request in zip(artifacts, requests, strict=True)
+    ]
+    description = {
+        "runtime": torch_runtime.version,
+        "documents": len(reference.documents),
+        "positions": reference.positions,
+        "peak_activation": reference.peak_activation,
+        "inputs": [{"path": item.path, "sha256": item.sha256} for item in inputs],
+    }
+    return description, entries
+
+
+def _compare(
+    artifact: Artifact,
+    request: Request,
+    checkpoint: Path,
+    torch_runtime: TorchRuntime,
+    reference: Reference,
+    threads: int,
+    gates: Mapping[str, Mapping[str, float]],
+    inputs: tuple[OutputFile, ...],
+) -> Entry:
+    variant = artifact.manifest.variant
+    try:
+        if artifact.manifest.model.inputs != inputs:
+            raise InputError(f"{artifact.path}: made from other inputs; export it again")
+        artifact.check()
+        weights = open_reference(checkpoint, threads, weights=dequantise(artifact))
+        with _progress(f"{variant.format} {variant.name}", len(reference.documents)) as advance:
+            measurement = measure(
+                artifact,
+                reference,
+                torch_runtime,
+                lambda: open_runtime(artifact, threads),
+                weights.logits,
+                advance,
+            )
+        weights.close()
+    except InputError as error:
+        return Entry(artifact, request.allow_degraded, Judgement(Verdict.FAIL, (str(error),)), None)
+    judgement = verdict(artifact, measurement, gates)
+    return Entry(artifact, request.allow_degraded, judgement, measurement)
+
+
+def _inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile, ...]:
+    """Hashes of the checkpoint's files that the artifacts name as their inputs."""
+    if not artifacts:
+        raise InputError("no artifacts to compare")
+    names = [item.path for item in artifacts[0].manifest.model.inputs]
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(
+                f"{artifacts[0].path}: the input {name!r} leaves the checkpoint folder"
+            )
+        if not (checkpoint / name).is_file():
+            raise InputError(f"{checkpoint / name}: missing; run `python -m export` again")
+    return input_records([checkpoint / name for name in names], cache_folder("digests"))
+
+
+@contextlib.contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """One line per stage, and a bar while it runs where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)
+    print(f"  compared {label}", file=sys.stderr)
