@@ -1,0 +1,25 @@
+"""Shared fixtures: every test has its own cache, so that no test sees another's or the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import make_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    if "slow" not in request.keywords:
+        monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def checkpoint_folder(tmp_path: Path) -> Path:
+    """A fresh tiny checkpoint that a test may damage."""
+    return make_checkpoint(tmp_path / "checkpoint")
