@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from export.command import EdgeproofCommand, run_main
 from export.errors import GateError, InputError
 from runtimes.parity.report import Entry, terminal_table, write_report
 from runtimes.parity.verdict import Verdict
+
+if TYPE_CHECKING:
+    from runtimes.parity.run import Request
 
 REPORT = "parity.json"
 # Wide enough for the table where the output is not a terminal (CI logs).
@@ -86,7 +90,7 @@ def main(
 def compare_model(
     label: str,
     checkpoint: Path,
-    requests: list,
+    requests: Sequence[Request],
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
     target: Path,

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from export.artifact import Artifact
 from export.errors import InputError
 from runtimes.parity.decoding import CACHE_KL_LIMIT, GreedyResult, decode_greedily
-from runtimes.parity.gates import gates_for
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.reference import Reference
 from runtimes.parity.statistics import Estimate, summarise
 from runtimes.parity.tokenizer import tokenizer_mismatches
-from runtimes.parity.verdict import Judgement, judge
 from runtimes.protocol import Runtime
 
 GREEDY_PROMPTS = 6
@@ -49,7 +46,6 @@ class Measurement:
 
 
 def measure(
-    artifact: Artifact,
     reference: Reference,
     torch_runtime: Runtime,
     open_runtime: Callable[[], Runtime],
@@ -59,7 +55,7 @@ def measure(
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
     Raises:
-        InputError: the artifact's bytes are not those of its manifest, or it cannot be opened.
+        InputError: the artifact cannot be opened, or has another vocabulary.
     """
     begin = time.perf_counter()
     runtime = open_runtime()
@@ -98,14 +94,6 @@ def measure(
     )
 
 
-def verdict(
-    artifact: Artifact, measurement: Measurement, overrides: Mapping[str, Mapping[str, float]]
-) -> Judgement:
-    """Judge a measurement by the gates of the artifact's precision."""
-    gates = gates_for(artifact.manifest.variant.precision, overrides)
-    return judge(measurement.estimates, gates, measurement.failures)
-
-
 @dataclass(frozen=True)
 class _Replay:
     metrics: list[PositionMetrics]
@@ -126,7 +114,7 @@ def _replay(
         seconds += time.perf_counter() - begin
         if got.shape != expected.shape:
             raise InputError(f"logits of shape {got.shape}, the reference's are {expected.shape}")
-        bad = ~np.isfinite(got).all(axis=-1)
+        bad: np.ndarray = ~np.all(np.isfinite(got), axis=-1)
         if bad.any():
             replay.failures.append(
                 f"NaN or infinite logits at {bad.sum()} of {len(bad)} positions of {document.id}"

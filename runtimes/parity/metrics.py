@@ -94,7 +94,8 @@ def _compare_block(reference: np.ndarray, export: np.ndarray, nxt: np.ndarray) -
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    normalised: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return normalised
 
 
 def _acceptance(reference: np.ndarray, export: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def load_reference(
     runtime: TorchRuntime, inputs: tuple[OutputFile, ...], advance: Callable[[], None]
 ) -> Reference:
     """The cached capture for these checkpoint files, or a new one; `advance` once per document."""
-    path = cache_folder("reference") / f"{_key(runtime, inputs)}.npz"
+    path = cache_folder() / "reference" / f"{_key(runtime, inputs)}.npz"
     documents, hidden, peak = _read(path) or _capture(runtime, path, advance)
     return Reference(documents, hidden, runtime.head, peak)
 
@@ -106,6 +106,7 @@ def _write(path: Path, captured: Captured) -> None:
         "peak": peak,
         "documents": [[d.id, d.kind, list(d.ids), d.prompt_length] for d in documents],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
         np.savez(file, meta=np.array(json.dumps(meta)), hidden=np.concatenate(hidden))
     Path(file.name).replace(path)

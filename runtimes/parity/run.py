@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from export.artifact import Artifact, open_artifact
 from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
 from runtimes.cache import cache_folder
-from runtimes.parity.measure import measure, verdict
+from runtimes.parity.gates import gates_for
+from runtimes.parity.measure import Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.report import Entry
 from runtimes.parity.suite import load_suite
-from runtimes.parity.verdict import Judgement, Verdict
-from runtimes.pytorch import TorchRuntime, open_reference
-from runtimes.registry import open_runtime
+from runtimes.parity.verdict import Judgement, Verdict, judge
+from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,17 @@ def run_parity(
         InputError: the checkpoint is gone, or a folder is no artifact at all.
     """
     artifacts = [open_artifact(request.path) for request in requests]
-    torch_runtime = open_reference(checkpoint, threads)
     inputs = _inputs(checkpoint, artifacts)
+    torch_runtime = open_reference(checkpoint, threads)
     with _progress("reference", len(load_suite())) as advance:
         reference = load_reference(torch_runtime, inputs, advance)
-    entries = [
-        _compare(artifact, request, checkpoint, torch_runtime, reference, threads, gates, inputs)
-        for artifact, request in zip(artifacts, requests, strict=True)
-    ]
+    bench = Bench(reference, torch_runtime, open_reference(checkpoint, threads), inputs, threads)
+    entries = []
+    for artifact, request in zip(artifacts, requests, strict=True):
+        judgement, measurement = _compare(artifact, bench, gates)
+        entries.append(Entry(artifact, request.allow_degraded, judgement, measurement))
     description = {
-        "runtime": torch_runtime.version,
+        "runtime": f"{torch_runtime.name} {torch_runtime.version}",
         "documents": len(reference.documents),
         "positions": reference.positions,
         "peak_activation": reference.peak_activation,
@@ -64,36 +67,43 @@ def run_parity(
     return description, entries
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What every comparison of one model shares.
+
+    `original` has the checkpoint's weights; `weights` is given each artifact's in turn.
+    """
+
+    reference: Reference
+    original: TorchRuntime
+    weights: TorchRuntime
+    inputs: tuple[OutputFile, ...]
+    threads: int
+
+
 def _compare(
-    artifact: Artifact,
-    request: Request,
-    checkpoint: Path,
-    torch_runtime: TorchRuntime,
-    reference: Reference,
-    threads: int,
-    gates: Mapping[str, Mapping[str, float]],
-    inputs: tuple[OutputFile, ...],
-) -> Entry:
+    artifact: Artifact, bench: Bench, gates: Mapping[str, Mapping[str, float]]
+) -> tuple[Judgement, Measurement | None]:
     variant = artifact.manifest.variant
     try:
-        if artifact.manifest.model.inputs != inputs:
+        if artifact.manifest.model.inputs != bench.inputs:
             raise InputError(f"{artifact.path}: made from other inputs; export it again")
         artifact.check()
-        weights = open_reference(checkpoint, threads, weights=dequantise(artifact))
-        with _progress(f"{variant.format} {variant.name}", len(reference.documents)) as advance:
+        bench.weights.load_weights(dequantise(artifact))
+        with _progress(
+            f"{variant.format} {variant.name}", len(bench.reference.documents)
+        ) as advance:
             measurement = measure(
-                artifact,
-                reference,
-                torch_runtime,
-                lambda: open_runtime(artifact, threads),
-                weights.logits,
+                bench.reference,
+                bench.original,
+                lambda: open_runtime(artifact, bench.threads),
+                bench.weights.logits,
                 advance,
             )
-        weights.close()
     except InputError as error:
-        return Entry(artifact, request.allow_degraded, Judgement(Verdict.FAIL, (str(error),)), None)
-    judgement = verdict(artifact, measurement, gates)
-    return Entry(artifact, request.allow_degraded, judgement, measurement)
+        return Judgement(Verdict.FAIL, (str(error),)), None
+    limits = gates_for(variant.precision, gates)
+    return judge(measurement.estimates, limits, measurement.failures), measurement
 
 
 def _inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile, ...]:
@@ -108,7 +118,7 @@ def _inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile
             )
         if not (checkpoint / name).is_file():
             raise InputError(f"{checkpoint / name}: missing; run `python -m export` again")
-    return input_records([checkpoint / name for name in names], cache_folder("digests"))
+    return input_records([checkpoint / name for name in names], cache_folder() / "digests")
 
 
 @contextlib.contextmanager
@@ -128,4 +138,4 @@ def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
-    print(f"  compared {label}", file=sys.stderr)
+        console.print(f"  {label}: {total} documents in {bar.tasks[0].elapsed or 0:.0f} s")

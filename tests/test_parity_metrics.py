@@ -1,0 +1,178 @@
+"""The instrument itself: metrics equal their definitions, verdicts follow the interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.artifact import Precision
+from export.errors import InputError
+from runtimes.parity.decoding import first_difference
+from runtimes.parity.gates import GATES, Gate, gates_for
+from runtimes.parity.metrics import TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
+from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.verdict import Verdict, judge
+
+VOCAB = 50
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_logits(seed: int, rows: int = 70, scale: float = 3.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, scale, (rows, VOCAB)).astype(np.float32)
+
+
+def ids_for(rows: int) -> list[int]:
+    return [(7 * i) % VOCAB for i in range(rows)]
+
+
+def softmax(row: np.ndarray) -> np.ndarray:
+    e = np.exp(row.astype(np.float64) - row.max())
+    return np.asarray(e / e.sum())
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_kl_and_likelihood_follow_their_definitions(seed: int) -> None:
+    p, q = random_logits(seed), random_logits(seed + 1)
+    ids = ids_for(len(p))
+    m = compare(p, q, ids)
+    for row in (0, 33, 68):
+        a, b = softmax(p[row]), softmax(q[row])
+        assert m.kl[row] == pytest.approx((a * np.log(a / b)).sum(), rel=1e-9)
+        assert m.nll_export[row] == pytest.approx(-np.log(b[ids[row + 1]]), rel=1e-9)
+        assert m.top1[row] == (a.argmax() == b.argmax())
+    assert np.isnan(m.nll_reference[-1])
+
+
+@given(seeds, st.floats(-50, 50))
+@settings(max_examples=20, deadline=None)
+def test_identical_logits_and_shifted_logits_cost_nothing(seed: int, shift: float) -> None:
+    p = random_logits(seed)
+    m = compare(p, (p.astype(np.float64) + shift).astype(np.float64), ids_for(len(p)))
+    assert np.abs(m.kl).max() < 1e-12
+    assert m.top1.all()
+    assert m.acceptance.min() > 1 - 1e-9
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_a_tiny_disturbance_gives_a_positive_kl_of_second_order(seed: int) -> None:
+    p = random_logits(seed).astype(np.float64)
+    d = 1e-5 * np.random.default_rng(seed + 1).normal(size=p.shape)
+    kl = compare(p, p + d, ids_for(len(p))).kl
+    assert (kl > 0).all()
+    for row in (0, 40):
+        w = softmax(p[row])
+        variance = (w * d[row] ** 2).sum() - (w * d[row]).sum() ** 2
+        assert kl[row] == pytest.approx(variance / 2, rel=1e-2)
+
+
+def slow_nucleus(logits: np.ndarray) -> np.ndarray:
+    p = softmax(logits / TEMPERATURE)
+    order = np.argsort(-p, kind="stable")
+    keep = order[: int(np.searchsorted(np.cumsum(p[order]), TOP_P)) + 1]
+    result = np.zeros_like(p)
+    result[keep] = p[keep] / p[keep].sum()
+    return result
+
+
+@given(seeds, st.sampled_from([0.0, 0.01, 0.3, 3.0]))
+@settings(max_examples=60, deadline=None)
+def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed: int, scale: float) -> None:
+    row = random_logits(seed, 1, scale)[0].astype(np.float64)
+    fast = np.zeros(VOCAB)
+    for token, mass in nucleus(row).items():
+        fast[token] = mass
+    assert np.allclose(fast, slow_nucleus(row), atol=1e-12)
+
+
+def test_acceptance_is_the_overlap_of_the_sampling_distributions() -> None:
+    p, q = random_logits(3, 5, 0.3), random_logits(4, 5, 0.3)
+    expected = [
+        np.minimum(slow_nucleus(a), slow_nucleus(b)).sum() for a, b in zip(p, q, strict=True)
+    ]
+    assert np.allclose(compare(p, q, ids_for(5)).acceptance, expected)
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="logits"):
+        compare(random_logits(0), random_logits(0)[:, :-1], ids_for(70))
+
+
+def documents(noise: list[float], seed: int = 0) -> list[PositionMetrics]:
+    rng = np.random.default_rng(seed)
+    result = []
+    for index, level in enumerate(noise):
+        p = random_logits(index, 20)
+        result.append(compare(p, p + level * rng.normal(size=p.shape), ids_for(20)))
+    return result
+
+
+def test_the_interval_widens_when_documents_differ_not_when_tokens_do() -> None:
+    even = summarise(documents([0.3] * 12))["mean_kl"]
+    uneven = summarise(documents([0.01] * 6 + [0.6] * 6))["mean_kl"]
+    assert even.low < even.value < even.high
+    assert uneven.high - uneven.low > 3 * (even.high - even.low)
+
+
+def test_the_summary_is_reproducible_and_exact_for_an_exact_export() -> None:
+    assert summarise(documents([0.1] * 4)) == summarise(documents([0.1] * 4))
+    exact = summarise(documents([0.0] * 4))
+    assert exact["mean_kl"].high < 1e-12
+    assert exact["clear_top1"] == Estimate(1.0, 1.0, 1.0)
+    assert exact["perplexity_ratio"].value == pytest.approx(1.0)
+
+
+AT_MOST = Gate("mean_kl", 0.05, "test")
+AT_LEAST = Gate("clear_top1", 0.97, "test", at_least=True)
+
+
+@pytest.mark.parametrize(
+    ("kl", "top1", "expected"),
+    [
+        ((0.01, 0.005, 0.02), (0.99, 0.98, 1.0), Verdict.PASS),
+        ((0.05, 0.05, 0.05), (0.97, 0.97, 0.97), Verdict.PASS),
+        ((0.3, 0.2, 0.4), (0.99, 0.98, 1.0), Verdict.DEGRADED),
+        ((0.01, 0.005, 0.02), (0.9, 0.88, 0.92), Verdict.DEGRADED),
+        ((0.04, 0.03, 0.06), (0.99, 0.98, 1.0), Verdict.INCONCLUSIVE),
+        ((0.06, 0.04, 0.07), (0.99, 0.98, 1.0), Verdict.INCONCLUSIVE),
+        ((0.3, 0.2, 0.4), (0.975, 0.96, 0.99), Verdict.DEGRADED),
+    ],
+)
+def test_a_verdict_uses_the_interval_not_the_point(
+    kl: tuple[float, float, float], top1: tuple[float, float, float], expected: Verdict
+) -> None:
+    estimates = {"mean_kl": Estimate(*kl), "clear_top1": Estimate(*top1)}
+    judgement = judge(estimates, (AT_MOST, AT_LEAST), ())
+    assert judgement.verdict is expected
+    assert bool(judgement.reasons) == (expected is not Verdict.PASS)
+
+
+def test_a_hard_fault_fails_whatever_the_numbers() -> None:
+    estimates = {"mean_kl": Estimate(0, 0, 0), "clear_top1": Estimate(1, 1, 1)}
+    assert judge(estimates, (AT_MOST, AT_LEAST), ("NaN",)).verdict is Verdict.FAIL
+
+
+def test_every_precision_has_gates_and_every_gate_a_reason() -> None:
+    assert set(GATES) == set(Precision)
+    assert all(gate.reason for gates in GATES.values() for gate in gates)
+
+
+def test_a_plan_overrides_one_limit_and_unknown_names_are_refused() -> None:
+    gates = gates_for(Precision.EIGHT_BIT, {"8-bit": {"mean_kl": 0.5}})
+    assert {gate.metric: gate.limit for gate in gates}["mean_kl"] == 0.5
+    assert gates_for(Precision.FP16, {"8-bit": {"mean_kl": 0.5}}) == GATES[Precision.FP16]
+    for wrong in ({"9-bit": {"mean_kl": 1.0}}, {"8-bit": {"kl": 1.0}}):
+        with pytest.raises(InputError, match="gates"):
+            gates_for(Precision.FP16, wrong)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"), [([1, 2, 3], [1, 2, 3], 3), ([1, 9], [1, 2], 1), ([], [1], 0)]
+)
+def test_the_first_difference_is_the_common_prefix(
+    a: list[int], b: list[int], expected: int
+) -> None:
+    assert first_difference(a, b) == expected
