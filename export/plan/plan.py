@@ -81,8 +81,6 @@ def _parse(raw: dict[str, Any]) -> Plan:
     variants = tuple(
         request for item in _list(raw.get("variant", []), "variant") for request in _variant(item)
     )
-    if not models or not variants:
-        raise InputError("a plan needs at least one model and one [[variant]]")
     return Plan(models, variants, _gates(raw.get("gates", {})))
 
 

@@ -1,0 +1,142 @@
+"""`make verify`: the real SmolLM2-135M-Instruct through every exporter and every real runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.measured import measured
+from tests.stand_in import make_stand_in
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+MODEL = "SmolLM2-135M-Instruct"
+FP32 = {("onnx", "fp32"), ("gguf", "f32")}
+FP16 = {("onnx", "fp16"), ("gguf", "f16"), ("mlc", "q0f16")}
+BF16 = {("gguf", "bf16"), ("mlc", "q0f32")}
+EIGHT_BIT = {("gguf", "q8_0")}
+FOUR_BIT = {("gguf", "q4_0"), ("gguf", "q4_1"), ("mlc", "q4f16_1")}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("real") / "artifacts"
+    subprocess.run(["make", "export-all", f"OUT={folder}"], cwd=ROOT, check=True)
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def report(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    raw = json.loads((out / MODEL / "parity.json").read_text())
+    assert raw["accepted"] is True
+    return {(item["format"], item["variant"]): item for item in raw["artifacts"]}
+
+
+def value(item: dict[str, Any], metric: str) -> float:
+    return float(item["measurement"]["estimates"][metric]["value"])
+
+
+def test_the_report_covers_the_default_plan(
+    report: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    assert set(report) == FP32 | FP16 | BF16 | EIGHT_BIT | FOUR_BIT
+    for item in report.values():
+        assert item["measurement"]["positions"] >= 2000
+        assert item["measurement"]["tokenizer_strings"] >= 3000
+        assert item["measurement"]["tokenizer_mismatches"] == 0
+
+
+@pytest.mark.parametrize("key", sorted(FP32 | FP16 | BF16 | EIGHT_BIT))
+def test_exports_of_eight_bits_and_more_pass(
+    report: dict[tuple[str, str], dict[str, Any]], key: tuple[str, str]
+) -> None:
+    assert report[key]["verdict"] == "PASS", report[key]["reasons"]
+
+
+@pytest.mark.parametrize("key", sorted(FP16))
+def test_fp16_is_essentially_exact(
+    report: dict[tuple[str, str], dict[str, Any]], key: tuple[str, str]
+) -> None:
+    assert value(report[key], "mean_kl") <= 2e-4
+    assert value(report[key], "clear_top1") >= 0.999
+
+
+@pytest.mark.parametrize("key", sorted(FOUR_BIT))
+def test_four_bit_damage_is_flagged(
+    report: dict[tuple[str, str], dict[str, Any]], key: tuple[str, str]
+) -> None:
+    item = report[key]
+    assert item["verdict"] == "DEGRADED"
+    assert item["allow_degraded"] is True
+    assert value(item, "mean_kl") >= 0.1
+    assert any("mean_kl" in reason for reason in item["reasons"])
+    assert 4 < item["weights"]["effective_bpw"] < 8
+
+
+def test_the_models_answer_through_every_runtime_agrees_at_full_precision(
+    report: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    for key in FP32 | FP16:
+        greedy = report[key]["measurement"]["greedy"]
+        assert greedy["identical"] >= greedy["prompts"] - 1, key
+
+
+def test_a_second_run_rebuilds_nothing(out: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("edgeproof.json")}
+    result = subprocess.run(
+        [sys.executable, "-m", "export", "--out", str(out)],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.stdout.count("unchanged, reused") == len(before) == 11
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("edgeproof.json")}
+
+
+def test_a_required_gate_that_fails_exits_1(out: Path, tmp_path: Path) -> None:
+    record = json.loads((out / "run.json").read_text())
+    (model,) = record["models"]
+    result = subprocess.run(
+        [
+            sys.executable, "-m", "runtimes.parity", str(out / MODEL / "gguf" / "q4_0"),
+            "--checkpoint", model["checkpoint"], "--json", str(tmp_path / "parity.json"),
+        ],
+        cwd=ROOT, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "DEGRADED" in result.stderr
+    assert json.loads((tmp_path / "parity.json").read_text())["accepted"] is False
+
+
+@pytest.mark.parametrize(
+    ("module", "dtype"),
+    [("export.onnx", "fp16"), ("export.gguf", "f16"), ("export.mlc", "q4f16_1")],
+)
+def test_exporting_the_real_model_stays_below_500_mb(
+    tmp_path: Path, module: str, dtype: str
+) -> None:
+    command = [sys.executable, "-m", module, "--dtype", dtype, "--out", tmp_path]
+    assert measured(command, ROOT).peak_mb <= 500
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_stand_in(tmp_path_factory.mktemp("stand-in") / "SmolLM-1.7B-shaped")
+
+
+@pytest.mark.parametrize(
+    ("module", "dtype"),
+    [("export.onnx", "fp16"), ("export.gguf", "f16"), ("export.mlc", "q0f16,q4f16_1")],
+)
+def test_a_model_of_1_7b_exports_below_1_gb(
+    stand_in: Path, tmp_path: Path, module: str, dtype: str
+) -> None:
+    env = {**os.environ, "EDGEPROOF_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", module, "-m", stand_in, "-d", dtype, "-o", tmp_path]
+    assert measured(command, ROOT, env).peak_mb < 1000
