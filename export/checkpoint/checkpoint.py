@@ -83,6 +83,10 @@ class Checkpoint:
         path = self.path / name
         return _read_json(path) if path.exists() else {}
 
+    def file_of(self, name: str) -> Path:
+        """The safetensors file that holds the tensor."""
+        return self._where[name].path
+
     def stored_dtype(self, name: str) -> np.dtype[Any]:
         """The dtype in which the file holds the tensor: float32, float16 or bfloat16."""
         return self._where[name].entries[name].dtype

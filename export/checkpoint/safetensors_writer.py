@@ -1,7 +1,7 @@
 """Write a safetensors file tensor by tensor, never holding more than one block of it.
 
 Invariant: the bytes are those of the reference library's `safetensors.numpy.save_file` with the
-metadata `{"format": "pt"}`: tensors ordered by falling item size, then name; header padded with
+metadata `{"format": "pt"}`: tensors ordered by dtype, widest first, then name; header padded with
 spaces to 8 bytes (https://github.com/huggingface/safetensors).
 """
 
@@ -23,6 +23,8 @@ from export.checkpoint.safetensors_file import DTYPES
 # What `transformers` asks of every file it loads.
 METADATA = {"format": "pt"}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# The reference library's order of dtypes in a file; widest first keeps every tensor aligned.
+ORDER = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def write_safetensors(
     Raises:
         ValueError: the blocks of a tensor are of another dtype or do not add up to its size.
     """
-    ordered = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name))
+    ordered = sorted(tensors, key=lambda tensor: (ORDER.index(NAMES[tensor.dtype]), tensor.name))
     with path.open("wb", buffering=0) as file:
         _write_all(file, _header(ordered))
         for tensor in ordered:
@@ -62,7 +64,7 @@ def write_safetensors(
             for block in blocks(tensor.name):
                 if block.dtype != tensor.dtype:
                     raise ValueError(f"{tensor.name}: {block.dtype} where {tensor.dtype} is due")
-                _write_all(file, np.ascontiguousarray(block).view(np.uint8).data)
+                _write_all(file, np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
                 written += block.nbytes
             if written != tensor.nbytes:
                 raise ValueError(f"{tensor.name}: {written} bytes where {tensor.nbytes} are due")
@@ -87,7 +89,7 @@ def _header(ordered: Sequence[PlannedTensor]) -> bytes:
 
 
 def _write_all(file: Any, data: bytes | memoryview) -> None:
-    view = memoryview(data).cast("B")
+    view = memoryview(data)
     done = 0
     while done < len(view):
         done += file.write(view[done:])
