@@ -1,0 +1,20 @@
+"""MLC weights, as MLC-LLM and WebLLM load them."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+from export.format import Format
+from export.mlc.exporter import write
+from export.mlc.schemes import SCHEMES
+
+FORMAT = Format(
+    name="mlc",
+    title="MLC weights (MLC-LLM, WebLLM)",
+    variants=tuple(scheme.variant for scheme in SCHEMES.values()),
+    tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
+    write=write,
+)
+
+__all__ = ["FORMAT"]

@@ -1,0 +1,140 @@
+"""mlc-chat-config.json, complete, and the tokenizer files beside it.
+
+Source: mlc_llm `interface/gen_config.py` and `protocol/mlc_chat_config.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from export.architecture import DecoderConfig
+from export.artifact import ArtifactWriter
+from export.checkpoint import Checkpoint
+from export.errors import InputError
+from export.mlc.conversation import conversation
+from export.mlc.tokenizer_facts import read_facts
+
+CONFIG_VERSION = "0.1.0"
+# mlc_llm's own default; longer prompts are prefilled in chunks.
+MAX_PREFILL_CHUNK = 8192
+MAX_BATCH = 128
+# The files MLC looks for, in gen_config's order.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+)
+# Sampling as the SmolLM cards recommend it, where generation_config.json says nothing else.
+SAMPLING = {
+    "temperature": 0.2,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "top_p": 0.9,
+}
+
+
+def write_chat_config(checkpoint: Checkpoint, quantization: str, writer: ArtifactWriter) -> None:
+    """Write mlc-chat-config.json and copy the tokenizer files.
+
+    Raises:
+        InputError: no end-of-text token, or a chat template that MLC cannot express.
+    """
+    config = chat_config(checkpoint, quantization)
+    for name in config["tokenizer_files"]:
+        writer.write(name, checkpoint.tokenizer_files[name].read_bytes())
+    writer.write("mlc-chat-config.json", json.dumps(config, indent=2).encode())
+
+
+def chat_config(checkpoint: Checkpoint, quantization: str) -> dict[str, Any]:
+    """The content of mlc-chat-config.json for weights in the scheme `quantization`.
+
+    Raises:
+        InputError: no end-of-text token, a chat template that MLC cannot express, or a malformed
+            tokenizer.json.
+    """
+    c = checkpoint.config
+    facts = read_facts(checkpoint)
+    special = _special_ids(checkpoint, facts.added)
+    generation = checkpoint.json_file("generation_config.json")
+    present = checkpoint.tokenizer_files
+    return {
+        "version": CONFIG_VERSION,
+        "model_type": c.family,
+        "quantization": quantization,
+        "model_config": model_config(c),
+        "vocab_size": c.vocab,
+        "context_window_size": c.max_positions,
+        "sliding_window_size": -1,
+        "prefill_chunk_size": min(c.max_positions, MAX_PREFILL_CHUNK),
+        "attention_sink_size": -1,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "active_vocab_size": facts.vocabulary,
+        **{key: _first_number(generation.get(key), value) for key, value in SAMPLING.items()},
+        "tokenizer_files": [name for name in TOKENIZER_FILES if name in present],
+        "tokenizer_info": facts.info,
+        "conv_template": conversation(checkpoint, _as_list(special["eos_token_id"]), facts.added),
+        **special,
+        "model_task": "chat",
+        "embedding_metadata": None,
+    }
+
+
+def model_config(c: DecoderConfig) -> dict[str, Any]:
+    """The dimensions that a model library is compiled for.
+
+    `position_embedding_base` is always written: without it MLC assumes 10000.
+    """
+    return {
+        "hidden_size": c.hidden,
+        "intermediate_size": c.intermediate,
+        "num_attention_heads": c.heads,
+        "num_hidden_layers": c.layers,
+        "rms_norm_eps": c.norm_eps,
+        "vocab_size": c.vocab,
+        "tie_word_embeddings": c.tied,
+        "position_embedding_base": int(c.rope_theta) if c.rope_theta % 1 == 0 else c.rope_theta,
+        "rope_scaling": None,
+        "context_window_size": c.max_positions,
+        "prefill_chunk_size": min(c.max_positions, MAX_PREFILL_CHUNK),
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "max_batch_size": MAX_BATCH,
+        "disaggregation": False,
+    }
+
+
+def _special_ids(checkpoint: Checkpoint, added: dict[str, int]) -> dict[str, Any]:
+    """pad, bos and eos ids: of generation_config.json, else config.json, else the tokenizer."""
+    generation = checkpoint.json_file("generation_config.json")
+    settings = checkpoint.json_file("tokenizer_config.json")
+    ids: dict[str, Any] = {}
+    for kind in ("pad", "bos", "eos"):
+        token = settings.get(f"{kind}_token")
+        text = token["content"] if isinstance(token, dict) else token
+        candidates = (
+            generation.get(f"{kind}_token_id"),
+            checkpoint.raw_config.get(f"{kind}_token_id"),
+            added.get(text) if isinstance(text, str) else None,
+        )
+        ids[f"{kind}_token_id"] = next((item for item in candidates if item is not None), None)
+    if ids["eos_token_id"] is None:
+        raise InputError(
+            f"{checkpoint.path}: no end-of-text token, so generation would never stop;"
+            " set eos_token_id in generation_config.json"
+        )
+    return ids
+
+
+def _as_list(value: int | list[int]) -> list[int]:
+    return value if isinstance(value, list) else [value]
+
+
+def _first_number(value: Any, default: float) -> float:
+    return value if isinstance(value, (int, float)) else default

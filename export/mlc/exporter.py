@@ -1,0 +1,119 @@
+"""Write one MLC artifact: chat config, tokenizer, shards and their index.
+
+Invariant: weights stream through in blocks that fit into the CPU's cache; only the scales of the
+tensor being written, 1/16 byte per weight, are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from export.architecture import Target
+from export.artifact import ArtifactWriter, ModelIdentity, Variant
+from export.checkpoint import Checkpoint
+from export.format import Advance
+from export.mlc.chat_config import write_chat_config
+from export.mlc.packing import codes_per_word, pack
+from export.mlc.parameters import mlc_targets
+from export.mlc.schemes import SCHEMES, Scheme, stored_dtype
+from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
+from export.quantization.cast import cast
+from export.quantization.group import GroupRounding, round_groups
+
+# Rounding makes a dozen passes over a block: at this size its temporaries stay in the L2 cache.
+CACHE_ELEMENTS = 1 << 17
+UINT32 = np.dtype(np.uint32)
+
+
+def write(
+    checkpoint: Checkpoint,
+    identity: ModelIdentity,
+    variant: Variant,
+    writer: ArtifactWriter,
+    advance: Advance,
+) -> None:
+    """Write the checkpoint in the variant's scheme.
+
+    Raises:
+        InputError: a non-finite value, one that overflows the model dtype, or a chat template that
+            MLC cannot express.
+    """
+    scheme = SCHEMES[variant.name]
+    write_chat_config(checkpoint, scheme.name, writer)
+    targets = mlc_targets(checkpoint)
+    arrays = {target.name: stored_arrays(target, scheme) for target in targets}
+    ordered = [array for group in arrays.values() for array in group]
+    with ShardFiles(writer, plan_shards(ordered)) as files:
+        for target in targets:
+            blocks = _cast_blocks(checkpoint, target, scheme, advance)
+            rounding = scheme.rounding_of(target.role)
+            if rounding is None:
+                _append_plain(files, target, blocks, scheme)
+            else:
+                _append_quantised(files, arrays[target.name], blocks, rounding)
+            _count(writer, target, scheme, arrays[target.name])
+        records = files.records()
+    write_index(writer, ordered, records, identity.parameters)
+
+
+def stored_arrays(target: Target, scheme: Scheme) -> tuple[StoredArray, ...]:
+    """The records of a parameter: itself, or its packed codes and its scales."""
+    rounding = scheme.rounding_of(target.role)
+    if rounding is None:
+        return (StoredArray(target.name, target.shape, scheme.dtype),)
+    rows, columns = target.shape
+    groups = rounding.groups(columns)
+    words = groups * rounding.size // codes_per_word(rounding.bits)
+    module = target.name.removesuffix(".weight")
+    return (
+        StoredArray(f"{module}.q_weight", (rows, words), UINT32),
+        StoredArray(f"{module}.q_scale", (rows, groups), scheme.dtype),
+    )
+
+
+def _cast_blocks(
+    checkpoint: Checkpoint, target: Target, scheme: Scheme, advance: Advance
+) -> Iterator[np.ndarray]:
+    """Rows of the target in the model dtype; fused sources follow each other."""
+    for source in target.sources:
+        for block in checkpoint.blocks(Target(source.name, (source,), source.shape)):
+            step = max(1, CACHE_ELEMENTS // math.prod(block.shape[1:]))
+            for start in range(0, len(block), step):
+                yield cast(block[start : start + step], scheme.dtype, source.name)
+            advance(block.size)
+
+
+def _append_plain(
+    files: ShardFiles, target: Target, blocks: Iterator[np.ndarray], scheme: Scheme
+) -> None:
+    on_disk = stored_dtype(scheme.dtype)
+    for block in blocks:
+        files.append(target.name, cast(block, on_disk, target.name))
+
+
+def _append_quantised(
+    files: ShardFiles,
+    arrays: tuple[StoredArray, ...],
+    blocks: Iterator[np.ndarray],
+    rounding: GroupRounding,
+) -> None:
+    codes_array, scales_array = arrays
+    kept = []
+    for block in blocks:
+        codes, scales = round_groups(block, rounding)
+        files.append(codes_array.name, pack(codes, rounding.bits))
+        kept.append(scales)
+    on_disk = stored_dtype(scales_array.dtype)
+    for scales in kept:
+        files.append(scales_array.name, cast(scales, on_disk, scales_array.name))
+
+
+def _count(
+    writer: ArtifactWriter, target: Target, scheme: Scheme, arrays: tuple[StoredArray, ...]
+) -> None:
+    quantised = scheme.rounding_of(target.role) is not None
+    kind = scheme.name if quantised else stored_dtype(scheme.dtype).name
+    writer.stats.add(kind, math.prod(target.shape), sum(array.nbytes for array in arrays))

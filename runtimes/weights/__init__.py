@@ -1,0 +1,39 @@
+"""The weights of an artifact, read back from its bytes without any code of the exporters.
+
+Run in PyTorch they show the error of the stored weights alone; and because nothing is shared with
+`export`, a mistake of a writer cannot hide in its own reader.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+
+from export.artifact import Artifact
+from export.errors import InputError
+
+READERS = {
+    "gguf": "runtimes.weights.gguf",
+    "mlc": "runtimes.weights.mlc",
+    "onnx": "runtimes.weights.onnx",
+}
+
+
+def dequantise(artifact: Artifact) -> dict[str, np.ndarray]:
+    """Every parameter as float32, under its Hugging Face name and in its layout.
+
+    Linear weights are [out, in], query and key rows in Hugging Face's rotary order, fused
+    projections split; a tied head is absent.
+
+    Raises:
+        InputError: no reader for the format, or the files are damaged or of an unknown layout.
+    """
+    form = artifact.manifest.variant.format
+    if form not in READERS:
+        raise InputError(f"{artifact.path}: no weight reader for {form!r}; known: {[*READERS]}")
+    tensors: dict[str, np.ndarray] = import_module(READERS[form]).read(artifact)
+    return tensors
+
+
+__all__ = ["dequantise"]

@@ -1,0 +1,70 @@
+"""Read a GGUF file with llama.cpp's own Python library: any type that it can dequantise."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from gguf import GGUFReader
+from gguf.quants import dequantize
+
+from export.artifact import Artifact
+from export.errors import InputError
+
+LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
+LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+GLOBAL_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+# Layers whose rows llama.cpp's graph rotates in pairs → the metadata key of their head count.
+ROTATED = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}
+
+
+def read(artifact: Artifact) -> dict[str, np.ndarray]:
+    """See `runtimes.weights.dequantise`.
+
+    Raises:
+        InputError: the library cannot parse the file, or a tensor of it is unknown.
+    """
+    path = artifact.file(".gguf")
+    try:
+        reader = GGUFReader(path)
+        family = reader.fields["general.architecture"].contents()
+        heads = {
+            layer: int(reader.fields[f"{family}.{key}"].contents())
+            for layer, key in ROTATED.items()
+        }
+        return dict(_tensor(tensor, heads) for tensor in reader.tensors)
+    except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+        raise InputError(f"{path}: cannot be read as a Llama GGUF file ({error})") from None
+
+
+def _tensor(tensor: Any, heads: dict[str, int]) -> tuple[str, np.ndarray]:
+    shape = [int(size) for size in reversed(tensor.shape)]
+    values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape)
+    match = LAYER_TENSOR.fullmatch(tensor.name)
+    if match is None:
+        return GLOBAL_NAMES[tensor.name], values
+    number, layer = match.groups()
+    if layer in heads:
+        values = split_rotary_pairs(values, heads[layer])
+    return f"model.layers.{number}.{LAYER_NAMES[layer]}.weight", values
+
+
+def split_rotary_pairs(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows [heads × size, in] with rotary partners side by side → first halves, second halves."""
+    pairs = rows.reshape(heads, -1, 2, rows.shape[1])  # [heads, size / 2, partner, in]
+    return np.ascontiguousarray(pairs.transpose(0, 2, 1, 3)).reshape(rows.shape)

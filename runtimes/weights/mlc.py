@@ -1,0 +1,147 @@
+"""Read MLC shards, from the format's description: records, bfloat16 storage, group quantisation.
+
+Sources: tvm `contrib/tvmjs.py`, `load_tensor_cache`; mlc_llm
+`quantization/group_quantization.py`, `GroupQuantize._dequantize`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from export.artifact import Artifact
+from export.errors import InputError
+from runtimes.weights.fused import Heads, split
+
+BF16_STORAGE = "f32-to-bf16"
+DTYPES: dict[str, Any] = {
+    "float16": np.float16,
+    "float32": np.float32,
+    "bfloat16": ml_dtypes.bfloat16,
+    "uint32": np.uint32,
+}
+# The damage that a JSON file written by others can do to the code below.
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Bits of a code, weights per scale."""
+
+    bits: int
+    size: int
+
+
+# Schemes whose linears are stored [out, in]; the unquantised ones need no entry.
+GROUPINGS = {"q4f16_1": Grouping(4, 32)}
+
+
+def read(artifact: Artifact) -> dict[str, np.ndarray]:
+    """See `runtimes.weights.dequantise`.
+
+    Raises:
+        InputError: a damaged shard or index, or a scheme that this reader does not know.
+    """
+    stored = _stored(artifact.path / "tensor-cache.json")
+    config_path = artifact.path / "mlc-chat-config.json"
+    chat = _json(config_path)
+    try:
+        config = chat["model_config"]
+        heads, widths = Heads.of(config), _widths(config)
+        grouping = GROUPINGS.get(chat["quantization"])
+    except MALFORMED:
+        raise InputError(f"{config_path}: not an MLC config; export the model again") from None
+    tensors: dict[str, np.ndarray] = {}
+    for name in stored:
+        module, _, kind = name.rpartition(".")
+        if kind == "weight":
+            tensors.update(split(name, stored[name].astype(np.float32), heads))
+        elif kind == "q_weight":
+            weight = _dequantised(artifact.path, stored, module, grouping, widths)
+            tensors.update(split(f"{module}.weight", weight, heads))
+    return tensors
+
+
+def _dequantised(
+    folder: Path,
+    stored: Mapping[str, np.ndarray],
+    module: str,
+    grouping: Grouping | None,
+    widths: Mapping[str, int],
+) -> np.ndarray:
+    words, scales = stored[f"{module}.q_weight"], stored.get(f"{module}.q_scale")
+    width = widths.get(module.rpartition(".")[2])
+    if grouping is None or scales is None or width is None:
+        raise InputError(f"{folder}: {module} has no scales, or is stored in an unknown scheme")
+    return dequantise_groups(words, scales, grouping)[:, :width].astype(np.float32)
+
+
+def dequantise_groups(words: np.ndarray, scales: np.ndarray, grouping: Grouping) -> np.ndarray:
+    """(code − m) × scale in the scales' dtype, as MLC's kernels compute it.
+
+    `words` is uint32 [rows, words], the first code in the lowest bits; `scales` [rows, groups].
+    Returns [rows, groups × size]: the padding of the last group is still there.
+    """
+    bits = grouping.bits
+    shifts = np.arange(32 // bits, dtype=np.uint32) * np.uint32(bits)
+    codes = (words[..., None] >> shifts) & np.uint32((1 << bits) - 1)  # [rows, words, codes]
+    steps = codes.astype(np.int8) - np.int8((1 << (bits - 1)) - 1)
+    groups = steps.reshape(*scales.shape, grouping.size).astype(scales.dtype)
+    return np.asarray((groups * scales[..., None]).reshape(len(words), -1))
+
+
+def _stored(path: Path) -> dict[str, np.ndarray]:
+    """Every record, as a loader gives it to the model (a view of the file where that is free)."""
+    tensors: dict[str, np.ndarray] = {}
+    try:
+        for shard in _json(path)["records"]:
+            data = _shard_bytes(path.parent / Path(shard["dataPath"]).name, shard)
+            tensors.update({record["name"]: _record(data, record) for record in shard["records"]})
+    except MALFORMED as error:
+        raise InputError(f"{path}: malformed index ({error}); export the model again") from None
+    return tensors
+
+
+def _shard_bytes(path: Path, shard: Mapping[str, Any]) -> np.ndarray:
+    try:
+        data = np.memmap(path, np.uint8, "r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    md5 = hashlib.md5(data.data, usedforsecurity=False).hexdigest()
+    if data.size != shard["nbytes"] or md5 != shard["md5sum"]:
+        raise InputError(f"{path}: size or MD5 is not the index's; export the model again")
+    return data
+
+
+def _record(data: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
+    """One record's values; float32 stored as bfloat16 is widened."""
+    begin, length = record["byteOffset"], record["nbytes"]
+    loaded = DTYPES[record["dtype"]]
+    narrowed = record["format"] == BF16_STORAGE and loaded is np.float32
+    values = data[begin : begin + length].view(ml_dtypes.bfloat16 if narrowed else loaded)
+    return np.asarray(values.reshape(record["shape"]).astype(loaded, copy=False))
+
+
+def _widths(config: Mapping[str, Any]) -> dict[str, int]:
+    """Input channels of each quantisable layer: they tell weights from padding."""
+    hidden = int(config["hidden_size"])
+    return {
+        **dict.fromkeys(("embed_tokens", "lm_head", "qkv_proj", "gate_up_proj"), hidden),
+        "o_proj": int(config["num_attention_heads"]) * int(config["head_dim"]),
+        "down_proj": int(config["intermediate_size"]),
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
+    return parsed

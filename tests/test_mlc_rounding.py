@@ -1,0 +1,144 @@
+"""Group rounding and packing: the reference's examples, and properties over all inputs."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from export.mlc.packing import codes_per_word, pack
+from export.quantization.group import GroupRounding, round_groups
+
+Q4 = GroupRounding(bits=4, size=32)
+Q3 = GroupRounding(bits=3, size=40)
+ROUNDINGS = pytest.mark.parametrize("rounding", [Q4, Q3], ids=["4-bit", "3-bit"])
+DTYPES = [np.float16, np.float32, ml_dtypes.bfloat16]
+
+
+def group(*values: float) -> np.ndarray:
+    """One row of one 4-bit group in float16: the values, then zeros."""
+    row = np.zeros((1, 32), np.float16)
+    row[0, : len(values)] = values
+    return row
+
+
+# The rows were quantised by mlc_llm itself; scale as the bits of the float16, first words.
+@pytest.mark.parametrize(
+    ("weights", "scale", "words"),
+    [
+        (group(0.7, -0.35), 0x2E67, [0x7777774E]),
+        (
+            group(-7, -3, -1, 0, 1, 3, 7, 0.5),
+            0x3C00,
+            [0x8EA87640, 0x77777777, 0x77777777, 0x77777777],
+        ),
+        # The last code is 10 only because float16 rounds 9.499 to 9.5.
+        (group(0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, 0.25), 0x2E67, [0xAE1C3A58]),
+    ],
+)
+def test_codes_and_scales_are_the_references(
+    weights: np.ndarray, scale: int, words: list[int]
+) -> None:
+    codes, scales = round_groups(weights, Q4)
+    assert scales.view(np.uint16).tolist() == [[scale]]
+    assert pack(codes, 4)[0, : len(words)].tolist() == words
+
+
+def test_a_three_bit_row_of_576_has_15_groups_and_packs_its_padding_as_zero() -> None:
+    codes, scales = round_groups(np.ones((2, 576), np.float16), Q3)
+    words = pack(codes, 3)
+    assert scales.shape == (2, 15)
+    assert words.shape == (2, 60)
+    used = (words[..., None] >> (np.arange(10, dtype=np.uint32) * 3)) & 7
+    flat = used.reshape(2, -1)
+    assert (flat[:, :576] == 6).all()
+    assert (flat[:, 576:] == 0).all()
+
+
+@given(
+    st.sampled_from([3, 4]).flatmap(
+        lambda bits: st.tuples(
+            st.just(bits),
+            arrays.arrays(
+                np.uint8,
+                st.tuples(st.integers(1, 4), st.integers(1, 6).map(lambda n: n * (32 // bits))),
+                elements=st.integers(0, 2**bits - 1),
+            ),
+        )
+    )
+)
+def test_packing_keeps_every_code_in_order(case: tuple[int, np.ndarray]) -> None:
+    bits, codes = case
+    words = pack(codes, bits)
+    assert words.dtype == np.uint32
+    assert words.shape == (len(codes), codes.shape[1] // codes_per_word(bits))
+    unpacked = [
+        [(int(word) >> (bits * lane)) % 2**bits for word in row for lane in range(32 // bits)]
+        for row in words
+    ]
+    assert unpacked == codes.tolist()
+
+
+def finite_rows(dtype: type) -> st.SearchStrategy[np.ndarray]:
+    """Rows of any finite values of the dtype, widths with and without a tail."""
+    largest = float(ml_dtypes.finfo(dtype).max)
+    return arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(1, 90)),
+        elements=st.floats(-largest, largest, width=32)
+        | st.floats(-1, 1, width=32)
+        | st.floats(-(2.0**-23), 2.0**-23, width=32)
+        | st.just(0.0),
+    ).map(lambda values: values.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@ROUNDINGS
+@settings(max_examples=60)
+@given(data=st.data())
+def test_dequantised_values_are_half_a_step_from_the_weights(
+    dtype: type, rounding: GroupRounding, data: st.DataObject
+) -> None:
+    weights = data.draw(finite_rows(dtype))
+    codes, scales = round_groups(weights, rounding)
+    rows, columns = weights.shape
+    assert codes.shape == (rows, rounding.groups(columns) * rounding.size)
+    assert scales.dtype == weights.dtype
+    assert codes.max(initial=0) <= 2 * rounding.middle
+    assert (codes[:, columns:] == 0).all()
+    steps = np.repeat(scales.astype(np.float64), rounding.size, axis=1)[:, :columns]
+    values = (codes[:, :columns].astype(np.float64) - rounding.middle) * steps
+    error = np.abs(values - weights.astype(np.float64))
+    # Half a step, and what the dtype itself loses: in the scale, m times over (m of its smallest
+    # steps where the scale is subnormal), in the quotient, and in the sum, which is below 16.
+    info = ml_dtypes.finfo(dtype)
+    precision, tiny = float(info.eps), float(info.smallest_subnormal)
+    loss = steps * 16 * precision + rounding.middle * tiny
+    assert (error <= steps / 2 + loss).all()
+
+
+@given(st.integers(1, 100), st.sampled_from(DTYPES))
+def test_zeros_have_scale_zero_and_code_zero(columns: int, dtype: type) -> None:
+    codes, scales = round_groups(np.zeros((2, columns), dtype), Q4)
+    assert not codes.any()
+    assert not scales.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@ROUNDINGS
+def test_sixteen_bit_arithmetic_rounds_after_every_operation(
+    dtype: type, rounding: GroupRounding
+) -> None:
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal((50, 4 * rounding.size)).astype(dtype)
+    codes, scales = round_groups(weights, rounding)
+    m = dtype(rounding.middle)
+    groups = weights.reshape(50, 4, -1)
+    expected_scales = (np.abs(groups).max(-1) / m).astype(dtype)  # NumPy's own 16-bit arithmetic
+    quotients = (groups / expected_scales[..., None]).astype(dtype)
+    expected = np.rint((quotients + m).astype(dtype)).astype(np.float32)
+    assert scales.tobytes() == expected_scales.tobytes()
+    assert (codes.reshape(groups.shape) == np.clip(expected, 0, 2 * rounding.middle)).all()
