@@ -125,5 +125,8 @@ def write_weights(folder: Path, tensors: dict[str, np.ndarray], shards: int = 1)
         data = {name: np.ascontiguousarray(tensors[name]) for name in part}
         save_file(data, folder / file, {"format": "pt"})
     if shards > 1:
-        index = {"weight_map": {n: f for f, part in zip(files, parts, strict=True) for n in part}}
+        index = {
+            "metadata": {},
+            "weight_map": {n: f for f, part in zip(files, parts, strict=True) for n in part},
+        }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))

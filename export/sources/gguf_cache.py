@@ -19,7 +19,7 @@ from export.errors import InputError
 from export.sources.source import cache_folder
 
 # Raise it when the converted bytes change.
-CONVERSION = 1
+CONVERSION = 2
 RECORD = "conversion.json"
 
 

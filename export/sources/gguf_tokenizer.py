@@ -178,6 +178,7 @@ def _settings(
         **special,
         "model_max_length": max_positions,
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     template = meta.text("tokenizer.chat_template", "")
     return {**settings, "chat_template": template} if template else settings

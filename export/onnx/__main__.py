@@ -1,0 +1,9 @@
+"""`python -m export.onnx`."""
+
+from __future__ import annotations
+
+from export.command import format_command, run_main
+from export.onnx import FORMAT
+
+if __name__ == "__main__":
+    run_main(format_command(FORMAT, "python -m export.onnx --model bundled --dtype fp16"))

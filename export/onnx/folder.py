@@ -1,0 +1,66 @@
+"""Write the artifact folder: what transformers.js and Optimum expect beside the weights.
+
+`onnx/<file>.onnx` is the graph for transformers.js and ONNX Runtime. Optimum cannot feed
+num_logits_to_keep, transformers.js only uses it where the graph requires it, so the folder's root
+has the same graph without that input, over the same data files: Optimum's own layout.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from export.artifact import ArtifactWriter, Variant
+from export.checkpoint import Checkpoint
+from export.format import Advance
+from export.onnx.decoder import build_decoder
+from export.onnx.linear import float_linear
+from export.onnx.weights import place, write_weights
+
+FOLDER = "onnx/"
+# transformers.js derives these from its dtype argument.
+GRAPH_FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx"}
+
+
+def write_folder(
+    checkpoint: Checkpoint, variant: Variant, writer: ArtifactWriter, advance: Advance
+) -> None:
+    """Write graphs, weights, config and tokenizer files of one variant.
+
+    Raises:
+        InputError: a value is not finite, or overflows the variant's type.
+    """
+    file = GRAPH_FILES[variant.name]
+    storage = dict(variant.storage)
+    dtype = np.dtype(storage["linear"])
+    graphs = {
+        folder: build_decoder(
+            checkpoint.config,
+            checkpoint.parameters,
+            dtype,
+            float_linear(dtype),
+            choose_logits=folder == FOLDER,
+        )
+        for folder in (FOLDER, "")
+    }
+    placements = place(graphs[FOLDER].stored, f"{file}_data")
+    chunks = write_weights(placements, FOLDER, checkpoint, writer, advance)
+    for folder, graph in graphs.items():
+        model = graph.model(checkpoint.config.family, placements, "" if folder else FOLDER)
+        writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
+    writer.write("config.json", _config_json(checkpoint, variant, file, chunks))
+    for name, path in checkpoint.tokenizer_files.items():
+        writer.write(name, path.read_bytes())
+
+
+def _config_json(checkpoint: Checkpoint, variant: Variant, file: str, chunks: int) -> bytes:
+    """The checkpoint's config.json plus what transformers.js must know to load the graph."""
+    config: dict[str, Any] = dict(checkpoint.raw_config)
+    config["transformers.js_config"] = {
+        **config.get("transformers.js_config", {}),
+        "use_external_data_format": {file: chunks},
+        "kv_cache_dtype": {variant.name: dict(variant.storage)["kv_cache"]},
+    }
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

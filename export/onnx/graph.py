@@ -1,0 +1,163 @@
+"""Collect an ONNX graph: nodes, inputs, outputs, small constants and external tensors.
+
+Invariant: names are given by the caller and follow the checkpoint's module paths, so they are
+stable and a viewer shows the architecture. Weights are only described here, never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+
+from export import __version__
+from export.architecture import Target
+from export.checkpoint import Checkpoint
+
+OPSET = 21
+# Opset 21's own IR version; ONNX Runtime 1.18 and later read it.
+IR_VERSION = 10
+CONTRIB = "com.microsoft"
+
+Dim = int | str
+# Yields C-contiguous arrays whose bytes, one after the other, are the tensor's.
+Content = Callable[[Checkpoint], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """An initializer in an external data file.
+
+    `weight` is the checkpoint's tensor that it holds, or None for a derived table.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    content: Content
+    weight: Target | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.size * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a stored tensor's bytes lie: file name relative to the folder of the data, offset."""
+
+    tensor: StoredTensor
+    file: str
+    offset: int
+
+
+def element_type(dtype: np.dtype[Any]) -> int:
+    """The TensorProto.DataType of a NumPy dtype."""
+    return int(helper.np_dtype_to_tensor_dtype(dtype))
+
+
+@dataclass
+class Graph:
+    """A graph under construction. Methods return the name of the value that they add."""
+
+    nodes: list[NodeProto] = field(default_factory=list)
+    inputs: list[ValueInfoProto] = field(default_factory=list)
+    outputs: list[ValueInfoProto] = field(default_factory=list)
+    values: list[ValueInfoProto] = field(default_factory=list)
+    constants: dict[str, TensorProto] = field(default_factory=dict)
+    stored: list[StoredTensor] = field(default_factory=list)
+
+    def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> str:
+        """Declare a graph input."""
+        self.inputs.append(_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> str:
+        """Declare a graph output; some node must be told to produce this name."""
+        self.outputs.append(_value_info(name, dtype, shape))
+        return name
+
+    def typed(self, name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> str:
+        """State the type of a value that standard shape inference cannot know."""
+        self.values.append(_value_info(name, dtype, shape))
+        return name
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        """A small constant inside the graph file; adding one name twice is harmless."""
+        self.constants[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def store(self, tensor: StoredTensor) -> str:
+        """An initializer in the external data."""
+        self.stored.append(tensor)
+        return tensor.name
+
+    def node(self, op: str, inputs: Sequence[str], path: str, **attributes: Any) -> str:
+        """A node of the standard domain with one output. `path` is its module path."""
+        return self.emit(op, inputs, path, [f"{path}/{op}/output_0"], **attributes)
+
+    def emit(
+        self, op: str, inputs: Sequence[str], path: str, outputs: Sequence[str], **attributes: Any
+    ) -> str:
+        """A node with named outputs (and a `domain` among the attributes); returns the first."""
+        self.nodes.append(
+            helper.make_node(op, list(inputs), list(outputs), name=f"{path}/{op}", **attributes)
+        )
+        return outputs[0]
+
+    def model(self, name: str, placements: Sequence[Placement], folder: str) -> ModelProto:
+        """The finished model; `folder` is prefixed to the data files' names."""
+        proto = GraphProto(name=name)
+        proto.node.extend(self.nodes)
+        proto.input.extend(self.inputs)
+        proto.output.extend(self.outputs)
+        proto.value_info.extend(self.values)
+        proto.initializer.extend(self.constants.values())
+        proto.initializer.extend(_external(placement, folder) for placement in placements)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        return helper.make_model(
+            proto,
+            opset_imports=opsets,
+            ir_version=IR_VERSION,
+            producer_name="edgeproof",
+            producer_version=__version__,
+        )
+
+
+def _value_info(name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, element_type(dtype), list(shape))
+
+
+def _external(placement: Placement, folder: str) -> TensorProto:
+    tensor = placement.tensor
+    proto = TensorProto(
+        name=tensor.name,
+        dims=tensor.shape,
+        data_type=element_type(tensor.dtype),
+        data_location=TensorProto.EXTERNAL,
+    )
+    where = {
+        "location": f"{folder}{placement.file}",
+        "offset": placement.offset,
+        "length": tensor.nbytes,
+    }
+    for key, value in where.items():
+        proto.external_data.add(key=key, value=str(value))
+    return proto
