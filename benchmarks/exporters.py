@@ -6,10 +6,8 @@ resident memory as the kernel counts them. Ours run three times, the lowest CPU 
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from export.sources import resolve
+from tests.consumers.environment import optimum_bin
 from tests.measured import Cost, measured
 
 ROOT = Path(__file__).parent.parent
-OPTIMUM_VENV = ROOT / ".venv-optimum"
-OPTIMUM_PINS = ROOT / "tests" / "consumers" / "requirements-optimum.txt"
 REPEATS = 3
 
 
@@ -49,7 +46,7 @@ CASES = (
 def main() -> None:
     """Measure and print the table; exit 1 when a promised figure is missed."""
     checkpoint = resolve("bundled").path
-    optimum = optimum_cli()
+    optimum = optimum_bin() / "optimum-cli"
     table = Table(title=f"Export of {checkpoint.name}", title_justify="left")
     for name in ("command", "CPU s", "target", "peak MB", "target"):
         table.add_column(name, justify="left" if name == "command" else "right")
@@ -87,17 +84,6 @@ def best_of(case: Case, folder: Path) -> Cost:
     ]  # fmt: skip
     costs = [measured(command, ROOT) for _ in range(REPEATS)]
     return Cost(min(c.cpu_seconds for c in costs), max(c.peak_mb for c in costs))
-
-
-def optimum_cli() -> Path:
-    """optimum-cli in its own environment, made on demand: its pins exclude ours."""
-    cli = OPTIMUM_VENV / "bin" / "optimum-cli"
-    if not cli.exists():
-        print("installing optimum into .venv-optimum (once, a few minutes)", flush=True)
-        venv.create(OPTIMUM_VENV, with_pip=True)
-        pip = [OPTIMUM_VENV / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "-r", OPTIMUM_PINS], check=True)
-    return cli
 
 
 if __name__ == "__main__":

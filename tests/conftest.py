@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,12 @@ def _own_cache(
 def checkpoint_folder(tmp_path: Path) -> Path:
     """A fresh tiny checkpoint that a test may damage."""
     return make_checkpoint(tmp_path / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def real_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default plan on the real bundled model: exported, run and compared once per session."""
+    folder = tmp_path_factory.mktemp("real") / "artifacts"
+    root = Path(__file__).parent.parent
+    subprocess.run(["make", "export-all", f"OUT={folder}"], cwd=root, check=True)
+    return folder

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,8 @@ FOUR_BIT = {("gguf", "q4_0"), ("gguf", "q4_1"), ("mlc", "q4f16_1")}
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("real") / "artifacts"
-    subprocess.run(["make", "export-all", f"OUT={folder}"], cwd=ROOT, check=True)
-    yield folder
-
-
-@pytest.fixture(scope="module")
-def report(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    raw = json.loads((out / MODEL / "parity.json").read_text())
+def report(real_artifacts: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    raw = json.loads((real_artifacts / MODEL / "parity.json").read_text())
     assert raw["accepted"] is True
     return {(item["format"], item["variant"]): item for item in raw["artifacts"]}
 
@@ -89,22 +81,24 @@ def test_the_models_answer_through_every_runtime_agrees_at_full_precision(
         assert greedy["identical"] >= greedy["prompts"] - 1, key
 
 
-def test_a_second_run_rebuilds_nothing(out: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("edgeproof.json")}
+def test_a_second_run_rebuilds_nothing(real_artifacts: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in real_artifacts.rglob("edgeproof.json")}
     result = subprocess.run(
-        [sys.executable, "-m", "export", "--out", str(out)],
+        [sys.executable, "-m", "export", "--out", str(real_artifacts)],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert result.stdout.count("unchanged, reused") == len(before) == 11
-    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("edgeproof.json")}
+    assert before == {
+        path: path.stat().st_mtime_ns for path in real_artifacts.rglob("edgeproof.json")
+    }
 
 
-def test_a_required_gate_that_fails_exits_1(out: Path, tmp_path: Path) -> None:
-    record = json.loads((out / "run.json").read_text())
+def test_a_required_gate_that_fails_exits_1(real_artifacts: Path, tmp_path: Path) -> None:
+    record = json.loads((real_artifacts / "run.json").read_text())
     (model,) = record["models"]
     result = subprocess.run(
         [
-            sys.executable, "-m", "runtimes.parity", str(out / MODEL / "gguf" / "q4_0"),
+            sys.executable, "-m", "runtimes.parity", str(real_artifacts / MODEL / "gguf" / "q4_0"),
             "--checkpoint", model["checkpoint"], "--json", str(tmp_path / "parity.json"),
         ],
         cwd=ROOT, check=False, capture_output=True, text=True,
