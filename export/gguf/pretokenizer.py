@@ -1,0 +1,71 @@
+"""Find which of llama.cpp's built-in pre-tokenizers a tokenizer.json describes.
+
+llama.cpp's converter tells them apart by a hash of token ids, which knows only vocabularies seen
+before. Here the description itself is compared, so any vocabulary trained with a known
+pre-tokenizer is found, and nothing that splits text differently is let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from export.errors import InputError
+from export.sources.gguf_pre_types import PRE_TYPES, PreType
+
+Steps = tuple[tuple[Any, ...], ...]
+Signature = tuple[Steps, Steps, bool]  # normalizer, pre-tokenizer, ignore_merges
+
+# The settings of each step that change how text is split, with their defaults.
+FIELDS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "Digits": (("individual_digits", False),),
+    "ByteLevel": (("add_prefix_space", True), ("use_regex", True)),
+    "Split": (("pattern", None), ("behavior", None), ("invert", False)),
+}
+
+
+def pretokenizer_name(tokenizer: Mapping[str, Any]) -> str:
+    """The value of `tokenizer.ggml.pre` for a parsed tokenizer.json.
+
+    Several names of one pre-tokenizer (SmolLM, StarCoder, …) are the same to llama.cpp; the first
+    of them in `PRE_TYPES` is given.
+
+    Raises:
+        InputError: llama.cpp's pre-tokenizer for it is not known here.
+    """
+    normalizer = _steps(tokenizer.get("normalizer"), "normalizers")
+    steps = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
+    ignore_merges = bool(tokenizer["model"].get("ignore_merges", False))
+    for name, kind in PRE_TYPES.items():
+        if _signature(kind) == (normalizer, steps, ignore_merges):
+            return name
+    raise InputError(
+        f"tokenizer.json: normalizer {_text(normalizer)}, pre-tokenizer {_text(steps)},"
+        f" ignore_merges {ignore_merges}: no llama.cpp pre-tokenizer known for this;"
+        f" supported: {', '.join(PRE_TYPES)}"
+    )
+
+
+def _signature(kind: PreType) -> Signature:
+    byte_level = ("ByteLevel", False, kind.gpt2_words)
+    splits = tuple(step for split in kind.splits for step in _steps(split, ""))
+    return _steps(kind.normalizer, "normalizers"), (*splits, byte_level), kind.ignore_merges
+
+
+def _steps(part: Mapping[str, Any] | None, children: str) -> Steps:
+    """Flatten a (sequence of) normalizer or pre-tokenizer into comparable tuples."""
+    if part is None:
+        return ()
+    if part["type"] == "Sequence":
+        return tuple(step for child in part[children] for step in _steps(child, children))
+    values = (part.get(key, default) for key, default in FIELDS.get(part["type"], ()))
+    return ((part["type"], *(_plain(value) for value in values)),)
+
+
+def _plain(value: Any) -> Any:
+    """A split pattern {"Regex": text} as its text, other settings as they are."""
+    return value.get("Regex", str(value)) if isinstance(value, dict) else value
+
+
+def _text(steps: Steps) -> str:
+    return " + ".join(f"{step[0]}{list(step[1:])}" for step in steps) or "none"

@@ -1,0 +1,1 @@
+"""How to round weights: pure functions on arrays, shared by the formats."""
