@@ -52,6 +52,7 @@ class Checkpoint:
         self.config = config
         self.parameters = parameters
         self._files = files
+        self._json: dict[str, dict[str, Any]] = {}
         self._where = {name: file for file in files for name in file.entries}
 
     @property
@@ -79,9 +80,15 @@ class Checkpoint:
         return {name: path for name, path in paths.items() if path.exists()}
 
     def json_file(self, name: str) -> dict[str, Any]:
-        """A parsed JSON file of the checkpoint, or {} where it is absent."""
-        path = self.path / name
-        return _read_json(path) if path.exists() else {}
+        """A parsed JSON file of the checkpoint, or {} where it is absent. Parsed once.
+
+        Raises:
+            InputError: not a JSON object.
+        """
+        if name not in self._json:
+            path = self.path / name
+            self._json[name] = _read_json(path) if path.exists() else {}
+        return self._json[name]
 
     def file_of(self, name: str) -> Path:
         """The safetensors file that holds the tensor."""
@@ -159,10 +166,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"{path / 'tokenizer.json'}: missing; save the fast tokenizer beside the model"
             " (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         )
-    _read_json(path / "tokenizer.json")
     files = open_weights(path)
     _check_tensors(path, config, parameters, files)
-    return Checkpoint(path, raw, config, parameters, files)
+    checkpoint = Checkpoint(path, raw, config, parameters, files)
+    checkpoint.json_file("tokenizer.json")
+    return checkpoint
 
 
 def _check_tensors(

@@ -1,0 +1,201 @@
+"""GGUF artifacts in llama.cpp, through the low-level API of llama-cpp-python.
+
+Invariant: nothing but the weights is approximate: float32 KV cache, no flash attention, every
+position's logits as the graph computes them (for quantised weights, ggml itself rounds the
+activations to 8 bits: that is the runtime's own error and is meant to be seen).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from export.artifact import Artifact
+from export.errors import InputError
+from runtimes.sequence import CHUNK, SequenceRuntime
+
+GGML_TYPE_F32 = 0
+LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h; llama-cpp-python does not export these
+# A first context this long; it grows by doubling, because its KV cache is allocated in full.
+FIRST_CONTEXT = 512
+LOG_LINES = 3
+
+
+class LlamaCpp(SequenceRuntime):
+    """A GGUF model, memory-mapped, with one context. Use `open_runtime`."""
+
+    name = "llama.cpp"
+    version: str = llama_cpp.__version__
+    device = "CPU"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path = path
+        self._threads = threads
+        self._model: Any = _load(path)
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self.context = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        self._batch: Any = _batch()
+        self._context: Any = self._new_context(min(FIRST_CONTEXT, self.context))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens in the text parsed, none added."""
+        data = text.encode()
+        count, ids = self._tokenize(data, len(data) + 1)
+        if count < 0:  # it needs more room: a normaliser made the text longer
+            count, ids = self._tokenize(data, -count)
+        return list(ids[:count])
+
+    def close(self) -> None:
+        """Free the batch, the context and the model; calling it again does nothing."""
+        if self._model is None:
+            return
+        llama_cpp.llama_batch_free(self._batch)
+        self._free_context()
+        with captured_log():
+            llama_cpp.llama_model_free(self._model)
+        self._batch = self._model = None
+
+    def _tokenize(self, data: bytes, room: int) -> tuple[int, Any]:
+        ids = (llama_cpp.llama_token * room)()
+        add_special, parse_special = False, True
+        count = llama_cpp.llama_tokenize(
+            self._vocab, data, len(data), ids, room, add_special, parse_special
+        )
+        return int(count), ids
+
+    def _clear(self) -> None:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+
+    def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
+        count = len(ids)
+        self._reserve(self.length + count)
+        _view(self._batch.token, count)[:] = ids
+        _view(self._batch.pos, count)[:] = np.arange(self.length, self.length + count)
+        wanted = _view(self._batch.logits, count)
+        wanted[:] = every
+        wanted[-1] = True
+        self._batch.n_tokens = count
+        with captured_log() as log:
+            status = llama_cpp.llama_decode(self._context, self._batch)
+        if status != 0:
+            raise RuntimeError(f"{self._path}: llama_decode returned {status}: {_reason(log)}")
+        rows = count if every else 1
+        buffer = llama_cpp.llama_get_logits(self._context)
+        logits: np.ndarray = _view(buffer, rows, self.vocabulary).copy()  # it is reused
+        return logits
+
+    def _reserve(self, tokens: int) -> None:
+        """Make the context hold `tokens`; a new one takes over the sequence's KV cache."""
+        size = int(llama_cpp.llama_n_ctx(self._context))
+        if tokens <= size:
+            return
+        while size < tokens:
+            size *= 2
+        state = _sequence_state(self._context) if self.length else None
+        self._free_context()
+        self._context = self._new_context(min(size, self.context))
+        if state is not None:
+            _restore(self._context, state)
+
+    def _free_context(self) -> None:
+        if self._context is not None:
+            with captured_log():
+                llama_cpp.llama_free(self._context)
+        self._context = None
+
+    def _new_context(self, tokens: int) -> Any:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = tokens
+        params.n_batch = params.n_ubatch = CHUNK
+        params.n_threads = params.n_threads_batch = self._threads
+        params.type_k = params.type_v = GGML_TYPE_F32
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        with captured_log() as log:
+            context = llama_cpp.llama_init_from_model(self._model, params)
+        if not context:
+            raise InputError(f"{self._path}: no context of {tokens} tokens: {_reason(log)}")
+        return context
+
+
+def open_runtime(artifact: Artifact, threads: int) -> LlamaCpp:
+    """Open a GGUF artifact on the CPU.
+
+    Raises:
+        InputError: llama.cpp refuses the file; the message has its own last words.
+    """
+    return LlamaCpp(artifact.file(".gguf"), threads)
+
+
+@contextlib.contextmanager
+def captured_log() -> Iterator[deque[str]]:
+    """Collect llama.cpp's last warnings and errors instead of printing its whole log."""
+    lines: deque[str] = deque(maxlen=LOG_LINES)
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def collect(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+        if level in (LOG_WARNING, LOG_ERROR):
+            lines.append(text.decode(errors="replace").strip())
+
+    previous, user_data = log_callback()
+    llama_cpp.llama_log_set(collect, None)
+    try:
+        yield lines
+    finally:
+        llama_cpp.llama_log_set(previous, user_data)
+
+
+def log_callback() -> tuple[Any, ctypes.c_void_p]:
+    """The callback that llama.cpp logs to now, and its data, as `llama_log_set` takes them."""
+    callback, user_data = llama_cpp.llama_log_callback(), ctypes.c_void_p()
+    llama_cpp.llama_log_get(ctypes.byref(callback), ctypes.byref(user_data))
+    return callback, user_data
+
+
+def _load(path: Path) -> Any:
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    with captured_log() as log:
+        model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise InputError(f"{path}: llama.cpp cannot load it: {_reason(log)}")
+    return model
+
+
+def _batch() -> Any:
+    """A batch of CHUNK tokens that all belong to sequence 0."""
+    batch = llama_cpp.llama_batch_init(CHUNK, 0, 1)
+    for index in range(CHUNK):
+        batch.n_seq_id[index] = 1
+        batch.seq_id[index][0] = 0
+    return batch
+
+
+def _sequence_state(context: Any) -> Any:
+    size = llama_cpp.llama_state_seq_get_size(context, 0)
+    state = (ctypes.c_uint8 * size)()
+    llama_cpp.llama_state_seq_get_data(context, state, size, 0)
+    return state
+
+
+def _restore(context: Any, state: Any) -> None:
+    with captured_log() as log:
+        count = llama_cpp.llama_state_seq_set_data(context, state, len(state), 0)
+    if count != len(state):
+        raise RuntimeError(f"llama.cpp did not take the KV cache over: {_reason(log)}")
+
+
+def _view(pointer: Any, *shape: int) -> np.ndarray:
+    return np.ctypeslib.as_array(pointer, shape=shape)
+
+
+def _reason(log: deque[str]) -> str:
+    return " · ".join(line for line in log if line) or "it does not say why"

@@ -1,0 +1,204 @@
+"""ONNX artifacts in ONNX Runtime on the CPU.
+
+Invariant: shapes and dtypes come from the graph's own inputs; only the padding id and the context
+length are read from the JSON files beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from tokenizers import Tokenizer
+
+from export.artifact import Artifact
+from export.errors import InputError
+from runtimes.sequence import SequenceRuntime
+
+GRAPH_FOLDER = "onnx"
+PROVIDER = "CPUExecutionProvider"
+TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids", "num_logits_to_keep"}
+PAST, PRESENT = "past_key_values.", "present."
+CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+# ONNX Runtime's exceptions share no base class; these are what a damaged model raises.
+LOAD_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+class OnnxRuntime(SequenceRuntime):
+    """A decoder graph with `past_key_values.N.*` inputs. Use `open_runtime`."""
+
+    name = "onnxruntime"
+    version: str = ort.__version__
+    device = "CPU"
+
+    def __init__(self, path: Path, tokenizer: Tokenizer, settings: Settings, threads: int) -> None:
+        self._session: Any = _session(path, threads)
+        self._tokenizer = tokenizer
+        self._pad = settings.pad
+        self.context = settings.context
+        inputs = {item.name: item for item in self._session.get_inputs()}
+        self._inputs = set(inputs)
+        self._empty = {
+            name: _empty_cache(path, item) for name, item in inputs.items() if name.startswith(PAST)
+        }
+        unknown = self._inputs - TOKEN_INPUTS - set(self._empty)
+        if unknown or not self._empty:
+            raise InputError(f"{path}: not a decoder with a KV cache; its inputs are {[*inputs]}")
+        self._outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in self._empty)]
+        outputs = {item.name: item for item in self._session.get_outputs()}
+        self.vocabulary = int(outputs["logits"].shape[-1])
+        self._cache = self._empty
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens in the text parsed, none added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Run several sequences as one left-padded batch: float32 [T_i, V] of each, unpadded."""
+        if not all(len(ids) for ids in sequences):
+            raise ValueError("an empty prompt has no logits; give at least one token")
+        width = max(len(ids) for ids in sequences)
+        ids = np.full((len(sequences), width), self._pad, np.int64)  # [B, T]
+        mask = np.zeros_like(ids)
+        for row, tokens in enumerate(sequences):
+            ids[row, width - len(tokens) :] = tokens
+            mask[row, width - len(tokens) :] = 1
+        past = {name: _empty_like(value, len(sequences)) for name, value in self._empty.items()}
+        batch = self._run(["logits"], ids, mask, past, keep=0)[0].numpy()  # [B, T, V]
+        return [
+            rows[width - len(tokens) :].astype(np.float32)
+            for rows, tokens in zip(batch, sequences, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Free the session and the cache."""
+        self._session = None
+        self._cache = self._empty = {}
+
+    def _clear(self) -> None:
+        self._cache = self._empty
+
+    def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
+        mask = np.ones((1, self.length + len(ids)), np.int64)
+        logits, *present = self._run(
+            self._outputs, ids[None], mask, self._cache, keep=0 if every else 1
+        )
+        self._cache = dict(zip(self._empty, present, strict=True))
+        values: np.ndarray = logits.numpy()[0]  # [n or 1, V]
+        return (values if every else values[-1:]).astype(np.float32, copy=False)
+
+    def _run(
+        self,
+        outputs: Sequence[str],
+        ids: np.ndarray,
+        mask: np.ndarray,
+        past: Mapping[str, Any],
+        keep: int,
+    ) -> list[Any]:
+        """Run the graph: ids [B, n], mask [B, past + n]; the outputs as OrtValues, not copied."""
+        tokens = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": np.maximum(mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :],
+            "num_logits_to_keep": np.array(keep, np.int64),
+        }
+        feeds = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            for name, value in tokens.items()
+            if name in self._inputs
+        }
+        return list(self._session.run_with_ort_values(outputs, {**feeds, **past}))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the graph does not say: the context length and the padding id."""
+
+    context: int
+    pad: int
+
+
+def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -> OnnxRuntime:
+    """Open an ONNX artifact on the CPU.
+
+    An artifact may have the same model as two graphs over the same weights: `folder` says which,
+    "onnx" the one for transformers.js and "." the one for Optimum.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the graph, or it is not a decoder with a KV cache.
+    """
+    names = (PurePosixPath(item.path) for item in artifact.manifest.outputs)
+    graphs = [name for name in names if name.suffix == ".onnx" and str(name.parent) == folder]
+    if len(graphs) != 1:
+        raise InputError(f"{artifact.path / folder}: expected one file *.onnx, found {len(graphs)}")
+    tokenizer = Tokenizer.from_file(str(artifact.file("tokenizer.json")))
+    return OnnxRuntime(artifact.path / graphs[0], tokenizer, _settings(artifact.path), threads)
+
+
+def _settings(folder: Path) -> Settings:
+    config = _read_json(folder / "config.json")
+    generation = folder / "generation_config.json"
+    merged = {**config, **(_read_json(generation) if generation.exists() else {})}
+    end = merged.get("eos_token_id") or 0
+    first_end = end[0] if isinstance(end, list) else end
+    pad = merged.get("pad_token_id")
+    return Settings(
+        context=int(config["max_position_embeddings"]), pad=int(first_end if pad is None else pad)
+    )
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors only
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDER])
+    except LOAD_ERRORS as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
+    if session.get_providers() != [PROVIDER]:
+        raise InputError(f"{path}: opened on {session.get_providers()}, expected only {PROVIDER}")
+    return session
+
+
+def _empty_cache(path: Path, item: Any) -> Any:
+    """A cache input without tokens: [1, heads, 0, head_dim] in the graph's dtype."""
+    shape = item.shape
+    if item.type not in CACHE_DTYPES or len(shape) != 4 or not isinstance(shape[1] * shape[3], int):
+        raise InputError(
+            f"{path}: input {item.name} is {item.type} {shape}; the head count and head size"
+            " must be fixed numbers, in float32 or float16"
+        )
+    return _zeros((1, shape[1], 0, shape[3]), CACHE_DTYPES[item.type])
+
+
+def _empty_like(value: Any, batch: int) -> Any:
+    return _zeros((batch, *value.shape()[1:]), value.numpy().dtype.type)
+
+
+def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+    return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
+    return parsed

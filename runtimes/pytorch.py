@@ -1,0 +1,204 @@
+"""The reference: a checkpoint in PyTorch, float32, eager attention, transformers' own model code.
+
+Invariant: nothing is patched. `load_weights` changes values only, so that weights read back from
+an exported file run through the same arithmetic as the originals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+from export.errors import InputError
+from runtimes.sequence import SequenceRuntime
+
+# Digits, runs of spaces, newlines, code, unicode: what wrongly rebuilt tokenizers get wrong.
+PROBE = "in 1999,  42\n\n    def f(x):\treturn x**2  # naïve — Größe 東京 🙂 I'll\r\n 0x1F "
+
+
+class TorchRuntime(SequenceRuntime):
+    """A causal language model in float32 on the CPU. Use `open_reference`."""
+
+    name = "pytorch"
+    version: str = torch.__version__
+    device = "cpu"
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self.vocabulary = int(model.config.vocab_size)
+        self.context = int(model.config.max_position_embeddings)
+        self._cache = transformers.DynamicCache()
+        self._peak = torch.zeros(())
+        for name, module in model.named_modules():
+            if name.endswith("norm"):
+                module.register_forward_pre_hook(self._watch)
+
+    @property
+    def peak_activation(self) -> float:
+        """Largest |value| that entered a norm, so of the residual stream, in everything run yet."""
+        return float(self._peak)
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """The ids that end a reply, from the checkpoint's generation config."""
+        ends = self._model.generation_config.eos_token_id
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `render_chat` can work."""
+        return self._tokenizer.chat_template is not None
+
+    @property
+    def head(self) -> np.ndarray:
+        """The output matrix, float32 [V, hidden]: logits = hidden · headᵀ."""
+        weight: np.ndarray = self._model.get_output_embeddings().weight.detach().numpy()
+        return weight
+
+    def hidden(self, ids: Sequence[int]) -> np.ndarray:
+        """Hidden states after the last norm, at every position of a new sequence: float32 [T, H].
+
+        Raises:
+            ValueError: as for `logits`.
+        """
+        parts = []
+        for chunk in self._begin(ids):
+            parts.append(self._hidden(chunk).numpy())
+            self.length += len(chunk)
+        return np.concatenate(parts)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens in the text parsed, none added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+    ) -> str:
+        """The conversation as text, by the checkpoint's own chat template.
+
+        Raises:
+            InputError: the checkpoint has no chat template.
+        """
+        if not self.has_chat_template:
+            raise InputError(f"{self._tokenizer.name_or_path}: it has no chat template")
+        text: str = self._tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+        return text
+
+    def load_weights(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Run with other weights: every parameter, by its Hugging Face name; a tied head once.
+
+        The arrays are used, not copied, where they are float32, contiguous and writable.
+
+        Raises:
+            InputError: a missing, unknown or misshapen tensor; the weights are then unchanged.
+        """
+        parameters = dict(self._model.named_parameters())
+        missing, unknown = parameters.keys() - tensors.keys(), tensors.keys() - parameters.keys()
+        if missing or unknown:
+            raise InputError(
+                f"weights do not fit the model: missing {sorted(missing)[:3]},"
+                f" unknown {sorted(unknown)[:3]}"
+            )
+        for name, parameter in parameters.items():
+            if tensors[name].shape != tuple(parameter.shape):
+                raise InputError(
+                    f"{name}: shape {list(tensors[name].shape)}, expected {list(parameter.shape)}"
+                )
+        for name, parameter in parameters.items():
+            array = np.require(tensors[name], np.float32, ["C", "W"])
+            parameter.data = torch.from_numpy(array)
+        self._clear()
+        self.length = 0
+        self._peak = torch.zeros(())
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._cache = transformers.DynamicCache()
+
+    def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
+        hidden = self._hidden(ids)
+        with torch.inference_mode():
+            logits = self._model.get_output_embeddings()(hidden if every else hidden[-1:])
+        values: np.ndarray = logits.numpy()  # [n or 1, V]
+        return values
+
+    def _watch(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._peak = torch.maximum(self._peak, inputs[0].abs().max())
+
+    def _hidden(self, ids: np.ndarray) -> torch.Tensor:
+        """Append tokens [n] to the cache: hidden states after the last norm, [n, H]."""
+        with torch.inference_mode():
+            output = self._model.base_model(
+                input_ids=torch.from_numpy(ids)[None], past_key_values=self._cache, use_cache=True
+            )
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+
+def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
+    """Open a checkpoint folder in float32 with eager attention. No network, no remote code.
+
+    `threads` is PyTorch's setting for the whole process.
+
+    Raises:
+        InputError: transformers cannot load it, or its tokenizer is not that of tokenizer.json.
+    """
+    torch.set_num_threads(threads)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    with _quiet():
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                checkpoint,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                use_safetensors=True,
+                **local,
+            )
+            # Not AutoTokenizer: classes it may pick rebuild the tokenizer and, in transformers 5,
+            # lose pre-tokenizers that tokenizer.json has (GPT2Tokenizer: the digit splitting).
+            tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(checkpoint, **local)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
+    _check_tokenizer(checkpoint / "tokenizer.json", tokenizer)
+    return TorchRuntime(model.eval().requires_grad_(False), tokenizer)
+
+
+def _check_tokenizer(path: Path, loaded: Any) -> None:
+    expected = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+    if loaded.encode(PROBE, add_special_tokens=False) != expected:
+        raise InputError(
+            f"{path}: transformers {transformers.__version__} rebuilds this tokenizer differently;"
+            " save it again with tokenizer_class PreTrainedTokenizerFast"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice from transformers; errors still raise."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

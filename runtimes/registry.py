@@ -1,0 +1,79 @@
+"""Which adapter opens which format; a runtime's package is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from export.artifact import Artifact
+from export.errors import InputError
+from runtimes.protocol import Runtime
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter module, the optional packages it imports, and the extra that installs them."""
+
+    module: str
+    packages: tuple[str, ...]
+    extra: str
+
+
+ADAPTERS = {
+    "onnx": Adapter("runtimes.onnxruntime", ("onnxruntime",), "onnxruntime"),
+    "gguf": Adapter("runtimes.llamacpp", ("llama_cpp",), "llamacpp"),
+    "mlc": Adapter("runtimes.tvm", ("tvm",), "tvm"),
+}
+REFERENCE = Adapter("runtimes.pytorch", ("torch", "transformers", "jinja2"), "parity")
+
+
+def open_runtime(artifact: Artifact, threads: int) -> Runtime:
+    """Open an artifact in the runtime that executes its format.
+
+    Raises:
+        InputError: no runtime for the format, its package is not installed, or it refuses the file.
+    """
+    form = artifact.manifest.variant.format
+    if form not in ADAPTERS:
+        raise InputError(f"{artifact.path}: no runtime for format {form!r}; known: {[*ADAPTERS]}")
+    runtime: Runtime = load(ADAPTERS[form]).open_runtime(artifact, threads)
+    return runtime
+
+
+def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
+    """Open a checkpoint folder in PyTorch, float32: what every artifact is compared with.
+
+    Raises:
+        InputError: PyTorch or transformers is not installed, or the checkpoint cannot be loaded.
+    """
+    reference: TorchRuntime = load(REFERENCE).open_reference(checkpoint, threads)
+    return reference
+
+
+def load(adapter: Adapter) -> ModuleType:
+    """Import an adapter.
+
+    Raises:
+        InputError: one of its packages is not installed; the message says how to install it.
+    """
+    # PyTorch and llama.cpp share one OpenMP runtime, which reads this when it is first loaded. Its
+    # default, threads that spin at every barrier, is 5 to 20 times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        for package in adapter.packages:
+            importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name not in adapter.packages:
+            raise
+        raise InputError(
+            f"the Python package {error.name} is not installed;"
+            f' run: pip install "edgeproof[{adapter.extra}]"'
+        ) from None
+    return importlib.import_module(adapter.module)

@@ -1,0 +1,99 @@
+"""One sequence in a KV cache: what every adapter does alike, written once.
+
+Invariant: after every call that returns, the adapter's cache holds exactly `length` tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+# Tokens given to a runtime in one call. Longer prompts go through the KV cache in pieces of this
+# size, which bounds the [tokens, tokens] attention scores and the runtime's own logits buffer.
+CHUNK = 512
+
+
+class SequenceRuntime(ABC):
+    """`logits`, `start` and `step` on top of two primitives, `_clear` and `_extend`.
+
+    `vocabulary` is V; `context` is the greatest sequence length the model was made for.
+    """
+
+    vocabulary: int
+    context: int
+    length: int = 0
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Empty the KV cache."""
+
+    @abstractmethod
+    def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
+        """Append 1 to CHUNK tokens, int64 [n]: float32 logits [n, V], or [1, V] if not `every`."""
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits at every position of one new sequence: float32 [T, V].
+
+        Raises:
+            ValueError: no tokens, an id outside the vocabulary, or more tokens than `context`.
+        """
+        chunks = self._begin(ids)
+        if len(chunks) == 1:
+            return self._advance(chunks[0], every=True)
+        result = np.empty((len(ids), self.vocabulary), np.float32)
+        for chunk in chunks:
+            first = self.length
+            result[first : first + len(chunk)] = self._advance(chunk, every=True)
+        return result
+
+    def start(self, ids: Sequence[int]) -> np.ndarray:
+        """Begin a new sequence with a prompt: logits after its last token, float32 [V].
+
+        Raises:
+            ValueError: as for `logits`.
+        """
+        *head, tail = self._begin(ids)
+        for chunk in head:
+            self._advance(chunk, every=False)
+        return self._last(tail)
+
+    def step(self, token: int) -> np.ndarray:
+        """Append one token to the sequence: logits after it, float32 [V].
+
+        Raises:
+            ValueError: no sequence was started, the id is unknown, or the context is full.
+        """
+        if self.length == 0:
+            raise ValueError("step() before start(): there is no sequence to continue")
+        return self._last(self._checked([token]))
+
+    def _begin(self, ids: Sequence[int]) -> list[np.ndarray]:
+        """Empty the cache and cut a prompt into chunks, int64 [1..CHUNK]."""
+        if len(ids) == 0:
+            raise ValueError("an empty prompt has no logits; give at least one token")
+        self._clear()
+        self.length = 0
+        tokens = self._checked(ids)
+        return [tokens[start : start + CHUNK] for start in range(0, len(tokens), CHUNK)]
+
+    def _advance(self, ids: np.ndarray, every: bool) -> np.ndarray:
+        result = self._extend(ids, every)
+        self.length += len(ids)
+        return result
+
+    def _last(self, ids: np.ndarray) -> np.ndarray:
+        last: np.ndarray = self._advance(ids, every=False)[-1]
+        return last
+
+    def _checked(self, ids: Sequence[int]) -> np.ndarray:
+        tokens = np.asarray(ids, np.int64)  # [n]
+        if tokens.min() < 0 or tokens.max() >= self.vocabulary:
+            raise ValueError(f"token ids must be in 0..{self.vocabulary - 1}, got {list(ids)[:8]}…")
+        if self.length + len(tokens) > self.context:
+            raise ValueError(
+                f"a sequence of {self.length + len(tokens)} tokens;"
+                f" the model was made for at most {self.context}"
+            )
+        return tokens

@@ -1,0 +1,27 @@
+"""Artifacts of a tiny checkpoint, written by the real exporters, for tests of runtimes."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from export import job
+from export.artifact import Artifact
+from export.checkpoint import open_checkpoint
+from export.sources import Source
+
+
+def export_tiny(checkpoint: Path, form: str, variant: str, root: Path) -> Artifact:
+    """Export one variant below `root`; the exporter is imported only now."""
+    chosen = importlib.import_module(f"export.{form}").FORMAT
+    source = Source(path=checkpoint, label="tiny")
+    opened = open_checkpoint(checkpoint)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(root / "cache"))
+        identity = job.identify(source, opened)
+    outcome = job.run(
+        source, opened, identity, chosen, chosen.variant(variant), root, lambda count: None
+    )
+    return outcome.artifact

@@ -1,0 +1,213 @@
+"""What `runtimes.protocol` promises, checked on every adapter and on the PyTorch reference.
+
+Each (format, variant) is its own parameter, so that a broken adapter fails only its own tests.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from runtimes.protocol import Runtime
+from runtimes.registry import open_reference, open_runtime
+from tests.exported import export_tiny
+from tests.tiny import VOCAB, make_checkpoint
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
+
+THREADS = 2
+CONTEXT = 1280
+# Greatest error of the logits against PyTorch, RMS relative to their spread: two to four times the
+# measured rounding of the weights and, with GGUF f16/bf16 and MLC q0f16, of the activations.
+TOLERANCE = {
+    ("pytorch", "fp32"): 0.0,
+    ("onnx", "fp32"): 1e-5,
+    ("onnx", "fp16"): 5e-3,
+    ("gguf", "f32"): 1e-5,
+    ("gguf", "f16"): 5e-3,
+    ("gguf", "bf16"): 4e-2,
+    ("mlc", "q0f32"): 4e-2,
+    ("mlc", "q0f16"): 1e-2,
+}
+# Prefill and decode of one runtime may add in another order, at the precision of its arithmetic.
+SELF_TOLERANCE = {case: max(limit, 1e-5) for case, limit in TOLERANCE.items()}
+
+WORDS = ["The capital of France is Paris", "counted 1, 2, 3.", "I'll we've DON'T", "naïve Größe"]
+SPACES = ["", " ", "  ", "   ", "\t", "\n", "\n\n", " \n ", "\r\n", "\u00a0", "\u3000", "\u200b"]
+NUMBERS = ["7", "42", "1999", "3.14159", "1,000,000", "0x1F", "-5e-3", "²³", "١٢٣", "Ⅷ", "½"]
+CODE = ["def f(x):\n    return x**2\n", "a[i]+=b->c;//!", "<div class='x'>&amp;</div>", "\\n\\t\\0"]
+UNICODE = ["東京", "привет", "مرحبا", "עברית", "ไทย", "e\u0301", "🙂", "👩\u200d👩\u200d👧", "🇩🇪"]
+INVISIBLE = ["\ufeff", "\x00", "\x7f", "\u200d", "\u00ad"]
+SPECIAL = [
+    "<|im_start|>user\nHi<|im_end|>\n",
+    "<|endoftext|>",
+    " <|im_end|> ",
+    "<|im_start|><|im_start|>",
+    "<|im_start",
+    "|im_end|>",
+    "a<|im_end|>b",
+]
+PAIRS = [a + b for a, b in itertools.product(SPACES[1:8], [*NUMBERS[:4], "x", "🙂", "<|im_end|>"])]
+TEXTS = [
+    *WORDS,
+    *SPACES,
+    *NUMBERS,
+    *CODE,
+    *UNICODE,
+    *INVISIBLE,
+    *SPECIAL,
+    *PAIRS,
+    "in 1999,  42",
+    "a" * 300,
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("contract")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(root: Path) -> Path:
+    return make_checkpoint(root / "checkpoint", max_position_embeddings=CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Iterator[TorchRuntime]:
+    runtime = open_reference(checkpoint, THREADS)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture(scope="module", params=TOLERANCE, ids="-".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    chosen: tuple[str, str] = request.param
+    return chosen
+
+
+def open_case(case: tuple[str, str], checkpoint: Path, root: Path) -> Runtime:
+    form, variant = case
+    if form == "pytorch":
+        return open_reference(checkpoint, THREADS)
+    return open_runtime(export_tiny(checkpoint, form, variant, root), THREADS)
+
+
+@pytest.fixture(scope="module")
+def runtime(case: tuple[str, str], checkpoint: Path, root: Path) -> Iterator[Runtime]:
+    opened = open_case(case, checkpoint, root)
+    yield opened
+    opened.close()
+
+
+def tokens(count: int, seed: int = 0) -> list[int]:
+    """Random ids."""
+    return np.random.default_rng(seed).integers(0, VOCAB, count).tolist()
+
+
+def error(got: np.ndarray, expected: np.ndarray) -> float:
+    """RMS difference relative to the spread of the expected logits."""
+    assert got.shape == expected.shape
+    return float(np.sqrt(np.mean((got - expected) ** 2)) / expected.std())
+
+
+def test_it_says_what_it_is(runtime: Runtime) -> None:
+    assert all(isinstance(x, str) and x for x in (runtime.name, runtime.version, runtime.device))
+
+
+def test_logits_are_float32_at_every_position(runtime: Runtime) -> None:
+    logits = runtime.logits(tokens(9))
+    assert logits.shape == (9, VOCAB)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+def test_text_becomes_the_ids_of_the_reference(runtime: Runtime, reference: TorchRuntime) -> None:
+    assert len(TEXTS) > 100
+    wrong = [text for text in TEXTS if runtime.tokenize(text) != reference.tokenize(text)]
+    assert wrong == []
+
+
+def test_logits_are_those_of_pytorch(
+    runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
+) -> None:
+    ids = tokens(96)
+    assert error(runtime.logits(ids), reference.logits(ids)) <= TOLERANCE[case]
+
+
+def test_a_single_token_is_a_prompt(
+    runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
+) -> None:
+    expected = reference.logits([5])
+    assert error(runtime.logits([5]), expected) <= TOLERANCE[case]
+    assert error(runtime.start([5]), expected[0]) <= TOLERANCE[case]
+
+
+def test_start_gives_the_logits_after_the_prompt(runtime: Runtime, case: tuple[str, str]) -> None:
+    ids = tokens(40)
+    last = runtime.logits(ids)[-1]
+    started = runtime.start(ids)
+    assert started.dtype == np.float32
+    assert error(started, last) <= SELF_TOLERANCE[case]
+
+
+def test_steps_give_the_logits_of_the_longer_sequence(
+    runtime: Runtime, case: tuple[str, str]
+) -> None:
+    ids = tokens(40)
+    expected = runtime.logits(ids)[19:]
+    rows = [runtime.start(ids[:20]), *(runtime.step(token) for token in ids[20:])]
+    assert rows[-1].dtype == np.float32
+    assert error(np.stack(rows), expected) <= SELF_TOLERANCE[case]
+
+
+def test_a_new_start_forgets_the_last_sequence(runtime: Runtime) -> None:
+    ids = tokens(12, seed=1)
+    fresh = [runtime.start(ids), runtime.step(3)]
+    runtime.start(tokens(33, seed=2))
+    runtime.step(7)
+    assert np.array_equal([runtime.start(ids), runtime.step(3)], fresh)
+    runtime.logits(tokens(21, seed=3))
+    assert np.array_equal([runtime.start(ids), runtime.step(3)], fresh)
+
+
+def test_results_survive_the_next_call(runtime: Runtime) -> None:
+    first, started = runtime.logits(tokens(8)), runtime.start(tokens(8))
+    copies = first.copy(), started.copy()
+    runtime.logits(tokens(8, seed=4))
+    runtime.step(1)
+    assert np.array_equal(first, copies[0])
+    assert np.array_equal(started, copies[1])
+
+
+def test_long_sequences_prefill_and_decode(
+    runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
+) -> None:
+    """Past 512 and 1024 tokens: first contexts, chunks and cache pages end there."""
+    ids = tokens(1030)
+    expected = reference.logits(ids)
+    assert error(runtime.logits(ids), expected) <= SELF_TOLERANCE[case]
+    for length in (506, 1020):
+        rows = [runtime.start(ids[:length]), *map(runtime.step, ids[length : length + 10])]
+        assert error(np.stack(rows), expected[length - 1 : length + 10]) <= SELF_TOLERANCE[case]
+
+
+def test_an_empty_prompt_is_refused(runtime: Runtime) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        runtime.logits([])
+    with pytest.raises(ValueError, match="empty"):
+        runtime.start([])
+
+
+def test_closing_twice_is_harmless(case: tuple[str, str], checkpoint: Path, root: Path) -> None:
+    opened = open_case(case, checkpoint, root)
+    opened.close()
+    opened.close()

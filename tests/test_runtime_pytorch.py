@@ -1,0 +1,152 @@
+"""The reference: exact hidden states, other weights in the same graph, an honest tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file
+
+from export.errors import InputError
+from runtimes.pytorch import open_reference
+from tests.tiny import VOCAB, make_checkpoint
+
+IDS = np.random.default_rng(0).integers(0, VOCAB, 50).tolist()
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("torch") / "checkpoint"
+    return make_checkpoint(folder, tie_word_embeddings=request.param)
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_logits_are_exactly_those_of_transformers(checkpoint: Path) -> None:
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.inference_mode():
+        expected = model(torch.tensor([IDS])).logits[0].numpy()
+    assert np.array_equal(open_reference(checkpoint, 2).logits(IDS), expected)
+
+
+def test_logits_are_hidden_states_times_head(checkpoint: Path) -> None:
+    reference = open_reference(checkpoint, 2)
+    hidden, head = reference.hidden(IDS), reference.head
+    assert (hidden.shape, head.shape) == ((len(IDS), 64), (VOCAB, 64))
+    assert hidden.dtype == head.dtype == np.float32
+    assert np.allclose(hidden @ head.T, reference.logits(IDS), rtol=1e-5, atol=1e-4)
+
+
+def test_loaded_weights_run_as_a_checkpoint_with_them_would(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    tied = json.loads((checkpoint / "config.json").read_text())["tie_word_embeddings"]
+    other = make_checkpoint(tmp_path / "other", seed=7, tie_word_embeddings=tied)
+    reference = open_reference(checkpoint, 2)
+    before = reference.logits(IDS)
+    reference.load_weights(load_file(other / "model.safetensors"))
+    assert np.array_equal(reference.logits(IDS), open_reference(other, 2).logits(IDS))
+    reference.load_weights(load_file(checkpoint / "model.safetensors"))
+    assert np.array_equal(reference.logits(IDS), before)
+    assert np.array_equal(open_reference(checkpoint, 2).logits(IDS), before)
+
+
+@pytest.mark.parametrize("damage", ["missing", "unknown", "misshapen"])
+def test_weights_that_do_not_fit_are_refused_whole(checkpoint: Path, damage: str) -> None:
+    reference = open_reference(checkpoint, 2)
+    before = reference.logits(IDS)
+    weights = {
+        name: value + 1 for name, value in load_file(checkpoint / "model.safetensors").items()
+    }
+    norm = weights.pop("model.norm.weight")
+    if damage == "unknown":
+        weights |= {"model.norm.weight": norm, "model.extra": norm}
+    if damage == "misshapen":
+        weights["model.norm.weight"] = norm[:-1]
+    with pytest.raises(InputError, match=r"model\.(norm|extra)"):
+        reference.load_weights(weights)
+    assert np.array_equal(reference.logits(IDS), before)
+
+
+def test_the_peak_is_the_largest_value_of_the_residual_stream(checkpoint: Path) -> None:
+    reference = open_reference(checkpoint, 2)
+    assert reference.peak_activation == 0
+    reference.logits(IDS)
+    model = transformers.LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    with torch.inference_mode():
+        states = model(torch.tensor([IDS]), output_hidden_states=True).hidden_states[:-1]
+    assert reference.peak_activation >= max(float(state.abs().max()) for state in states) * 0.999
+
+
+def test_digits_stay_split_whatever_class_the_tokenizer_config_names(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    expected = open_reference(folder, 1).tokenize("in 1999,  42")
+    change_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    assert open_reference(folder, 1).tokenize("in 1999,  42") == expected
+
+
+def test_a_tokenizer_that_transformers_changes_is_refused(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers, "PreTrainedTokenizerFast", transformers.GPT2Tokenizer)
+    with pytest.raises(InputError, match="rebuilds this tokenizer differently"):
+        open_reference(checkpoint, 1)
+
+
+def test_chat_is_rendered_by_the_template_of_the_checkpoint(checkpoint: Path) -> None:
+    reference = open_reference(checkpoint, 1)
+    messages = [{"role": "user", "content": "Hi"}]
+    asked = reference.render_chat(messages)
+    assert asked.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert reference.has_chat_template
+    told = reference.render_chat(messages, add_generation_prompt=False)
+    assert asked == told + "<|im_start|>assistant\n"
+    assert reference.stop_tokens == {2}
+
+
+def test_a_checkpoint_without_a_template_says_so(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    change_json(folder / "tokenizer_config.json", chat_template=None)
+    reference = open_reference(folder, 1)
+    assert not reference.has_chat_template
+    with pytest.raises(InputError, match="no chat template"):
+        reference.render_chat([{"role": "user", "content": "Hi"}])
+
+
+def test_opening_prints_nothing(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    open_reference(checkpoint, 1).logits([1, 2])
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="transformers cannot load it"):
+        open_reference(folder, 1)
+
+
+def test_code_in_the_checkpoint_is_never_run(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    marker = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Model: ...\n")
+    change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model"})
+    open_reference(folder, 1)
+    assert not marker.exists()
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    shutil.copy(__file__, tmp_path / "config.json")
+    with pytest.raises(InputError, match="transformers cannot load it"):
+        open_reference(tmp_path, 1)
