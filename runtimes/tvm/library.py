@@ -1,0 +1,84 @@
+"""Compile the decoder for this CPU, once: a shared library per decoder shape in the cache folder.
+
+A cached library is found by the hash of everything that it depends on, this adapter's source
+included, and it appears under its name complete. TVM links it with the system's C
+compiler; where there is none, the decoder is compiled in memory each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.support import cc
+from tvm.target import codegen
+
+from runtimes.cache import cache_folder
+from runtimes.tvm.decoder import lower
+from runtimes.tvm.model_config import DecoderShape
+from runtimes.tvm.scheme import Scheme
+
+SOURCES = ("decoder.py", "kernels.py", "library.py", "model_config.py", "scheme.py")
+
+
+def open_library(shape: DecoderShape, scheme: Scheme) -> relax.VirtualMachine:
+    """The compiled decoder as a Relax virtual machine on the CPU, from the cache if it is there."""
+    target = host_target()
+    path = cache_folder() / "tvm" / f"{library_key(shape, scheme, target)}.so"
+    module = _cached(path)
+    if module is None:
+        executable = relax.build(lower(shape, scheme), target=target)
+        _store(executable, path)
+        module = _cached(path) or executable
+    return relax.VirtualMachine(module, tvm.cpu())
+
+
+def host_target() -> tvm.target.Target:
+    """LLVM for exactly this machine's processor."""
+    return tvm.target.Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()})
+
+
+def library_key(shape: DecoderShape, scheme: Scheme, target: tvm.target.Target) -> str:
+    """SHA-256 of what the library's code depends on; depth and context are not part of it."""
+    dimensions = {k: v for k, v in asdict(shape).items() if k not in ("layers", "context")}
+    parts: dict[str, Any] = {
+        "tvm": tvm.__version__,
+        "target": str(target),
+        "triple": codegen.llvm_get_system_triple(),
+        "dimensions": dimensions,
+        "scheme": asdict(scheme),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for name in SOURCES:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _cached(path: Path) -> Any:
+    """The cached library; None where it is absent, damaged or may not be executed."""
+    if not path.exists():
+        return None
+    try:
+        return tvm.runtime.load_module(str(path))
+    except RuntimeError:  # the dynamic loader's refusal
+        return None
+
+
+def _store(executable: Any, path: Path) -> None:
+    """Link into the cache, where there is a C compiler and room for it."""
+    if cc.get_cc() is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=path.parent) as folder:
+            built = Path(folder) / path.name
+            executable.export_library(str(built), workspace_dir=folder)
+            built.replace(path)
+    except (OSError, RuntimeError):  # RuntimeError: the compiler's own failure
+        return

@@ -1,0 +1,120 @@
+"""The adapter: tokens in, logits out, over the compiled decoder and its KV cache.
+
+Invariant: the cache's first `length` positions are the current sequence, and what lies behind them
+is never read: a new sequence need not clear it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import tvm
+from tokenizers import Tokenizer
+from tvm.runtime import ShapeTuple
+
+from export.artifact import Artifact
+from export.errors import InputError
+from runtimes.sequence import SequenceRuntime
+from runtimes.tvm.decoder import parameters
+from runtimes.tvm.kernels import LANES, ROWS, panels
+from runtimes.tvm.library import open_library
+from runtimes.tvm.model_config import DecoderShape, read_model_config
+from runtimes.tvm.weights import find_weights
+
+# Positions per prefill call: enough that a layer's weights are read from memory rarely, few enough
+# that the activations stay in the processor's cache. A multiple of ROWS.
+CHUNK = 16 * ROWS
+# TVM's thread pool: any thread may run on any of the processors given. Every other mode pins the
+# calling thread too, and threads that PyTorch starts later would inherit that.
+SHARE_PROCESSORS = -3
+
+
+class TvmRuntime(SequenceRuntime):
+    """A `runtimes.protocol.Runtime` on TVM. Use `runtimes.tvm.open_runtime`."""
+
+    name = "tvm"
+    version: str = tvm.__version__
+    device = "cpu"
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        shape, scheme = read_model_config(artifact.path)
+        self.vocabulary, self.context = shape.vocab, shape.context
+        self._tokenizer = _open_tokenizer(artifact)
+        stored = find_weights(artifact.path, parameters(shape, scheme), shape.layers, scheme)
+        use_threads(threads)
+        self._library: Any = open_library(shape, scheme)
+        self._weights = stored.load(self._library)
+        blocks = panels(shape.context)
+        self._rotation: tuple[Any, ...] = rotation_tables(shape, blocks * LANES)
+        self._cache = [_empty_cache(shape, blocks) for _ in range(shape.layers)]
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens in the text parsed, none added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def close(self) -> None:
+        """Free the weights, the KV cache and the memory that TVM keeps for activations."""
+        self._weights, self._cache, self._rotation, self._library = (), [], (), None
+        tvm.get_global_func("vm.builtin.memory_manager.clear")()
+
+    def _clear(self) -> None:
+        """Nothing to do: positions behind `length` are never read."""
+
+    def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
+        rows = []
+        for begin in range(0, len(ids), CHUNK):
+            hidden = self._layers(ids[begin : begin + CHUNK], self.length + begin)
+            if every:
+                rows.append(self._head(hidden))
+        if not every:
+            rows = [self._head(tvm.runtime.tensor(hidden.numpy()[-1:]))]
+        return np.concatenate(rows) if len(rows) > 1 else rows[0]
+
+    def _layers(self, ids: np.ndarray, start: int) -> Any:
+        """Run all layers over positions from `start`: hidden states float32 [n, hidden]."""
+        hidden = self._library["embed"](tvm.runtime.tensor(ids.astype("i4")), self._weights[0])
+        layer = self._library["run_layer"]
+        for weights, cache in zip(self._weights, self._cache, strict=True):
+            hidden = layer(hidden, ShapeTuple([start]), *self._rotation, *cache, weights)
+        return hidden
+
+    def _head(self, hidden: Any) -> np.ndarray:
+        """Logits float32 [n, V] of hidden states."""
+        logits: np.ndarray = self._library["head"](hidden, self._weights[0]).numpy()
+        return logits
+
+
+def use_threads(count: int) -> None:
+    """Size TVM's thread pool: `count` threads, the calling one included, at most one a processor.
+
+    TVM's own default is half the processors, on the guess that they are hyperthreads.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = sorted(affinity(0)) if affinity else range(os.cpu_count() or 1)
+    tvm.get_global_func("runtime.config_threadpool")(
+        SHARE_PROCESSORS, count, [str(processor) for processor in processors]
+    )
+
+
+def rotation_tables(shape: DecoderShape, positions: int) -> tuple[Any, Any]:
+    """Cosine and sine, float32 [positions, head_dim / 2], in transformers' float32 arithmetic."""
+    channels = np.arange(0, shape.head_dim, 2, dtype=np.float32) / np.float32(shape.head_dim)
+    frequencies = (1.0 / np.float32(shape.rope_theta) ** channels).astype(np.float32)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies  # [positions, half]
+    return tvm.runtime.tensor(np.cos(angles)), tvm.runtime.tensor(np.sin(angles))
+
+
+def _empty_cache(shape: DecoderShape, blocks: int) -> tuple[Any, Any]:
+    """Keys and values of one layer; the system commits their pages when they are written."""
+    keys = (blocks, shape.kv_heads, shape.head_dim, LANES)
+    values = (blocks, LANES, shape.kv_heads, shape.head_dim)
+    return tvm.runtime.empty(keys, "float32"), tvm.runtime.empty(values, "float32")
+
+
+def _open_tokenizer(artifact: Artifact) -> Tokenizer:
+    path = artifact.file("tokenizer.json")
+    if not path.is_file():
+        raise InputError(f"{path}: missing; export the artifact again")
+    return Tokenizer.from_file(str(path))

@@ -1,0 +1,136 @@
+"""Bring an artifact's shards into memory, in the layout of the compiled decoder.
+
+Invariant: the artifact has exactly the arrays that its config implies, with their shapes and
+dtypes; otherwise nothing is loaded. Peak memory is the stored weights plus what they become.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.contrib import tvmjs
+from tvm.runtime import ShapeTuple
+
+from export.errors import InputError
+from runtimes.tvm.scheme import Record, Scheme, stored_records
+
+FILE = "tensor-cache.json"
+# In a decoder's parameter names, this prefix stands for every layer.
+LAYER = "layer."
+# The one parameter that MLC names outside `model.`.
+HEAD = "lm_head.weight"
+
+# One tuple per layer: what the compiled functions take as parameters to run it.
+Weights = tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights in an artifact, known to be complete. Use `find_weights`.
+
+    `parameters` are the decoder's, in its functions' order; `stored` has the logical shape and the
+    records of each parameter by MLC's name.
+    """
+
+    index: Path
+    parameters: tuple[str, ...]
+    layers: int
+    stored: Mapping[str, tuple[tuple[int, ...], tuple[Record, ...]]]
+
+    def load(self, library: relax.VirtualMachine) -> Weights:
+        """Load all shards; the decoder's own kernels dequantise and pack them."""
+        arrays, _ = tvmjs.load_tensor_cache(str(self.index), tvm.cpu())
+        packed = {
+            name: _pack([arrays.pop(record.name) for record in records], shape, library)
+            for name, (shape, records) in self.stored.items()
+        }
+        return tuple(
+            tuple(packed[mlc_name(name, layer)] for name in self.parameters)
+            for layer in range(self.layers)
+        )
+
+
+def find_weights(
+    folder: Path, parameters: Mapping[str, tuple[int, ...]], layers: int, scheme: Scheme
+) -> StoredWeights:
+    """Compare an artifact's index and shard sizes with what the decoder needs; loads nothing.
+
+    Args:
+        folder: the artifact.
+        parameters: `decoder.parameters`: names and logical shapes.
+        layers: how many layers the model has.
+        scheme: of the weights.
+
+    Raises:
+        InputError: naming the first array or shard that is missing, superfluous or does not fit.
+    """
+    stored = {
+        mlc_name(name, layer): (shape, stored_records(mlc_name(name, layer), shape, scheme))
+        for layer in range(layers)
+        for name, shape in parameters.items()
+    }
+    _check_index(folder / FILE, [record for _, records in stored.values() for record in records])
+    return StoredWeights(folder / FILE, tuple(parameters), layers, stored)
+
+
+def mlc_name(name: str, layer: int) -> str:
+    """MLC's name of the decoder's parameter `name` in a layer."""
+    if name == HEAD:
+        return name
+    if name.startswith(LAYER):
+        return f"model.layers.{layer}.{name.removeprefix(LAYER)}"
+    return f"model.{name}"
+
+
+def _check_index(index: Path, expected: Sequence[Record]) -> None:
+    try:
+        shards = json.loads(index.read_text("utf-8"))["records"]
+        found = {}
+        for shard in shards:
+            _check_shard(index.parent / shard["dataPath"], shard)
+            for record in shard["records"]:
+                found[record["name"]] = _stored_record(index, record, shard["nbytes"])
+    except OSError as error:
+        raise InputError(f"{index}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{index}: malformed; export the artifact again") from None
+    for record in expected:
+        if record.name not in found:
+            raise InputError(f"{index}: parameter {record.name} is missing; export it again")
+        if found.pop(record.name) != record:
+            raise InputError(
+                f"{index}: parameter {record.name} is not {record.dtype} {list(record.shape)},"
+                " as the config asks; export it again"
+            )
+    for name in found:
+        raise InputError(f"{index}: unexpected parameter {name}; the config implies none")
+
+
+def _check_shard(path: Path, shard: Mapping[str, Any]) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if shard["format"] != "raw-shard" or size != shard["nbytes"]:
+        raise InputError(f"{path}: missing or not {shard['nbytes']} bytes long; export it again")
+
+
+def _stored_record(index: Path, record: Mapping[str, Any], shard_bytes: int) -> Record:
+    """The record, once its byte range is one that TVM's loader can read."""
+    result = Record(record["name"], tuple(record["shape"]), record["dtype"])
+    halved = record["format"] == "f32-to-bf16" and result.dtype == "float32"
+    begin, size = record["byteOffset"], record["nbytes"]
+    if size != result.nbytes // (2 if halved else 1) or not 0 <= begin <= shard_bytes - size:
+        raise InputError(f"{index}: parameter {result.name} has {size} bytes at {begin}, damaged")
+    return result
+
+
+def _pack(arrays: Sequence[Any], shape: tuple[int, ...], library: relax.VirtualMachine) -> Any:
+    if len(shape) == 1:
+        return arrays[0]
+    if len(arrays) == 1:
+        return library["pack"](*arrays)
+    return library["dequantize"](*arrays, ShapeTuple(shape[1:]))
