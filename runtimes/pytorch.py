@@ -27,7 +27,7 @@ class TorchRuntime(SequenceRuntime):
     """A causal language model in float32 on the CPU. Use `open_reference`."""
 
     name = "pytorch"
-    version: str = torch.__version__
+    version: str = f"{torch.__version__}, transformers {transformers.__version__}"
     device = "cpu"
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -122,6 +122,36 @@ class TorchRuntime(SequenceRuntime):
         self._clear()
         self.length = 0
         self._peak = torch.zeros(())
+
+    def has_weights(self, tensors: Mapping[str, np.ndarray]) -> bool:
+        """Whether these tensors are the model's own parameters, value by value."""
+        own = dict(self._model.named_parameters())
+        return own.keys() == tensors.keys() and all(
+            np.array_equal(parameter.numpy(), tensors[name]) for name, parameter in own.items()
+        )
+
+    def greedy_replies(self, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+        """Up to `count` greedy tokens after each prompt, all prompts in one left-padded batch.
+
+        A reply ends with the first stop token, which is included.
+        """
+        width = max(len(prompt) for prompt in prompts)
+        stop = self.stop_tokens
+        ids = torch.zeros((len(prompts), width), dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        with torch.inference_mode(), _quiet():
+            output = self._model.generate(
+                input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=count,
+                pad_token_id=min(stop, default=0),
+            )  # fmt: skip
+        replies = []
+        for row in output[:, width:].tolist():
+            end = next((index + 1 for index, token in enumerate(row) if token in stop), len(row))
+            replies.append(row[:end])
+        return replies
 
     def close(self) -> None:
         """Free the model."""

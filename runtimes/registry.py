@@ -31,6 +31,7 @@ ADAPTERS = {
     "gguf": Adapter("runtimes.llamacpp", ("llama_cpp",), "llamacpp"),
     "mlc": Adapter("runtimes.tvm", ("tvm",), "tvm"),
 }
+SPIN_COUNT = "2000"  # some microseconds, then threads sleep
 REFERENCE = Adapter("runtimes.pytorch", ("torch", "transformers", "jinja2"), "parity")
 
 
@@ -65,7 +66,7 @@ def load(adapter: Adapter) -> ModuleType:
     """
     # PyTorch and llama.cpp share one OpenMP runtime, which reads this when it is first loaded. Its
     # default, threads that spin at every barrier, is 5 to 20 times slower on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         for package in adapter.packages:
             importlib.import_module(package)

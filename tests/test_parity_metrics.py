@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from export.artifact import Precision
 from export.errors import InputError
+from runtimes.parity import metrics
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.gates import GATES, Gate, gates_for
-from runtimes.parity.metrics import TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
+from runtimes.parity.metrics import TEMPERATURE, TOP_P, PositionMetrics, nucleus
 from runtimes.parity.statistics import Estimate, summarise
 from runtimes.parity.verdict import Verdict, judge
 
@@ -25,6 +26,11 @@ def random_logits(seed: int, rows: int = 70, scale: float = 3.0) -> np.ndarray:
 
 def ids_for(rows: int) -> list[int]:
     return [(7 * i) % VOCAB for i in range(rows)]
+
+
+def compare(p: np.ndarray, q: np.ndarray, ids: list[int]) -> PositionMetrics:
+    (result,) = metrics.compare(p, [q], ids, threads=2)
+    return result
 
 
 def softmax(row: np.ndarray) -> np.ndarray:
@@ -94,6 +100,13 @@ def test_acceptance_is_the_overlap_of_the_sampling_distributions() -> None:
         np.minimum(slow_nucleus(a), slow_nucleus(b)).sum() for a, b in zip(p, q, strict=True)
     ]
     assert np.allclose(compare(p, q, ids_for(5)).acceptance, expected)
+
+
+def test_several_exports_share_the_reference_and_give_the_same_numbers() -> None:
+    p, q, r = random_logits(1), random_logits(2), random_logits(3)
+    together = metrics.compare(p, [q, r], ids_for(70))
+    for one, alone in zip(together, (q, r), strict=True):
+        assert np.array_equal(one.kl, compare(p, alone, ids_for(70)).kl)
 
 
 def test_other_shapes_are_refused() -> None:

@@ -47,7 +47,8 @@ def decode_greedily(runtime: Runtime, documents: Sequence[Document]) -> GreedyRe
         reply = [int(row.argmax()) for row in rows]
         agreed.append(first_difference(reply, document.reply))
         uncached = runtime.logits([*prompt, *reply[:-1]])[len(prompt) - 1 :]
-        cache_kl.append(compare(uncached, np.stack(rows), reply).kl.mean())
+        (metrics,) = compare(uncached, [np.stack(rows)], reply)
+        cache_kl.append(metrics.kl.mean())
     lengths = [len(document.reply) for document in documents]
     return GreedyResult(
         prompts=len(documents),

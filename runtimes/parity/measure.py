@@ -28,13 +28,13 @@ class Measurement:
 
     `estimates` are of the runtime as users run it; `weights` of the same bytes dequantised by
     NumPy and run in PyTorch fp32, so that the error of the weights and of the runtime's arithmetic
-    are told apart.
+    are told apart; None when every weight equals the checkpoint's.
     """
 
     runtime: str
     positions: int
     estimates: dict[str, Estimate]
-    weights: dict[str, Estimate]
+    weights: dict[str, Estimate] | None
     greedy: GreedyResult | None
     tokenizer_strings: int
     tokenizer_mismatches: int
@@ -49,10 +49,14 @@ def measure(
     reference: Reference,
     torch_runtime: Runtime,
     open_runtime: Callable[[], Runtime],
-    weight_logits: Logits,
+    weight_logits: Logits | None,
+    threads: int,
     advance: Callable[[], None],
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
+
+    `weight_logits` runs the artifact's weights in PyTorch; None says that they equal the
+    checkpoint's, value by value, so that their own error is zero.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
@@ -61,7 +65,7 @@ def measure(
     runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        replay = _replay(reference, runtime.logits, weight_logits, advance)
+        replay = _replay(reference, runtime.logits, weight_logits, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
         failures = list(replay.failures)
         if wrong:
@@ -82,7 +86,7 @@ def measure(
         runtime=name,
         positions=reference.positions,
         estimates=estimates,
-        weights=summarise(replay.weight_metrics),
+        weights=summarise(replay.weight_metrics) if replay.weight_metrics else None,
         greedy=greedy,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
@@ -103,7 +107,11 @@ class _Replay:
 
 
 def _replay(
-    reference: Reference, logits: Logits, weight_logits: Logits, advance: Callable[[], None]
+    reference: Reference,
+    logits: Logits,
+    weight_logits: Logits | None,
+    threads: int,
+    advance: Callable[[], None],
 ) -> _Replay:
     replay = _Replay([], [], [], 0.0)
     seconds = 0.0
@@ -120,7 +128,9 @@ def _replay(
                 f"NaN or infinite logits at {bad.sum()} of {len(bad)} positions of {document.id}"
             )
             got = np.where(bad[:, None], 0.0, got)
-        replay.metrics.append(compare(expected, got, document.ids))
-        replay.weight_metrics.append(compare(expected, weight_logits(document.ids), document.ids))
+        exports = [got] if weight_logits is None else [got, weight_logits(document.ids)]
+        run, *weights = compare(expected, exports, document.ids, threads)
+        replay.metrics.append(run)
+        replay.weight_metrics.extend(weights)
         advance()
     return _Replay(replay.metrics, replay.weight_metrics, replay.failures, seconds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,13 @@ import numpy as np
 
 from export.artifact.manifest import OutputFile
 from runtimes.cache import cache_folder
+from runtimes.parity.decoding import first_difference
 from runtimes.parity.suite import Document, load_suite, prompt_ids, suite_text
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-CAPTURE_VERSION = 1
+CAPTURE_VERSION = 2
 REPLY_TOKENS = 48
 
 
@@ -75,29 +76,32 @@ Captured = tuple[tuple[Document, ...], tuple[np.ndarray, ...], float]
 
 def _capture(runtime: TorchRuntime, path: Path, advance: Callable[[], None]) -> Captured:
     render = runtime.render_chat if runtime.has_chat_template else None
+    suite = load_suite()
+    prompts = [prompt_ids(prompt, runtime.tokenize, render) for prompt in suite]
+    chats = [index for index, (_, wants_reply) in enumerate(prompts) if wants_reply]
+    replies: dict[int, Sequence[int]] = dict.fromkeys(range(len(prompts)), ())
+    if chats:
+        texts = [prompts[index][0] for index in chats]
+        replies |= zip(chats, runtime.greedy_replies(texts, REPLY_TOKENS), strict=True)
     documents, hidden = [], []
-    for prompt in load_suite():
-        ids, wants_reply = prompt_ids(prompt, runtime.tokenize, render)
-        reply = greedy(runtime, ids, REPLY_TOKENS, runtime.stop_tokens) if wants_reply else ()
-        document = Document(prompt.id, prompt.kind, ids + reply, len(ids) if wants_reply else 0)
-        documents.append(document)
-        hidden.append(runtime.hidden(document.ids))
+    for index, (prompt, (ids, wants_reply)) in enumerate(zip(suite, prompts, strict=True)):
+        states = runtime.hidden((*ids, *replies[index]))
+        count = confirmed(states[len(ids) - 1 :] @ runtime.head.T, replies[index])
+        length = len(ids) if wants_reply else 0
+        documents.append(Document(prompt.id, prompt.kind, (*ids, *replies[index][:count]), length))
+        hidden.append(states[: len(ids) + count])
         advance()
     captured = tuple(documents), tuple(hidden), runtime.peak_activation
     _write(path, captured)
     return captured
 
 
-def greedy(
-    runtime: TorchRuntime, prompt: tuple[int, ...], count: int, stop: frozenset[int]
-) -> tuple[int, ...]:
-    """Up to `count` greedy tokens after the prompt, the stop token included."""
-    token = int(runtime.start(prompt).argmax())
-    reply = [token]
-    while len(reply) < count and token not in stop:
-        token = int(runtime.step(token).argmax())
-        reply.append(token)
-    return tuple(reply)
+def confirmed(logits: np.ndarray, reply: Sequence[int]) -> int:
+    """How many tokens of a batched greedy reply the unbatched logits [≥ len(reply), V] choose too.
+
+    Batching changes the summation order, so a near-tie may fall the other way.
+    """
+    return first_difference(logits[: len(reply)].argmax(-1).tolist(), reply)
 
 
 def _write(path: Path, captured: Captured) -> None:

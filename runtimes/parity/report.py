@@ -126,7 +126,7 @@ def _row(entry: Entry) -> list[str]:
         *head,
         _number(m.estimates["mean_kl"].value),
         _interval(m.estimates["mean_kl"]),
-        _number(m.weights["mean_kl"].value),
+        _number(m.weights["mean_kl"].value) if m.weights else "exact",
         _number(m.estimates["p99_kl"].value),
         _number(m.max_kl),
         _percent(m.estimates["top1"].value),

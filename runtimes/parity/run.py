@@ -89,7 +89,11 @@ def _compare(
         if artifact.manifest.model.inputs != bench.inputs:
             raise InputError(f"{artifact.path}: made from other inputs; export it again")
         artifact.check()
-        bench.weights.load_weights(dequantise(artifact))
+        weights = dequantise(artifact)
+        exact = bench.original.has_weights(weights)
+        if not exact:
+            bench.weights.load_weights(weights)
+        del weights
         with _progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)
         ) as advance:
@@ -97,7 +101,8 @@ def _compare(
                 bench.reference,
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads),
-                bench.weights.logits,
+                None if exact else bench.weights.logits,
+                bench.threads,
                 advance,
             )
     except InputError as error:

@@ -7,7 +7,7 @@ too narrow.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -35,11 +35,11 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> float:
     return float(np.average(values, weights=weights))
 
 
-def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
-    order = np.argsort(values)
-    cumulative = np.cumsum(weights[order])
+def _kl_quantile(m: PositionMetrics, weights: np.ndarray, q: float) -> float:
+    """A weighted quantile; `summarise` has sorted the positions by their KL."""
+    cumulative = np.cumsum(weights)
     index = np.searchsorted(cumulative, q * cumulative[-1])
-    return float(values[order[min(int(index), len(order) - 1)]])
+    return float(m.kl[min(int(index), len(m.kl) - 1)])
 
 
 def _clear_top1(m: PositionMetrics, w: np.ndarray) -> float:
@@ -54,9 +54,9 @@ def _perplexity_ratio(m: PositionMetrics, w: np.ndarray) -> float:
 
 STATISTICS: dict[str, Statistic] = {
     "mean_kl": lambda m, w: _mean(m.kl, w),
-    "median_kl": lambda m, w: _quantile(m.kl, w, 0.5),
-    "p90_kl": lambda m, w: _quantile(m.kl, w, 0.9),
-    "p99_kl": lambda m, w: _quantile(m.kl, w, 0.99),
+    "median_kl": lambda m, w: _kl_quantile(m, w, 0.5),
+    "p90_kl": lambda m, w: _kl_quantile(m, w, 0.9),
+    "p99_kl": lambda m, w: _kl_quantile(m, w, 0.99),
     "top1": lambda m, w: _mean(m.top1, w),
     "clear_top1": _clear_top1,
     "acceptance": lambda m, w: _mean(m.acceptance, w),
@@ -68,10 +68,13 @@ STATISTICS: dict[str, Statistic] = {
 def summarise(documents: Sequence[PositionMetrics]) -> dict[str, Estimate]:
     """Every statistic over all documents, with its bootstrap interval."""
     joined = concatenate(documents)
+    order = np.argsort(joined.kl)
+    joined = PositionMetrics(*(getattr(joined, field.name)[order] for field in fields(joined)))
     lengths = [len(document.kl) for document in documents]
+    owner = np.repeat(np.arange(len(lengths)), lengths)[order]  # position → document
     rng = np.random.default_rng(SEED)
     draws = rng.multinomial(len(lengths), np.full(len(lengths), 1 / len(lengths)), RESAMPLES)
-    weights = [np.repeat(draw, lengths).astype(np.float64) for draw in draws]
+    weights = [draw[owner].astype(np.float64) for draw in draws]
     tail = (1 - LEVEL) / 2
     whole = np.ones(len(joined.kl))
     result = {}
