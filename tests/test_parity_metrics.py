@@ -158,14 +158,26 @@ def test_a_verdict_uses_the_interval_not_the_point(
     kl: tuple[float, float, float], top1: tuple[float, float, float], expected: Verdict
 ) -> None:
     estimates = {"mean_kl": Estimate(*kl), "clear_top1": Estimate(*top1)}
-    judgement = judge(estimates, (AT_MOST, AT_LEAST), ())
+    judgement = judge(estimates, None, (AT_MOST, AT_LEAST), ())
     assert judgement.verdict is expected
     assert bool(judgement.reasons) == (expected is not Verdict.PASS)
 
 
 def test_a_hard_fault_fails_whatever_the_numbers() -> None:
     estimates = {"mean_kl": Estimate(0, 0, 0), "clear_top1": Estimate(1, 1, 1)}
-    assert judge(estimates, (AT_MOST, AT_LEAST), ("NaN",)).verdict is Verdict.FAIL
+    assert judge(estimates, None, (AT_MOST, AT_LEAST), ("NaN",)).verdict is Verdict.FAIL
+
+
+OF_WEIGHTS = Gate("acceptance", 0.97, "test", at_least=True, of_weights=True)
+GOOD, POOR = Estimate(0.99, 0.98, 1.0), Estimate(0.95, 0.94, 0.96)
+
+
+def test_a_gate_on_the_weights_is_not_met_by_a_good_runtime_nor_missed_by_a_poor_one() -> None:
+    degraded = judge({"acceptance": GOOD}, {"acceptance": POOR}, (OF_WEIGHTS,), ())
+    assert degraded.verdict is Verdict.DEGRADED
+    passed = judge({"acceptance": POOR}, {"acceptance": GOOD}, (OF_WEIGHTS,), ())
+    assert passed.verdict is Verdict.PASS
+    assert "in the runtime acceptance = 0.95" in passed.notes[0]
 
 
 def test_every_precision_has_gates_and_every_gate_a_reason() -> None:

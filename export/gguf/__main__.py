@@ -5,5 +5,7 @@ from __future__ import annotations
 from export.command import format_command, run_main
 from export.gguf import FORMAT
 
+main = format_command(FORMAT, "python -m export.gguf --model bundled --dtype f16,q8_0")
+
 if __name__ == "__main__":
-    run_main(format_command(FORMAT, "python -m export.gguf --model bundled --dtype f16,q8_0"))
+    run_main(main)

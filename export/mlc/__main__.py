@@ -5,7 +5,7 @@ from __future__ import annotations
 from export.command import format_command, run_main
 from export.mlc import FORMAT
 
-command = format_command(FORMAT, "python -m export.mlc --model bundled --dtype q0f16,q4f16_1")
+main = format_command(FORMAT, "python -m export.mlc --model bundled --dtype q0f16,q4f16_1")
 
 if __name__ == "__main__":
-    run_main(command)
+    run_main(main)

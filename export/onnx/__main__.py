@@ -5,5 +5,7 @@ from __future__ import annotations
 from export.command import format_command, run_main
 from export.onnx import FORMAT
 
+main = format_command(FORMAT, "python -m export.onnx --model bundled --dtype fp16")
+
 if __name__ == "__main__":
-    run_main(format_command(FORMAT, "python -m export.onnx --model bundled --dtype fp16"))
+    run_main(main)

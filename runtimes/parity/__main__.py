@@ -13,7 +13,6 @@ from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
 from export.errors import GateError, InputError
 from runtimes.parity.report import Entry, terminal_table, write_report
-from runtimes.parity.verdict import Verdict
 
 if TYPE_CHECKING:
     from runtimes.parity.run import Request
@@ -106,13 +105,14 @@ def compare_model(
     console = Console()
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
-    console.print(terminal_table(label, reference["positions"], entries))
+    console.print(terminal_table(label, reference["positions"], entries, console.width))
     for entry in entries:
-        if entry.judgement.verdict is not Verdict.PASS:
+        lines = (*entry.judgement.reasons, *(f"note: {n}" for n in entry.judgement.notes))
+        if lines:
             variant = entry.artifact.manifest.variant
             console.print(f"{variant.format} {variant.name}: {entry.judgement.verdict.value}")
-            for reason in entry.judgement.reasons:
-                console.print(f"  - {escape(reason)}")
+        for line in lines:
+            console.print(f"  - {escape(line)}")
     console.print(f"report: {target}")
     return entries
 

@@ -77,7 +77,8 @@ Captured = tuple[tuple[Document, ...], tuple[np.ndarray, ...], float]
 def _capture(runtime: TorchRuntime, path: Path, advance: Callable[[], None]) -> Captured:
     render = runtime.render_chat if runtime.has_chat_template else None
     suite = load_suite()
-    prompts = [prompt_ids(prompt, runtime.tokenize, render) for prompt in suite]
+    limit = runtime.context - REPLY_TOKENS
+    prompts = [prompt_ids(prompt, runtime.tokenize, render, limit) for prompt in suite]
     chats = [index for index, (_, wants_reply) in enumerate(prompts) if wants_reply]
     replies: dict[int, Sequence[int]] = dict.fromkeys(range(len(prompts)), ())
     if chats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from export.artifact import Artifact
 from export.artifact.atomic import write_atomic
 from runtimes.parity.measure import Measurement
-from runtimes.parity.statistics import Estimate
 from runtimes.parity.verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
+FULL_WIDTH = 140
 COLOURS = {
     Verdict.PASS: "green",
     Verdict.DEGRADED: "yellow",
@@ -76,6 +76,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "weights": manifest.weights,
         "verdict": entry.judgement.verdict.value,
         "reasons": entry.judgement.reasons,
+        "notes": entry.judgement.notes,
         "allow_degraded": entry.allow_degraded,
         "accepted": entry.accepted,
         "measurement": asdict(entry.measurement) if entry.measurement else None,
@@ -90,65 +91,61 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def terminal_table(label: str, positions: int, entries: Sequence[Entry]) -> Table:
-    """The readable summary."""
-    from rich.table import Table
+@dataclass(frozen=True)
+class Column:
+    """A column of the terminal table; `essential` ones stay on a narrow terminal."""
 
-    table = Table(
-        title=f"{label}: exports against PyTorch fp32, {positions} positions", title_justify="left"
-    )
-    table.add_column("export", no_wrap=True)
-    for name in (
-        "MB", "bits/w", "mean KL", "95 % interval", "weights KL", "p99 KL", "max KL", "top-1",
-        "clear", "accept", "PPL ratio", "greedy",
-    ):  # fmt: skip
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for entry in entries:
-        table.add_row(*_row(entry))
-    return table
-
-
-def _row(entry: Entry) -> list[str]:
-    manifest, verdict = entry.artifact.manifest, entry.judgement.verdict
-    colour = COLOURS[verdict]
-    mark = f"[{colour}]{verdict.value}[/]{' (allowed)' if _excused(entry) else ''}"
-    head = [
-        f"{manifest.variant.format} {manifest.variant.name}",
-        f"{entry.bytes / 1e6:.1f}",
-        f"{manifest.effective_bpw:.2f}",
-    ]
-    m = entry.measurement
-    if m is None:
-        return [*head, *[""] * 10, mark]
-    greedy = f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"
-    return [
-        *head,
-        _number(m.estimates["mean_kl"].value),
-        _interval(m.estimates["mean_kl"]),
-        _number(m.weights["mean_kl"].value) if m.weights else "exact",
-        _number(m.estimates["p99_kl"].value),
-        _number(m.max_kl),
-        _percent(m.estimates["top1"].value),
-        _percent(m.estimates["clear_top1"].value),
-        _percent(m.estimates["acceptance"].value),
-        f"{m.estimates['perplexity_ratio'].value:.3f}",
-        greedy,
-        mark,
-    ]
-
-
-def _excused(entry: Entry) -> bool:
-    return entry.accepted and entry.judgement.verdict is not Verdict.PASS
+    title: str
+    text: Callable[[Measurement], str]
+    essential: bool = False
 
 
 def _number(value: float) -> str:
     return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.3f}"
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"{_number(estimate.low)} – {_number(estimate.high)}"
+def _percent(metric: str) -> Callable[[Measurement], str]:
+    return lambda m: f"{m.estimates[metric].value * 100:.1f}"
 
 
-def _percent(value: float) -> str:
-    return f"{value * 100:.1f} %"
+def _kl_interval(m: Measurement) -> str:
+    return "–".join(_number(v) for v in (m.estimates["mean_kl"].low, m.estimates["mean_kl"].high))
+
+
+COLUMNS = (
+    Column("mean KL", lambda m: _number(m.estimates["mean_kl"].value), essential=True),
+    Column("95 % interval", _kl_interval),
+    Column("weights", lambda m: _number(m.weights["mean_kl"].value) if m.weights else "exact"),
+    Column("p99 KL", lambda m: _number(m.estimates["p99_kl"].value)),
+    Column("max KL", lambda m: _number(m.max_kl)),
+    Column("top-1 %", _percent("top1"), essential=True),
+    Column("clear %", _percent("clear_top1")),
+    Column("accept %", _percent("acceptance"), essential=True),
+    Column("PPL ratio", lambda m: f"{m.estimates['perplexity_ratio'].value:.3f}"),
+    Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
+)
+
+
+def terminal_table(label: str, positions: int, entries: Sequence[Entry], width: int) -> Table:
+    """The readable summary; below `FULL_WIDTH` characters only the essential columns."""
+    from rich import box
+    from rich.table import Table
+
+    columns = [column for column in COLUMNS if column.essential or width >= FULL_WIDTH]
+    title = f"{label}: exports against PyTorch fp32, {positions} positions, KL in nats"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("export", no_wrap=True)
+    for name in ("MB", "bits/w", *(column.title for column in columns)):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for entry in entries:
+        manifest, verdict = entry.artifact.manifest, entry.judgement.verdict
+        excused = entry.accepted and verdict is not Verdict.PASS
+        table.add_row(
+            f"{manifest.variant.format} {manifest.variant.name}",
+            f"{entry.bytes / 1e6:.1f}",
+            f"{manifest.effective_bpw:.2f}",
+            *(column.text(entry.measurement) if entry.measurement else "" for column in columns),
+            f"[{COLOURS[verdict]}]{verdict.value}[/]{' (allowed)' if excused else ''}",
+        )
+    return table

@@ -108,7 +108,8 @@ def _compare(
     except InputError as error:
         return Judgement(Verdict.FAIL, (str(error),)), None
     limits = gates_for(variant.precision, gates)
-    return judge(measurement.estimates, limits, measurement.failures), measurement
+    m = measurement
+    return judge(m.estimates, m.weights, limits, m.failures), m
 
 
 def _inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile, ...]:

@@ -57,13 +57,16 @@ def prompt_ids(
     prompt: Prompt,
     tokenize: Callable[[str], list[int]],
     render_chat: Callable[[Sequence[dict[str, str]]], str] | None,
+    limit: int,
 ) -> tuple[tuple[int, ...], bool]:
-    """Token ids of a prompt, and whether a reply is to be generated after it.
+    """At most `limit` token ids of a prompt, and whether a reply is to be generated after it.
 
     A base model has no chat template (`render_chat` is None): its chats become plain text.
     """
     if prompt.text is not None:
-        return tuple(tokenize(prompt.text)), False
+        return tuple(tokenize(prompt.text)[:limit]), False
     if render_chat is None:
-        return tuple(tokenize("\n".join(item["content"] for item in prompt.messages))), False
-    return tuple(tokenize(render_chat(prompt.messages))), True
+        plain = "\n".join(item["content"] for item in prompt.messages)
+        return tuple(tokenize(plain)[:limit]), False
+    ids = tuple(tokenize(render_chat(prompt.messages)))
+    return ids[:limit], len(ids) <= limit

@@ -25,33 +25,54 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and why."""
+    """A verdict and why. `notes` tell what did not decide it but a reader should know."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def judge(
-    estimates: Mapping[str, Estimate], gates: Sequence[Gate], failures: Sequence[str]
+    runtime: Mapping[str, Estimate],
+    weights: Mapping[str, Estimate] | None,
+    gates: Sequence[Gate],
+    failures: Sequence[str],
 ) -> Judgement:
-    """Apply gates. `failures` are hard faults (NaN, wrong tokens, …): any of them is a FAIL."""
+    """Apply gates to the estimates in the runtime and of the weights alone (None: exact weights).
+
+    `failures` are hard faults (NaN, wrong tokens, …): any of them is a FAIL.
+    """
     if failures:
         return Judgement(Verdict.FAIL, tuple(failures))
-    bad, open_ = [], []
+    bad, open_, notes = [], [], []
     for gate in gates:
-        estimate = estimates[gate.metric]
-        misses = [_misses(gate, value) for value in (estimate.low, estimate.high)]
-        text = f"{gate.metric} = {estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"
-        if all(misses):
-            bad.append(f"{text}, needed {gate.text} ({gate.reason})")
-        elif any(misses):
-            open_.append(f"{text} straddles {gate.text}: more text is needed")
+        if gate.of_weights and _missed(gate, runtime[gate.metric]):
+            notes.append(
+                f"in the runtime {_shown(gate, runtime)} misses {gate.text}: its arithmetic counts"
+                " on top of the file's weights"
+            )
+        estimates = weights if gate.of_weights else runtime
+        if estimates is None:
+            continue
+        misses = _missed(gate, estimates[gate.metric])
+        name = f"weights' {_shown(gate, estimates)}" if gate.of_weights else _shown(gate, estimates)
+        if misses == 2:
+            bad.append(f"{name}, needed {gate.text} ({gate.reason})")
+        elif misses:
+            open_.append(f"{name} straddles {gate.text}: more text is needed")
     if bad:
         return Judgement(Verdict.DEGRADED, tuple(bad))
     if open_:
-        return Judgement(Verdict.INCONCLUSIVE, tuple(open_))
-    return Judgement(Verdict.PASS, ())
+        return Judgement(Verdict.INCONCLUSIVE, tuple(open_), tuple(notes))
+    return Judgement(Verdict.PASS, (), tuple(notes))
 
 
-def _misses(gate: Gate, value: float) -> bool:
-    return value < gate.limit if gate.at_least else value > gate.limit
+def _shown(gate: Gate, estimates: Mapping[str, Estimate]) -> str:
+    e = estimates[gate.metric]
+    return f"{gate.metric} = {e.value:.4g} [{e.low:.4g}, {e.high:.4g}]"
+
+
+def _missed(gate: Gate, estimate: Estimate) -> int:
+    """How many ends of the interval are on the bad side of the gate: 0, 1 or 2."""
+    ends = (estimate.low, estimate.high)
+    return sum(end < gate.limit if gate.at_least else end > gate.limit for end in ends)

@@ -1,0 +1,146 @@
+"""`python -m runtimes.parity` end to end on a tiny model: reports, exit codes, broken artifacts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from export.__main__ import main as export_main
+from runtimes.parity.__main__ import main as parity_main
+from tests.tiny import make_checkpoint
+
+PLAN = """
+[[variant]]
+format = "onnx"
+dtype = "fp32"
+
+[[variant]]
+format = "gguf"
+dtype = "f16"
+
+[[variant]]
+format = "mlc"
+dtype = "q4f16_1"
+allow-degraded = true
+"""
+
+
+def invoke(command: Any, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parity")
+    (folder / "plan.toml").write_text(PLAN)
+    model = make_checkpoint(folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        result = invoke(
+            export_main, "--plan", folder / "plan.toml", "-m", model, "-o", folder / "out"
+        )
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def out(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the exports that a test may damage; captures and compiled code are shared."""
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(exported / "cache"))
+    return Path(shutil.copytree(exported / "out", tmp_path / "out"))
+
+
+def report(out: Path) -> dict[str, Any]:
+    raw = json.loads((out / "tiny" / "parity.json").read_text())
+    return {f"{a['format']}/{a['variant']}": a for a in raw["artifacts"]}
+
+
+def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(out: Path) -> None:
+    result = invoke(parity_main, "--root", out, "--threads", 2)
+    assert result.exit_code == 0, result.output
+    entries = report(out)
+    assert entries["onnx/fp32"]["verdict"] == "PASS"
+    assert entries["onnx/fp32"]["measurement"]["weights"] is None, "fp32 weights are exact"
+    assert entries["gguf/f16"]["verdict"] == "PASS"
+    assert entries["mlc/q4f16_1"]["verdict"] == "DEGRADED"
+    assert entries["mlc/q4f16_1"]["accepted"] is True
+    for entry in entries.values():
+        assert entry["measurement"]["greedy"]["cache_kl"] < 1e-6
+        assert entry["measurement"]["tokenizer_mismatches"] == 0
+    assert "DEGRADED (allowed)" in result.output
+
+
+def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path) -> None:
+    result = invoke(
+        parity_main, out / "tiny/mlc/q4f16_1", "--checkpoint", exported / "tiny",
+        "--json", out / "tiny/parity.json",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "did not pass" in result.output
+    assert report(out)["mlc/q4f16_1"]["accepted"] is False
+
+
+def test_a_plan_can_tighten_a_gate(out: Path) -> None:
+    record = json.loads((out / "run.json").read_text())
+    record["models"][0]["artifacts"] = [{"path": "tiny/gguf/f16", "allow_degraded": False}]
+    record["gates"] = {"fp16": {"mean_kl": 1e-12}}
+    (out / "run.json").write_text(json.dumps(record))
+    assert invoke(parity_main, "--root", out).exit_code == 1
+    assert "mean_kl" in report(out)["gguf/f16"]["reasons"][0]
+
+
+def flip_a_weight_bit(out: Path) -> None:
+    path = next((out / "tiny/gguf/f16").glob("*.gguf"))
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 0x40
+    path.write_bytes(data)
+
+
+def truncate(out: Path) -> None:
+    path = next((out / "tiny/gguf/f16").glob("*.gguf"))
+    path.write_bytes(path.read_bytes()[:-64])
+
+
+def made_from_other_inputs(out: Path) -> None:
+    path = out / "tiny/gguf/f16/edgeproof.json"
+    raw = json.loads(path.read_text())
+    raw["model"]["inputs"][0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (flip_a_weight_bit, "SHA-256"),
+        (truncate, "wrong size"),
+        (made_from_other_inputs, "made from other inputs"),
+    ],
+)
+def test_a_broken_artifact_fails_and_the_others_are_still_judged(
+    out: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    damage(out)
+    assert invoke(parity_main, "--root", out).exit_code == 1
+    entries = report(out)
+    assert entries["gguf/f16"]["verdict"] == "FAIL"
+    assert reason in entries["gguf/f16"]["reasons"][0]
+    assert entries["onnx/fp32"]["verdict"] == "PASS"
+
+
+def test_nothing_exported_is_bad_input(tmp_path: Path) -> None:
+    result = invoke(parity_main, "--root", tmp_path)
+    assert result.exit_code == 2
+    assert "run `python -m export`" in result.output
+
+
+def test_explicit_artifacts_need_their_checkpoint(out: Path) -> None:
+    assert invoke(parity_main, out / "tiny/gguf/f16").exit_code == 2
+    gone = invoke(parity_main, out / "tiny/gguf/f16", "--checkpoint", out / "nowhere")
+    assert gone.exit_code == 2
+    assert len(gone.output.splitlines()) == 1
