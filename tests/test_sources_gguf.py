@@ -19,9 +19,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from export.checkpoint import open_checkpoint
 from export.errors import InputError
+from export.llamacpp.pre_types import PRE_TYPES
 from export.sources import Source, resolve
 from export.sources.gguf_checkpoint import write_checkpoint
-from export.sources.gguf_pre_types import PRE_TYPES
 from export.sources.gguf_types import FLOATS, QUANTISED
 from tests import tiny, tiny_gguf
 

