@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from export.artifact import open_artifact
+from export.artifact.atomic import TEMPORARY
 from tests.measured import measured
 from tests.stand_in import make_stand_in
 
@@ -117,6 +120,30 @@ def test_exporting_the_real_model_stays_below_500_mb(
 ) -> None:
     command = [sys.executable, "-m", module, "--dtype", dtype, "--out", tmp_path]
     assert measured(command, ROOT).peak_mb <= 500
+
+
+@pytest.mark.parametrize(
+    ("module", "dtype"), [("export.onnx", "fp16"), ("export.gguf", "f16"), ("export.mlc", "q0f16")]
+)
+def test_kill_9_while_weights_are_written_leaves_nothing_and_a_rerun_gives_the_same_bytes(
+    real_artifacts: Path, tmp_path: Path, module: str, dtype: str
+) -> None:
+    command = [sys.executable, "-m", module, "--dtype", dtype, "--out", tmp_path]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        while not any(path.stat().st_size > 1 << 20 for path in unfinished_files(tmp_path)):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        process.kill()
+    assert not list(tmp_path.rglob("edgeproof.json"))
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert not unfinished_files(tmp_path)
+    relative = Path(MODEL, module.removeprefix("export."), dtype, "edgeproof.json")
+    assert (tmp_path / relative).read_bytes() == (real_artifacts / relative).read_bytes()
+    open_artifact((tmp_path / relative).parent).check()
+
+
+def unfinished_files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"*/*/{TEMPORARY}*/**/*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")
