@@ -66,7 +66,7 @@ CASES: list[tuple[str, str, Expected]] = [
     ("onnx", "fp16", through(np.float16)),
 ]
 TIED = {"tie_word_embeddings": True}
-UNTIED = {"tie_word_embeddings": False, "num_key_value_heads": 4, "head_dim": 24}
+UNTIED = {"tie_word_embeddings": False, "num_key_value_heads": 4, "head_dim": 32}
 
 
 @pytest.mark.parametrize(
