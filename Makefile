@@ -29,7 +29,7 @@ test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(BIN)/python -m pytest -m "not slow"
 
 verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -v
 
 bench: setup ## CPU time and peak memory of the exporters beside optimum-cli, in one run
 	$(BIN)/python -m benchmarks.exporters
