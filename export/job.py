@@ -15,10 +15,11 @@ from export.artifact import (
     open_artifact,
     reusable,
 )
+from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.checkpoint import Checkpoint
 from export.format import Advance, Format
-from export.sources import Source, cache_folder
+from export.sources import Source
 
 
 @dataclass(frozen=True)

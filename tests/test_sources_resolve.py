@@ -103,7 +103,7 @@ assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 
 
 def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from export.sources import cache_folder
+    from export.artifact.cache import cache_folder
 
     monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path

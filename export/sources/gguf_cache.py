@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from export.artifact.atomic import atomic_folder, storage_errors, write_atomic
+from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.errors import InputError
-from export.sources.source import cache_folder
 
 # Raise it when the converted bytes change.
 CONVERSION = 2

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.artifact.cache import cache_folder
 from export.artifact.manifest import OutputFile
-from runtimes.cache import cache_folder
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.suite import Document, load_suite, prompt_ids, suite_text
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.artifact import Artifact, open_artifact
+from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
-from runtimes.cache import cache_folder
 from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import Measurement, measure
 from runtimes.parity.reference import Reference, load_reference

@@ -19,7 +19,7 @@ from tvm import relax
 from tvm.support import cc
 from tvm.target import codegen
 
-from runtimes.cache import cache_folder
+from export.artifact.cache import cache_folder
 from runtimes.tvm.decoder import lower
 from runtimes.tvm.model_config import DecoderShape
 from runtimes.tvm.scheme import Scheme

@@ -1,4 +1,4 @@
-"""Where runtimes keep what they can make again."""
+"""Where everything lies that can be made again: converted checkpoints, captures, compiled code."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Edgeproof's cache folder, the exporters' too; `EDGEPROOF_CACHE` overrides it."""
+    """The user's cache folder for edgeproof; `EDGEPROOF_CACHE` overrides it."""
     return Path(os.environ.get("EDGEPROOF_CACHE") or platformdirs.user_cache_path("edgeproof"))
