@@ -9,7 +9,7 @@ from typing import Any
 def fallback_text(weights: Mapping[str, Any]) -> str | None:
     """How many tensors are not in the type that was asked for, and why; None if all are.
 
-    For example: 180 of 272 tensors (59 % of weights) are Q5_0/Q8_0: rows of 576 do not divide into
+    For example: 181 of 272 tensors (80 % of weights) are Q5_0/Q8_0: rows of 576 do not divide into
     256.
     """
     fallbacks = weights["fallbacks"]
@@ -17,14 +17,13 @@ def fallback_text(weights: Mapping[str, Any]) -> str | None:
         return None
     count = sum(item["tensors"] for item in fallbacks)
     total = sum(item["tensors"] for item in weights["types"].values())
-    share = weights["fallback_share"]
     reasons = sorted({(item["block"], item["row"]) for item in fallbacks})
     rows = {block: [str(row) for b, row in reasons if b == block] for block, _ in reasons}
     why = " and ".join(f"rows of {'/'.join(rows[b])} do not divide into {b}" for b in rows)
     stored = "/".join(sorted({item["stored"] for item in fallbacks}))
-    return f"{count} of {total} tensors ({share:.0%} of weights) are {stored}: {why}".replace(
-        "%", " %"
-    )
+    verb = "is" if count == 1 else "are"
+    percent = round(100 * weights["fallback_share"])
+    return f"{count} of {total} tensors ({percent} % of weights) {verb} {stored}: {why}"
 
 
 def classes_text(weights: Mapping[str, Any]) -> str | None:
