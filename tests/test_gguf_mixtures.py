@@ -35,7 +35,7 @@ WHOLE: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 UNEVEN = {"hidden_size": 64, "intermediate_size": 160}
-PARTLY = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 8}
+PARTLY = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 5}
 SHAPES: dict[str, dict[str, Any]] = {"whole": WHOLE, "uneven": UNEVEN, "partly": PARTLY}
 NAMES = [name.lower() for name in MIXTURES]
 
@@ -225,9 +225,9 @@ def override(pattern: str, kind: str) -> Any:
     ("changes", "params", "name"),
     [
         ({"pure": True}, {"pure": True}, "pure"),
-        ({"token_embedding_type": "q6_k"}, {"token_embedding_type": 14}, "embedding-q6_k"),
-        ({"token_embedding_type": "q5_0"}, {"token_embedding_type": 6}, "embedding-q5_0"),
-        ({"output_tensor_type": "f16"}, {"output_tensor_type": 1}, "output-f16"),
+        ({"token_embedding_type": "q6_k"}, {"token_embedding_type": 14}, "token-embedding-q6_k"),
+        ({"token_embedding_type": "q5_0"}, {"token_embedding_type": 6}, "token-embedding-q5_0"),
+        ({"output_tensor_type": "f16"}, {"output_tensor_type": 1}, "output-tensor-f16"),
         ({"tensor_types": ["attn_v=q5_1"]}, {"tt_overrides": ("attn_v", "Q5_1")}, "attn_v-q5_1"),
         (
             {"tensor_types": [r"blk\.[01]\.ffn=q3_k"]},
@@ -262,16 +262,21 @@ def test_overrides_do_what_llama_quantize_does(
     assert artifact.file(".gguf").stem.endswith(variant.upper() + folder_name[len(variant) :])
 
 
-def test_two_recipes_never_share_a_folder(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "m")
-    patterns = [["attn_v=q8_0"], [r"attn_.$=q8_0"], [r"attn_.\.=q8_0"], ["attn_v=q5_0"]]
-    variants = [{"pure": True}, {"token_embedding_type": "q8_0"}, {"output_tensor_type": "f16"}]
-    changes = [{}, *variants, *({"tensor_types": item} for item in patterns[::2])]
-    paths = {export(folder, tmp_path, "q4_0", **change).path for change in changes}
-    assert len(paths) == len(changes)
-    assert (
-        len({customise(FORMAT.variant("q4_0"), tensor_types=item).name for item in patterns}) == 4
-    )
+def test_two_recipes_never_share_a_name() -> None:
+    patterns = ["attn_v=q8_0", "attn_v=q5_0", "attn_.=q8_0", r"attn_.\.=q8_0", r"attn_[qv]=q8_0"]
+    long = [f"{'a' * 40}{end}=q8_0" for end in "bc"]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"pure": True},
+        {"token_embedding_type": "q8_0"},
+        {"output_tensor_type": "q8_0"},
+        *({"tensor_types": [item]} for item in [*patterns, *long, "output=q8_0", "pure=q8_0"]),
+        {"tensor_types": patterns[:2]},
+        {"tensor_types": patterns[1::-1]},
+    ]
+    names = {customise(FORMAT.variant("q4_0"), **change).name for change in changes}
+    assert len(names) == len(changes)
+    assert all("/" not in name and len(name) < 100 for name in names)
 
 
 def test_the_precision_is_that_of_the_worst_type() -> None:

@@ -33,8 +33,8 @@ PURE = "pure"
 EMBEDDING_TYPE = "token-embedding-type"
 OUTPUT_TYPE = "output-tensor-type"
 TENSOR_TYPE = "tensor-type "
-# A pattern that may stand in a folder's name.
-PLAIN = re.compile(r"[A-Za-z0-9_.]+")
+# A pattern that may stand in a folder's name. It has no hyphen, so that it is no option's label.
+PLAIN = re.compile(r"[a-z0-9_.]{1,32}")
 # From the best to the worst, and the class of each type; all other types are LOW_BIT.
 PRECISIONS = list(Precision)
 PRECISION = {
@@ -138,8 +138,8 @@ def customise(
     extra: list[tuple[str, str]] = [(PURE, "yes")] if pure else []
     names = [PURE] if pure else []
     for key, label, text in (
-        (EMBEDDING_TYPE, "embedding", token_embedding_type),
-        (OUTPUT_TYPE, "output", output_tensor_type),
+        (EMBEDDING_TYPE, "token-embedding", token_embedding_type),
+        (OUTPUT_TYPE, "output-tensor", output_tensor_type),
     ):
         if text is not None:
             extra.append((key, _type(text, f"--{key}")))
@@ -147,10 +147,9 @@ def customise(
     for item in tensor_types:
         pattern, kind = _pattern(item)
         extra.append((TENSOR_TYPE + pattern, kind))
-        label = (
-            pattern if PLAIN.fullmatch(pattern) else hashlib.sha256(pattern.encode()).hexdigest()
-        )
-        names.append(f"{label[:24]}-{kind.lower()}")
+        digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
+        label = pattern if PLAIN.fullmatch(pattern) else digest
+        names.append(f"{label}-{kind.lower()}")
     kinds = [kind for key, kind in extra if key != PURE]
     precisions = (variant.precision, *(PRECISION.get(kind, Precision.LOW_BIT) for kind in kinds))
     return replace(
