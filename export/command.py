@@ -23,6 +23,9 @@ MODEL_HELP = (
 )
 
 
+Decorator = Callable[[Any], Any]
+
+
 class EdgeproofCommand(click.Command):
     """A click command whose `InputError` becomes one line and exit code 2, `GateError` 1."""
 
@@ -61,8 +64,17 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         yield lambda count: bar.advance(task, count)
 
 
-def format_command(form: Format, example: str) -> click.Command:
-    """The command `python -m export.<format>`."""
+def format_command(
+    form: Format,
+    example: str,
+    *,
+    options: Sequence[Decorator] = (),
+    customise: Callable[..., Variant] = lambda variant: variant,
+) -> click.Command:
+    """The command `python -m export.<format>`.
+
+    A format may add `options` of its own; `customise(variant, **values)` applies them to a variant.
+    """
     names = ", ".join("=".join((v.name, *v.aliases)) for v in form.variants)
 
     @click.command(
@@ -83,6 +95,11 @@ def format_command(form: Format, example: str) -> click.Command:
     @out_option("Root folder; the artifact is OUT/<model>/<format>/<dtype>.")
     @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
     @click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
+    @click.option(
+        "--strict",
+        is_flag=True,
+        help="Refuse a dtype if some tensors would have to be stored in another type.",
+    )
     def command(
         model: str,
         revision: str | None,
@@ -90,11 +107,15 @@ def format_command(form: Format, example: str) -> click.Command:
         out: Path,
         force: bool,
         dry_run: bool,
+        strict: bool,
+        **values: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
-        variants = [(form, form.variant(name)) for name in wanted]
-        export_variants(model, revision, variants, out, force=force, dry_run=dry_run)
+        variants = [(form, customise(form.variant(name), **values)) for name in wanted]
+        export_variants(model, revision, variants, out, force=force, dry_run=dry_run, strict=strict)
 
+    for add in options:
+        add(command)
     return command
 
 
@@ -106,8 +127,11 @@ def export_variants(
     *,
     force: bool = False,
     dry_run: bool = False,
+    strict: bool = False,
 ) -> tuple[Source, list[Path]]:
-    """Resolve a model once and export variants of it, one printed line each.
+    """Resolve a model once and export variants of it.
+
+    One line is printed for each, with more below it where tensors are stored in several types.
 
     Returns the model's source and each variant's artifact folder.
 
@@ -115,6 +139,7 @@ def export_variants(
         InputError: a bad model, or a target that cannot be written.
     """
     from export import job
+    from export.artifact import classes_text, fallback_text
     from export.checkpoint import open_checkpoint
     from export.sources import resolve
 
@@ -127,17 +152,32 @@ def export_variants(
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
             if dry_run:
-                size, bpw = job.rehearse(checkpoint, identity, form, variant, advance)
+                rehearsal = job.rehearse(checkpoint, identity, form, variant, advance)
+                size, weights = rehearsal.bytes, rehearsal.weights
+                if strict:
+                    job.refuse_fallback(variant, weights)
                 note = "  (dry run, not written)"
             else:
                 done = job.run(
-                    source, checkpoint, identity, form, variant, out, advance, force=force
+                    source,
+                    checkpoint,
+                    identity,
+                    form,
+                    variant,
+                    out,
+                    advance,
+                    force=force,
+                    strict=strict,
                 )
                 manifest = done.artifact.manifest
-                size, bpw = sum(item.bytes for item in manifest.outputs), manifest.effective_bpw
+                size, weights = sum(item.bytes for item in manifest.outputs), manifest.weights
                 note = "  (unchanged, reused)" if done.reused else ""
+        bpw = weights["effective_bpw"]
         label = f"{form.name:5}{variant.name:9}"
         click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")
+        for title, text in (("types", classes_text(weights)), ("fallback", fallback_text(weights))):
+            if text is not None:
+                click.echo(f"     {title}: {text}")
     return source, folders
 
 

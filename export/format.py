@@ -11,6 +11,7 @@ from export.errors import InputError
 
 # Called with the number of checkpoint elements that were just written.
 Advance = Callable[[int], None]
+Tools = Callable[[Variant], dict[str, str]]
 Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
 
@@ -18,7 +19,8 @@ Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], 
 class Format:
     """One format: its variants and the function that writes one of them.
 
-    `tools` names the versions of the libraries that the output bytes depend on.
+    `tools` names the versions of the libraries that the output bytes depend on, `variant_tools`
+    those that only some variants need.
     """
 
     name: str
@@ -26,6 +28,15 @@ class Format:
     variants: tuple[Variant, ...]
     tools: dict[str, str]
     write: Write
+    variant_tools: Tools = lambda variant: {}
+
+    def tools_of(self, variant: Variant) -> dict[str, str]:
+        """Library versions that the variant's bytes depend on.
+
+        Raises:
+            InputError: such a library is not installed.
+        """
+        return {**self.tools, **self.variant_tools(variant)}
 
     def variant(self, name: str) -> Variant:
         """The variant of that name or alias.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from export import __version__
 from export.artifact import (
@@ -12,12 +13,15 @@ from export.artifact import (
     DryRunWriter,
     ModelIdentity,
     Variant,
+    fallback_text,
     open_artifact,
     reusable,
+    weights_record,
 )
 from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.checkpoint import Checkpoint
+from export.errors import InputError
 from export.format import Advance, Format
 from export.sources import Source
 
@@ -28,6 +32,14 @@ class Outcome:
 
     artifact: Artifact
     reused: bool
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What an export would write: bytes of its files, and the manifest's `weights`."""
+
+    bytes: int
+    weights: dict[str, Any]
 
 
 def identify(source: Source, checkpoint: Checkpoint) -> ModelIdentity:
@@ -61,15 +73,25 @@ def run(
     advance: Advance,
     *,
     force: bool = False,
+    strict: bool = False,
 ) -> Outcome:
     """Write the variant's artifact below `root`, or reuse the one that is there.
+
+    `strict` rehearses first and refuses a variant with tensors in another type than it asks for.
 
     Raises:
         InputError: bad values in the checkpoint, or a target that cannot be written.
     """
     target = target_folder(root, source, variant)
-    tools = {"edgeproof": __version__, **form.tools}
+    tools = {"edgeproof": __version__, **form.tools_of(variant)}
     existing = None if force else reusable(target, identity, variant, tools)
+    if strict:
+        weights = (
+            existing.manifest.weights
+            if existing is not None
+            else rehearse(checkpoint, identity, form, variant, lambda count: None).weights
+        )
+        refuse_fallback(variant, weights)
     if existing is not None:
         advance(checkpoint.parameter_count)
         return Outcome(existing, reused=True)
@@ -84,12 +106,26 @@ def rehearse(
     form: Format,
     variant: Variant,
     advance: Advance,
-) -> tuple[int, float]:
-    """Bytes and effective bits per weight that `run` would write, by doing all but the writing.
+) -> Rehearsal:
+    """What `run` would write, by doing all but the writing.
 
     Raises:
         InputError: as `run` would.
     """
     writer = DryRunWriter()
     form.write(checkpoint, identity, variant, writer, advance)
-    return writer.bytes, writer.stats.effective_bpw(identity.parameters)
+    return Rehearsal(writer.bytes, weights_record(writer.stats, identity.parameters))
+
+
+def refuse_fallback(variant: Variant, weights: dict[str, Any]) -> None:
+    """Refuse a manifest's `weights` that tell of a fallback.
+
+    Raises:
+        InputError: with the fallback's size and reason.
+    """
+    text = fallback_text(weights)
+    if text is not None:
+        raise InputError(
+            f"{variant.format} {variant.name}: {text}; choose another --dtype, or leave out"
+            " --strict to accept that"
+        )

@@ -125,7 +125,7 @@ def test_a_manifest_cannot_name_a_path_outside_its_folder(tmp_path: Path, path: 
         open_artifact(tmp_path / "a")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1, "model": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 2, "model": 3}'])
 def test_a_malformed_manifest_is_one_clear_error(tmp_path: Path, text: str) -> None:
     build(tmp_path / "a")
     (tmp_path / "a" / MANIFEST).write_text(text)

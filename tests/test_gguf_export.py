@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from export.artifact import Artifact
 from export.checkpoint import open_checkpoint
 from export.errors import InputError
 from export.gguf import FORMAT
+from export.gguf.recipe import read_recipe
 from export.gguf.tensors import bind
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
@@ -31,7 +31,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "bf16-sharded": {"dtype": "BF16", "shards": 3},
     "f16-untied": {"dtype": "F16", "tie_word_embeddings": False},
 }
-VARIANTS = [variant.name for variant in FORMAT.variants]
+VARIANTS = [v.name for v in FORMAT.variants if read_recipe(v).direct]
+LEGACY = ["q5_0", "q5_1", "q4_0", "q4_1"]
 
 
 def read(artifact: Artifact) -> GGUFReader:
@@ -93,7 +94,7 @@ def test_each_tensor_has_llama_cpp_type_and_reference_bytes(tmp_path: Path, vari
     for tensor in reader.tensors:
         if len(tensor.shape) == 1:
             expected = "F32"
-        elif tensor.name == "output.weight" and variant.startswith("q4"):
+        elif tensor.name == "output.weight" and variant in LEGACY:
             expected = "Q8_0"
         else:
             expected = linear
@@ -105,7 +106,7 @@ def test_each_tensor_has_llama_cpp_type_and_reference_bytes(tmp_path: Path, vari
     assert artifact.file(".gguf").name.endswith(f"-{linear}.gguf")
 
 
-@pytest.mark.parametrize("variant", ["q4_0", "q4_1"])
+@pytest.mark.parametrize("variant", LEGACY)
 def test_a_tied_embedding_is_stored_once_with_the_bits_of_a_head(
     tmp_path: Path, variant: str
 ) -> None:
@@ -131,24 +132,23 @@ def test_bf16_of_bfloat16_is_untouched(tmp_path: Path) -> None:
     assert tensor.data.tobytes() == expected.astype(ml_dtypes.bfloat16).tobytes()
 
 
-@pytest.mark.parametrize("variant", ["q8_0", "q4_0", "q4_1"])
-def test_rows_that_do_not_fit_blocks_fall_back_to_f16_and_are_named(
-    tmp_path: Path, variant: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("variant", ["q8_0", *LEGACY])
+def test_rows_that_do_not_fit_blocks_fall_back_to_f16_and_are_counted(
+    tmp_path: Path, variant: str
 ) -> None:
     folder = make_checkpoint(tmp_path / "m", hidden_size=48)
-    with caplog.at_level(logging.WARNING):
-        artifact = export_tiny(folder, "gguf", variant, tmp_path)
+    artifact = export_tiny(folder, "gguf", variant, tmp_path)
     types = {tensor.name: tensor.tensor_type.name for tensor in read(artifact).tensors}
     matrices = {name for name in types if not name.endswith("_norm.weight")}
     whole = {name for name in matrices if name.endswith("ffn_down.weight")}  # rows of 160
     assert {types[name] for name in whole} == {variant.upper()}
     assert {types[name] for name in matrices - whole} == {"F16"}
-    assert all(name in caplog.text for name in matrices - whole)
-    assert not any(name in caplog.text for name in whole)
     weights = artifact.manifest.weights
     parameters = artifact.manifest.model.parameters
     fallback = weights["types"]["F16"]["elements"] / parameters
     assert weights["fallback_share"] == pytest.approx(fallback, abs=1e-6)
+    assert {(f["stored"], f["row"], f["block"]) for f in weights["fallbacks"]} == {("F16", 48, 32)}
+    assert sum(f["tensors"] for f in weights["fallbacks"]) == len(matrices - whole)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -192,7 +192,7 @@ def test_same_checkpoint_elsewhere_gives_the_same_bytes(tmp_path: Path, variant:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("variant", ["f16", "q8_0", "q4_0", "q4_1"])
+@pytest.mark.parametrize("variant", ["f16", "q8_0", *LEGACY])
 def test_overflow_is_refused_and_leaves_nothing(tmp_path: Path, variant: str) -> None:
     folder = make_checkpoint(tmp_path / "m")
     weights = load_file(folder / "model.safetensors")

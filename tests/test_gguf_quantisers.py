@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from export.errors import InputError
-from export.gguf.storage import GROUP_BLOCKS, TYPES
+from export.gguf.storage import GROUP_BLOCKS, LAYOUTS, TYPES
 
 BLOCK_TYPES = [name for name, entry in TYPES.items() if entry.block_size > 1]
 # The largest magnitudes whose scale (and minimum) fit float16.
-LARGEST = {"Q8_0": 8.3e6, "Q4_0": 5.2e5, "Q4_1": 65000.0}
+LARGEST = {"Q8_0": 8.3e6, "Q5_0": 1e6, "Q5_1": 65000.0, "Q4_0": 5.2e5, "Q4_1": 65000.0}
 COUNT = 96  # three blocks
 MANY = settings(max_examples=100, deadline=None)
 
@@ -115,9 +115,9 @@ def test_half_precision_sources_are_widened_exactly(name: str, dtype: type) -> N
     assert np.array_equal(TYPES[name].encode(rows, "w"), TYPES[name].encode(wide, "w"))
 
 
-@pytest.mark.parametrize("name", list(TYPES))
+@pytest.mark.parametrize("name", list(LAYOUTS))
 def test_numbers_of_a_type_are_ggml_numbers(name: str) -> None:
-    entry = TYPES[name]
+    entry = LAYOUTS[name]
     kind = GGMLQuantizationType[name]
     assert (entry.type_id, (entry.block_size, entry.block_bytes)) == (
         kind.value,

@@ -1,6 +1,15 @@
 """Artifacts: folders that are written atomically, hashed, and reused while nothing changed."""
 
-from export.artifact.manifest import MANIFEST, Manifest, ModelIdentity, OutputFile, WeightStats
+from export.artifact.labels import classes_text, fallback_text
+from export.artifact.manifest import (
+    MANIFEST,
+    Fallback,
+    Manifest,
+    ModelIdentity,
+    OutputFile,
+    WeightStats,
+    weights_record,
+)
 from export.artifact.store import (
     Artifact,
     ArtifactWriter,
@@ -15,12 +24,16 @@ __all__ = [
     "Artifact",
     "ArtifactWriter",
     "DryRunWriter",
+    "Fallback",
     "Manifest",
     "ModelIdentity",
     "OutputFile",
     "Precision",
     "Variant",
     "WeightStats",
+    "classes_text",
+    "fallback_text",
     "open_artifact",
     "reusable",
+    "weights_record",
 ]

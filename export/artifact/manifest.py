@@ -14,7 +14,7 @@ from export.artifact.variant import Precision, Variant
 from export.errors import InputError
 
 MANIFEST = "edgeproof.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,48 @@ class ModelIdentity:
     inputs: tuple[OutputFile, ...]
 
 
+@dataclass(frozen=True)
+class Fallback:
+    """Why a tensor is not in the type that was asked for: its rows do not divide into blocks."""
+
+    asked: str
+    stored: str
+    row: int
+    block: int
+
+
 @dataclass
 class WeightStats:
-    """Per storage type: tensors, elements and bytes, counted while they are written."""
+    """Per storage type: tensors, elements and bytes, counted while they are written.
+
+    `classes` counts elements per kind of tensor and storage type.
+    """
 
     types: dict[str, dict[str, int]] = field(default_factory=dict)
-    fallback_elements: int = 0
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    fallbacks: dict[Fallback, dict[str, int]] = field(default_factory=dict)
 
-    def add(self, type_name: str, elements: int, nbytes: int, *, fallback: bool = False) -> None:
+    def add(
+        self,
+        type_name: str,
+        elements: int,
+        nbytes: int,
+        *,
+        kind: str | None = None,
+        fallback: Fallback | None = None,
+    ) -> None:
         """Count one stored tensor; `fallback` when it is not in the type that was asked for."""
         entry = self.types.setdefault(type_name, {"tensors": 0, "elements": 0, "bytes": 0})
         entry["tensors"] += 1
         entry["elements"] += elements
         entry["bytes"] += nbytes
-        self.fallback_elements += elements if fallback else 0
+        if kind is not None:
+            of_kind = self.classes.setdefault(kind, {})
+            of_kind[type_name] = of_kind.get(type_name, 0) + elements
+        if fallback is not None:
+            count = self.fallbacks.setdefault(fallback, {"tensors": 0, "elements": 0})
+            count["tensors"] += 1
+            count["elements"] += elements
 
     @property
     def bytes(self) -> int:
@@ -116,10 +144,13 @@ class Manifest:
 
 def weights_record(stats: WeightStats, parameters: int) -> dict[str, Any]:
     """The manifest's `weights` section."""
+    fallbacks = [{**asdict(why), **count} for why, count in stats.fallbacks.items()]
     return {
         "bytes": stats.bytes,
+        "classes": stats.classes,
         "effective_bpw": round(stats.effective_bpw(parameters), 4),
-        "fallback_share": round(stats.fallback_elements / parameters, 6),
+        "fallback_share": round(sum(f["elements"] for f in fallbacks) / parameters, 6),
+        "fallbacks": fallbacks,
         "types": stats.types,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -94,7 +95,12 @@ class HashedFile:
 
 
 class ArtifactWriter:
-    """Collects an artifact's files in a temporary folder. Use `ArtifactWriter.create`."""
+    """Collects an artifact's files in a temporary folder. Use `ArtifactWriter.create`.
+
+    `dry` tells an exporter that the bytes are thrown away: only their number matters.
+    """
+
+    dry = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -137,12 +143,20 @@ class ArtifactWriter:
         with self.open(name) as file:
             file.write(data)
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for intermediate files on the artifact's disk; it goes away with the block."""
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=self._folder) as folder:
+            yield Path(folder)
+
 
 class DryRunWriter(ArtifactWriter):
     """Accepts everything, keeps sizes and statistics, writes nothing."""
 
+    dry = True
+
     def __init__(self) -> None:
-        super().__init__(Path())
+        super().__init__(Path(tempfile.gettempdir()))
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[HashedFile]:

@@ -6,44 +6,15 @@ model: one block of rows is held at a time.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from export.architecture import Role, Target
 from export.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
+from export.gguf.content import prepare
 from export.gguf.metadata import metadata_entries
 from export.gguf.naming import file_name
-from export.gguf.storage import FALLBACK, TYPES, StorageType
+from export.gguf.recipe import read_recipe
 from export.gguf.tensors import bind
-
-# Roles that are not "linear" in a variant's storage.
-CLASSES = {
-    Role.EMBEDDING: "embedding",
-    Role.HEAD: "head",
-    Role.INPUT_NORM: "norm",
-    Role.POST_NORM: "norm",
-    Role.FINAL_NORM: "norm",
-}
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Item:
-    """A tensor, the type it is stored in, and whether that is not the type asked for."""
-
-    target: Target
-    type: StorageType
-    fallback: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Stored bytes, without padding."""
-        return self.type.nbytes(self.target.shape)
 
 
 def write(
@@ -56,49 +27,33 @@ def write(
     """Write the variant's file `<Name>-<TYPE>.gguf`.
 
     Raises:
-        InputError: a value does not fit its type, or the model has no counterpart in llama.cpp.
+        InputError: a value does not fit its type, the model has no counterpart in llama.cpp, an
+            override has no effect, or llama.cpp is needed and not installed.
     """
-    items = plan(bind(checkpoint), variant, tied=checkpoint.config.tied)
-    _report_fallbacks(items, variant)
-    linear = TYPES[dict(variant.storage)["linear"]]
-    header = encode_header(
-        metadata_entries(checkpoint, identity, linear.file_type),
-        [TensorInfo(i.target.name, i.target.shape, i.type.type_id, i.nbytes) for i in items],
-    )
-    with writer.open(file_name(identity.name, linear.name)) as file:
-        file.write(header)
-        for item in items:
-            name = item.target.sources[0].name
-            for block in checkpoint.blocks(item.target):
-                file.write(item.type.encode(block, name).data)
-                advance(block.size)
-            file.pad(ALIGNMENT)
-            size = item.target.sources[0].size
-            writer.stats.add(item.type.name, size, item.nbytes, fallback=item.fallback)
+    recipe = read_recipe(variant)
+    targets = bind(checkpoint)
+    recipe.check(targets)
+    metadata = metadata_entries(checkpoint, identity, recipe.file_type)
+    with prepare(checkpoint, metadata, targets, recipe, writer, advance) as content:
+        infos = [
+            TensorInfo(item.target.name, item.target.shape, item.type.type_id, item.nbytes)
+            for item in content.items
+        ]
+        with writer.open(file_name(identity.name, _label(variant, recipe.linear))) as file:
+            file.write(encode_header(metadata, infos))
+            for item in content.items:
+                for chunk in content.chunks(item):
+                    file.write(chunk)
+                file.pad(ALIGNMENT)
+                writer.stats.add(
+                    item.type.name,
+                    item.target.sources[0].size,
+                    item.nbytes,
+                    kind=item.kind,
+                    fallback=item.fallback,
+                )
 
 
-def plan(targets: Sequence[Target], variant: Variant, *, tied: bool) -> list[Item]:
-    """Give every tensor its type, as llama.cpp does.
-
-    A tied embedding is also the output matrix and gets the head's type.
-    """
-    storage = dict(variant.storage)
-    if tied:
-        storage["embedding"] = storage["head"]
-    wanted = [(target, TYPES[storage[CLASSES.get(target.role, "linear")]]) for target in targets]
-    return [
-        Item(target, asked if asked.fits(target.shape) else FALLBACK, not asked.fits(target.shape))
-        for target, asked in wanted
-    ]
-
-
-def _report_fallbacks(items: Sequence[Item], variant: Variant) -> None:
-    names = [item.target.name for item in items if item.fallback]
-    if names:
-        log.warning(
-            "%s: rows of %d tensors do not divide into its blocks; stored as %s: %s",
-            variant.name,
-            len(names),
-            FALLBACK.name,
-            ", ".join(names),
-        )
+def _label(variant: Variant, linear: str) -> str:
+    """The type in llama.cpp's spelling, and the overrides as the variant's name has them."""
+    return linear + variant.name[len(linear) :]

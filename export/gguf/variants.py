@@ -5,6 +5,8 @@ from __future__ import annotations
 from export.artifact import Precision, Variant
 from export.format import Format
 from export.gguf.exporter import write
+from export.gguf.llama_quantize import PACKAGE, package_version
+from export.gguf.recipe import MIXTURES, read_recipe
 
 
 def _variant(
@@ -14,9 +16,15 @@ def _variant(
     return Variant("gguf", linear.lower(), precision, tuple(storage.items()), aliases)
 
 
-# Types as llama.cpp gives them: the first four as convert_hf_to_gguf.py --outtype, 4 bits as
+def _tools(variant: Variant) -> dict[str, str]:
+    """What the bytes of a variant depend on beside edgeproof: llama.cpp for its own types."""
+    return {} if read_recipe(variant).direct else {PACKAGE: package_version()}
+
+
+# Types as llama.cpp gives them: the first four as convert_hf_to_gguf.py --outtype, the next four as
 # llama-quantize, where the output matrix keeps more bits. Where its rows divide into 256,
-# llama-quantize would take Q6_K for it; that type is not written here, Q8_0 stands in.
+# llama-quantize would take Q6_K for it; Q8_0 stands in, so that these types need no llama.cpp
+# (--output-tensor-type q6_k gives its very bytes). The mixtures are llama.cpp's own.
 FORMAT = Format(
     name="gguf",
     title="GGUF",
@@ -25,9 +33,13 @@ FORMAT = Format(
         _variant("F16", Precision.FP16, aliases=("fp16", "q016")),
         _variant("BF16", Precision.BF16),
         _variant("Q8_0", Precision.EIGHT_BIT),
+        _variant("Q5_0", Precision.LOW_BIT, head="Q8_0"),
+        _variant("Q5_1", Precision.LOW_BIT, head="Q8_0"),
         _variant("Q4_0", Precision.LOW_BIT, head="Q8_0"),
         _variant("Q4_1", Precision.LOW_BIT, head="Q8_0"),
+        *(_variant(name, Precision.LOW_BIT) for name in MIXTURES),
     ),
     tools={},
+    variant_tools=_tools,
     write=write,
 )

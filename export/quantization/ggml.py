@@ -53,13 +53,12 @@ def q4_0(lanes: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         scales float16 [n], codes uint8 [32, n] in [0, 15].
     """
-    scale = _first_peak(lanes) / np.float32(-8)
-    inverse = _reciprocal(scale)
-    # C turns a block whose 1/scale is infinite into zero codes; a block of zeros gets code 8.
-    offset = np.where((inverse == 0) & (scale != 0), np.float32(0), np.float32(8.5))
-    lanes *= inverse
-    lanes += offset
-    return _half(scale, name), _nibbles(lanes)
+    return _signed(lanes, name, 8)
+
+
+def q5_0(lanes: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Signed 5 bits: value ≈ scale × (code − 16), codes in [0, 31]; otherwise as `q4_0`."""
+    return _signed(lanes, name, 16)
 
 
 def q4_1(lanes: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -70,14 +69,35 @@ def q4_1(lanes: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
     Returns:
         scales float16 [n], minima float16 [n], codes uint8 [32, n] in [0, 15].
     """
+    return _affine(lanes, name, 15)
+
+
+def q5_1(lanes: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Affine 5 bits: codes in [0, 31]; otherwise as `q4_1`."""
+    return _affine(lanes, name, 31)
+
+
+def _signed(lanes: np.ndarray, name: str, zero: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes 0 … 2 × zero − 1, `zero` stands for 0."""
+    scale = _first_peak(lanes) / np.float32(-zero)
+    inverse = _reciprocal(scale)
+    # C turns a block whose 1/scale is infinite into zero codes; a block of zeros gets `zero`.
+    offset = np.where((inverse == 0) & (scale != 0), np.float32(0), np.float32(zero + 0.5))
+    lanes *= inverse
+    lanes += offset
+    return _half(scale, name), _codes(lanes, 2 * zero - 1)
+
+
+def _affine(lanes: np.ndarray, name: str, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes 0 … top from the block's minimum to its maximum."""
     minimum = _first_minimum(lanes)
     with np.errstate(over="ignore"):  # refused below: such a minimum does not fit float16
         # + 0.0: the range of a block of zeros is +0, whatever the zeros' signs.
-        scale = (lanes.max(axis=0) - minimum + np.float32(0)) / np.float32(15)
+        scale = (lanes.max(axis=0) - minimum + np.float32(0)) / np.float32(top)
         lanes -= minimum
     lanes *= _reciprocal(scale)
     lanes += np.float32(0.5)
-    return _half(scale, name), _half(minimum, name), _nibbles(lanes)
+    return _half(scale, name), _half(minimum, name), _codes(lanes, top)
 
 
 def _reciprocal(scale: np.ndarray) -> np.ndarray:
@@ -91,9 +111,9 @@ def _half(values: np.ndarray, name: str) -> np.ndarray:
     return cast(values, FLOAT16, f"{name}, scale or minimum of a block")
 
 
-def _nibbles(lanes: np.ndarray) -> np.ndarray:
+def _codes(lanes: np.ndarray, top: int) -> np.ndarray:
     codes = lanes.astype(np.uint8)
-    np.minimum(codes, np.uint8(15), out=codes)
+    np.minimum(codes, np.uint8(top), out=codes)
     return codes
 
 

@@ -1,0 +1,143 @@
+"""Where the bytes of a GGUF file's tensors come from: our own types, or llama.cpp's quantiser.
+
+llama.cpp is fed with a temporary float32 file: that is exact for every checkpoint, while float16
+would round float32 and bfloat16 values once more, and overflow. The types it will choose are asked
+for beforehand, on files that are headers only, so that sizes, labels and refusals come first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from export.architecture import Target
+from export.artifact import ArtifactWriter
+from export.checkpoint import Checkpoint
+from export.errors import InputError
+from export.format import Advance
+from export.gguf.assignment import Item, assign
+from export.gguf.container import ALIGNMENT, Entry, TensorInfo, encode_header
+from export.gguf.llama_quantize import planned_types, quantise
+from export.gguf.recipe import Recipe
+from export.gguf.storage import TYPES, Layout
+from export.sources.gguf_container import GgufFile
+
+K_BLOCK = 256  # rows of a multiple of this get what a mixture asks for
+COPY_BYTES = 4 << 20
+F32 = TYPES["F32"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The tensors of a file in order, and the bytes of each, without padding."""
+
+    items: list[Item]
+    chunks: Callable[[Item], Iterator[memoryview]]
+
+
+@contextlib.contextmanager
+def prepare(
+    checkpoint: Checkpoint,
+    metadata: Sequence[Entry],
+    targets: Sequence[Target],
+    recipe: Recipe,
+    writer: ArtifactWriter,
+    advance: Advance,
+) -> Iterator[Content]:
+    """Decide the types; quantise where llama.cpp has to (not for a dry run).
+
+    Raises:
+        InputError: a value does not fit its type; llama.cpp is missing or fails.
+    """
+    if recipe.direct:
+        items = assign(targets, recipe, tied=checkpoint.config.tied)
+        yield Content(items, lambda item: encoded(checkpoint, item.target, item.type, advance))
+        return
+    with writer.scratch() as folder:
+        items = _ask_llama_cpp(folder, metadata, targets, recipe)
+        if writer.dry:
+            yield Content(items, lambda item: _sized(checkpoint, item, advance))
+            return
+        source, result = folder / "f32.gguf", folder / "quantised.gguf"
+        _write_f32(source, checkpoint, metadata, targets, advance)
+        quantise(source, result, recipe)
+        source.unlink()
+        file = GgufFile(result)
+        yield Content(items, lambda item: _copied(file, item))
+
+
+def encoded(
+    checkpoint: Checkpoint, target: Target, kind: Layout, advance: Advance
+) -> Iterator[memoryview]:
+    """A tensor's bytes in a type of ours, block of rows by block of rows."""
+    storage = TYPES[kind.name]
+    for block in checkpoint.blocks(target):
+        yield storage.encode(block, target.sources[0].name).data
+        advance(block.size)
+
+
+def _ask_llama_cpp(
+    folder: Path, metadata: Sequence[Entry], targets: Sequence[Target], recipe: Recipe
+) -> list[Item]:
+    """The types that llama.cpp gives, and those that it would give if every row divided."""
+    whole = [
+        replace(t, shape=(*t.shape[:-1], t.shape[-1] + -t.shape[-1] % K_BLOCK)) for t in targets
+    ]
+    given, asked = (
+        planned_types(_write_header(folder / "plan.gguf", metadata, shapes), recipe)
+        for shapes in (targets, whole)
+    )
+    return [Item(target, given[target.name], asked[target.name]) for target in targets]
+
+
+def _write_header(path: Path, metadata: Sequence[Entry], targets: Sequence[Target]) -> Path:
+    """A float32 GGUF file whose tensors are a hole: it takes no space on disk."""
+    infos = _float_infos(targets)
+    header = encode_header(metadata, infos)
+    path.write_bytes(header)
+    with path.open("r+b") as file:
+        file.truncate(len(header) + sum(t.nbytes + -t.nbytes % ALIGNMENT for t in infos))
+    return path
+
+
+def _write_f32(
+    path: Path,
+    checkpoint: Checkpoint,
+    metadata: Sequence[Entry],
+    targets: Sequence[Target],
+    advance: Advance,
+) -> None:
+    with path.open("wb") as file:
+        file.write(encode_header(metadata, _float_infos(targets)))
+        for target in targets:
+            for chunk in encoded(checkpoint, target, F32, advance):
+                file.write(chunk)
+            file.write(bytes(-file.tell() % ALIGNMENT))
+
+
+def _float_infos(targets: Sequence[Target]) -> list[TensorInfo]:
+    return [TensorInfo(t.name, t.shape, F32.type_id, F32.nbytes(t.shape)) for t in targets]
+
+
+def _sized(checkpoint: Checkpoint, item: Item, advance: Advance) -> Iterator[memoryview]:
+    """As many bytes as the tensor will have, after its values were read and found finite."""
+    for block in checkpoint.blocks(item.target):
+        advance(block.size)
+    yield memoryview(bytes(item.nbytes))
+
+
+def _copied(file: GgufFile, item: Item) -> Iterator[memoryview]:
+    tensor = file.tensors[item.target.name]
+    if (tensor.storage.name, tensor.shape) != (item.type.name, item.target.shape):
+        raise InputError(
+            f"llama.cpp stored {tensor.name} as {tensor.storage.name}, not as {item.type.name} as"
+            " it had announced; install 'edgeproof[llamacpp]' again"
+        )
+    data: np.ndarray = file.raw_rows(tensor).reshape(-1)
+    for start in range(0, data.size, COPY_BYTES):
+        yield data[start : start + COPY_BYTES].data
+    file.release(tensor)

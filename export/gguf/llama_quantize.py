@@ -1,0 +1,133 @@
+"""llama.cpp's own quantiser, called through llama-cpp-python, which is imported when it is needed.
+
+Its output depends on its version and input alone, not on the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from export.errors import InputError
+from export.gguf.recipe import Recipe
+from export.gguf.storage import LAYOUTS, Layout
+
+PACKAGE = "llama-cpp-python"
+BUFFER_BYTES = 64 << 20  # rows held at once; it does not change the result
+# "[ 2/29] token_embd.weight - [64, 384, 1, 1], type = f32, size = 0.09 MiB -> 0.02 MiB (q8_0)"
+PLANNED = re.compile(r"^\[ *\d+/ *\d+\] +(\S+) +- .*type = +(\w+),.*?(?:\((\w+)\))?$")
+
+
+def package_version() -> str:
+    """The installed version of llama-cpp-python, without loading it.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        raise _missing() from None
+
+
+def planned_types(source: Path, recipe: Recipe) -> dict[str, Layout]:
+    """The type that llama.cpp would give each tensor of a GGUF file; only its header is read.
+
+    Raises:
+        InputError: llama.cpp is missing, refuses the file, or describes its plan in new words.
+    """
+    matches = map(PLANNED.match, _run(source, source.with_suffix(".none"), recipe, dry_run=True))
+    names = {match[1]: (match[3] or match[2]).upper() for match in matches if match}
+    unknown = sorted(set(names.values()) - set(LAYOUTS))
+    if not names or unknown:
+        raise InputError(
+            f"{PACKAGE} {package_version()}: its quantisation plan is not understood"
+            f" ({unknown or 'no tensors'}); install 'edgeproof[llamacpp]' again"
+        )
+    return {name: LAYOUTS[kind] for name, kind in names.items()}
+
+
+def quantise(source: Path, target: Path, recipe: Recipe) -> None:
+    """Quantise a GGUF file.
+
+    Raises:
+        InputError: llama.cpp is missing or fails; the message has its last words.
+    """
+    _run(source, target, recipe, dry_run=False)
+
+
+def _run(source: Path, target: Path, recipe: Recipe, *, dry_run: bool) -> list[str]:
+    """Lines of llama.cpp's log."""
+    api = _load()
+    params = api.llama_model_quantize_default_params()
+    params.nthread = os.cpu_count() or 1
+    params.max_buf_size = BUFFER_BYTES
+    params.ftype = recipe.file_type
+    params.pure = recipe.pure
+    params.dry_run = dry_run
+    if recipe.embedding:
+        params.token_embedding_type = LAYOUTS[recipe.embedding].type_id
+    if recipe.output:
+        params.output_tensor_type = LAYOUTS[recipe.output].type_id
+    overrides = _overrides(api, recipe)
+    params.tt_overrides = ctypes.cast(overrides, type(params.tt_overrides))
+    with _captured_log(api) as log:
+        status = api.llama_model_quantize(
+            os.fsencode(source), os.fsencode(target), ctypes.byref(params)
+        )
+    lines = "".join(log).splitlines()
+    if status != 0:
+        reason = " · ".join(lines[-2:]) or f"status {status}"
+        raise InputError(f"llama.cpp cannot quantise to {recipe.linear}: {reason}")
+    return lines
+
+
+def _overrides(api: Any, recipe: Recipe) -> Any:
+    """The patterns as a C array that ends with an empty entry; None without patterns."""
+    if not recipe.patterns:
+        return None
+    array = (api.llama_model_tensor_override * (len(recipe.patterns) + 1))()
+    for entry, (pattern, kind) in zip(array, recipe.patterns, strict=False):
+        entry.pattern = pattern.encode()
+        entry.type = LAYOUTS[kind].type_id
+    return array
+
+
+def _load() -> Any:
+    """The low-level API."""
+    try:
+        from llama_cpp import llama_cpp
+    except ImportError:
+        raise _missing() from None
+    return llama_cpp
+
+
+def _missing() -> InputError:
+    return InputError(
+        'K- and IQ-types are rounded by llama.cpp itself: pip install "edgeproof[llamacpp]"'
+        " (it compiles llama.cpp once, about 6 minutes on 2 cores)"
+    )
+
+
+@contextlib.contextmanager
+def _captured_log(api: Any) -> Iterator[list[str]]:
+    """Collect llama.cpp's log, which comes in pieces of lines, instead of printing it."""
+    pieces: list[str] = []
+
+    @api.llama_log_callback  # type: ignore[untyped-decorator]
+    def collect(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+        pieces.append(text.decode(errors="replace"))
+
+    previous, user_data = api.llama_log_callback(), ctypes.c_void_p()
+    api.llama_log_get(ctypes.byref(previous), ctypes.byref(user_data))
+    api.llama_log_set(collect, None)
+    try:
+        yield pieces
+    finally:
+        api.llama_log_set(previous, user_data)

@@ -1,0 +1,187 @@
+"""What a GGUF variant asks for: a type or a mixture, and the user's overrides of it.
+
+A variant's `storage` holds the whole recipe, overrides included, so that reuse and the manifest
+follow from it; its name holds them too, so that two recipes never share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from export.architecture import Role, Target
+from export.artifact import Precision, Variant
+from export.errors import InputError
+from export.gguf.storage import LAYOUTS, TYPES, Layout
+
+# Mixtures that llama.cpp itself chooses the types of → its llama_ftype (llama.h).
+MIXTURES = {
+    "Q6_K": 18,
+    "Q5_K_M": 17,
+    "Q5_K_S": 16,
+    "Q4_K_M": 15,
+    "Q4_K_S": 14,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+    "Q3_K_M": 12,
+    "Q2_K": 10,
+}
+# Keys of `Variant.storage` beside the tensor classes: the options they come from.
+PURE = "pure"
+EMBEDDING_TYPE = "token-embedding-type"
+OUTPUT_TYPE = "output-tensor-type"
+TENSOR_TYPE = "tensor-type "
+# A pattern that may stand in a folder's name. It has no hyphen, so that it is no option's label.
+PLAIN = re.compile(r"[a-z0-9_.]{1,32}")
+# From the best to the worst, and the class of each type; all other types are LOW_BIT.
+PRECISIONS = list(Precision)
+PRECISION = {
+    "F32": Precision.FP32,
+    "F16": Precision.FP16,
+    "BF16": Precision.BF16,
+    "Q8_0": Precision.EIGHT_BIT,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`linear` and `head` name a type or a mixture; the rest is None or empty if not overridden."""
+
+    linear: str
+    head: str
+    pure: bool = False
+    embedding: str | None = None
+    output: str | None = None
+    patterns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def direct(self) -> bool:
+        """Whether every type in it is written here, without llama.cpp."""
+        overrides = [self.embedding, self.output, *(kind for _, kind in self.patterns)]
+        return self.linear in TYPES and all(kind is None or kind in TYPES for kind in overrides)
+
+    @property
+    def file_type(self) -> int:
+        """llama.cpp's llama_ftype, which is also `general.file_type`."""
+        if self.linear in MIXTURES:
+            return MIXTURES[self.linear]
+        return TYPES[self.linear].file_type
+
+    def override(self, name: str) -> str | None:
+        """The type of the first pattern that is found in the tensor's name, or None."""
+        return next((kind for text, kind in self.patterns if re.search(text, name)), None)
+
+    def check(self, targets: Sequence[Target]) -> None:
+        """Refuse overrides that would have no effect or cannot be stored.
+
+        Raises:
+            InputError: naming the option.
+        """
+        roles = {target.role: target for target in targets}
+        matrices = [target.name for target in targets if len(target.shape) > 1]
+        for text, kind in self.patterns:
+            if not any(re.search(text, name) for name in matrices):
+                raise InputError(
+                    f"--tensor-type {text}={kind.lower()}: no tensor's name matches; names are"
+                    " token_embd.weight, blk.0.attn_q.weight, blk.0.ffn_down.weight, …"
+                )
+        if self.patterns and not self.direct and LAYOUTS.get(self.linear, BLOCKS).block_size == 1:
+            raise InputError(
+                f"--tensor-type: llama.cpp changes no tensors of {self.linear}; choose --dtype q8_0"
+                " or smaller, or only types without K and IQ"
+            )
+        if self.output and Role.HEAD not in roles and (self.pure or self.embedding):
+            raise InputError(
+                "--output-tensor-type: the embedding is also the output matrix, and --pure or"
+                " --token-embedding-type decides its type; leave one of them out"
+            )
+        head = roles.get(Role.HEAD, roles[Role.EMBEDDING])
+        _check_fit(f"--{EMBEDDING_TYPE}", self.embedding, roles[Role.EMBEDDING])
+        _check_fit(f"--{OUTPUT_TYPE}", self.output, head)
+
+
+BLOCKS = Layout("", 0, 256, 0)  # a mixture: blocks of some size
+
+
+def read_recipe(variant: Variant) -> Recipe:
+    """The recipe that a variant's storage describes."""
+    storage = dict(variant.storage)
+    return Recipe(
+        linear=storage["linear"],
+        head=storage["linear"] if PURE in storage else storage["head"],
+        pure=PURE in storage,
+        embedding=storage.get(EMBEDDING_TYPE),
+        output=storage.get(OUTPUT_TYPE),
+        patterns=tuple(
+            (key.removeprefix(TENSOR_TYPE), kind)
+            for key, kind in variant.storage
+            if key.startswith(TENSOR_TYPE)
+        ),
+    )
+
+
+def customise(
+    variant: Variant,
+    *,
+    pure: bool = False,
+    token_embedding_type: str | None = None,
+    output_tensor_type: str | None = None,
+    tensor_types: Sequence[str] = (),
+) -> Variant:
+    """The variant with overrides in its recipe and in its name, such as q4_0-pure.
+
+    Raises:
+        InputError: an unknown type, or `tensor_types` with something that is not PATTERN=TYPE.
+    """
+    extra: list[tuple[str, str]] = [(PURE, "yes")] if pure else []
+    names = [PURE] if pure else []
+    for key, label, text in (
+        (EMBEDDING_TYPE, "token-embedding", token_embedding_type),
+        (OUTPUT_TYPE, "output-tensor", output_tensor_type),
+    ):
+        if text is not None:
+            extra.append((key, _type(text, f"--{key}")))
+            names.append(f"{label}-{text.lower()}")
+    for item in tensor_types:
+        pattern, kind = _pattern(item)
+        extra.append((TENSOR_TYPE + pattern, kind))
+        digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
+        label = pattern if PLAIN.fullmatch(pattern) else digest
+        names.append(f"{label}-{kind.lower()}")
+    kinds = [kind for key, kind in extra if key != PURE]
+    precisions = (variant.precision, *(PRECISION.get(kind, Precision.LOW_BIT) for kind in kinds))
+    return replace(
+        variant,
+        name="-".join((variant.name, *names)),
+        precision=max(precisions, key=PRECISIONS.index),
+        storage=(*variant.storage, *extra),
+        aliases=() if extra else variant.aliases,
+    )
+
+
+def _check_fit(option: str, kind: str | None, target: Target) -> None:
+    if kind is not None and not LAYOUTS[kind].fits(target.shape):
+        raise InputError(
+            f"{option} {kind.lower()}: it stores blocks of {LAYOUTS[kind].block_size} values, rows"
+            f" of {target.shape[-1]} of {target.name} do not divide into them; choose q8_0"
+        )
+
+
+def _type(text: str, option: str) -> str:
+    if text.upper() not in LAYOUTS:
+        known = ", ".join(LAYOUTS).lower()
+        raise InputError(f"{option}: unknown type {text!r}; choose from {known}")
+    return text.upper()
+
+
+def _pattern(item: str) -> tuple[str, str]:
+    pattern, equals, kind = item.rpartition("=")
+    if not equals or not pattern:
+        raise InputError(f"--tensor-type {item!r} is not PATTERN=TYPE, for example attn_v=q8_0")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--tensor-type {pattern!r}: not a regular expression ({error})") from None
+    return pattern, _type(kind, "--tensor-type")
