@@ -15,8 +15,8 @@ from export.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
-from export.gguf.metadata import metadata_entries
-from export.gguf.naming import file_name
+from export.gguf.metadata import metadata_entries, naming_texts
+from export.gguf.naming import file_stem
 from export.gguf.storage import FALLBACK, TYPES, StorageType
 from export.gguf.tensors import bind
 
@@ -53,7 +53,7 @@ def write(
     writer: ArtifactWriter,
     advance: Advance,
 ) -> None:
-    """Write the variant's file `<Name>-<TYPE>.gguf`.
+    """Write the variant's file `<Base>-<Size>-<Finetune>-<Version>-<TYPE>.gguf`.
 
     Raises:
         InputError: a value does not fit its type, or the model has no counterpart in llama.cpp.
@@ -61,11 +61,13 @@ def write(
     items = plan(bind(checkpoint), variant, tied=checkpoint.config.tied)
     _report_fallbacks(items, variant)
     linear = TYPES[dict(variant.storage)["linear"]]
+    metadata = metadata_entries(checkpoint, identity, linear.file_type)
     header = encode_header(
-        metadata_entries(checkpoint, identity, linear.file_type),
+        metadata,
         [TensorInfo(i.target.name, i.target.shape, i.type.type_id, i.nbytes) for i in items],
     )
-    with writer.open(file_name(identity.name, linear.name)) as file:
+    stem = file_stem(naming_texts(metadata), linear.name)
+    with writer.open(f"{stem}.gguf") as file:
         file.write(header)
         for item in items:
             name = item.target.sources[0].name
