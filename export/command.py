@@ -90,11 +90,13 @@ def format_command(form: Format, example: str) -> click.Command:
         out: Path,
         force: bool,
         dry_run: bool,
+        **options: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
-        variants = [(form, form.variant(name)) for name in wanted]
+        variants = [(form, form.variant(name, **options)) for name in wanted]
         export_variants(model, revision, variants, out, force=force, dry_run=dry_run)
 
+    command.params.extend(form.options)
     return command
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import click
 
 from export.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
@@ -14,11 +17,17 @@ Advance = Callable[[int], None]
 Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
 
+def _unchanged(variant: Variant) -> Variant:
+    return variant
+
+
 @dataclass(frozen=True)
 class Format:
     """One format: its variants and the function that writes one of them.
 
-    `tools` names the versions of the libraries that the output bytes depend on.
+    `tools` names the versions of the libraries that the output bytes depend on. `options` are
+    command-line options of this format alone; `customise(variant, **values)` puts what they say
+    into the variant's recipe and name.
     """
 
     name: str
@@ -26,15 +35,17 @@ class Format:
     variants: tuple[Variant, ...]
     tools: dict[str, str]
     write: Write
+    options: tuple[click.Option, ...] = ()
+    customise: Callable[..., Variant] = _unchanged
 
-    def variant(self, name: str) -> Variant:
-        """The variant of that name or alias.
+    def variant(self, name: str, **options: Any) -> Variant:
+        """The variant of that name or alias, with the format's own options worked into it.
 
         Raises:
-            InputError: unknown name; the message lists the known ones.
+            InputError: unknown name; the message lists the known ones. A bad option.
         """
         for variant in self.variants:
             if name.lower() in (variant.name, *variant.aliases):
-                return variant
+                return self.customise(variant, **options)
         known = ", ".join("=".join((v.name, *v.aliases)) for v in self.variants)
         raise InputError(f"{self.name} has no dtype {name!r}; choose from {known}")

@@ -5,6 +5,7 @@ from export.artifact.store import (
     Artifact,
     ArtifactWriter,
     DryRunWriter,
+    HashedFile,
     open_artifact,
     reusable,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "Artifact",
     "ArtifactWriter",
     "DryRunWriter",
+    "HashedFile",
     "Manifest",
     "ModelIdentity",
     "OutputFile",

@@ -40,10 +40,21 @@ class Artifact:
         Raises:
             InputError: none or several.
         """
-        matches = [item.path for item in self.manifest.outputs if item.path.endswith(suffix)]
+        matches = self.files(suffix)
         if len(matches) != 1:
             raise InputError(f"{self.path}: expected one file *{suffix}, found {len(matches)}")
-        return self.path / matches[0]
+        return matches[0]
+
+    def files(self, suffix: str) -> list[Path]:
+        """All outputs whose paths end so, sorted: a file in splits begins with its first.
+
+        Raises:
+            InputError: none.
+        """
+        names = sorted(item.path for item in self.manifest.outputs if item.path.endswith(suffix))
+        if not names:
+            raise InputError(f"{self.path}: expected a file *{suffix}, found none")
+        return [self.path / name for name in names]
 
     def check(self) -> None:
         """Compare every file with the manifest's size and SHA-256.

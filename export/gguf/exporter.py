@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.architecture import Role, Target
-from export.artifact import ArtifactWriter, ModelIdentity, Variant
+from export.artifact import ArtifactWriter, HashedFile, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
 from export.gguf.metadata import metadata_entries, naming_texts
 from export.gguf.naming import file_stem
+from export.gguf.splits import plan_splits, split_metadata
 from export.gguf.storage import FALLBACK, TYPES, StorageType
 from export.gguf.tensors import bind
 
@@ -53,7 +54,7 @@ def write(
     writer: ArtifactWriter,
     advance: Advance,
 ) -> None:
-    """Write the variant's file `<Base>-<Size>-<Finetune>-<Version>-<TYPE>.gguf`.
+    """Write the variant's file, or its splits, `<Base>-<Size>-<Finetune>-<Version>-<TYPE>.gguf`.
 
     Raises:
         InputError: a value does not fit its type, or the model has no counterpart in llama.cpp.
@@ -62,21 +63,25 @@ def write(
     _report_fallbacks(items, variant)
     linear = TYPES[dict(variant.storage)["linear"]]
     metadata = metadata_entries(checkpoint, identity, linear.file_type)
-    header = encode_header(
-        metadata,
-        [TensorInfo(i.target.name, i.target.shape, i.type.type_id, i.nbytes) for i in items],
-    )
     stem = file_stem(naming_texts(metadata), linear.name)
-    with writer.open(f"{stem}.gguf") as file:
-        file.write(header)
-        for item in items:
-            name = item.target.sources[0].name
-            for block in checkpoint.blocks(item.target):
-                file.write(item.type.encode(block, name).data)
-                advance(block.size)
-            file.pad(ALIGNMENT)
-            size = item.target.sources[0].size
-            writer.stats.add(item.type.name, size, item.nbytes, fallback=item.fallback)
+    splits = plan_splits(stem, [item.nbytes for item in items], variant)
+    for number, split in enumerate(splits):
+        part = items[split.tensors.start : split.tensors.stop]
+        infos = [TensorInfo(i.target.name, i.target.shape, i.type.type_id, i.nbytes) for i in part]
+        with writer.open(split.name) as file:
+            file.write(encode_header(split_metadata(metadata, number, splits), infos))
+            for item in part:
+                _stream(checkpoint, item, file, advance)
+                size = item.target.sources[0].size
+                writer.stats.add(item.type.name, size, item.nbytes, fallback=item.fallback)
+
+
+def _stream(checkpoint: Checkpoint, item: Item, file: HashedFile, advance: Advance) -> None:
+    name = item.target.sources[0].name
+    for block in checkpoint.blocks(item.target):
+        file.write(item.type.encode(block, name).data)
+        advance(block.size)
+    file.pad(ALIGNMENT)
 
 
 def plan(targets: Sequence[Target], variant: Variant, *, tied: bool) -> list[Item]:

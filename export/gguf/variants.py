@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import click
+
 from export.artifact import Precision, Variant
 from export.format import Format
 from export.gguf.exporter import write
+from export.gguf.splits import with_splits
 
 
 def _variant(
@@ -30,4 +33,18 @@ FORMAT = Format(
     ),
     tools={},
     write=write,
+    options=(
+        click.Option(
+            ["--split-max-size"],
+            metavar="SIZE",
+            help="Write several files of at most this size, for example 500M or 2G.",
+        ),
+        click.Option(
+            ["--split-max-tensors"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Write several files of at most N tensors.",
+        ),
+    ),
+    customise=with_splits,
 )
