@@ -16,6 +16,7 @@ from export.errors import GateError, InputError
 if TYPE_CHECKING:
     from export.artifact import Variant
     from export.format import Advance, Format
+    from export.job import Outcome
     from export.sources import Source
 
 MODEL_HELP = (
@@ -44,6 +45,17 @@ def out_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., A
         default=Path("artifacts"),
         show_default=True,
         help=help_text,
+    )
+
+
+def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The `--verify` option."""
+    return click.option(
+        "--verify/--no-verify",
+        default=default,
+        show_default=True,
+        help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
+        " SHA-256 with what was written.",
     )
 
 
@@ -90,12 +102,15 @@ def format_command(form: Format, example: str) -> click.Command:
         out: Path,
         force: bool,
         dry_run: bool,
+        verify: bool = False,
         **options: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
         variants = [(form, form.variant(name, **options)) for name in wanted]
-        export_variants(model, revision, variants, out, force=force, dry_run=dry_run)
+        export_variants(model, revision, variants, out, force=force, dry_run=dry_run, verify=verify)
 
+    if form.check is not None:
+        verify_option(default=False)(command)
     command.params.extend(form.options)
     return command
 
@@ -108,6 +123,7 @@ def export_variants(
     *,
     force: bool = False,
     dry_run: bool = False,
+    verify: bool = False,
 ) -> tuple[Source, list[Path]]:
     """Resolve a model once and export variants of it, one printed line each.
 
@@ -133,14 +149,28 @@ def export_variants(
                 note = "  (dry run, not written)"
             else:
                 done = job.run(
-                    source, checkpoint, identity, form, variant, out, advance, force=force
+                    source,
+                    checkpoint,
+                    identity,
+                    form,
+                    variant,
+                    out,
+                    advance,
+                    force=force,
+                    verify=verify,
                 )
                 manifest = done.artifact.manifest
                 size, bpw = sum(item.bytes for item in manifest.outputs), manifest.effective_bpw
-                note = "  (unchanged, reused)" if done.reused else ""
+                note = _note(done)
         label = f"{form.name:5}{variant.name:9}"
         click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")
     return source, folders
+
+
+def _note(done: Outcome) -> str:
+    if done.reused:
+        return "  (unchanged, reused)"
+    return "" if done.verified is None else f"  (verified: {done.verified} tensors)"
 
 
 def run_main(command: Callable[..., Any]) -> NoReturn:

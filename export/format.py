@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,9 @@ from export.errors import InputError
 Advance = Callable[[int], None]
 Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
+# A written file, and the SHA-256 of each of its sections by name.
+Check = Callable[[Path, Mapping[str, str]], None]
+
 
 def _unchanged(variant: Variant) -> Variant:
     return variant
@@ -27,7 +31,8 @@ class Format:
 
     `tools` names the versions of the libraries that the output bytes depend on. `options` are
     command-line options of this format alone; `customise(variant, **values)` puts what they say
-    into the variant's recipe and name.
+    into the variant's recipe and name. `check` reopens a written file and compares it with the
+    hashes of its sections; without it the format has no --verify.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Format:
     write: Write
     options: tuple[click.Option, ...] = ()
     customise: Callable[..., Variant] = _unchanged
+    check: Check | None = None
 
     def variant(self, name: str, **options: Any) -> Variant:
         """The variant of that name or alias, with the format's own options worked into it.

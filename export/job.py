@@ -23,10 +23,11 @@ from export.sources import Source, cache_folder
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an export did."""
+    """What an export did; `verified` counts the tensors that were read back and compared."""
 
     artifact: Artifact
     reused: bool
+    verified: int | None = None
 
 
 def identify(source: Source, checkpoint: Checkpoint) -> ModelIdentity:
@@ -60,11 +61,15 @@ def run(
     advance: Advance,
     *,
     force: bool = False,
+    verify: bool = False,
 ) -> Outcome:
     """Write the variant's artifact below `root`, or reuse the one that is there.
 
+    `verify` reopens what was written, where the format has a check, before it appears.
+
     Raises:
-        InputError: bad values in the checkpoint, or a target that cannot be written.
+        InputError: bad values in the checkpoint, a target that cannot be written, or files that
+            are not what was written.
     """
     target = target_folder(root, source, variant)
     tools = {"edgeproof": __version__, **form.tools}
@@ -72,9 +77,15 @@ def run(
     if existing is not None:
         advance(checkpoint.parameter_count)
         return Outcome(existing, reused=True)
-    with ArtifactWriter.create(target, identity, variant, tools) as writer:
+    check = form.check if verify else None
+    verified = None
+    with ArtifactWriter.create(
+        target, identity, variant, tools, hash_sections=check is not None
+    ) as writer:
         form.write(checkpoint, identity, variant, writer, advance)
-    return Outcome(open_artifact(target), reused=False)
+        if check is not None:
+            verified = writer.verify(check)
+    return Outcome(open_artifact(target), reused=False, verified=verified)
 
 
 def rehearse(

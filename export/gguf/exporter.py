@@ -78,9 +78,10 @@ def write(
 
 def _stream(checkpoint: Checkpoint, item: Item, file: HashedFile, advance: Advance) -> None:
     name = item.target.sources[0].name
-    for block in checkpoint.blocks(item.target):
-        file.write(item.type.encode(block, name).data)
-        advance(block.size)
+    with file.section(item.target.name):
+        for block in checkpoint.blocks(item.target):
+            file.write(item.type.encode(block, name).data)
+            advance(block.size)
     file.pad(ALIGNMENT)
 
 

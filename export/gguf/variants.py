@@ -8,6 +8,7 @@ from export.artifact import Precision, Variant
 from export.format import Format
 from export.gguf.exporter import write
 from export.gguf.splits import with_splits
+from export.gguf.verification import check_tensors
 
 
 def _variant(
@@ -37,7 +38,8 @@ FORMAT = Format(
         click.Option(
             ["--split-max-size"],
             metavar="SIZE",
-            help="Write several files of at most this size, for example 500M or 2G.",
+            help="Write several files with at most this size of tensors, for example 500M or 2G;"
+            " the first also has the metadata.",
         ),
         click.Option(
             ["--split-max-tensors"],
@@ -47,4 +49,5 @@ FORMAT = Format(
         ),
     ),
     customise=with_splits,
+    check=check_tensors,
 )
