@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from export.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
-from export.command import MODEL_HELP, EdgeproofCommand, export_variants, out_option, run_main
+from export.command import (
+    MODEL_HELP,
+    EdgeproofCommand,
+    Handling,
+    export_variants,
+    out_option,
+    run_main,
+    verify_option,
+)
 from export.errors import InputError
 from export.formats import load_format
 from export.plan import ModelRequest, Plan, load_plan
@@ -27,6 +35,7 @@ LOCAL_PLAN = Path("edgeproof.toml")
 @out_option("Root folder of the artifacts.")
 @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
 @click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
+@verify_option(default=True)
 def main(
     plan_path: Path | None,
     models: tuple[str, ...],
@@ -34,6 +43,7 @@ def main(
     out: Path,
     force: bool,
     dry_run: bool,
+    verify: bool,
 ) -> None:
     r"""Export every model of a plan in every variant of the plan.
 
@@ -49,13 +59,14 @@ def main(
         raise InputError("--revision needs --model; a plan gives each model its own revision")
     plan = load_plan(plan_path)
     requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
-    runs = carry_out(plan, requests, out, force=force, dry_run=dry_run)
+    handling = Handling(force=force, dry_run=dry_run, verify=verify)
+    runs = carry_out(plan, requests, out, handling)
     if not dry_run:
         RunRecord(runs, plan.gates).save(out)
 
 
 def carry_out(
-    plan: Plan, models: tuple[ModelRequest, ...], out: Path, *, force: bool, dry_run: bool
+    plan: Plan, models: tuple[ModelRequest, ...], out: Path, handling: Handling
 ) -> tuple[ModelRun, ...]:
     """Export models × variants; every format and dtype is checked before the first byte."""
     forms = {name: load_format(name) for name in dict.fromkeys(v.format for v in plan.variants)}
@@ -66,9 +77,7 @@ def carry_out(
     }
     runs = []
     for model in models:
-        source, folders = export_variants(
-            model.id, model.revision, variants, out, force=force, dry_run=dry_run
-        )
+        source, folders = export_variants(model.id, model.revision, variants, out, handling)
         artifacts = tuple(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
             for folder, allow_degraded in zip(folders, allowed.values(), strict=True)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,14 +17,12 @@ from export.errors import GateError, InputError
 if TYPE_CHECKING:
     from export.artifact import Variant
     from export.format import Advance, Format
+    from export.job import Outcome
     from export.sources import Source
 
 MODEL_HELP = (
     "Hub id (org/name), checkpoint folder, .gguf file, or 'bundled' (real SmolLM2-135M-Instruct)."
 )
-
-
-Decorator = Callable[[Any], Any]
 
 
 class EdgeproofCommand(click.Command):
@@ -50,6 +49,17 @@ def out_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., A
     )
 
 
+def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The `--verify` option."""
+    return click.option(
+        "--verify/--no-verify",
+        default=default,
+        show_default=True,
+        help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
+        " SHA-256 with what was written.",
+    )
+
+
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """A progress bar on stderr where that is a terminal; silent elsewhere."""
@@ -64,17 +74,18 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         yield lambda count: bar.advance(task, count)
 
 
-def format_command(
-    form: Format,
-    example: str,
-    *,
-    options: Sequence[Decorator] = (),
-    customise: Callable[..., Variant] = lambda variant: variant,
-) -> click.Command:
-    """The command `python -m export.<format>`.
+@dataclass(frozen=True)
+class Handling:
+    """What the shared options ask for; see their help texts."""
 
-    A format may add `options` of its own; `customise(variant, **values)` applies them to a variant.
-    """
+    force: bool = False
+    dry_run: bool = False
+    strict: bool = False
+    verify: bool = False
+
+
+def format_command(form: Format, example: str) -> click.Command:
+    """The command `python -m export.<format>`, with the options that the format has of its own."""
     names = ", ".join("=".join((v.name, *v.aliases)) for v in form.variants)
 
     @click.command(
@@ -108,14 +119,17 @@ def format_command(
         force: bool,
         dry_run: bool,
         strict: bool,
-        **values: Any,
+        verify: bool = False,
+        **options: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
-        variants = [(form, customise(form.variant(name), **values)) for name in wanted]
-        export_variants(model, revision, variants, out, force=force, dry_run=dry_run, strict=strict)
+        variants = [(form, form.variant(name, **options)) for name in wanted]
+        handling = Handling(force=force, dry_run=dry_run, strict=strict, verify=verify)
+        export_variants(model, revision, variants, out, handling)
 
-    for add in options:
-        add(command)
+    if form.check is not None:
+        verify_option(default=False)(command)
+    command.params.extend(form.options)
     return command
 
 
@@ -124,10 +138,7 @@ def export_variants(
     revision: str | None,
     variants: Sequence[tuple[Format, Variant]],
     out: Path,
-    *,
-    force: bool = False,
-    dry_run: bool = False,
-    strict: bool = False,
+    handling: Handling,
 ) -> tuple[Source, list[Path]]:
     """Resolve a model once and export variants of it.
 
@@ -151,10 +162,10 @@ def export_variants(
         folder = job.target_folder(out, source, variant)
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
-            if dry_run:
+            if handling.dry_run:
                 rehearsal = job.rehearse(checkpoint, identity, form, variant, advance)
                 size, weights = rehearsal.bytes, rehearsal.weights
-                if strict:
+                if handling.strict:
                     job.refuse_fallback(variant, weights)
                 note = "  (dry run, not written)"
             else:
@@ -166,12 +177,13 @@ def export_variants(
                     variant,
                     out,
                     advance,
-                    force=force,
-                    strict=strict,
+                    force=handling.force,
+                    strict=handling.strict,
+                    verify=handling.verify,
                 )
                 manifest = done.artifact.manifest
                 size, weights = sum(item.bytes for item in manifest.outputs), manifest.weights
-                note = "  (unchanged, reused)" if done.reused else ""
+                note = _note(done)
         bpw = weights["effective_bpw"]
         label = f"{form.name:5}{variant.name:9}"
         click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")
@@ -179,6 +191,12 @@ def export_variants(
             if text is not None:
                 click.echo(f"     {title}: {text}")
     return source, folders
+
+
+def _note(done: Outcome) -> str:
+    if done.reused:
+        return "  (unchanged, reused)"
+    return "" if done.verified is None else f"  (verified: {done.verified} tensors)"
 
 
 def run_main(command: Callable[..., Any]) -> NoReturn:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
 
 from export.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
@@ -14,13 +18,23 @@ Advance = Callable[[int], None]
 Tools = Callable[[Variant], dict[str, str]]
 Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
+# A written file, and the SHA-256 of each of its sections by name.
+Check = Callable[[Path, Mapping[str, str]], None]
+
+
+def _unchanged(variant: Variant) -> Variant:
+    return variant
+
 
 @dataclass(frozen=True)
 class Format:
     """One format: its variants and the function that writes one of them.
 
     `tools` names the versions of the libraries that the output bytes depend on, `variant_tools`
-    those that only some variants need.
+    those that only some variants need. `options` are command-line options of this format alone;
+    `customise(variant, **values)` puts what they say into the variant's recipe and name. `check`
+    reopens a written file and compares it with the hashes of its sections; without it the format
+    has no --verify.
     """
 
     name: str
@@ -29,6 +43,9 @@ class Format:
     tools: dict[str, str]
     write: Write
     variant_tools: Tools = lambda variant: {}
+    options: tuple[click.Option, ...] = ()
+    customise: Callable[..., Variant] = _unchanged
+    check: Check | None = None
 
     def tools_of(self, variant: Variant) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.
@@ -38,14 +55,14 @@ class Format:
         """
         return {**self.tools, **self.variant_tools(variant)}
 
-    def variant(self, name: str) -> Variant:
-        """The variant of that name or alias.
+    def variant(self, name: str, **options: Any) -> Variant:
+        """The variant of that name or alias, with the format's own options worked into it.
 
         Raises:
-            InputError: unknown name; the message lists the known ones.
+            InputError: unknown name; the message lists the known ones. A bad option.
         """
         for variant in self.variants:
             if name.lower() in (variant.name, *variant.aliases):
-                return variant
+                return self.customise(variant, **options)
         known = ", ".join("=".join((v.name, *v.aliases)) for v in self.variants)
         raise InputError(f"{self.name} has no dtype {name!r}; choose from {known}")

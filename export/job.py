@@ -28,10 +28,11 @@ from export.sources import Source
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an export did."""
+    """What an export did; `verified` counts the tensors that were read back and compared."""
 
     artifact: Artifact
     reused: bool
+    verified: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,16 @@ def run(
     *,
     force: bool = False,
     strict: bool = False,
+    verify: bool = False,
 ) -> Outcome:
     """Write the variant's artifact below `root`, or reuse the one that is there.
 
-    `strict` rehearses first and refuses a variant with tensors in another type than it asks for.
+    `strict` rehearses first and refuses a variant with tensors in another type than it asks for;
+    `verify` reopens what was written, where the format has a check, before it appears.
 
     Raises:
-        InputError: bad values in the checkpoint, or a target that cannot be written.
+        InputError: bad values in the checkpoint, a target that cannot be written, or files that
+            are not what was written.
     """
     target = target_folder(root, source, variant)
     tools = {"edgeproof": __version__, **form.tools_of(variant)}
@@ -95,9 +99,15 @@ def run(
     if existing is not None:
         advance(checkpoint.parameter_count)
         return Outcome(existing, reused=True)
-    with ArtifactWriter.create(target, identity, variant, tools) as writer:
+    check = form.check if verify else None
+    verified = None
+    with ArtifactWriter.create(
+        target, identity, variant, tools, hash_sections=check is not None
+    ) as writer:
         form.write(checkpoint, identity, variant, writer, advance)
-    return Outcome(open_artifact(target), reused=False)
+        if check is not None:
+            verified = writer.verify(check)
+    return Outcome(open_artifact(target), reused=False, verified=verified)
 
 
 def rehearse(

@@ -126,12 +126,12 @@ class LlamaCpp(SequenceRuntime):
 
 
 def open_runtime(artifact: Artifact, threads: int) -> LlamaCpp:
-    """Open a GGUF artifact on the CPU.
+    """Open a GGUF artifact on the CPU; llama.cpp finds further splits by the first.
 
     Raises:
         InputError: llama.cpp refuses the file; the message has its own last words.
     """
-    return LlamaCpp(artifact.file(".gguf"), threads)
+    return LlamaCpp(artifact.files(".gguf")[0], threads)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from export.checkpoint import open_checkpoint
 from export.sources import Source
 
 
-def export_tiny(checkpoint: Path, form: str, variant: str, root: Path) -> Artifact:
+def export_tiny(checkpoint: Path, form: str, variant: str, root: Path, **options: Any) -> Artifact:
     """Export one variant below `root`; the exporter is imported only now."""
     chosen = importlib.import_module(f"export.{form}").FORMAT
     source = Source(path=checkpoint, label="tiny")
@@ -21,7 +22,6 @@ def export_tiny(checkpoint: Path, form: str, variant: str, root: Path) -> Artifa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPROOF_CACHE", str(root / "cache"))
         identity = job.identify(source, opened)
-    outcome = job.run(
-        source, opened, identity, chosen, chosen.variant(variant), root, lambda count: None
-    )
+    recipe = chosen.variant(variant, **options)
+    outcome = job.run(source, opened, identity, chosen, recipe, root, lambda count: None)
     return outcome.artifact

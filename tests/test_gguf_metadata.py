@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf import GGUFReader, SpecialVocab, size_label
+from gguf import GGUFReader, SpecialVocab, naming_convention, size_label
 from tokenizers import Tokenizer
 
 from export.errors import InputError
@@ -220,21 +221,21 @@ def test_other_tokenizers_are_refused_in_one_line(tmp_path: Path, change: Change
         (
             "HuggingFaceTB/SmolLM2-135M-Instruct",
             134_515_008,
-            naming.NameParts("SmolLM2 135M Instruct", "135M", "SmolLM2", "Instruct"),
+            ("SmolLM2 135M Instruct", "HuggingFaceTB", "135M", "SmolLM2", "Instruct", None),
         ),
         (
             "SmolLM-1.7B-Instruct-v0.2",
             1_711_376_384,
-            naming.NameParts("SmolLM 1.7B Instruct v0.2", "1.7B", "SmolLM", "Instruct", "v0.2"),
+            ("SmolLM 1.7B Instruct v0.2", None, "1.7B", "SmolLM", "Instruct", "v0.2"),
         ),
-        ("llama-135M", 134_515_008, naming.NameParts("Llama 135M", "135M", "llama")),
-        ("my-model-128K", 134_515_008, naming.NameParts("My Model 128K", "135M")),
+        ("llama-135M", 134_515_008, ("Llama 135M", None, "135M", "llama", None, None)),
+        ("my-model-128K", 134_515_008, ("My Model 128K", None, None, "my-model", "128k", None)),
     ],
 )
 def test_names_are_split_as_the_naming_convention_says(
-    name: str, parameters: int, expected: naming.NameParts
+    name: str, parameters: int, expected: tuple[str | None, ...]
 ) -> None:
-    assert naming.split_name(name, parameters) == expected
+    assert astuple(naming.split_name(name, parameters)) == expected
 
 
 @pytest.mark.parametrize("parameters", [184_000, 1_500_000, 134_515_008, 1_711_376_384, 9_900_000])
@@ -242,6 +243,20 @@ def test_counted_size_labels_are_gguf_pys(parameters: int) -> None:
     assert naming.size_label(parameters) == size_label(parameters, 0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    "general",
+    [
+        {"name": "SmolLM2 135M", "basename": "SmolLM2", "size_label": "135M"},
+        {"name": "My Model", "size_label": "1.7B"},
+        {"name": "x", "basename": "A", "size_label": "1B", "finetune": "it", "version": "v1"},
+    ],
+)
+def test_files_are_named_as_the_converter_names_them(general: dict[str, str]) -> None:
+    parts = [general.get(key) for key in ("name", "basename", "finetune", "version", "size_label")]
+    assert naming.file_stem(general, "Q8_0") == naming_convention(*parts, "Q8_0")
+
+
 def test_file_names_hold_no_awkward_characters() -> None:
-    assert naming.file_name("my model/v1: ü", "Q8_0") == "my-model-v1-Q8_0.gguf"
-    assert naming.file_name("SmolLM2-135M", "F16") == "SmolLM2-135M-F16.gguf"
+    assert naming.file_stem({"name": "../my model/v1: ü"}, "Q8_0") == "my-model-v1-Q8_0"
+    assert naming.file_stem({"name": "../"}, "F16") == "model-F16"
+    assert len(naming.file_stem({"name": "x" * 999}, "F16")) < 200

@@ -20,7 +20,7 @@ from export.artifact import Artifact, Precision, fallback_text
 from export.checkpoint import open_checkpoint
 from export.gguf import FORMAT, llama_quantize
 from export.gguf.__main__ import main
-from export.gguf.recipe import MIXTURES, customise
+from export.gguf.recipe import MIXTURES, with_overrides
 from export.sources import Source
 from runtimes import llamacpp
 from runtimes.weights import gguf as weights_reader
@@ -66,7 +66,7 @@ def llama_quantise(source: Path, file_type: int, target: Path, **params: Any) ->
 def export(folder: Path, root: Path, variant: str, **changes: Any) -> Artifact:
     """Export with overrides."""
     source, opened = Source(path=folder, label="tiny"), open_checkpoint(folder)
-    chosen = customise(FORMAT.variant(variant), **changes)
+    chosen = with_overrides(FORMAT.variant(variant), **changes)
     return job.run(
         source, opened, job.identify(source, opened), FORMAT, chosen, root, lambda count: None
     ).artifact
@@ -228,9 +228,9 @@ def override(pattern: str, kind: str) -> Any:
         ({"token_embedding_type": "q6_k"}, {"token_embedding_type": 14}, "token-embedding-q6_k"),
         ({"token_embedding_type": "q5_0"}, {"token_embedding_type": 6}, "token-embedding-q5_0"),
         ({"output_tensor_type": "f16"}, {"output_tensor_type": 1}, "output-tensor-f16"),
-        ({"tensor_types": ["attn_v=q5_1"]}, {"tt_overrides": ("attn_v", "Q5_1")}, "attn_v-q5_1"),
+        ({"tensor_type": ["attn_v=q5_1"]}, {"tt_overrides": ("attn_v", "Q5_1")}, "attn_v-q5_1"),
         (
-            {"tensor_types": [r"blk\.[01]\.ffn=q3_k"]},
+            {"tensor_type": [r"blk\.[01]\.ffn=q3_k"]},
             {"tt_overrides": (r"blk\.[01]\.ffn", "Q3_K")},
             None,
         ),
@@ -270,21 +270,22 @@ def test_two_recipes_never_share_a_name() -> None:
         {"pure": True},
         {"token_embedding_type": "q8_0"},
         {"output_tensor_type": "q8_0"},
-        *({"tensor_types": [item]} for item in [*patterns, *long, "output=q8_0", "pure=q8_0"]),
-        {"tensor_types": patterns[:2]},
-        {"tensor_types": patterns[1::-1]},
+        *({"tensor_type": [item]} for item in [*patterns, *long, "output=q8_0", "pure=q8_0"]),
+        {"tensor_type": patterns[:2]},
+        {"tensor_type": patterns[1::-1]},
     ]
-    names = {customise(FORMAT.variant("q4_0"), **change).name for change in changes}
+    names = {with_overrides(FORMAT.variant("q4_0"), **change).name for change in changes}
     assert len(names) == len(changes)
     assert all("/" not in name and len(name) < 100 for name in names)
 
 
 def test_the_precision_is_that_of_the_worst_type() -> None:
     q8_0 = FORMAT.variant("q8_0")
-    assert customise(q8_0, token_embedding_type="q4_0").precision is Precision.LOW_BIT
-    assert customise(q8_0, token_embedding_type="f16").precision is Precision.EIGHT_BIT
+    assert with_overrides(q8_0, token_embedding_type="q4_0").precision is Precision.LOW_BIT
+    assert with_overrides(q8_0, token_embedding_type="f16").precision is Precision.EIGHT_BIT
     assert (
-        customise(FORMAT.variant("f16"), tensor_types=["v=q8_0"]).precision is Precision.EIGHT_BIT
+        with_overrides(FORMAT.variant("f16"), tensor_type=["v=q8_0"]).precision
+        is Precision.EIGHT_BIT
     )
 
 

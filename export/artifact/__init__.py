@@ -14,6 +14,7 @@ from export.artifact.store import (
     Artifact,
     ArtifactWriter,
     DryRunWriter,
+    HashedFile,
     open_artifact,
     reusable,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "ArtifactWriter",
     "DryRunWriter",
     "Fallback",
+    "HashedFile",
     "Manifest",
     "ModelIdentity",
     "OutputFile",

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -41,10 +41,21 @@ class Artifact:
         Raises:
             InputError: none or several.
         """
-        matches = [item.path for item in self.manifest.outputs if item.path.endswith(suffix)]
+        matches = self.files(suffix)
         if len(matches) != 1:
             raise InputError(f"{self.path}: expected one file *{suffix}, found {len(matches)}")
-        return self.path / matches[0]
+        return matches[0]
+
+    def files(self, suffix: str) -> list[Path]:
+        """All outputs whose paths end so, sorted: a file in splits begins with its first.
+
+        Raises:
+            InputError: none.
+        """
+        names = sorted(item.path for item in self.manifest.outputs if item.path.endswith(suffix))
+        if not names:
+            raise InputError(f"{self.path}: expected a file *{suffix}, found none")
+        return [self.path / name for name in names]
 
     def check(self) -> None:
         """Compare every file with the manifest's size and SHA-256.
@@ -61,22 +72,39 @@ class Artifact:
 
 
 class HashedFile:
-    """A binary file that hashes what is written; `write` takes any C-contiguous buffer."""
+    """A binary file that hashes what is written; `write` takes any C-contiguous buffer.
 
-    def __init__(self, path: Path, name: str) -> None:
+    With `hash_sections`, `sections` gets the SHA-256 of what is written inside each `section`.
+    """
+
+    def __init__(self, path: Path, name: str, *, hash_sections: bool = False) -> None:
         self._file = path.open("wb", buffering=0)
         self._digest = hashlib.sha256()
         self._name = name
+        self._hash_sections = hash_sections
+        self._section: hashlib._Hash | None = None
+        self.sections: dict[str, str] = {}
         self.position = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append all bytes."""
         view = memoryview(data).cast("B")
         self._digest.update(view)
+        if self._section is not None:
+            self._section.update(view)
         written = 0
         while written < len(view):
             written += self._file.write(view[written:])
         self.position += len(view)
+
+    @contextlib.contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Mark what the block writes as one named part of the file, for a check to find it."""
+        self._section = hashlib.sha256() if self._hash_sections else None
+        yield
+        if self._section is not None:
+            self.sections[name] = self._section.hexdigest()
+        self._section = None
 
     def pad(self, alignment: int) -> None:
         """Append zeros up to a multiple of `alignment` bytes."""
@@ -102,19 +130,29 @@ class ArtifactWriter:
 
     dry = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, hash_sections: bool = False) -> None:
         self._folder = folder
+        self._hash_sections = hash_sections
         self._outputs: list[OutputFile] = []
+        self._sections: dict[str, dict[str, str]] = {}
         self.stats = WeightStats()
 
     @staticmethod
     @contextlib.contextmanager
     def create(
-        target: Path, model: ModelIdentity, variant: Variant, tools: dict[str, str]
+        target: Path,
+        model: ModelIdentity,
+        variant: Variant,
+        tools: dict[str, str],
+        *,
+        hash_sections: bool = False,
     ) -> Iterator[ArtifactWriter]:
-        """Write an artifact; it appears at `target`, manifest included, when the block succeeds."""
+        """Write an artifact; it appears at `target`, manifest included, when the block succeeds.
+
+        `hash_sections` is for a later `verify`.
+        """
         with atomic_folder(target) as folder:
-            writer = ArtifactWriter(folder)
+            writer = ArtifactWriter(folder, hash_sections=hash_sections)
             yield writer
             manifest = Manifest(
                 model=model,
@@ -131,10 +169,11 @@ class ArtifactWriter:
         """Stream one output file; `name` is a POSIX path relative to the artifact."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = HashedFile(path, name)
+        file = HashedFile(path, name, hash_sections=self._hash_sections)
         try:
             yield file
             self._outputs.append(file.finish())
+            self._sections[name] = file.sections
         finally:
             file.abandon()
 
@@ -148,6 +187,13 @@ class ArtifactWriter:
         """A folder for intermediate files on the artifact's disk; it goes away with the block."""
         with tempfile.TemporaryDirectory(prefix="scratch-", dir=self._folder) as folder:
             yield Path(folder)
+
+    def verify(self, check: Callable[[Path, Mapping[str, str]], None]) -> int:
+        """Let `check` compare each file with its sections' hashes; returns how many there were."""
+        for name, sections in self._sections.items():
+            if sections:
+                check(self._folder / name, sections)
+        return sum(map(len, self._sections.values()))
 
 
 class DryRunWriter(ArtifactWriter):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from export.architecture import DecoderConfig, Parameter, Target, read_config
+from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_file import SafetensorsFile
 from export.checkpoint.weight_files import INDEX, open_weights
 from export.errors import InputError
@@ -71,7 +72,8 @@ class Checkpoint:
         """Every file that an export may depend on, in a fixed order."""
         index = self.path / INDEX
         side = [self.path / "config.json", *self.tokenizer_files.values()]
-        return side + ([index] if index.exists() else []) + [file.path for file in self._files]
+        extra = [path for path in (self.path / MODEL_CARD, index) if path.is_file()]
+        return side + extra + [file.path for file in self._files]
 
     @property
     def tokenizer_files(self) -> dict[str, Path]:

@@ -30,6 +30,7 @@ def _string(text: str) -> bytes:
     return len(data).to_bytes(8, "little") + data
 
 
+UINT16 = ValueType(2, struct.Struct("<H").pack)
 UINT32 = ValueType(4, struct.Struct("<I").pack)
 INT32 = ValueType(5, struct.Struct("<i").pack)
 FLOAT32 = ValueType(6, struct.Struct("<f").pack)

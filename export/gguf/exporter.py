@@ -6,14 +6,16 @@ model: one block of rows is held at a time.
 
 from __future__ import annotations
 
-from export.artifact import ArtifactWriter, ModelIdentity, Variant
+from export.artifact import ArtifactWriter, HashedFile, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
+from export.gguf.assignment import Item
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
-from export.gguf.content import prepare
-from export.gguf.metadata import metadata_entries
-from export.gguf.naming import file_name
+from export.gguf.content import Content, prepare
+from export.gguf.metadata import metadata_entries, naming_texts
+from export.gguf.naming import file_stem
 from export.gguf.recipe import read_recipe
+from export.gguf.splits import plan_splits, split_metadata
 from export.gguf.tensors import bind
 
 
@@ -24,7 +26,7 @@ def write(
     writer: ArtifactWriter,
     advance: Advance,
 ) -> None:
-    """Write the variant's file `<Name>-<TYPE>.gguf`.
+    """Write the variant's file, or its splits, `<Base>-<Size>-<Finetune>-<Version>-<TYPE>.gguf`.
 
     Raises:
         InputError: a value does not fit its type, the model has no counterpart in llama.cpp, an
@@ -34,26 +36,30 @@ def write(
     targets = bind(checkpoint)
     recipe.check(targets)
     metadata = metadata_entries(checkpoint, identity, recipe.file_type)
+    stem = file_stem(naming_texts(metadata), recipe.label)
     with prepare(checkpoint, metadata, targets, recipe, writer, advance) as content:
-        infos = [
-            TensorInfo(item.target.name, item.target.shape, item.type.type_id, item.nbytes)
-            for item in content.items
-        ]
-        with writer.open(file_name(identity.name, _label(variant, recipe.linear))) as file:
-            file.write(encode_header(metadata, infos))
-            for item in content.items:
-                for chunk in content.chunks(item):
-                    file.write(chunk)
-                file.pad(ALIGNMENT)
-                writer.stats.add(
-                    item.type.name,
-                    item.target.sources[0].size,
-                    item.nbytes,
-                    kind=item.kind,
-                    fallback=item.fallback,
-                )
+        splits = plan_splits(stem, [item.nbytes for item in content.items], variant)
+        for number, split in enumerate(splits):
+            items = content.items[split.tensors.start : split.tensors.stop]
+            infos = [
+                TensorInfo(item.target.name, item.target.shape, item.type.type_id, item.nbytes)
+                for item in items
+            ]
+            with writer.open(split.name) as file:
+                file.write(encode_header(split_metadata(metadata, number, splits), infos))
+                for item in items:
+                    _stream(content, item, file)
+                    writer.stats.add(
+                        item.type.name,
+                        item.target.sources[0].size,
+                        item.nbytes,
+                        kind=item.kind,
+                        fallback=item.fallback,
+                    )
 
 
-def _label(variant: Variant, linear: str) -> str:
-    """The type in llama.cpp's spelling, and the overrides as the variant's name has them."""
-    return linear + variant.name[len(linear) :]
+def _stream(content: Content, item: Item, file: HashedFile) -> None:
+    with file.section(item.target.name):
+        for chunk in content.chunks(item):
+            file.write(chunk)
+    file.pad(ALIGNMENT)

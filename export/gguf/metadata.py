@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
 from export.architecture import DecoderConfig
 from export.artifact import ModelIdentity
 from export.checkpoint import Checkpoint
+from export.checkpoint.model_card import read_model_card
 from export.errors import InputError
+from export.gguf.authorship import (
+    HUB,
+    general_texts,
+    list_entries,
+    origin_entries,
+    sampling_entries,
+)
 from export.gguf.container import FLOAT32, STRING, UINT32, Entry
-from export.gguf.naming import split_name
+from export.gguf.naming import size_label, split_name
 from export.gguf.vocabulary import vocabulary_entries
 
 # Our family → llama.cpp's architecture, which is also the prefix of its keys.
 ARCHITECTURES = {"llama": "llama"}
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 QUANTIZATION_VERSION = 2  # of the block types' layout; llama.cpp refuses quantised files without it
 
 
@@ -28,7 +41,7 @@ def metadata_entries(
     if architecture is None:
         raise InputError(f"GGUF export of {config.family} models is not supported yet")
     return [
-        *_general(architecture, identity),
+        *_general(architecture, checkpoint, identity),
         *_dimensions(architecture, config),
         Entry("general.file_type", UINT32, file_type),
         Entry(f"{architecture}.vocab_size", UINT32, config.vocab),
@@ -38,18 +51,49 @@ def metadata_entries(
     ]
 
 
-def _general(architecture: str, identity: ModelIdentity) -> list[Entry]:
-    parts = split_name(identity.name, identity.parameters)
-    texts = {
-        "architecture": architecture,
-        "type": "model",
-        "name": parts.title,
-        "version": parts.version,
-        "finetune": parts.finetune,
-        "basename": parts.basename,
-        "size_label": parts.size_label,
+def naming_texts(entries: Sequence[Entry]) -> dict[str, str]:
+    """The `general.*` texts among entries, for naming the file."""
+    prefix = "general."
+    return {
+        entry.key.removeprefix(prefix): entry.value
+        for entry in entries
+        if entry.key.startswith(prefix) and isinstance(entry.value, str)
     }
-    return [Entry(f"general.{key}", STRING, text) for key, text in texts.items() if text]
+
+
+def _general(architecture: str, checkpoint: Checkpoint, identity: ModelIdentity) -> list[Entry]:
+    card = read_model_card(checkpoint.path)
+    parts = split_name(_model_id(checkpoint, identity), identity.parameters)
+    if parts.size_label is None:
+        parts = replace(parts, size_label=size_label(identity.parameters))
+    texts = general_texts(card, parts, _source_urls(identity))
+    return [
+        Entry("general.architecture", STRING, architecture),
+        Entry("general.type", STRING, "model"),
+        *sampling_entries(checkpoint.json_file("generation_config.json")),
+        *(Entry(f"general.{key}", STRING, text) for key, text in texts.items()),
+        *origin_entries(card, identity.parameters),
+        *list_entries(card),
+    ]
+
+
+def _model_id(checkpoint: Checkpoint, identity: ModelIdentity) -> str:
+    """The name with its organization, where the hub or config.json says it."""
+    recorded = checkpoint.raw_config.get("_name_or_path")
+    full = re.compile(rf"[\w.-]+/{re.escape(identity.name)}")
+    for candidate in (identity.repo, recorded):
+        if isinstance(candidate, str) and full.fullmatch(candidate):
+            return candidate
+    return identity.name
+
+
+def _source_urls(identity: ModelIdentity) -> dict[str, str]:
+    """Where a hub model is, with its commit. The converter, which sees a folder, has neither."""
+    if identity.repo is None or HUB_ID.fullmatch(identity.repo) is None:
+        return {}
+    page = f"{HUB}/{identity.repo}"
+    tree = f"{page}/tree/{identity.revision}" if identity.revision else page
+    return {"source.url": tree, "source.repo_url": page}
 
 
 def _dimensions(architecture: str, config: DecoderConfig) -> list[Entry]:

@@ -69,6 +69,25 @@ class Recipe:
             return MIXTURES[self.linear]
         return TYPES[self.linear].file_type
 
+    @property
+    def override_labels(self) -> tuple[str, ...]:
+        """What the overrides add to the names of folders and files."""
+        labels = [PURE] if self.pure else []
+        if self.embedding:
+            labels.append(f"token-embedding-{self.embedding.lower()}")
+        if self.output:
+            labels.append(f"output-tensor-{self.output.lower()}")
+        for pattern, kind in self.patterns:
+            digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
+            text = pattern if PLAIN.fullmatch(pattern) else digest
+            labels.append(f"{text}-{kind.lower()}")
+        return tuple(labels)
+
+    @property
+    def label(self) -> str:
+        """The type in llama.cpp's spelling, and the overrides: the end of a file's name."""
+        return "-".join((self.linear, *self.override_labels))
+
     def override(self, name: str) -> str | None:
         """The type of the first pattern that is found in the tensor's name, or None."""
         return next((kind for text, kind in self.patterns if re.search(text, name)), None)
@@ -122,41 +141,32 @@ def read_recipe(variant: Variant) -> Recipe:
     )
 
 
-def customise(
+def with_overrides(
     variant: Variant,
     *,
     pure: bool = False,
     token_embedding_type: str | None = None,
     output_tensor_type: str | None = None,
-    tensor_types: Sequence[str] = (),
+    tensor_type: Sequence[str] = (),
 ) -> Variant:
     """The variant with overrides in its recipe and in its name, such as q4_0-pure.
 
     Raises:
-        InputError: an unknown type, or `tensor_types` with something that is not PATTERN=TYPE.
+        InputError: an unknown type, or `tensor_type` with something that is not PATTERN=TYPE.
     """
     extra: list[tuple[str, str]] = [(PURE, "yes")] if pure else []
-    names = [PURE] if pure else []
-    for key, label, text in (
-        (EMBEDDING_TYPE, "token-embedding", token_embedding_type),
-        (OUTPUT_TYPE, "output-tensor", output_tensor_type),
-    ):
+    for key, text in ((EMBEDDING_TYPE, token_embedding_type), (OUTPUT_TYPE, output_tensor_type)):
         if text is not None:
             extra.append((key, _type(text, f"--{key}")))
-            names.append(f"{label}-{text.lower()}")
-    for item in tensor_types:
-        pattern, kind = _pattern(item)
+    for pattern, kind in map(_pattern, tensor_type):
         extra.append((TENSOR_TYPE + pattern, kind))
-        digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
-        label = pattern if PLAIN.fullmatch(pattern) else digest
-        names.append(f"{label}-{kind.lower()}")
     kinds = [kind for key, kind in extra if key != PURE]
     precisions = (variant.precision, *(PRECISION.get(kind, Precision.LOW_BIT) for kind in kinds))
+    changed = replace(variant, storage=(*variant.storage, *extra))
     return replace(
-        variant,
-        name="-".join((variant.name, *names)),
+        changed,
+        name="-".join((variant.name, *read_recipe(changed).override_labels)),
         precision=max(precisions, key=PRECISIONS.index),
-        storage=(*variant.storage, *extra),
         aliases=() if extra else variant.aliases,
     )
 

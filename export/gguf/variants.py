@@ -6,7 +6,9 @@ from export.artifact import Precision, Variant
 from export.format import Format
 from export.gguf.exporter import write
 from export.gguf.llama_quantize import PACKAGE, package_version
+from export.gguf.options import OPTIONS, customise
 from export.gguf.recipe import MIXTURES, read_recipe
+from export.gguf.verification import check_tensors
 
 
 def _variant(
@@ -42,4 +44,7 @@ FORMAT = Format(
     tools={},
     variant_tools=_tools,
     write=write,
+    options=OPTIONS,
+    customise=customise,
+    check=check_tensors,
 )

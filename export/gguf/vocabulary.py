@@ -48,8 +48,9 @@ def vocabulary_entries(checkpoint: Checkpoint) -> list[Entry]:
             Entry("tokenizer.ggml.token_type", INT32, types),
             Entry("tokenizer.ggml.merges", STRING, _merges(tokenizer["model"]["merges"])),
             *_special_ids(checkpoint, tokenizer, settings),
-            *_chat_template(checkpoint, settings),
             *_flags(tokenizer, settings),
+            *_chat_template(checkpoint, settings),
+            *_space_prefix(settings),
         ]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
@@ -163,13 +164,17 @@ def _flags(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> list[En
     flags = {
         "add_bos_token": bos if isinstance(bos, bool) else first,
         "add_eos_token": (eos if isinstance(eos, bool) else last) or None,
-        "add_space_prefix": settings.get("add_prefix_space"),
     }
     return [
         Entry(f"tokenizer.ggml.{key}", BOOL, value)
         for key, value in flags.items()
         if value is not None
     ]
+
+
+def _space_prefix(settings: Mapping[str, Any]) -> list[Entry]:
+    value = settings.get("add_prefix_space")
+    return [] if value is None else [Entry("tokenizer.ggml.add_space_prefix", BOOL, value)]
 
 
 def _template_ends(post_processor: Mapping[str, Any] | None) -> tuple[bool, bool]:

@@ -17,11 +17,12 @@ from typing import NoReturn
 
 from export.artifact.atomic import storage_errors
 from export.checkpoint.checkpoint import TOKENIZER_FILES
+from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.weight_files import INDEX
 from export.errors import InputError
 from export.sources.source import Source
 
-WANTED = ("config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, "README.md")
+WANTED = ("config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, MODEL_CARD)
 # Other layouts of the same weights, in folders or beside: twice the download, never read.
 UNWANTED = ("*/*", "consolidated*.safetensors", "adapter*.safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

@@ -39,17 +39,15 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
     Raises:
         InputError: the library cannot parse the file, or a tensor of it is unknown.
     """
-    path = artifact.file(".gguf")
+    paths = artifact.files(".gguf")
     try:
-        reader = GGUFReader(path)
-        family = reader.fields["general.architecture"].contents()
-        heads = {
-            layer: int(reader.fields[f"{family}.{key}"].contents())
-            for layer, key in ROTATED.items()
-        }
-        return dict(_tensor(tensor, heads) for tensor in reader.tensors)
+        readers = [GGUFReader(path) for path in paths]
+        fields = readers[0].fields  # of splits, the first has the metadata of all
+        family = fields["general.architecture"].contents()
+        heads = {layer: int(fields[f"{family}.{key}"].contents()) for layer, key in ROTATED.items()}
+        return dict(_tensor(tensor, heads) for reader in readers for tensor in reader.tensors)
     except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
-        raise InputError(f"{path}: cannot be read as a Llama GGUF file ({error})") from None
+        raise InputError(f"{paths[0]}: cannot be read as a Llama GGUF file ({error})") from None
 
 
 def _tensor(tensor: Any, heads: dict[str, int]) -> tuple[str, np.ndarray]:
