@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from export.artifact import open_artifact
 from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
 from export.errors import GateError, InputError
@@ -66,7 +67,12 @@ def main(
             raise InputError("--checkpoint DIR is needed with explicit artifacts")
         requests = [Request(path, allow_degraded) for path in artifacts]
         entries = compare_model(
-            checkpoint.name, checkpoint, requests, threads, {}, json_path or Path(REPORT)
+            open_artifact(artifacts[0]).manifest.model.name,
+            checkpoint,
+            requests,
+            threads,
+            {},
+            json_path or Path(REPORT),
         )
     else:
         record = load_run_record(root)
