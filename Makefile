@@ -42,5 +42,5 @@ lint: setup ## ruff, mypy, and the import rules of docs/architecture.md
 
 clean: ## Remove artifacts and caches of this folder (not .venv, not ~/.cache)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find artifacts -mindepth 1 ! -name README.md -delete
+	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
