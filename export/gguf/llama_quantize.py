@@ -140,7 +140,8 @@ def _load() -> Any:
 def _missing() -> InputError:
     return InputError(
         "llama.cpp rounds K- and IQ-types, and all with --imatrix:"
-        ' pip install "edgeproof[llamacpp]" (it compiles llama.cpp once, about 6 minutes on 2 cores)'
+        ' pip install "edgeproof[llamacpp]"'
+        " (it compiles llama.cpp once, about 6 minutes on 2 cores)"
     )
 
 
