@@ -14,6 +14,7 @@ COMMANDS = {
     "onnx": ("export.onnx.__main__", "main"),
     "gguf": ("export.gguf.__main__", "main"),
     "mlc": ("export.mlc.__main__", "main"),
+    "imatrix": ("runtimes.imatrix.__main__", "main"),
     "parity": ("runtimes.parity.__main__", "main"),
 }
 

@@ -7,7 +7,7 @@ an exported file run through the same arithmetic as the originals.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class TorchRuntime(SequenceRuntime):
         """The ids that end a reply, from the checkpoint's generation config."""
         ends = self._model.generation_config.eos_token_id
         return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    @property
+    def first_token(self) -> int:
+        """The id that a text begins with: of the generation config, or a stop token, or 0."""
+        begin = self._model.generation_config.bos_token_id
+        return min(self.stop_tokens, default=0) if begin is None else int(begin)
 
     @property
     def has_chat_template(self) -> bool:
@@ -152,6 +158,52 @@ class TorchRuntime(SequenceRuntime):
             end = next((index + 1 for index, token in enumerate(row) if token in stop), len(row))
             replies.append(row[:end])
         return replies
+
+    def sample(self, prompt: Sequence[int], rows: int, length: int, seed: int) -> list[list[int]]:
+        """`rows` random texts of `length` tokens that begin with a prompt.
+
+        From the model's own distribution (temperature 1, nothing cut off), past stop tokens. The
+        same for the same seed, as far as the number of threads does not change a rounding.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        cache = transformers.DynamicCache()
+        ids = torch.tensor([list(prompt)[:length]] * rows)  # [rows, tokens so far]
+        last = ids
+        with torch.inference_mode():
+            while ids.shape[1] < length:
+                hidden = self._model.base_model(
+                    input_ids=last, past_key_values=cache, use_cache=True
+                ).last_hidden_state[:, -1]
+                logits = self._model.get_output_embeddings()(hidden)  # [rows, V]
+                last = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+                ids = torch.cat((ids, last), 1)
+        return [list(row) for row in ids.tolist()]
+
+    def input_square_sums(self, ids: Sequence[int]) -> dict[str, tuple[np.ndarray, int]]:
+        """Sums of squares of what enters each linear layer, over the tokens of a new sequence.
+
+        Weight's Hugging Face name → float64 [in] and the number of tokens; without the head.
+
+        Raises:
+            ValueError: as for `logits`.
+        """
+        sums: dict[str, tuple[np.ndarray, int]] = {}
+
+        def watch(name: str) -> Callable[..., None]:
+            def add(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+                rows = inputs[0].reshape(-1, inputs[0].shape[-1]).double()  # [tokens, in]
+                before, count = sums.get(name, (0.0, 0))
+                sums[name] = (before + rows.square().sum(0).numpy(), count + len(rows))
+
+            return add
+
+        with contextlib.ExitStack() as hooks:
+            for name, module in self._model.named_modules():
+                if isinstance(module, torch.nn.Linear):
+                    hook = module.register_forward_pre_hook(watch(f"{name}.weight"))
+                    hooks.callback(hook.remove)
+            self.hidden(ids)
+        return sums
 
     def close(self) -> None:
         """Free the model."""

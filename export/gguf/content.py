@@ -8,7 +8,7 @@ for beforehand, on files that are headers only, so that sizes, labels and refusa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from export.errors import InputError
 from export.format import Advance
 from export.gguf.assignment import Item, assign
 from export.gguf.container import ALIGNMENT, Entry, TensorInfo, encode_header
+from export.gguf.imatrix import Imatrix
 from export.gguf.llama_quantize import planned_types, quantise
 from export.gguf.recipe import Recipe
 from export.gguf.storage import TYPES, Layout
@@ -45,6 +46,7 @@ def prepare(
     metadata: Sequence[Entry],
     targets: Sequence[Target],
     recipe: Recipe,
+    imatrix: Imatrix | None,
     writer: ArtifactWriter,
     advance: Advance,
 ) -> Iterator[Content]:
@@ -57,14 +59,15 @@ def prepare(
         items = assign(targets, recipe, tied=checkpoint.config.tied)
         yield Content(items, lambda item: encoded(checkpoint, item.target, item.type, advance))
         return
+    importance = imatrix.values if imatrix else {}
     with writer.scratch() as folder:
-        items = _ask_llama_cpp(folder, metadata, targets, recipe)
+        items = _ask_llama_cpp(folder, metadata, targets, recipe, importance)
         if writer.dry:
             yield Content(items, lambda item: _sized(checkpoint, item, advance))
             return
         source, result = folder / "f32.gguf", folder / "quantised.gguf"
         _write_f32(source, checkpoint, metadata, targets, advance)
-        quantise(source, result, recipe)
+        quantise(source, result, recipe, importance)
         source.unlink()
         file = GgufFile(result)
         yield Content(items, lambda item: _copied(file, item))
@@ -81,14 +84,26 @@ def encoded(
 
 
 def _ask_llama_cpp(
-    folder: Path, metadata: Sequence[Entry], targets: Sequence[Target], recipe: Recipe
+    folder: Path,
+    metadata: Sequence[Entry],
+    targets: Sequence[Target],
+    recipe: Recipe,
+    importance: Mapping[str, np.ndarray],
 ) -> list[Item]:
     """The types that llama.cpp gives, and those that it would give if every row divided."""
     whole = [
         replace(t, shape=(*t.shape[:-1], t.shape[-1] + -t.shape[-1] % K_BLOCK)) for t in targets
     ]
     given, asked = (
-        planned_types(_write_header(folder / "plan.gguf", metadata, shapes), recipe)
+        planned_types(
+            _write_header(folder / "plan.gguf", metadata, shapes),
+            recipe,
+            {
+                t.name: np.resize(importance[t.name], t.shape[-1])
+                for t in shapes
+                if t.name in importance
+            },
+        )
         for shapes in (targets, whole)
     )
     return [Item(target, given[target.name], asked[target.name]) for target in targets]

@@ -12,6 +12,7 @@ from export.format import Advance
 from export.gguf.assignment import Item
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
 from export.gguf.content import Content, prepare
+from export.gguf.imatrix import read_imatrix
 from export.gguf.metadata import metadata_entries, naming_texts
 from export.gguf.naming import file_stem
 from export.gguf.recipe import read_recipe
@@ -30,14 +31,19 @@ def write(
 
     Raises:
         InputError: a value does not fit its type, the model has no counterpart in llama.cpp, an
-            override has no effect, or llama.cpp is needed and not installed.
+            override has no effect, the importance matrix is another model's, or llama.cpp is needed
+            and not installed.
     """
     recipe = read_recipe(variant)
     targets = bind(checkpoint)
     recipe.check(targets)
+    imatrix = read_imatrix(recipe.imatrix) if recipe.imatrix else None
     metadata = metadata_entries(checkpoint, identity, recipe.file_type)
+    if imatrix is not None:
+        imatrix.check(targets)
+        metadata += imatrix.entries()
     stem = file_stem(naming_texts(metadata), recipe.label)
-    with prepare(checkpoint, metadata, targets, recipe, writer, advance) as content:
+    with prepare(checkpoint, metadata, targets, recipe, imatrix, writer, advance) as content:
         splits = plan_splits(stem, [item.nbytes for item in content.items], variant)
         for number, split in enumerate(splits):
             items = content.items[split.tensors.start : split.tensors.stop]

@@ -9,10 +9,12 @@ import contextlib
 import ctypes
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from export.errors import InputError
 from export.gguf.recipe import Recipe
@@ -36,13 +38,18 @@ def package_version() -> str:
         raise _missing() from None
 
 
-def planned_types(source: Path, recipe: Recipe) -> dict[str, Layout]:
+def planned_types(
+    source: Path, recipe: Recipe, importance: Mapping[str, np.ndarray]
+) -> dict[str, Layout]:
     """The type that llama.cpp would give each tensor of a GGUF file; only its header is read.
+
+    Some types depend on whether a tensor has importance: name → float32 [in].
 
     Raises:
         InputError: llama.cpp is missing, refuses the file, or describes its plan in new words.
     """
-    matches = map(PLANNED.match, _run(source, source.with_suffix(".none"), recipe, dry_run=True))
+    lines = _run(source, source.with_suffix(".none"), recipe, importance, dry_run=True)
+    matches = map(PLANNED.match, lines)
     names = {match[1]: (match[3] or match[2]).upper() for match in matches if match}
     unknown = sorted(set(names.values()) - set(LAYOUTS))
     if not names or unknown:
@@ -53,16 +60,25 @@ def planned_types(source: Path, recipe: Recipe) -> dict[str, Layout]:
     return {name: LAYOUTS[kind] for name, kind in names.items()}
 
 
-def quantise(source: Path, target: Path, recipe: Recipe) -> None:
-    """Quantise a GGUF file.
+def quantise(
+    source: Path, target: Path, recipe: Recipe, importance: Mapping[str, np.ndarray]
+) -> None:
+    """Quantise a GGUF file, with the importance of input channels: name → float32 [in].
 
     Raises:
         InputError: llama.cpp is missing or fails; the message has its last words.
     """
-    _run(source, target, recipe, dry_run=False)
+    _run(source, target, recipe, importance, dry_run=False)
 
 
-def _run(source: Path, target: Path, recipe: Recipe, *, dry_run: bool) -> list[str]:
+def _run(
+    source: Path,
+    target: Path,
+    recipe: Recipe,
+    importance: Mapping[str, np.ndarray],
+    *,
+    dry_run: bool,
+) -> list[str]:
     """Lines of llama.cpp's log."""
     api = _load()
     params = api.llama_model_quantize_default_params()
@@ -77,6 +93,7 @@ def _run(source: Path, target: Path, recipe: Recipe, *, dry_run: bool) -> list[s
         params.output_tensor_type = LAYOUTS[recipe.output].type_id
     overrides = _overrides(api, recipe)
     params.tt_overrides = ctypes.cast(overrides, type(params.tt_overrides))
+    params.imatrix = _importance(api, importance)
     with _captured_log(api) as log:
         status = api.llama_model_quantize(
             os.fsencode(source), os.fsencode(target), ctypes.byref(params)
@@ -99,6 +116,18 @@ def _overrides(api: Any, recipe: Recipe) -> Any:
     return array
 
 
+def _importance(api: Any, importance: Mapping[str, np.ndarray]) -> Any:
+    """Channels' importance as a C array that ends with an empty entry; None without any."""
+    if not importance:
+        return None
+    array = (api.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(array, importance.items(), strict=False):
+        entry.name = name.encode()
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        entry.size = values.size
+    return array
+
+
 def _load() -> Any:
     """The low-level API."""
     try:
@@ -110,7 +139,8 @@ def _load() -> Any:
 
 def _missing() -> InputError:
     return InputError(
-        'K- and IQ-types are rounded by llama.cpp itself: pip install "edgeproof[llamacpp]"'
+        "llama.cpp rounds K- and IQ-types, and all with --imatrix:"
+        ' pip install "edgeproof[llamacpp]"'
         " (it compiles llama.cpp once, about 6 minutes on 2 cores)"
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from export.artifact import Variant
+from export.gguf.imatrix import with_imatrix
 from export.gguf.recipe import with_overrides
 from export.gguf.splits import with_splits
 
@@ -20,6 +22,13 @@ OPTIONS = (
         metavar="PATTERN=TYPE",
         help="Type of tensors in whose name the regular expression is found, for example"
         " attn_v=q8_0. Repeatable, the first match counts.",
+    ),
+    click.Option(
+        ["--imatrix"],
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Importance matrix for 4- and 5-bit, K- and IQ-types, from"
+        " `python -m runtimes.imatrix` or llama-imatrix (GGUF). llama.cpp then rounds all types.",
     ),
     click.Option(
         ["--split-max-size"],
@@ -39,6 +48,7 @@ OPTIONS = (
 def customise(
     variant: Variant,
     *,
+    imatrix: Path | None = None,
     split_max_size: str | None = None,
     split_max_tensors: int | None = None,
     **overrides: Any,
@@ -46,7 +56,7 @@ def customise(
     """The variant with the options' values in its recipe and in its name.
 
     Raises:
-        InputError: an unknown type, a pattern or a size that is none.
+        InputError: an unknown type, a pattern, a size or an importance matrix that is none.
     """
-    chosen = with_overrides(variant, **overrides)
+    chosen = with_imatrix(with_overrides(variant, **overrides), imatrix)
     return with_splits(chosen, split_max_size, split_max_tensors)

@@ -1,7 +1,8 @@
 """What a GGUF variant asks for: a type or a mixture, and the user's overrides of it.
 
 A variant's `storage` holds the whole recipe, overrides included, so that reuse and the manifest
-follow from it; its name holds them too, so that two recipes never share a folder.
+follow from it; its name holds them too, so that two recipes never share a folder (two importance
+matrices do: the name says only that there is one).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ PURE = "pure"
 EMBEDDING_TYPE = "token-embedding-type"
 OUTPUT_TYPE = "output-tensor-type"
 TENSOR_TYPE = "tensor-type "
+IMATRIX = "imatrix"  # → hex SHA-256 of the file
 # A pattern that may stand in a folder's name. It has no hyphen, so that it is no option's label.
 PLAIN = re.compile(r"[a-z0-9_.]{1,32}")
 # From the best to the worst, and the class of each type; all other types are LOW_BIT.
@@ -55,10 +57,13 @@ class Recipe:
     embedding: str | None = None
     output: str | None = None
     patterns: tuple[tuple[str, str], ...] = ()
+    imatrix: str | None = None
 
     @property
     def direct(self) -> bool:
         """Whether every type in it is written here, without llama.cpp."""
+        if self.imatrix:
+            return False
         overrides = [self.embedding, self.output, *(kind for _, kind in self.patterns)]
         return self.linear in TYPES and all(kind is None or kind in TYPES for kind in overrides)
 
@@ -81,6 +86,8 @@ class Recipe:
             digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
             text = pattern if PLAIN.fullmatch(pattern) else digest
             labels.append(f"{text}-{kind.lower()}")
+        if self.imatrix:
+            labels.append(IMATRIX)
         return tuple(labels)
 
     @property
@@ -138,6 +145,7 @@ def read_recipe(variant: Variant) -> Recipe:
             for key, kind in variant.storage
             if key.startswith(TENSOR_TYPE)
         ),
+        imatrix=storage.get(IMATRIX),
     )
 
 

@@ -1,0 +1,68 @@
+"""`python -m runtimes.imatrix`: measure which weights matter, for `export.gguf --imatrix`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from export.command import EdgeproofCommand, progress, run_main
+
+
+@click.command(cls=EdgeproofCommand, name="imatrix")
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Checkpoint folder; artifacts/run.json names those that were exported.",
+)
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The file to write, .gguf.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="UTF-8 text to measure on; by default texts that the model itself generates.",
+)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=8192, show_default=True, help="At most so many."
+)
+@click.option("--force", is_flag=True, help="Compute it again even if it is in the cache.")
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+def main(
+    checkpoint: Path, out: Path, calibration: Path | None, tokens: int, force: bool, threads: int
+) -> None:
+    r"""Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.
+
+    For every matrix of every layer: the sum of squares of each input channel over a text, computed
+    in PyTorch float32.
+
+    \b
+    Example:
+      python -m runtimes.imatrix --checkpoint ./my-model --out imatrix.gguf
+      python -m export.gguf --model ./my-model --dtype q4_0 --imatrix imatrix.gguf
+    """
+    from export.artifact.atomic import write_atomic
+    from runtimes.imatrix.calibration import read_calibration
+    from runtimes.imatrix.matrix import cached_path, compute
+    from runtimes.registry import REFERENCE, load, open_reference
+
+    chosen = read_calibration(calibration, tokens)
+    cached = cached_path(checkpoint, load(REFERENCE).TorchRuntime.version, chosen)
+    reused = cached.exists() and not force
+    if not reused:
+        reference = open_reference(checkpoint, threads)
+        with progress("imatrix", tokens) as advance:
+            write_atomic(cached, compute(reference, chosen, advance))
+    write_atomic(out, cached.read_bytes())
+    click.echo(f"{out}  ({chosen.dataset}{', from the cache' if reused else ''})")
+
+
+if __name__ == "__main__":
+    run_main(main)
