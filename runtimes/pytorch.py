@@ -139,8 +139,10 @@ class TorchRuntime(SequenceRuntime):
     def greedy_replies(self, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
         """Up to `count` greedy tokens after each prompt, all prompts in one left-padded batch.
 
-        A reply ends with the first stop token, which is included.
+        A reply ends with the first stop token, which is included. `peak_activation` is left as it
+        was: padded positions are no text.
         """
+        peak = self._peak
         width = max(len(prompt) for prompt in prompts)
         stop = self.stop_tokens
         ids = torch.zeros((len(prompts), width), dtype=torch.int64)
@@ -153,6 +155,7 @@ class TorchRuntime(SequenceRuntime):
                 input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=count,
                 pad_token_id=min(stop, default=0),
             )  # fmt: skip
+        self._peak = peak
         replies = []
         for row in output[:, width:].tolist():
             end = next((index + 1 for index, token in enumerate(row) if token in stop), len(row))

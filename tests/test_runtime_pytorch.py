@@ -88,6 +88,13 @@ def test_the_peak_is_the_largest_value_of_the_residual_stream(checkpoint: Path) 
     assert reference.peak_activation >= max(float(state.abs().max()) for state in states) * 0.999
 
 
+def test_padding_of_a_batch_of_replies_is_not_part_of_the_peak(checkpoint: Path) -> None:
+    reference = open_reference(checkpoint, threads=1)
+    replies = reference.greedy_replies([[3, 4, 5, 6, 7, 8], [9]], 4)
+    assert [len(reply) <= 4 for reply in replies] == [True, True]
+    assert reference.peak_activation == 0
+
+
 def test_digits_stay_split_whatever_class_the_tokenizer_config_names(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "checkpoint")
     expected = open_reference(folder, 1).tokenize("in 1999,  42")

@@ -113,7 +113,9 @@ def _replay(
     threads: int,
     advance: Callable[[], None],
 ) -> _Replay:
-    replay = _Replay([], [], [], 0.0)
+    metrics: list[PositionMetrics] = []
+    weight_metrics: list[PositionMetrics] = []
+    failures: list[str] = []
     seconds = 0.0
     for index, document in enumerate(reference.documents):
         expected = reference.logits(index)
@@ -124,13 +126,13 @@ def _replay(
             raise InputError(f"logits of shape {got.shape}, the reference's are {expected.shape}")
         bad: np.ndarray = ~np.all(np.isfinite(got), axis=-1)
         if bad.any():
-            replay.failures.append(
+            failures.append(
                 f"NaN or infinite logits at {bad.sum()} of {len(bad)} positions of {document.id}"
             )
             got = np.where(bad[:, None], 0.0, got)
         exports = [got] if weight_logits is None else [got, weight_logits(document.ids)]
         run, *weights = compare(expected, exports, document.ids, threads)
-        replay.metrics.append(run)
-        replay.weight_metrics.extend(weights)
+        metrics.append(run)
+        weight_metrics.extend(weights)
         advance()
-    return _Replay(replay.metrics, replay.weight_metrics, replay.failures, seconds)
+    return _Replay(metrics, weight_metrics, failures, seconds)

@@ -8,8 +8,8 @@ everything it depends on and shared by all artifacts.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.artifact.atomic import write_atomic
 from export.artifact.cache import cache_folder
 from export.artifact.manifest import OutputFile
 from runtimes.parity.decoding import first_difference
@@ -25,7 +26,7 @@ from runtimes.parity.suite import Document, load_suite, prompt_ids, suite_text
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-CAPTURE_VERSION = 2
+CAPTURE_VERSION = 3
 REPLY_TOKENS = 48
 
 
@@ -111,10 +112,9 @@ def _write(path: Path, captured: Captured) -> None:
         "peak": peak,
         "documents": [[d.id, d.kind, list(d.ids), d.prompt_length] for d in documents],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-        np.savez(file, meta=np.array(json.dumps(meta)), hidden=np.concatenate(hidden))
-    Path(file.name).replace(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.array(json.dumps(meta)), hidden=np.concatenate(hidden))
+    write_atomic(path, buffer.getvalue())
 
 
 def _read(path: Path) -> Captured | None:
