@@ -13,7 +13,7 @@ from runtimes.parity import metrics
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.gates import GATES, Gate, gates_for
 from runtimes.parity.metrics import TEMPERATURE, TOP_P, PositionMetrics, nucleus
-from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.statistics import Estimate, paired_difference, summarise
 from runtimes.parity.verdict import Verdict, judge
 
 VOCAB = 50
@@ -136,6 +136,43 @@ def test_the_summary_is_reproducible_and_exact_for_an_exact_export() -> None:
     assert exact["mean_kl"].high < 1e-12
     assert exact["clear_top1"] == Estimate(1.0, 1.0, 1.0)
     assert exact["perplexity_ratio"].value == pytest.approx(1.0)
+
+
+def test_a_paired_difference_is_antisymmetric_and_zero_for_equal_exports() -> None:
+    a, b = documents([0.1, 0.4, 0.2, 0.6]), documents([0.2, 0.3, 0.3, 0.7])
+    forth, back = paired_difference(a, b), paired_difference(b, a)
+    for name, one in forth.items():
+        assert one.value == pytest.approx(-back[name].value)
+        assert (one.low, one.high) == pytest.approx((-back[name].high, -back[name].low))
+    assert all(e == Estimate(0.0, 0.0, 0.0) for e in paired_difference(a, a).values())
+
+
+def test_pairing_sees_what_two_separate_intervals_cannot_tell_apart() -> None:
+    noise = [0.05, 0.1, 0.2, 0.4, 0.6, 0.9]
+    a, b = documents(noise), documents([level * 1.1 for level in noise])
+    first, second = summarise(a)["mean_kl"], summarise(b)["mean_kl"]
+    assert first.high > second.low, "the two intervals overlap"
+    assert paired_difference(a, b)["mean_kl"].low > 0
+
+
+def test_other_documents_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="same documents"):
+        paired_difference(documents([0.1, 0.1]), documents([0.1]))
+
+
+@pytest.mark.parametrize(
+    ("estimate", "limit", "times"),
+    [
+        (Estimate(0.4, 0.2, 0.6), 0.5, 4.0),
+        (Estimate(0.4, 0.3, 0.6), 0.35, 4.0),
+        (Estimate(0.4, 0.3, 0.45), 0.5, 1.0),
+        (Estimate(0.4, 0.3, 0.5), 0.4, float("inf")),
+    ],
+)
+def test_the_text_needed_grows_with_the_square_of_the_missing_precision(
+    estimate: Estimate, limit: float, times: float
+) -> None:
+    assert estimate.text_needed(limit) == pytest.approx(times)
 
 
 AT_MOST = Gate("mean_kl", 0.05, "test")

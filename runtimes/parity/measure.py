@@ -65,9 +65,9 @@ def measure(
     runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        replay = _replay(reference, runtime.logits, weight_logits, threads, advance)
+        replayed = replay(reference, runtime.logits, weight_logits, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-        failures = list(replay.failures)
+        failures = list(replayed.failures)
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         chats = [document for document in reference.documents if document.reply]
@@ -79,40 +79,47 @@ def measure(
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
-    estimates, joined = summarise(replay.metrics), concatenate(replay.metrics)
+    estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
     headroom = FP16_MAX / reference.peak_activation
     estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
     return Measurement(
         runtime=name,
         positions=reference.positions,
         estimates=estimates,
-        weights=summarise(replay.weight_metrics) if replay.weight_metrics else None,
+        weights=summarise(replayed.weight_metrics) if replayed.weight_metrics else None,
         greedy=greedy,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),
         max_logit_difference=float(joined.max_difference.max()),
         load_seconds=load_seconds,
-        prefill_tokens_per_second=reference.positions / replay.seconds,
+        prefill_tokens_per_second=reference.positions / replayed.seconds,
         failures=tuple(failures),
     )
 
 
 @dataclass(frozen=True)
-class _Replay:
+class Replay:
+    """Metrics of each document, in the reference's order, and what was broken."""
+
     metrics: list[PositionMetrics]
     weight_metrics: list[PositionMetrics]
     failures: list[str]
     seconds: float
 
 
-def _replay(
+def replay(
     reference: Reference,
     logits: Logits,
     weight_logits: Logits | None,
     threads: int,
     advance: Callable[[], None],
-) -> _Replay:
+) -> Replay:
+    """Compare an artifact's logits with the reference's, document by document.
+
+    Raises:
+        InputError: the artifact has another vocabulary.
+    """
     metrics: list[PositionMetrics] = []
     weight_metrics: list[PositionMetrics] = []
     failures: list[str] = []
@@ -135,4 +142,4 @@ def _replay(
         metrics.append(run)
         weight_metrics.extend(weights)
         advance()
-    return _Replay(metrics, weight_metrics, failures, seconds)
+    return Replay(metrics, weight_metrics, failures, seconds)

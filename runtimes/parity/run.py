@@ -48,9 +48,9 @@ def run_parity(
         InputError: the checkpoint is gone, or a folder is no artifact at all.
     """
     artifacts = [open_artifact(request.path) for request in requests]
-    inputs = _inputs(checkpoint, artifacts)
+    inputs = recorded_inputs(checkpoint, artifacts)
     torch_runtime = open_reference(checkpoint, threads)
-    with _progress("reference", len(load_suite())) as advance:
+    with progress("reference", len(load_suite())) as advance:
         reference = load_reference(torch_runtime, inputs, advance)
     bench = Bench(reference, torch_runtime, open_reference(checkpoint, threads), inputs, threads)
     entries = []
@@ -86,15 +86,13 @@ def _compare(
 ) -> tuple[Judgement, Measurement | None]:
     variant = artifact.manifest.variant
     try:
-        if artifact.manifest.model.inputs != bench.inputs:
-            raise InputError(f"{artifact.path}: made from other inputs; export it again")
-        artifact.check()
+        check_current(artifact, bench.inputs)
         weights = dequantise(artifact)
         exact = bench.original.has_weights(weights)
         if not exact:
             bench.weights.load_weights(weights)
         del weights
-        with _progress(
+        with progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)
         ) as advance:
             measurement = measure(
@@ -112,8 +110,23 @@ def _compare(
     return judge(m.estimates, m.weights, limits, m.failures), m
 
 
-def _inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile, ...]:
-    """Hashes of the checkpoint's files that the artifacts name as their inputs."""
+def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:
+    """Refuse an artifact made from other inputs, or whose bytes are not the manifest's.
+
+    Raises:
+        InputError: what is wrong.
+    """
+    if artifact.manifest.model.inputs != inputs:
+        raise InputError(f"{artifact.path}: made from other inputs; export it again")
+    artifact.check()
+
+
+def recorded_inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile, ...]:
+    """Hashes of the checkpoint's files that the artifacts name as their inputs.
+
+    Raises:
+        InputError: no artifacts, a file is gone, or a name leaves the checkpoint's folder.
+    """
     if not artifacts:
         raise InputError("no artifacts to compare")
     names = [item.path for item in artifacts[0].manifest.model.inputs]
@@ -128,7 +141,7 @@ def _inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile
 
 
 @contextlib.contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     """One line per stage, and a bar while it runs where stderr is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -6,6 +6,7 @@ too narrow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -25,6 +26,18 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def text_needed(self, limit: float) -> float:
+        """How many times the text would move the interval off a limit that it straddles.
+
+        An interval's width falls with the square root of the number of documents. 1 where the
+        interval does not straddle the limit, infinite where the value lies on it.
+        """
+        if not self.low < limit < self.high:
+            return 1.0
+        distance = abs(self.value - limit)
+        width = self.high - self.value if self.value < limit else self.value - self.low
+        return (width / distance) ** 2 if distance else math.inf
 
 
 # Each statistic is a function of all positions' metrics and of a weight per position.
@@ -67,6 +80,35 @@ STATISTICS: dict[str, Statistic] = {
 
 def summarise(documents: Sequence[PositionMetrics]) -> dict[str, Estimate]:
     """Every statistic over all documents, with its bootstrap interval."""
+    return {name: _estimate(*sample) for name, sample in _resampled(documents).items()}
+
+
+def paired_difference(
+    first: Sequence[PositionMetrics], second: Sequence[PositionMetrics]
+) -> dict[str, Estimate]:
+    """Every statistic of `second` minus that of `first`, both on the same documents in order.
+
+    Each resample draws the same documents for both: what a document costs both cancels out, so the
+    interval is narrower than those of the two values suggest.
+
+    Raises:
+        ValueError: the documents' lengths differ.
+    """
+    lengths = [[len(document.kl) for document in side] for side in (first, second)]
+    if lengths[0] != lengths[1]:
+        raise ValueError("a paired comparison needs the same documents on both sides")
+    before, after = _resampled(first), _resampled(second)
+    return {
+        name: _estimate(after[name][0] - value, after[name][1] - values)
+        for name, (value, values) in before.items()
+    }
+
+
+def _resampled(documents: Sequence[PositionMetrics]) -> dict[str, tuple[float, np.ndarray]]:
+    """Every statistic's value, and its values float64 [RESAMPLES] on resampled documents.
+
+    The draws depend on the number of documents only, so two exports share them.
+    """
     joined = concatenate(documents)
     order = np.argsort(joined.kl)
     joined = PositionMetrics(*(getattr(joined, field.name)[order] for field in fields(joined)))
@@ -75,11 +117,17 @@ def summarise(documents: Sequence[PositionMetrics]) -> dict[str, Estimate]:
     rng = np.random.default_rng(SEED)
     draws = rng.multinomial(len(lengths), np.full(len(lengths), 1 / len(lengths)), RESAMPLES)
     weights = [draw[owner].astype(np.float64) for draw in draws]
-    tail = (1 - LEVEL) / 2
     whole = np.ones(len(joined.kl))
-    result = {}
-    for name, statistic in STATISTICS.items():
-        values = np.array([statistic(joined, weight) for weight in weights])
-        low, high = np.quantile(values, [tail, 1 - tail])
-        result[name] = Estimate(statistic(joined, whole), float(low), float(high))
-    return result
+    return {
+        name: (
+            statistic(joined, whole),
+            np.array([statistic(joined, weight) for weight in weights]),
+        )
+        for name, statistic in STATISTICS.items()
+    }
+
+
+def _estimate(value: float, values: np.ndarray) -> Estimate:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high))

@@ -13,6 +13,8 @@ from enum import Enum
 from runtimes.parity.gates import Gate
 from runtimes.parity.statistics import Estimate
 
+MOST_TEXT = 100  # times as much: beyond that, nobody waits
+
 
 class Verdict(str, Enum):
     """How an artifact came out."""
@@ -59,12 +61,20 @@ def judge(
         if misses == 2:
             bad.append(f"{name}, needed {gate.text} ({gate.reason})")
         elif misses:
-            open_.append(f"{name} straddles {gate.text}: more text is needed")
+            times = estimates[gate.metric].text_needed(gate.limit)
+            open_.append(f"{name} straddles {gate.text}: {more_text(times)}")
     if bad:
         return Judgement(Verdict.DEGRADED, tuple(bad))
     if open_:
         return Judgement(Verdict.INCONCLUSIVE, tuple(open_), tuple(notes))
     return Judgement(Verdict.PASS, (), tuple(notes))
+
+
+def more_text(times: float) -> str:
+    """How much text would decide, in words; `times` of `Estimate.text_needed`."""
+    if times > MOST_TEXT:
+        return "too close to decide with more text"
+    return f"about {times:.1f} times as much text would decide"
 
 
 def _shown(gate: Gate, estimates: Mapping[str, Estimate]) -> str:

@@ -1,0 +1,126 @@
+"""`edgeproof compare A B`: the difference of two exports of one model, with intervals."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from export.artifact import Artifact, open_artifact
+from export.artifact.atomic import write_atomic
+from export.artifact.run_record import load_run_record
+from export.command import EdgeproofCommand, run_main
+from export.errors import InputError
+from runtimes.parity.verdict import more_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from runtimes.parity.comparison import Comparison, Row
+    from runtimes.parity.statistics import Estimate
+
+SCHEMA = 1
+
+
+@click.command(cls=EdgeproofCommand, name="compare")
+@click.argument("first", metavar="A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Checkpoint folder that both were made from; default: what ROOT/run.json says of A.",
+)
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Where `python -m export` wrote.",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures too.")
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+def main(
+    first: Path,
+    second: Path,
+    checkpoint: Path | None,
+    root: Path,
+    json_path: Path | None,
+    threads: int,
+) -> None:
+    r"""Is export B better than export A? Both run over the same text, in their real runtimes.
+
+    The interval is of the difference: each resample of the bootstrap draws the same documents for
+    both. Where it holds zero, the text does not tell which one is better.
+
+    \b
+    Examples:
+      edgeproof compare artifacts/M/gguf/q4_k_m artifacts/M/gguf/q4_k_m-imatrix
+      edgeproof compare out/gguf/q4_0 out/mlc/q4f16_1 --checkpoint ./my-model
+    """
+    from rich.console import Console
+
+    from runtimes.parity.comparison import compare_artifacts
+
+    a, b = open_artifact(first), open_artifact(second)
+    result = compare_artifacts(checkpoint or _checkpoint_of(root, a.path), a, b, threads)
+    console = Console()
+    console.print(_table(result, _label(a), _label(b)))
+    if json_path:
+        data = {"schema": SCHEMA, "a": str(first), "b": str(second), **asdict(result)}
+        write_atomic(json_path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def _checkpoint_of(root: Path, artifact: Path) -> Path:
+    for model in load_run_record(root).models:
+        if artifact.resolve() in ((root / item.path).resolve() for item in model.artifacts):
+            return Path(model.checkpoint)
+    raise InputError(f"{root / 'run.json'} does not name {artifact}; give --checkpoint DIR")
+
+
+def _label(artifact: Artifact) -> str:
+    variant = artifact.manifest.variant
+    return f"{variant.format} {variant.name}"
+
+
+def _table(result: Comparison, first: str, second: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    title = (
+        f"A = {first}, B = {second}: {result.positions} positions in {result.documents} documents,"
+        " KL in nats, 95 % intervals"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("metric", no_wrap=True)
+    for name in ("A", "B", "B − A", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("better")
+    names = {"A": first, "B": second}
+    for row in result.rows:
+        table.add_row(
+            row.metric,
+            f"{row.first.value:.4g}",
+            f"{row.second.value:.4g}",
+            f"{row.difference.value:+.4g}",
+            _interval(row.difference),
+            f"{row.better} ({names[row.better]})" if row.better else _undecided(row),
+        )
+    return table
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:+.4g} … {estimate.high:+.4g}"
+
+
+def _undecided(row: Row) -> str:
+    if row.difference.low == row.difference.high:
+        return "equal"
+    return f"undecided: {more_text(row.difference.text_needed(0.0))}"
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,87 @@
+"""Is one export really better than another? The same text through both, compared in pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.artifact import Artifact
+from export.errors import GateError
+from runtimes.parity.measure import Replay, replay
+from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.run import check_current, progress, recorded_inputs
+from runtimes.parity.statistics import Estimate, paired_difference, summarise
+from runtimes.parity.suite import load_suite
+from runtimes.registry import open_reference, open_runtime
+
+# Metric → whether more of it is better.
+COMPARED = {
+    "mean_kl": False,
+    "p99_kl": False,
+    "nmse": False,
+    "perplexity_ratio": False,
+    "top1": True,
+    "clear_top1": True,
+    "acceptance": True,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of both exports and the difference `second` − `first`, each with its interval."""
+
+    metric: str
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+
+    @property
+    def better(self) -> str | None:
+        """Which side: "A" or "B" where the difference's whole interval says so, else None."""
+        if self.difference.low <= 0 <= self.difference.high:
+            return None
+        return "B" if (self.difference.low > 0) == COMPARED[self.metric] else "A"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All metrics of two exports of one checkpoint on the same text."""
+
+    documents: int
+    positions: int
+    rows: tuple[Row, ...]
+
+
+def compare_artifacts(
+    checkpoint: Path, first: Artifact, second: Artifact, threads: int
+) -> Comparison:
+    """Run two exports, in any formats, over the reference's documents and compare them in pairs.
+
+    Raises:
+        InputError: an artifact is stale or damaged, or cannot be opened.
+        GateError: an export gives logits that are not finite, so there is nothing to compare.
+    """
+    inputs = recorded_inputs(checkpoint, (first, second))
+    for artifact in (first, second):
+        check_current(artifact, inputs)
+    runtime = open_reference(checkpoint, threads)
+    with progress("reference", len(load_suite())) as advance:
+        reference = load_reference(runtime, inputs, advance)
+    before, after = (_replayed(reference, artifact, threads) for artifact in (first, second))
+    sides = summarise(before.metrics), summarise(after.metrics)
+    difference = paired_difference(before.metrics, after.metrics)
+    rows = (Row(name, sides[0][name], sides[1][name], difference[name]) for name in COMPARED)
+    return Comparison(len(reference.documents), reference.positions, tuple(rows))
+
+
+def _replayed(reference: Reference, artifact: Artifact, threads: int) -> Replay:
+    variant = artifact.manifest.variant
+    runtime = open_runtime(artifact, threads)
+    try:
+        with progress(f"{variant.format} {variant.name}", len(reference.documents)) as advance:
+            result = replay(reference, runtime.logits, None, threads, advance)
+    finally:
+        runtime.close()
+    if result.failures:
+        raise GateError(f"{artifact.path}: {result.failures[0]}; run `edgeproof parity` on it")
+    return result

@@ -1,0 +1,68 @@
+"""`edgeproof compare A B`: the better export is named, ties are not, bad input exits 2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from export.__main__ import main as export_main
+from runtimes.parity.compare import main as compare_main
+from tests.tiny import make_checkpoint
+
+PLAN = """
+[[variant]]
+format = "gguf"
+dtype = ["f16", "q4_0"]
+"""
+
+
+def invoke(command: Any, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "plan.toml").write_text(PLAN)
+    model = make_checkpoint(folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        out = folder / "out"
+        result = invoke(export_main, "--plan", folder / "plan.toml", "-m", model, "-o", out)
+        assert result.exit_code == 0, result.output
+        yield out
+
+
+def test_the_better_export_is_named_whichever_comes_first(root: Path, tmp_path: Path) -> None:
+    good, poor = root / "tiny" / "gguf" / "f16", root / "tiny" / "gguf" / "q4_0"
+    for first, second, better in ((good, poor, "A"), (poor, good, "B")):
+        path = tmp_path / "figures.json"
+        result = invoke(compare_main, first, second, "--root", root, "--json", path)
+        assert result.exit_code == 0, result.output
+        assert f"{better} (gguf f16)" in " ".join(result.output.split())
+        rows = {row["metric"]: row for row in json.loads(path.read_text())["rows"]}
+        low, high = rows["mean_kl"]["difference"]["low"], rows["mean_kl"]["difference"]["high"]
+        assert (low > 0) if better == "A" else (high < 0)
+
+
+def test_an_export_equals_itself(root: Path) -> None:
+    path = root / "tiny" / "gguf" / "f16"
+    result = invoke(compare_main, path, path, "--root", root)
+    assert result.exit_code == 0, result.output
+    assert "better" in result.output
+    assert "(gguf f16)" not in result.output
+
+
+def test_an_artifact_that_no_run_names_needs_its_checkpoint(root: Path, tmp_path: Path) -> None:
+    path = root / "tiny" / "gguf" / "f16"
+    unknown = invoke(compare_main, path, path, "--root", tmp_path)
+    assert unknown.exit_code == 2
+    given = invoke(
+        compare_main, path, path, "--root", tmp_path, "--checkpoint", root.parent / "tiny"
+    )
+    assert given.exit_code == 0, given.output
