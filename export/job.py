@@ -20,6 +20,7 @@ from export.artifact import (
 )
 from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
+from export.artifact.lock import exclusive
 from export.checkpoint import Checkpoint
 from export.errors import InputError
 from export.format import Advance, Format
@@ -101,12 +102,17 @@ def run(
         return Outcome(existing, reused=True)
     check = form.check if verify else None
     verified = None
-    with ArtifactWriter.create(
-        target, identity, variant, tools, hash_sections=check is not None
-    ) as writer:
-        form.write(checkpoint, identity, variant, writer, advance)
-        if check is not None:
-            verified = writer.verify(check)
+    with exclusive(target):
+        made_meanwhile = None if force else reusable(target, identity, variant, tools)
+        if made_meanwhile is not None:
+            advance(checkpoint.parameter_count)
+            return Outcome(made_meanwhile, reused=True)
+        with ArtifactWriter.create(
+            target, identity, variant, tools, hash_sections=check is not None
+        ) as writer:
+            form.write(checkpoint, identity, variant, writer, advance)
+            if check is not None:
+                verified = writer.verify(check)
     return Outcome(open_artifact(target), reused=False, verified=verified)
 
 

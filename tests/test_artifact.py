@@ -25,7 +25,9 @@ from export.artifact import (
 )
 from export.artifact.atomic import TEMPORARY, write_atomic
 from export.artifact.hashing import file_sha256, input_records
+from export.artifact.lock import exclusive
 from export.errors import InputError
+from tests.tiny import make_checkpoint
 
 MODEL = ModelIdentity("tiny", None, None, 1000, (OutputFile("model.safetensors", 4, "00" * 32),))
 VARIANT = Variant("gguf", "f16", Precision.FP16, (("linear", "F16"),))
@@ -190,3 +192,35 @@ def test_write_atomic_replaces_and_is_world_readable(tmp_path: Path) -> None:
     write_atomic(tmp_path / "sub/x.json", b"2")
     assert (tmp_path / "sub/x.json").read_bytes() == b"2"
     assert (tmp_path / "sub/x.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_another_artifact_with_a_longer_name_may_be_written_at_the_same_time(
+    tmp_path: Path,
+) -> None:
+    with ArtifactWriter.create(tmp_path / "q4_0-pure", MODEL, VARIANT, TOOLS) as writer:
+        writer.write("model.bin", b"pure")
+        build(tmp_path / "q4_0")
+    open_artifact(tmp_path / "q4_0-pure").check()
+
+
+def test_a_second_run_waits_for_the_first_one_and_reuses_its_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "cache"))
+    make_checkpoint(tmp_path / "tiny")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "export.gguf", "-m", str(tmp_path / "tiny"), "-d", "f16"]
+    with exclusive(out / "tiny" / "gguf" / "f16"):
+        runs = [
+            subprocess.Popen([*command, "-o", str(out)], stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        for run in runs:
+            assert run.stderr is not None
+            assert "another run is writing it; waiting" in run.stderr.readline()
+    for run in runs:
+        _, errors = run.communicate()
+        assert run.returncode == 0, errors
+    artifact = open_artifact(out / "tiny" / "gguf" / "f16")
+    artifact.check()
+    assert leftovers(out) == []

@@ -60,7 +60,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         for stale in target.parent.glob(f"{prefix}*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            # What follows the last hyphen is mkdtemp's: `q4_0-` must not find `q4_0-pure-`.
+            if "-" not in stale.name.removeprefix(prefix):
+                shutil.rmtree(stale, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
         try:
             temporary.chmod(0o755)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.artifact.atomic import atomic_folder, storage_errors, write_atomic
+from export.artifact.atomic import atomic_folder, write_atomic
 from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
+from export.artifact.lock import exclusive
 from export.errors import InputError
 
 # Raise it when the converted bytes change.
@@ -64,20 +65,15 @@ def _complete(target: Path) -> Converted | None:
 
 
 def _convert(gguf: Path, target: Path, permutation_seed: str | None) -> Converted:
-    from filelock import FileLock
-
     from export.sources.gguf_checkpoint import write_checkpoint
 
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes that start together: the second waits, then reuses the first one's work.
-        with FileLock(target.parent / f".{target.name}.lock"):
-            made = _complete(target)
-            if made is None:
-                with atomic_folder(target) as folder:
-                    name = write_checkpoint(gguf, folder, permutation_seed)
-                    _write_record(folder, name)
-                made = Converted(target, name)
+    with exclusive(target):
+        made = _complete(target)
+        if made is None:
+            with atomic_folder(target) as folder:
+                name = write_checkpoint(gguf, folder, permutation_seed)
+                _write_record(folder, name)
+            made = Converted(target, name)
     return made
 
 
