@@ -203,10 +203,7 @@ def test_another_artifact_with_a_longer_name_may_be_written_at_the_same_time(
     open_artifact(tmp_path / "q4_0-pure").check()
 
 
-def test_a_second_run_waits_for_the_first_one_and_reuses_its_artifact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "cache"))
+def test_a_second_run_waits_for_the_first_one_and_reuses_its_artifact(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "tiny")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "export.gguf", "-m", str(tmp_path / "tiny"), "-d", "f16"]
