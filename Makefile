@@ -7,6 +7,8 @@ OUT ?= artifacts
 PLAN ?=
 # One or more models, for example: make export-all MODEL="bundled ./my-checkpoint"
 MODEL ?=
+# How much text the comparison uses: fast, default or full
+BUDGET ?= default
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
@@ -23,7 +25,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
 	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) --out $(OUT)
-	$(BIN)/python -m runtimes.parity --root $(OUT)
+	$(BIN)/python -m runtimes.parity --root $(OUT) --budget $(BUDGET)
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(BIN)/python -m pytest -m "not slow"

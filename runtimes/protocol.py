@@ -5,7 +5,7 @@ An adapter module `runtimes/<name>.py` has one public function `open_runtime(art
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +27,9 @@ class Runtime(Protocol):
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits at every position of one sequence: float32 [T, V]."""
+
+    def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """The same rows in order, some at a time, so that memory does not grow with the text."""
 
     def start(self, ids: Sequence[int]) -> np.ndarray:
         """Clear the KV cache, prefill it with a non-empty prompt: logits after it, float32 [V]."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from runtimes.registry import SPIN_COUNT
 from tests.tiny import make_checkpoint
+
+# Before any test module imports PyTorch: its threads read this once.
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,9 @@ def test_the_better_export_is_named_whichever_comes_first(root: Path, tmp_path: 
     good, poor = root / "tiny" / "gguf" / "f16", root / "tiny" / "gguf" / "q4_0"
     for first, second, better in ((good, poor, "A"), (poor, good, "B")):
         path = tmp_path / "figures.json"
-        result = invoke(compare_main, first, second, "--root", root, "--json", path)
+        result = invoke(
+            compare_main, first, second, "--root", root, "--budget", "fast", "--json", path
+        )
         assert result.exit_code == 0, result.output
         assert f"{better} (gguf f16)" in " ".join(result.output.split())
         rows = {row["metric"]: row for row in json.loads(path.read_text())["rows"]}
@@ -52,7 +54,7 @@ def test_the_better_export_is_named_whichever_comes_first(root: Path, tmp_path: 
 
 def test_an_export_equals_itself(root: Path) -> None:
     path = root / "tiny" / "gguf" / "f16"
-    result = invoke(compare_main, path, path, "--root", root)
+    result = invoke(compare_main, path, path, "--root", root, "--budget", "fast")
     assert result.exit_code == 0, result.output
     assert "better" in result.output
     assert "(gguf f16)" not in result.output
@@ -63,6 +65,14 @@ def test_an_artifact_that_no_run_names_needs_its_checkpoint(root: Path, tmp_path
     unknown = invoke(compare_main, path, path, "--root", tmp_path)
     assert unknown.exit_code == 2
     given = invoke(
-        compare_main, path, path, "--root", tmp_path, "--checkpoint", root.parent / "tiny"
+        compare_main,
+        path,
+        path,
+        "--root",
+        tmp_path,
+        "--checkpoint",
+        root.parent / "tiny",
+        "--budget",
+        "fast",
     )
     assert given.exit_code == 0, given.output

@@ -35,6 +35,10 @@ def invoke(command: Any, *arguments: str | Path) -> Result:
     return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
 
 
+def compare(*arguments: str | Path) -> Result:
+    return invoke(parity_main, *arguments, "--budget", "fast")
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parity")
@@ -62,7 +66,7 @@ def report(out: Path) -> dict[str, Any]:
 
 
 def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(out: Path) -> None:
-    result = invoke(parity_main, "--root", out, "--threads", 2)
+    result = compare("--root", out, "--threads", 2)
     assert result.exit_code == 0, result.output
     entries = report(out)
     assert entries["onnx/fp32"]["verdict"] == "PASS"
@@ -77,8 +81,8 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(out: Path) -> Non
 
 
 def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path) -> None:
-    result = invoke(
-        parity_main, out / "tiny/mlc/q4f16_1", "--checkpoint", exported / "tiny",
+    result = compare(
+        out / "tiny/mlc/q4f16_1", "--checkpoint", exported / "tiny",
         "--json", out / "tiny/parity.json",
     )  # fmt: skip
     assert result.exit_code == 1
@@ -91,7 +95,7 @@ def test_a_plan_can_tighten_a_gate(out: Path) -> None:
     record["models"][0]["artifacts"] = [{"path": "tiny/gguf/f16", "allow_degraded": False}]
     record["gates"] = {"fp16": {"mean_kl": 1e-12}}
     (out / "run.json").write_text(json.dumps(record))
-    assert invoke(parity_main, "--root", out).exit_code == 1
+    assert compare("--root", out).exit_code == 1
     assert "mean_kl" in report(out)["gguf/f16"]["reasons"][0]
 
 
@@ -126,7 +130,7 @@ def test_a_broken_artifact_fails_and_the_others_are_still_judged(
     out: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     damage(out)
-    assert invoke(parity_main, "--root", out).exit_code == 1
+    assert compare("--root", out).exit_code == 1
     entries = report(out)
     assert entries["gguf/f16"]["verdict"] == "FAIL"
     assert reason in entries["gguf/f16"]["reasons"][0]
@@ -134,13 +138,13 @@ def test_a_broken_artifact_fails_and_the_others_are_still_judged(
 
 
 def test_nothing_exported_is_bad_input(tmp_path: Path) -> None:
-    result = invoke(parity_main, "--root", tmp_path)
+    result = compare("--root", tmp_path)
     assert result.exit_code == 2
     assert "run `python -m export`" in result.output
 
 
 def test_explicit_artifacts_need_their_checkpoint(out: Path) -> None:
-    assert invoke(parity_main, out / "tiny/gguf/f16").exit_code == 2
-    gone = invoke(parity_main, out / "tiny/gguf/f16", "--checkpoint", out / "nowhere")
+    assert compare(out / "tiny/gguf/f16").exit_code == 2
+    gone = compare(out / "tiny/gguf/f16", "--checkpoint", out / "nowhere")
     assert gone.exit_code == 2
     assert len(gone.output.splitlines()) == 1

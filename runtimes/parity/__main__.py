@@ -14,9 +14,11 @@ from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
 from export.errors import GateError, InputError
 from runtimes.parity.report import Entry, terminal_table, write_report
+from runtimes.parity.text_options import chosen_suite, text_options
 
 if TYPE_CHECKING:
     from runtimes.parity.run import Request
+    from runtimes.parity.suite import Suite
 
 REPORT = "parity.json"
 # Wide enough for the table where the output is not a terminal (CI logs).
@@ -37,6 +39,7 @@ PLAIN_WIDTH = 160
     type=click.Path(file_okay=False, path_type=Path),
     help="Checkpoint folder of the ARTIFACTS given.",
 )
+@text_options
 @click.option("--allow-degraded", is_flag=True, help="DEGRADED artifacts do not fail the run.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Where to write the report."
@@ -46,6 +49,8 @@ def main(
     artifacts: tuple[Path, ...],
     root: Path,
     checkpoint: Path | None,
+    budget: str,
+    text: Path | None,
     allow_degraded: bool,
     json_path: Path | None,
     threads: int,
@@ -58,10 +63,13 @@ def main(
     \b
     Examples:
       python -m runtimes.parity
+      python -m runtimes.parity --budget full
       python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
+      python -m runtimes.parity --text my-prompts.jsonl
     """
     from runtimes.parity.run import Request
 
+    suite = chosen_suite(budget, text)
     if artifacts:
         if checkpoint is None:
             raise InputError("--checkpoint DIR is needed with explicit artifacts")
@@ -69,6 +77,7 @@ def main(
         entries = compare_model(
             open_artifact(artifacts[0]).manifest.model.name,
             checkpoint,
+            suite,
             requests,
             threads,
             {},
@@ -84,7 +93,13 @@ def main(
             ]
             target = json_path or root / model.label / REPORT
             entries += compare_model(
-                model.label, Path(model.checkpoint), requests, threads, record.gates, target
+                model.label,
+                Path(model.checkpoint),
+                suite,
+                requests,
+                threads,
+                record.gates,
+                target,
             )
     refused = [entry for entry in entries if not entry.accepted]
     if refused:
@@ -95,6 +110,7 @@ def main(
 def compare_model(
     label: str,
     checkpoint: Path,
+    suite: Suite,
     requests: Sequence[Request],
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
@@ -106,7 +122,7 @@ def compare_model(
 
     from runtimes.parity.run import run_parity
 
-    reference, entries = run_parity(checkpoint, requests, threads, gates)
+    reference, entries = run_parity(checkpoint, suite, requests, threads, gates)
     write_report(target, label, reference, entries)
     console = Console()
     if not console.is_terminal:

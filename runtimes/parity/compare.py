@@ -15,6 +15,7 @@ from export.artifact.atomic import write_atomic
 from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
 from export.errors import InputError
+from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.verdict import more_text
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ SCHEMA = 1
     show_default=True,
     help="Where `python -m export` wrote.",
 )
+@text_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures too.")
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 def main(
@@ -48,6 +50,8 @@ def main(
     second: Path,
     checkpoint: Path | None,
     root: Path,
+    budget: str,
+    text: Path | None,
     json_path: Path | None,
     threads: int,
 ) -> None:
@@ -66,7 +70,8 @@ def main(
     from runtimes.parity.comparison import compare_artifacts
 
     a, b = open_artifact(first), open_artifact(second)
-    result = compare_artifacts(checkpoint or _checkpoint_of(root, a.path), a, b, threads)
+    source = checkpoint or _checkpoint_of(root, a.path)
+    result = compare_artifacts(source, chosen_suite(budget, text), a, b, threads)
     console = Console()
     console.print(_table(result, _label(a), _label(b)))
     if json_path:

@@ -11,7 +11,7 @@ from runtimes.parity.measure import Replay, replay
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.run import check_current, progress, recorded_inputs
 from runtimes.parity.statistics import Estimate, paired_difference, summarise
-from runtimes.parity.suite import load_suite
+from runtimes.parity.suite import Suite
 from runtimes.registry import open_reference, open_runtime
 
 # Metric → whether more of it is better.
@@ -53,9 +53,9 @@ class Comparison:
 
 
 def compare_artifacts(
-    checkpoint: Path, first: Artifact, second: Artifact, threads: int
+    checkpoint: Path, suite: Suite, first: Artifact, second: Artifact, threads: int
 ) -> Comparison:
-    """Run two exports, in any formats, over the reference's documents and compare them in pairs.
+    """Run two exports, in any formats, over the same documents and compare them in pairs.
 
     Raises:
         InputError: an artifact is stale or damaged, or cannot be opened.
@@ -65,8 +65,8 @@ def compare_artifacts(
     for artifact in (first, second):
         check_current(artifact, inputs)
     runtime = open_reference(checkpoint, threads)
-    with progress("reference", len(load_suite())) as advance:
-        reference = load_reference(runtime, inputs, advance)
+    with progress("reference", len(suite.prompts)) as advance:
+        reference = load_reference(runtime, suite, inputs, advance)
     before, after = (_replayed(reference, artifact, threads) for artifact in (first, second))
     sides = summarise(before.metrics), summarise(after.metrics)
     difference = paired_difference(before.metrics, after.metrics)
@@ -79,7 +79,7 @@ def _replayed(reference: Reference, artifact: Artifact, threads: int) -> Replay:
     runtime = open_runtime(artifact, threads)
     try:
         with progress(f"{variant.format} {variant.name}", len(reference.documents)) as advance:
-            result = replay(reference, runtime.logits, None, threads, advance)
+            result = replay(reference, runtime.logit_blocks, None, threads, advance)
     finally:
         runtime.close()
     if result.failures:

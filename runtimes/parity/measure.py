@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,8 @@ from runtimes.protocol import Runtime
 GREEDY_PROMPTS = 6
 FP16_MAX = 65504.0
 
-Logits = Callable[[Sequence[int]], np.ndarray]
+# Token ids [T] → logits float32 [.., V] of consecutive positions, T of them in all.
+LogitBlocks = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def measure(
     reference: Reference,
     torch_runtime: Runtime,
     open_runtime: Callable[[], Runtime],
-    weight_logits: Logits | None,
+    weight_logits: LogitBlocks | None,
     threads: int,
     advance: Callable[[], None],
 ) -> Measurement:
@@ -65,7 +66,7 @@ def measure(
     runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        replayed = replay(reference, runtime.logits, weight_logits, threads, advance)
+        replayed = replay(reference, runtime.logit_blocks, weight_logits, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
         failures = list(replayed.failures)
         if wrong:
@@ -110,8 +111,8 @@ class Replay:
 
 def replay(
     reference: Reference,
-    logits: Logits,
-    weight_logits: Logits | None,
+    logits: LogitBlocks,
+    weight_logits: LogitBlocks | None,
     threads: int,
     advance: Callable[[], None],
 ) -> Replay:
@@ -125,21 +126,48 @@ def replay(
     failures: list[str] = []
     seconds = 0.0
     for index, document in enumerate(reference.documents):
-        expected = reference.logits(index)
-        begin = time.perf_counter()
-        got = logits(document.ids)
-        seconds += time.perf_counter() - begin
-        if got.shape != expected.shape:
-            raise InputError(f"logits of shape {got.shape}, the reference's are {expected.shape}")
-        bad: np.ndarray = ~np.all(np.isfinite(got), axis=-1)
-        if bad.any():
-            failures.append(
-                f"NaN or infinite logits at {bad.sum()} of {len(bad)} positions of {document.id}"
-            )
-            got = np.where(bad[:, None], 0.0, got)
-        exports = [got] if weight_logits is None else [got, weight_logits(document.ids)]
-        run, *weights = compare(expected, exports, document.ids, threads)
+        parts: list[list[PositionMetrics]] = []
+        blocks = Stopwatch(logits(document.ids))
+        others = weight_logits(document.ids) if weight_logits else None
+        start = 0
+        for got in blocks:
+            stop = start + len(got)
+            expected = reference.logits(index, start, stop)
+            if got.shape != expected.shape:
+                raise InputError(
+                    f"logits of shape {got.shape}, the reference's are {expected.shape}"
+                )
+            bad: np.ndarray = ~np.all(np.isfinite(got), axis=-1)
+            if bad.any():
+                failures.append(
+                    f"NaN or infinite logits at {bad.sum()} of {len(bad)} positions of"
+                    f" {document.id}"
+                )
+                got = np.where(bad[:, None], 0.0, got)  # noqa: PLW2901
+            exports = [got] if others is None else [got, next(others)]
+            parts.append(compare(expected, exports, document.ids[start : stop + 1], threads))
+            start = stop
+        run, *weights = (concatenate(side) for side in zip(*parts, strict=True))
         metrics.append(run)
         weight_metrics.extend(weights)
+        seconds += blocks.seconds
         advance()
     return Replay(metrics, weight_metrics, failures, seconds)
+
+
+class Stopwatch:
+    """An iterator that counts the seconds its source takes."""
+
+    def __init__(self, source: Iterator[np.ndarray]) -> None:
+        self._source = source
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The source's items."""
+        while True:
+            begin = time.perf_counter()
+            item = next(self._source, None)
+            self.seconds += time.perf_counter() - begin
+            if item is None:
+                return
+            yield item

@@ -45,17 +45,18 @@ class PositionMetrics:
 def compare(
     reference: np.ndarray, exports: Sequence[np.ndarray], ids: Sequence[int], threads: int = 1
 ) -> list[PositionMetrics]:
-    """Compare logits [T, V] of several exports with the reference's on the sequence `ids` [T].
+    """Compare logits [T, V] of several exports with the reference's at consecutive positions.
 
+    `ids` are the tokens there, and the one that follows where the text goes on: [T] or [T + 1].
     The reference's side is computed once for all exports.
 
     Raises:
         ValueError: the shapes differ.
     """
     for export in exports:
-        if reference.shape != export.shape or len(reference) != len(ids):
+        if reference.shape != export.shape or len(ids) - len(reference) not in (0, 1):
             raise ValueError(f"logits {export.shape} against {reference.shape}, {len(ids)} tokens")
-    following = np.array([*ids[1:], -1])
+    following = np.array([*ids[1:], -1])[: len(reference)]
 
     def block(start: int) -> list[PositionMetrics]:
         rows = slice(start, start + BLOCK_ROWS)
@@ -63,7 +64,7 @@ def compare(
         return [_compare_block(known, export[rows]) for export in exports]
 
     with ThreadPoolExecutor(threads) as pool:
-        blocks = list(pool.map(block, range(0, len(ids), BLOCK_ROWS)))
+        blocks = list(pool.map(block, range(0, len(reference), BLOCK_ROWS)))
     return [concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 

@@ -2,7 +2,8 @@
 
 Logits are recomputed where they are needed as hidden · headᵀ, exactly as the model does; hidden
 states of the 135M are 85 times smaller than logits. The capture is cached by the hash of
-everything it depends on and shared by all artifacts.
+everything it depends on and shared by all artifacts. It is stored in groups of documents, so that
+an interrupted one goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +23,15 @@ from export.artifact.atomic import write_atomic
 from export.artifact.cache import cache_folder
 from export.artifact.manifest import OutputFile
 from runtimes.parity.decoding import first_difference
-from runtimes.parity.suite import Document, load_suite, prompt_ids, suite_text
+from runtimes.parity.suite import Document, Prompt, Suite, prompt_ids
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-CAPTURE_VERSION = 3
+CAPTURE_VERSION = 4
 REPLY_TOKENS = 48
+# Documents captured and stored together; their replies are decoded in one batch.
+GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -47,55 +51,74 @@ class Reference:
         """Number of positions in all documents."""
         return sum(len(document.ids) for document in self.documents)
 
-    def logits(self, index: int) -> np.ndarray:
-        """Logits of one document: float32 [T, V]."""
-        return np.asarray(self.hidden[index] @ self.head.T)
+    def logits(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Logits of one document at some of its positions: float32 [stop − start, V]."""
+        return np.asarray(self.hidden[index][start:stop] @ self.head.T)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A group of documents with their hidden states, and the peak of the residual stream."""
+
+    documents: tuple[Document, ...]
+    hidden: tuple[np.ndarray, ...]
+    peak: float
 
 
 def load_reference(
-    runtime: TorchRuntime, inputs: tuple[OutputFile, ...], advance: Callable[[], None]
+    runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...], advance: Callable[[], None]
 ) -> Reference:
-    """The cached capture for these checkpoint files, or a new one; `advance` once per document."""
-    path = cache_folder() / "reference" / f"{_key(runtime, inputs)}.npz"
-    documents, hidden, peak = _read(path) or _capture(runtime, path, advance)
-    return Reference(documents, hidden, runtime.head, peak)
+    """The cached capture for these checkpoint files, completed; `advance` once per document."""
+    folder = cache_folder() / "reference" / _key(runtime, suite, inputs)
+    groups = []
+    for first in range(0, len(suite.prompts), GROUP):
+        path = folder / f"{first:05}.npz"
+        group = _read(path)
+        if group is None:
+            group = _capture(runtime, suite.prompts[first : first + GROUP])
+            _write(path, group)
+        groups.append(group)
+        for _ in group.documents:
+            advance()
+    return Reference(
+        tuple(document for group in groups for document in group.documents),
+        tuple(rows for group in groups for rows in group.hidden),
+        runtime.head,
+        max(group.peak for group in groups),
+    )
 
 
-def _key(runtime: TorchRuntime, inputs: tuple[OutputFile, ...]) -> str:
+def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) -> str:
     recipe = {
         "capture": CAPTURE_VERSION,
         "reply_tokens": REPLY_TOKENS,
-        "suite": suite_text(),
+        "group": GROUP,
+        "suite": suite.digest,
         "runtime": runtime.version,
         "inputs": [[item.path, item.sha256] for item in inputs],
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-Captured = tuple[tuple[Document, ...], tuple[np.ndarray, ...], float]
-
-
-def _capture(runtime: TorchRuntime, path: Path, advance: Callable[[], None]) -> Captured:
+def _capture(runtime: TorchRuntime, group: Sequence[Prompt]) -> Captured:
     render = runtime.render_chat if runtime.has_chat_template else None
-    suite = load_suite()
-    limit = runtime.context - REPLY_TOKENS
-    prompts = [prompt_ids(prompt, runtime.tokenize, render, limit) for prompt in suite]
+    prompts = [
+        prompt_ids(prompt, runtime.tokenize, render, runtime.context, REPLY_TOKENS)
+        for prompt in group
+    ]
     chats = [index for index, (_, wants_reply) in enumerate(prompts) if wants_reply]
     replies: dict[int, Sequence[int]] = dict.fromkeys(range(len(prompts)), ())
     if chats:
         texts = [prompts[index][0] for index in chats]
         replies |= zip(chats, runtime.greedy_replies(texts, REPLY_TOKENS), strict=True)
     documents, hidden = [], []
-    for index, (prompt, (ids, wants_reply)) in enumerate(zip(suite, prompts, strict=True)):
+    for index, (prompt, (ids, wants_reply)) in enumerate(zip(group, prompts, strict=True)):
         states = runtime.hidden((*ids, *replies[index]))
         count = confirmed(states[len(ids) - 1 :] @ runtime.head.T, replies[index])
         length = len(ids) if wants_reply else 0
         documents.append(Document(prompt.id, prompt.kind, (*ids, *replies[index][:count]), length))
         hidden.append(states[: len(ids) + count])
-        advance()
-    captured = tuple(documents), tuple(hidden), runtime.peak_activation
-    _write(path, captured)
-    return captured
+    return Captured(tuple(documents), tuple(hidden), runtime.peak_activation)
 
 
 def confirmed(logits: np.ndarray, reply: Sequence[int]) -> int:
@@ -107,24 +130,26 @@ def confirmed(logits: np.ndarray, reply: Sequence[int]) -> int:
 
 
 def _write(path: Path, captured: Captured) -> None:
-    documents, hidden, peak = captured
     meta = {
-        "peak": peak,
-        "documents": [[d.id, d.kind, list(d.ids), d.prompt_length] for d in documents],
+        "peak": captured.peak,
+        "documents": [[d.id, d.kind, list(d.ids), d.prompt_length] for d in captured.documents],
     }
     buffer = io.BytesIO()
-    np.savez(buffer, meta=np.array(json.dumps(meta)), hidden=np.concatenate(hidden))
+    np.savez(buffer, meta=np.array(json.dumps(meta)), hidden=np.concatenate(captured.hidden))
     write_atomic(path, buffer.getvalue())
 
 
 def _read(path: Path) -> Captured | None:
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        meta = json.loads(str(stored["meta"]))
-        rows = stored["hidden"]
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            meta = json.loads(str(stored["meta"]))
+            rows = stored["hidden"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # a damaged file is captured again
     documents = tuple(
         Document(name, kind, tuple(ids), length) for name, kind, ids, length in meta["documents"]
     )
     splits = np.cumsum([len(document.ids) for document in documents])[:-1]
-    return documents, tuple(np.split(rows, splits)), float(meta["peak"])
+    return Captured(documents, tuple(np.split(rows, splits)), float(meta["peak"]))

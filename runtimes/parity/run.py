@@ -17,7 +17,7 @@ from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.report import Entry
-from runtimes.parity.suite import load_suite
+from runtimes.parity.suite import Suite
 from runtimes.parity.verdict import Judgement, Verdict, judge
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
@@ -36,6 +36,7 @@ class Request:
 
 def run_parity(
     checkpoint: Path,
+    suite: Suite,
     requests: Sequence[Request],
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
@@ -50,8 +51,8 @@ def run_parity(
     artifacts = [open_artifact(request.path) for request in requests]
     inputs = recorded_inputs(checkpoint, artifacts)
     torch_runtime = open_reference(checkpoint, threads)
-    with progress("reference", len(load_suite())) as advance:
-        reference = load_reference(torch_runtime, inputs, advance)
+    with progress("reference", len(suite.prompts)) as advance:
+        reference = load_reference(torch_runtime, suite, inputs, advance)
     bench = Bench(reference, torch_runtime, open_reference(checkpoint, threads), inputs, threads)
     entries = []
     for artifact, request in zip(artifacts, requests, strict=True):
@@ -59,6 +60,7 @@ def run_parity(
         entries.append(Entry(artifact, request.allow_degraded, judgement, measurement))
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
+        "text": {"name": suite.name, "sha256": suite.digest},
         "documents": len(reference.documents),
         "positions": reference.positions,
         "peak_activation": reference.peak_activation,
@@ -99,7 +101,7 @@ def _compare(
                 bench.reference,
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads),
-                None if exact else bench.weights.logits,
+                None if exact else bench.weights.logit_blocks,
                 bench.threads,
                 advance,
             )

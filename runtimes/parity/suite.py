@@ -1,23 +1,47 @@
-"""The built-in text: chat prompts and plain documents, all authored for this project."""
+"""The text that parity is measured on: built-in prompts, all authored for this project."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
 from importlib.resources import files
 
-SUITE = "text/suite.jsonl"
+from export.errors import InputError
+
+
+class Budget(str, Enum):
+    """How much built-in text: each budget has the text of those before it, and more."""
+
+    FAST = "fast"
+    DEFAULT = "default"
+    FULL = "full"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One entry of the suite: either chat messages or plain text."""
+    """One entry of a suite: either chat messages or plain text."""
 
     id: str
     kind: str
     text: str | None = None
     messages: tuple[dict[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Prompts and where they come from."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all prompts."""
+        content = json.dumps([asdict(prompt) for prompt in self.prompts], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,32 +63,61 @@ class Document:
         return self.ids[self.prompt_length :] if self.prompt_length else ()
 
 
-def suite_text() -> str:
-    """The suite's JSON lines."""
-    return files("runtimes.parity").joinpath(SUITE).read_text("utf-8")
+def built_in(budget: Budget) -> Suite:
+    """The built-in prompts of a budget. The full one ends with a text for a context of 8192."""
+    prompts: list[Prompt] = []
+    for part in Budget:
+        text = files("runtimes.parity").joinpath(f"text/{part.value}.jsonl").read_text("utf-8")
+        prompts += parse_prompts(text.splitlines(), part.value)
+        if part is budget:
+            break
+    if budget is Budget.FULL:
+        plain = (prompt.text for prompt in prompts if prompt.text is not None)
+        prompts.append(Prompt("long-01", "long", "\n\n".join(plain)))
+    return Suite(f"built-in, {budget.value}", tuple(prompts))
 
 
-def load_suite() -> tuple[Prompt, ...]:
-    """The built-in prompts."""
-    rows = [json.loads(line) for line in suite_text().splitlines() if line]
-    return tuple(
-        Prompt(row["id"], row["kind"], row.get("text"), tuple(row.get("messages", ())))
-        for row in rows
-    )
+def parse_prompts(lines: Iterable[str], name: str) -> list[Prompt]:
+    """Prompts as JSON lines: `text`, or `messages` of role and content; `id` and `kind` if wanted.
+
+    Raises:
+        InputError: naming the line.
+    """
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text = row.get("text")
+            messages = tuple(
+                {"role": str(item["role"]), "content": str(item["content"])}
+                for item in row.get("messages", ())
+            )
+        except (ValueError, AttributeError, KeyError, TypeError):
+            raise InputError(f"{name}, line {number}: not a JSON object of a prompt") from None
+        if (isinstance(text, str) and text != "") == bool(messages):
+            raise InputError(f"{name}, line {number}: needs either text or messages")
+        kind = str(row.get("kind", "chat" if messages else "text"))
+        prompts.append(Prompt(str(row.get("id", f"line-{number}")), kind, text, messages))
+    return prompts
 
 
 def prompt_ids(
     prompt: Prompt,
     tokenize: Callable[[str], list[int]],
     render_chat: Callable[[Sequence[dict[str, str]]], str] | None,
-    limit: int,
+    context: int,
+    reply_tokens: int,
 ) -> tuple[tuple[int, ...], bool]:
-    """At most `limit` token ids of a prompt, and whether a reply is to be generated after it.
+    """Token ids of a prompt, and whether a reply of `reply_tokens` is to be generated after it.
 
-    A base model has no chat template (`render_chat` is None): its chats become plain text.
+    Text is cut to the context, a chat to what leaves room for the reply. A base model has no chat
+    template (`render_chat` is None): its chats become plain text.
     """
     if prompt.text is not None:
-        return tuple(tokenize(prompt.text)[:limit]), False
+        return tuple(tokenize(prompt.text)[:context]), False
+    limit = context - reply_tokens
     if render_chat is None:
         plain = "\n".join(item["content"] for item in prompt.messages)
         return tuple(tokenize(plain)[:limit]), False

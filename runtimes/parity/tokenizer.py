@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from runtimes.parity.suite import load_suite
+from runtimes.parity.suite import Budget, built_in
 from runtimes.protocol import Runtime
 
 COUNT = 3000
@@ -21,8 +21,8 @@ PIECES = (
 
 
 def awkward_strings() -> Iterator[str]:
-    """The suite's texts, then seeded random mixtures of digits, spaces, scripts, code, specials."""
-    for prompt in load_suite():
+    """All built-in texts, then seeded mixtures of digits, spaces, scripts, code, specials."""
+    for prompt in built_in(Budget.FULL).prompts:
         yield from (message["content"] for message in prompt.messages)
         if prompt.text is not None:
             yield prompt.text
