@@ -86,7 +86,7 @@ def test_every_weight_comes_back_under_its_checkpoint_name(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("form", ["gguf"])
+@pytest.mark.parametrize("form", ["gguf", "onnx"])
 def test_every_parameter_of_every_family_comes_back(tmp_path: Path, form: str, family: str) -> None:
     folder = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
     tensors = dequantise(export_tiny(folder, form, "fp32", tmp_path))
