@@ -43,7 +43,10 @@ class TorchRuntime(SequenceRuntime):
 
     @property
     def peak_activation(self) -> float:
-        """Largest |value| that entered a norm, so of the residual stream, in everything run yet."""
+        """Largest |value| that entered a norm, in everything run yet.
+
+        So of the residual stream, and of queries and keys where a family normalises them.
+        """
         return float(self._peak)
 
     @property

@@ -18,7 +18,7 @@ from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint import checkpoint as checkpoint_module
 from export.checkpoint.safetensors_file import SafetensorsFile
 from export.errors import InputError
-from tests.tiny import make_checkpoint, write_weights
+from tests.tiny import LLAMA3_ROPE, make_checkpoint, write_weights
 
 WEIGHTS = "model.safetensors"
 
@@ -112,11 +112,43 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is a list": (write("config.json", b"[]"), "expected a JSON object"),
     "no tokenizer": (remove("tokenizer.json"), "tokenizer.json: missing"),
     "unknown architecture": (edit_config(model_type="mamba"), "unknown architecture 'mamba'"),
-    "attention bias": (edit_config(attention_bias=True), "attention_bias"),
-    "rope scaling": (
-        edit_config(rope_scaling={"rope_type": "llama3", "factor": 8.0}),
-        "rope scaling of type 'llama3'",
+    "attention bias": (edit_config(attention_bias=True), "self_attn.q_proj.bias is missing"),
+    "yarn": (
+        edit_config(rope_scaling={"rope_type": "yarn", "factor": 8.0}),
+        "rope scaling of type 'yarn'",
     ),
+    "dynamic rope": (
+        edit_config(rope_parameters={"rope_type": "dynamic", "factor": 8.0}),
+        "rope scaling of type 'dynamic'",
+    ),
+    "longrope": (edit_config(rope_scaling={"type": "longrope"}), "rope scaling of type 'longrope'"),
+    "rope scaling without numbers": (
+        edit_config(rope_scaling={"rope_type": "llama3", "factor": 8.0}),
+        "low_freq_factor must be a positive number",
+    ),
+    "rope scaling without its context": (
+        edit_config(rope_scaling={**LLAMA3_ROPE, "original_max_position_embeddings": None}),
+        "original_max_position_embeddings None",
+    ),
+    "rope by layer": (
+        edit_config(rope_parameters={"full_attention": {"rope_type": "default"}}),
+        "differ between layers",
+    ),
+    "partial rope": (edit_config(partial_rotary_factor=0.5), "partial_rotary_factor"),
+    "rope base": (edit_config(rope_theta="1e4"), "rope_theta must be a positive number"),
+    "layer types": (
+        edit_config(layer_types=["full_attention", "sliding_attention"]),
+        "layer_types with sliding_attention",
+    ),
+    "mistral window": (
+        edit_config(model_type="mistral", sliding_window=128),
+        "sliding_window = 128",
+    ),
+    "qwen window": (
+        edit_config(model_type="qwen2", use_sliding_window=True, sliding_window=128),
+        "sliding_window = 128",
+    ),
+    "qwen3 without head size": (edit_config(model_type="qwen3"), "head_dim must be a positive"),
     "other activation": (edit_config(hidden_act="gelu"), "hidden_act"),
     "heads do not fit": (edit_config(num_key_value_heads=3), "do not fit"),
     "negative size": (edit_config(hidden_size=-1), "hidden_size must be a positive integer"),

@@ -16,7 +16,15 @@ from export.errors import InputError
 from export.gguf import naming
 from export.gguf.pretokenizer import pretokenizer_name
 from tests.exported import export_tiny
-from tests.tiny import CHAT_TEMPLATE, VOCAB, make_checkpoint
+from tests.tiny import (
+    CHAT_TEMPLATE,
+    FAMILIES,
+    LLAMA3_ROPE,
+    QWEN2,
+    QWEN3,
+    VOCAB,
+    make_checkpoint,
+)
 
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -64,6 +72,47 @@ def test_rope_base_of_a_transformers_5_config_is_kept(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", rope_parameters={"rope_theta": 130000.0})
     edit(folder / "config.json", lambda raw: raw.pop("rope_theta"))
     assert metadata(folder, tmp_path)["llama.rope.freq_base"] == 130000.0
+
+
+def test_keys_have_the_prefix_of_the_architecture(tmp_path: Path) -> None:
+    found = metadata(make_checkpoint(tmp_path / "m", **FAMILIES["qwen3"]), tmp_path)
+    assert found["general.architecture"] == "qwen3"
+    assert found["qwen3.attention.key_length"] == found["qwen3.attention.value_length"] == 32
+    assert not [key for key in found if key.startswith("llama.")]
+    # As llama.cpp's converter: these belong to its Llama alone.
+    assert not {"qwen3.vocab_size", "qwen3.rope.dimension_count"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("linear rope", {"type": "linear", "factor": 2.5}),
+        ("qwen2 linear rope", {"type": "linear", "factor": 4.0}),
+        ("llama3 rope", {}),  # a tensor, rope_freqs.weight
+    ],
+)
+def test_rope_scaling_is_stated_where_it_is_metadata(
+    tmp_path: Path, family: str, expected: dict[str, Any]
+) -> None:
+    found = metadata(make_checkpoint(tmp_path / "m", **FAMILIES[family]), tmp_path)
+    prefix = f"{found['general.architecture']}.rope.scaling."
+    scaling = {key.removeprefix(prefix): found[key] for key in found if key.startswith(prefix)}
+    assert scaling == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({**QWEN3, "attention_bias": True}, r"o_proj\.bias: llama\.cpp's qwen3 has no such bias"),
+        ({**QWEN2, "rope_scaling": LLAMA3_ROPE}, "'llama3': llama.cpp's qwen2 has none"),
+    ],
+)
+def test_what_llama_cpps_graph_does_not_compute_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        metadata(make_checkpoint(tmp_path / "m", **changes), tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_vocabulary_is_the_tokenizers(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from export.sources import Source
 from runtimes import llamacpp
 from runtimes.weights import gguf as weights_reader
 from tests.exported import export_tiny
-from tests.tiny import VOCAB, make_checkpoint
+from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 
 # Where every row divides into 256, where none does, and where only ffn_down does.
 WHOLE: dict[str, Any] = {
@@ -101,6 +101,26 @@ def test_types_written_here_are_those_of_llama_quantize(
     direct = llama_quantise(source, file_type, tmp_path / "direct.gguf", pure=pure)
     artifact = export(folder, tmp_path, variant, pure=pure)
     assert tensors(artifact.file(".gguf")) == tensors(direct)
+
+
+@pytest.mark.parametrize("variant", ["q4_k_m", "q4_0"])
+@pytest.mark.parametrize("family", ["biases", "llama3 rope", "qwen2", "qwen3"])
+def test_biases_norms_and_rope_divisors_stay_float32(
+    tmp_path: Path, family: str, variant: str
+) -> None:
+    folder = make_checkpoint(tmp_path / "m", **{**FAMILIES[family], **WHOLE})
+    source = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
+    file_type = LlamaFileType[f"MOSTLY_{variant.upper()}"].value
+    direct = llama_quantise(source, file_type, tmp_path / "direct.gguf", pure=variant == "q4_0")
+    artifact = export(folder, tmp_path, variant, pure=variant == "q4_0")
+    assert tensors(artifact.file(".gguf")) == tensors(direct)
+    flat = [t for t in GGUFReader(artifact.file(".gguf")).tensors if len(t.shape) == 1]
+    assert {tensor.tensor_type.name for tensor in flat} == {"F32"}
+    kinds = {tensor.name.split(".")[-2] for tensor in flat if tensor.name.endswith(".bias")}
+    assert {f"{kind}_bias" for kind in kinds} <= artifact.manifest.weights["classes"].keys()
+    assert sum(t["elements"] for t in artifact.manifest.weights["types"].values()) == (
+        artifact.manifest.model.parameters
+    )
 
 
 @pytest.mark.parametrize("variant", NAMES)

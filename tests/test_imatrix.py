@@ -22,7 +22,7 @@ from runtimes.imatrix.__main__ import main as imatrix_main
 from runtimes.pytorch import open_reference
 from tests.exported import export_tiny
 from tests.test_gguf_mixtures import UNEVEN, WHOLE, llama_quantise, tensors
-from tests.tiny import VOCAB, make_checkpoint
+from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 
 NAMES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
 
@@ -122,6 +122,15 @@ def test_the_file_is_llama_imatrix_format_and_the_same_twice(small: Path, tmp_pa
         assert found["blk.2.ffn_down.weight.in_sum2"].data.shape == (160,)
         assert found["blk.0.attn_q.weight.counts"].data.tolist() == [150.0]
         assert str(tmp_path) not in first.read_bytes().decode(errors="replace")
+
+
+@pytest.mark.parametrize("family", ["biases", "qwen2", "qwen3"])
+def test_every_family_has_one_that_the_export_takes(tmp_path: Path, family: str) -> None:
+    folder = make_checkpoint(tmp_path / "m", **FAMILIES[family], max_position_embeddings=64)
+    make_matrix(folder, tmp_path / "i.gguf")
+    options = ("-m", folder, "-d", "q4_0", "-o", tmp_path, "--imatrix", tmp_path / "i.gguf")
+    code, output = run(export_main, *options)
+    assert code == 0, output
 
 
 def test_another_text_or_checkpoint_is_another_matrix(tmp_path: Path) -> None:

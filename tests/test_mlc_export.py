@@ -19,7 +19,7 @@ from export.mlc.parameters import mlc_targets
 from export.quantization.cast import BFLOAT16
 from export.quantization.group import GroupRounding, round_groups
 from tests.exported import export_tiny
-from tests.tiny import make_checkpoint, write_weights
+from tests.tiny import FAMILIES, make_checkpoint, write_weights
 
 CONFIGS = ["mlc-chat-config.json", "tensor-cache.json", "ndarray-cache.json"]
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
@@ -211,6 +211,25 @@ def test_a_weight_too_large_for_float16_fits_q0f32(tmp_path: Path) -> None:
     write_weights(folder, tensors)
     value = loaded(export_tiny(folder, "mlc", "q0f32", tmp_path))["model.norm.weight"][0]
     assert value == np.float32(ml_dtypes.bfloat16(1e9))
+
+
+@pytest.mark.parametrize(
+    ("family", "feature"),
+    [
+        ("qwen2", "architecture 'qwen2'"),
+        ("qwen3", "architecture 'qwen3'"),
+        ("attention bias", "biases of linear layers"),
+        ("biases", "biases of linear layers"),
+        ("llama3 rope", "rope scaling"),
+        ("linear rope", "rope scaling"),
+    ],
+)
+def test_what_mlc_does_not_express_is_refused(tmp_path: Path, family: str, feature: str) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    with pytest.raises(InputError, match=f"MLC: {feature} is not supported yet") as caught:
+        export_tiny(folder, "mlc", "q0f16", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.bin"))
 
 
 def test_dtype_names_of_other_tools_are_understood() -> None:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export import job
+from export.architecture.rope import frequencies
 from export.artifact import Artifact
 from export.checkpoint import open_checkpoint
 from export.errors import InputError
@@ -19,7 +20,7 @@ from export.onnx.rotary import cosines, sines
 from export.onnx.weights import ALIGNMENT, place
 from export.sources import Source
 from tests.exported import export_tiny
-from tests.tiny import make_checkpoint
+from tests.tiny import FAMILIES, make_checkpoint
 
 FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx"}
 ROTARY_SHA256 = "f853a836073f5466fa4b0c247678cc7b2759402113a2f8ed385632615946315a"
@@ -81,12 +82,23 @@ def test_graphs_pass_the_full_checker_and_every_value_has_a_type(
 ) -> None:
     _, artifact, dtype = exported
     for path in (artifact.path / FILES[dtype], artifact.path / "onnx" / FILES[dtype]):
-        onnx.checker.check_model(path, full_check=True)
-        inferred = onnx.shape_inference.infer_shapes(
-            onnx.load(path, load_external_data=False), strict_mode=True, data_prop=True
-        ).graph
-        known = {value.name for value in [*inferred.value_info, *inferred.output]}
-        assert {name for node in inferred.node for name in node.output if name} <= known
+        check_graph(path)
+
+
+@pytest.mark.parametrize("family", ["biases", "qwen2", "qwen3"])
+def test_graphs_of_other_families_pass_it_too(tmp_path: Path, family: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    artifact = export_tiny(checkpoint, "onnx", "fp16", tmp_path)
+    check_graph(artifact.path / "onnx" / FILES["fp16"])
+
+
+def check_graph(path: Path) -> None:
+    onnx.checker.check_model(path, full_check=True)
+    inferred = onnx.shape_inference.infer_shapes(
+        onnx.load(path, load_external_data=False), strict_mode=True, data_prop=True
+    ).graph
+    known = {value.name for value in [*inferred.value_info, *inferred.output]}
+    assert {name for node in inferred.node for name in node.output if name} <= known
 
 
 def test_weights_are_stored_once_and_counted(exported: tuple[Path, Artifact, str]) -> None:
@@ -138,18 +150,18 @@ def test_the_bytes_depend_on_the_content_only(tmp_path: Path) -> None:
 def test_the_rotary_tables_have_the_same_bits_on_every_machine() -> None:
     digest = hashlib.sha256()
     for function in (cosines, sines):
-        for block in function(8192, 64, 100000.0):
+        for block in function(8192, frequencies(64, 100000.0)):
             digest.update(block.data)
     assert digest.hexdigest() == ROTARY_SHA256
 
 
 @pytest.mark.parametrize("theta", [10000.0, 500000.0])
 def test_the_rotary_tables_are_cosines_and_sines(theta: float) -> None:
-    frequencies = 1 / theta ** (np.arange(0, 32, 2) / 32)
-    angles = np.arange(5000)[:, None] * frequencies
+    exact = 1 / theta ** (np.arange(0, 32, 2) / 32)
+    angles = np.arange(5000)[:, None] * exact
     for function, truth in ((cosines, np.cos(angles)), (sines, np.sin(angles))):
         # Angles are rounded to float32 first, as PyTorch does: 5000 × 2⁻²⁴ at most.
-        found = np.concatenate(list(function(5000, 32, theta)))
+        found = np.concatenate(list(function(5000, frequencies(32, theta))))
         assert np.abs(found - truth).max() < 1e-3
         assert np.abs(found[:64] - truth[:64]).max() < 1e-5
 

@@ -7,10 +7,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from tests.exported import export_tiny
-from tests.tiny import VOCAB, make_checkpoint
+from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 
 KINDS: dict[str, dict[str, Any]] = {
     "grouped": {},
@@ -62,7 +62,7 @@ def random_ids(rows: int, length: int) -> np.ndarray:
 
 
 def reference(checkpoint: Path, ids: np.ndarray) -> np.ndarray:
-    model = LlamaForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype=torch.float32, attn_implementation="eager"
     )
     with torch.no_grad():
@@ -91,15 +91,38 @@ def test_logits_equal_pytorch_at_every_position(kind: str, tmp_path: Path) -> No
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=TOLERANCE)
 
 
-def test_fp16_logits_are_float32_and_close_to_pytorch(tiny: Path) -> None:
-    artifact = export_tiny(tiny, "onnx", "fp16", tiny.parent)
+@pytest.mark.parametrize("family", ["tied", "biases", "qwen2", "qwen3"])
+def test_fp16_logits_are_float32_and_close_to_pytorch(tmp_path: Path, family: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    artifact = export_tiny(checkpoint, "onnx", "fp16", tmp_path)
     session = Session(artifact.path / "onnx" / "model_fp16.onnx")
     ids = random_ids(1, 64)
-    expected = reference(tiny, ids)
+    expected = reference(checkpoint, ids)
     logits = session.all_logits(ids)
     assert logits.dtype == np.float32
     assert session.empty(1)[0].dtype == np.float16
     assert np.square(logits - expected).mean() / np.square(expected).mean() < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_equals_pytorch_in_prefill_decode_and_left_padding(
+    family: str, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    session = Session(export_tiny(checkpoint, "onnx", "fp32", tmp_path).path / "model.onnx")
+    ids, padding, prompt = random_ids(2, 200), (0, 60), 190
+    mask = np.ones_like(ids)
+    mask[1, : padding[1]] = 0
+    logits, past = session.run(ids[:, :prompt], mask[:, :prompt], session.empty(2))
+    rows = [logits]
+    for end in range(prompt + 1, ids.shape[1] + 1):
+        logits, past = session.run(ids[:, end - 1 : end], mask[:, :end], past)
+        rows.append(logits)
+    batch = np.concatenate(rows, axis=1)
+    for row, count in enumerate(padding):
+        expected = reference(checkpoint, ids[row : row + 1, count:])[0]
+        rms = np.sqrt(np.square(batch[row, count:] - expected).mean(axis=1))
+        assert (rms / expected.std(axis=1)).max() < 3e-5
 
 
 @pytest.mark.parametrize("prompt", [1, 5])

@@ -15,15 +15,21 @@ from safetensors.numpy import load_file
 
 from export.errors import InputError
 from runtimes.pytorch import open_reference
-from tests.tiny import VOCAB, make_checkpoint
+from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 
 IDS = np.random.default_rng(0).integers(0, VOCAB, 50).tolist()
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("torch") / "checkpoint"
-    return make_checkpoint(folder, tie_word_embeddings=request.param)
+@pytest.fixture(
+    scope="module", params=["tied", "untied", "biases", "llama3 rope", "qwen2", "qwen3"]
+)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("torch") / "checkpoint", **FAMILIES[family])
 
 
 def change_json(path: Path, **changes: Any) -> None:
@@ -31,7 +37,7 @@ def change_json(path: Path, **changes: Any) -> None:
 
 
 def test_logits_are_exactly_those_of_transformers(checkpoint: Path) -> None:
-    model = transformers.LlamaForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype=torch.float32, attn_implementation="eager"
     )
     with torch.inference_mode():
@@ -48,10 +54,9 @@ def test_logits_are_hidden_states_times_head(checkpoint: Path) -> None:
 
 
 def test_loaded_weights_run_as_a_checkpoint_with_them_would(
-    checkpoint: Path, tmp_path: Path
+    checkpoint: Path, family: str, tmp_path: Path
 ) -> None:
-    tied = json.loads((checkpoint / "config.json").read_text())["tie_word_embeddings"]
-    other = make_checkpoint(tmp_path / "other", seed=7, tie_word_embeddings=tied)
+    other = make_checkpoint(tmp_path / "other", seed=7, **FAMILIES[family])
     reference = open_reference(checkpoint, 2)
     before = reference.logits(IDS)
     reference.load_weights(load_file(other / "model.safetensors"))
@@ -82,7 +87,7 @@ def test_the_peak_is_the_largest_value_of_the_residual_stream(checkpoint: Path) 
     reference = open_reference(checkpoint, 2)
     assert reference.peak_activation == 0
     reference.logits(IDS)
-    model = transformers.LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     with torch.inference_mode():
         states = model(torch.tensor([IDS]), output_hidden_states=True).hidden_states[:-1]
     assert reference.peak_activation >= max(float(state.abs().max()) for state in states) * 0.999

@@ -206,8 +206,8 @@ def test_features_beyond_a_plain_llama_are_refused_by_name(tmp_path: Path, case:
 
 
 def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
-    made = tiny_gguf.write(tmp_path, architecture="qwen2")
-    with pytest.raises(InputError, match="unknown architecture 'qwen2'"):
+    made = tiny_gguf.write(tmp_path, architecture="gemma3")
+    with pytest.raises(InputError, match="unknown architecture 'gemma3'"):
         resolve(str(made.path))
 
 

@@ -18,7 +18,7 @@ from export.errors import InputError
 from runtimes import weights
 from runtimes.weights import dequantise
 from tests.exported import export_tiny
-from tests.tiny import make_checkpoint
+from tests.tiny import FAMILIES, make_checkpoint
 
 Expected = Callable[[np.ndarray], np.ndarray]
 
@@ -83,6 +83,21 @@ def test_every_weight_comes_back_under_its_checkpoint_name(
     for name, value in source.items():
         assert tensors[name].dtype == np.float32
         np.testing.assert_array_equal(tensors[name], expected(value), err_msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["gguf", "onnx"])
+def test_every_parameter_of_every_family_comes_back(tmp_path: Path, form: str, family: str) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    tensors = dequantise(export_tiny(folder, form, "fp32", tmp_path))
+    source = {
+        name: value
+        for path in folder.glob("*.safetensors")
+        for name, value in load_file(path).items()
+    }
+    assert tensors.keys() == source.keys()
+    for name, value in source.items():
+        np.testing.assert_array_equal(tensors[name], value.astype(np.float32), err_msg=name)
 
 
 @pytest.mark.parametrize("variant", ["q4_0", "q4_1"])

@@ -57,6 +57,42 @@ def config(**changes: Any) -> dict[str, Any]:
     }
 
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32}
+# The decoders that every runtime must compute as PyTorch does: changes of `config`.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied": {"tie_word_embeddings": False, "num_key_value_heads": 4},
+    "wide heads": {"head_dim": 32},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "attention bias": {"attention_bias": True, "tie_word_embeddings": False},
+    "llama3 rope": {"rope_scaling": LLAMA3_ROPE},
+    "llama3 rope of transformers 5": {
+        "rope_parameters": {**LLAMA3_ROPE, "rope_theta": 500000.0, "factor": 5.0},
+        "head_dim": 64,
+    },
+    "linear rope": {"rope_scaling": {"type": "linear", "factor": 2.5}},
+    "mistral": {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "sliding_window": None,
+        "head_dim": 32,
+    },
+    "qwen2": QWEN2,
+    "qwen2 untied": {**QWEN2, "tie_word_embeddings": False, "dtype": "BF16", "shards": 2},
+    "qwen2 linear rope": {**QWEN2, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "qwen3": QWEN3,
+    "qwen3 untied": {**QWEN3, "tie_word_embeddings": False, "dtype": "BF16", "shards": 2},
+}
+
+
 def write_tokenizer(folder: Path) -> None:
     """A byte-level BPE with SmolLM's digit splitting, trained in-process."""
     tokenizer = Tokenizer(models.BPE())
@@ -91,7 +127,12 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def weight(parameter: Parameter, rng: np.random.Generator) -> np.ndarray:
-    """Random values of the scale that keeps activations near one: norms near 1, linears 1/√in."""
+    """Random values of the scale that keeps activations near one: norms near 1, linears 1/√in.
+
+    Biases are large enough that a misplaced one shows.
+    """
+    if parameter.name.endswith(".bias"):
+        return (0.5 * rng.standard_normal(parameter.shape)).astype(np.float32)
     if len(parameter.shape) == 1:
         return (1 + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)
     scale = 1.0 if parameter.role.value == "embedding" else 1.5 / np.sqrt(parameter.shape[1])

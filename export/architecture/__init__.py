@@ -1,10 +1,11 @@
 """What a decoder is made of: its config, its parameters, and how formats bind to them."""
 
-from export.architecture.decoder import DecoderConfig, Parameter, Role
+from export.architecture.decoder import BIASES, DecoderConfig, Parameter, Role
 from export.architecture.families import read_config
 from export.architecture.mapping import Target, check_bound, stack_rows
 
 __all__ = [
+    "BIASES",
     "DecoderConfig",
     "Parameter",
     "Role",

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from export.architecture.rope import RopeScaling
+
 
 class Role(Enum):
     """What a parameter does. Formats map roles, never name patterns."""
@@ -22,14 +24,36 @@ class Role(Enum):
     DOWN = "down"
     FINAL_NORM = "final_norm"
     HEAD = "head"
+    QUERY_BIAS = "query_bias"
+    KEY_BIAS = "key_bias"
+    VALUE_BIAS = "value_bias"
+    OUTPUT_BIAS = "output_bias"
+    GATE_BIAS = "gate_bias"
+    UP_BIAS = "up_bias"
+    DOWN_BIAS = "down_bias"
+    QUERY_NORM = "query_norm"
+    KEY_NORM = "key_norm"
+
+
+# Linear layer → the role of its bias, where it has one.
+BIASES = {
+    Role.QUERY: Role.QUERY_BIAS,
+    Role.KEY: Role.KEY_BIAS,
+    Role.VALUE: Role.VALUE_BIAS,
+    Role.OUTPUT: Role.OUTPUT_BIAS,
+    Role.GATE: Role.GATE_BIAS,
+    Role.UP: Role.UP_BIAS,
+    Role.DOWN: Role.DOWN_BIAS,
+}
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """Dimensions and constants of one decoder, as its config.json states them.
 
-    `head_dim`, `num_kv_heads` are always explicit here; `rope_theta` is the rotary base;
-    `tied` says that the head shares the embedding's bytes.
+    `head_dim`, `num_kv_heads` are always explicit here; `rope_theta` is the rotary base, before
+    `rope_scaling`; `tied` says that the head shares the embedding's bytes; `biased` are the linear
+    layers with a bias.
     """
 
     family: str
@@ -43,7 +67,9 @@ class DecoderConfig:
     max_positions: int
     norm_eps: float
     rope_theta: float
+    rope_scaling: RopeScaling | None
     tied: bool
+    biased: frozenset[Role]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from export.architecture import llama
+from export.architecture import llama, mistral, qwen2, qwen3
 from export.architecture.decoder import DecoderConfig, Parameter
 from export.errors import InputError
 
@@ -19,7 +19,12 @@ class Family:
     parameters: Callable[[DecoderConfig], tuple[Parameter, ...]]
 
 
-FAMILIES: dict[str, Family] = {"llama": Family(llama.config, llama.parameters)}
+FAMILIES: dict[str, Family] = {
+    "llama": Family(llama.config, llama.parameters),
+    "mistral": Family(mistral.config, mistral.parameters),
+    "qwen2": Family(qwen2.config, qwen2.parameters),
+    "qwen3": Family(qwen3.config, qwen3.parameters),
+}
 
 
 def read_config(raw: Mapping[str, Any]) -> tuple[DecoderConfig, tuple[Parameter, ...]]:

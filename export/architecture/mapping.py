@@ -23,7 +23,8 @@ class Target:
 
     `transform` is a pure function of the sources' arrays, in the stored dtype. None means "as it
     is": such a target may be streamed in blocks of rows, so that an embedding of any size costs a
-    constant amount of memory. `shape` is the shape after the transform.
+    constant amount of memory. `shape` is the shape after the transform. A tensor that follows from
+    the config alone has no sources; its transform gives the values.
     """
 
     name: str
@@ -32,9 +33,14 @@ class Target:
     transform: Transform | None = None
 
     @property
-    def role(self) -> Role:
+    def role(self) -> Role | None:
         """The role of the first source (fused targets have sources of one kind)."""
-        return self.sources[0].role
+        return self.sources[0].role if self.sources else None
+
+    @property
+    def origin(self) -> str:
+        """The name for messages: the checkpoint's, where there is one."""
+        return self.sources[0].name if self.sources else self.name
 
 
 def stack_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:

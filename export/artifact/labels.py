@@ -29,11 +29,11 @@ def fallback_text(weights: Mapping[str, Any]) -> str | None:
 def classes_text(weights: Mapping[str, Any]) -> str | None:
     """The types of each kind of tensor, equal ones together; None if there is nothing to tell.
 
-    For example: attn_q attn_k Q5_0 · ffn_down Q4_K+Q6_K. Norms are left out.
+    For example: attn_q attn_k Q5_0 · ffn_down Q4_K+Q6_K. Norms and biases are left out.
     """
     kinds: dict[str, list[str]] = {}
     for kind, types in sorted(weights["classes"].items()):
-        if not kind.endswith("norm"):
+        if not kind.endswith(("norm", "bias")):
             kinds.setdefault("+".join(sorted(types)), []).append(kind)
     if len(kinds) < 2:
         return None

@@ -28,8 +28,9 @@ class Item:
 
     @property
     def kind(self) -> str:
-        """What the tensor is in its layer, such as `attn_q`, `ffn_down` or `token_embd`."""
-        return self.target.name.split(".")[-2]
+        """What the tensor is in its layer: `attn_q`, `attn_q_bias`, `ffn_down` or `token_embd`."""
+        *_, kind, ending = self.target.name.split(".")
+        return kind if ending == "weight" else f"{kind}_{ending}"
 
     @property
     def fallback(self) -> Fallback | None:
@@ -53,7 +54,11 @@ def assign(targets: Sequence[Target], recipe: Recipe, *, tied: bool) -> list[Ite
 
 
 def _asked(target: Target, recipe: Recipe, tied: bool) -> str:
-    own = {Role.EMBEDDING: recipe.embedding, Role.HEAD: recipe.output}.get(target.role)
+    overrides: dict[Role | None, str | None] = {
+        Role.EMBEDDING: recipe.embedding,
+        Role.HEAD: recipe.output,
+    }
+    own = overrides.get(target.role)
     is_output = target.role is (Role.EMBEDDING if tied else Role.HEAD)
     rest = (recipe.output or recipe.head) if is_output else recipe.linear
     return own or recipe.override(target.name) or rest

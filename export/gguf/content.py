@@ -79,7 +79,7 @@ def encoded(
     """A tensor's bytes in a type of ours, block of rows by block of rows."""
     storage = TYPES[kind.name]
     for block in checkpoint.blocks(target):
-        yield storage.encode(block, target.sources[0].name).data
+        yield storage.encode(block, target.origin).data
         advance(block.size)
 
 

@@ -55,13 +55,15 @@ def write(
                 file.write(encode_header(split_metadata(metadata, number, splits), infos))
                 for item in items:
                     _stream(content, item, file)
-                    writer.stats.add(
-                        item.type.name,
-                        item.target.sources[0].size,
-                        item.nbytes,
-                        kind=item.kind,
-                        fallback=item.fallback,
-                    )
+                    _count(writer, item)
+
+
+def _count(writer: ArtifactWriter, item: Item) -> None:
+    """A tensor that follows from the config is no weight."""
+    for source in item.target.sources:
+        writer.stats.add(
+            item.type.name, source.size, item.nbytes, kind=item.kind, fallback=item.fallback
+        )
 
 
 def _stream(content: Content, item: Item, file: HashedFile) -> None:

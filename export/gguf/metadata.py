@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from export.architecture import DecoderConfig
+from export.architecture.rope import LinearScaling
 from export.artifact import ModelIdentity
 from export.checkpoint import Checkpoint
 from export.checkpoint.model_card import read_model_card
-from export.errors import InputError
 from export.gguf.authorship import (
     HUB,
     general_texts,
@@ -18,12 +18,11 @@ from export.gguf.authorship import (
     origin_entries,
     sampling_entries,
 )
-from export.gguf.container import FLOAT32, STRING, UINT32, Entry
+from export.gguf.container import FLOAT32, STRING, UINT32, Entry, ValueType
 from export.gguf.naming import size_label, split_name
 from export.gguf.vocabulary import vocabulary_entries
+from export.llamacpp.architectures import ARCHITECTURES
 
-# Our family → llama.cpp's architecture, which is also the prefix of its keys.
-ARCHITECTURES = {"llama": "llama"}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 QUANTIZATION_VERSION = 2  # of the block types' layout; llama.cpp refuses quantised files without it
 
@@ -34,20 +33,22 @@ def metadata_entries(
     """All entries of the file, in the converter's order.
 
     Raises:
-        InputError: the family or the tokenizer has no counterpart in llama.cpp.
+        InputError: the tokenizer has no counterpart in llama.cpp.
     """
     config = checkpoint.config
-    architecture = ARCHITECTURES.get(config.family)
-    if architecture is None:
-        raise InputError(f"GGUF export of {config.family} models is not supported yet")
+    architecture = ARCHITECTURES[config.family]
+    name = architecture.name
+    extents = [
+        Entry(f"{name}.vocab_size", UINT32, config.vocab),
+        Entry(f"{name}.rope.dimension_count", UINT32, config.head_dim),
+    ]
     return [
-        *_general(architecture, checkpoint, identity),
-        *_dimensions(architecture, config),
+        *_general(name, checkpoint, identity),
+        *_dimensions(name, config),
         Entry("general.file_type", UINT32, file_type),
-        Entry(f"{architecture}.vocab_size", UINT32, config.vocab),
-        Entry(f"{architecture}.rope.dimension_count", UINT32, config.head_dim),
+        *(extents if architecture.extents else ()),
         Entry("general.quantization_version", UINT32, QUANTIZATION_VERSION),
-        *vocabulary_entries(checkpoint),
+        *vocabulary_entries(checkpoint, space_prefix=architecture.extents),
     ]
 
 
@@ -97,13 +98,23 @@ def _source_urls(identity: ModelIdentity) -> dict[str, str]:
 
 
 def _dimensions(architecture: str, config: DecoderConfig) -> list[Entry]:
-    values = (
+    scaling = config.rope_scaling
+    linear = (
+        (
+            ("rope.scaling.type", STRING, scaling.kind),
+            ("rope.scaling.factor", FLOAT32, scaling.factor),
+        )
+        if isinstance(scaling, LinearScaling)
+        else ()
+    )
+    values: tuple[tuple[str, ValueType, object], ...] = (
         ("block_count", UINT32, config.layers),
         ("context_length", UINT32, config.max_positions),
         ("embedding_length", UINT32, config.hidden),
         ("feed_forward_length", UINT32, config.intermediate),
         ("attention.head_count", UINT32, config.heads),
         ("attention.head_count_kv", UINT32, config.kv_heads),
+        *linear,
         ("rope.freq_base", FLOAT32, config.rope_theta),
         ("attention.layer_norm_rms_epsilon", FLOAT32, config.norm_eps),
         ("attention.key_length", UINT32, config.head_dim),

@@ -6,22 +6,56 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.architecture import DecoderConfig, Parameter, Target, check_bound
+from export.architecture import BIASES, DecoderConfig, Parameter, Target, check_bound
 from export.architecture.mapping import Transform
+from export.architecture.rope import Llama3Scaling, divisors
 from export.checkpoint import Checkpoint
-from export.llamacpp.tensors import rotary_heads, tensor_name
+from export.errors import InputError
+from export.llamacpp.architectures import ARCHITECTURES
+from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
 
 
 def bind(checkpoint: Checkpoint) -> list[Target]:
     """Every tensor of the file, in the order of llama.cpp's converter.
 
-    That order is the one of the safetensors headers, shards sorted by file name.
+    That order is the one of the safetensors headers, shards sorted by file name, after the divisors
+    of the rotary frequencies.
+
+    Raises:
+        InputError: llama.cpp's graph of this family does not compute what the checkpoint does.
     """
+    config = checkpoint.config
+    _check_graph(config, checkpoint.parameters)
     parameters = {parameter.name: parameter for parameter in checkpoint.parameters}
     order = sorted(checkpoint.stored_order, key=lambda name: checkpoint.file_of(name).name)
-    targets = [_target(parameters[name], checkpoint.config) for name in order]
+    targets = [*_rope_freqs(config), *(_target(parameters[name], config) for name in order)]
     check_bound(targets, checkpoint.parameters)
     return targets
+
+
+def _check_graph(config: DecoderConfig, parameters: Sequence[Parameter]) -> None:
+    architecture = ARCHITECTURES[config.family]
+    biases = set(BIASES.values()) - architecture.biases
+    for parameter in parameters:
+        if parameter.role in biases:
+            raise InputError(
+                f"tensor {parameter.name}: llama.cpp's {architecture.name} has no such bias;"
+                " export this model to ONNX instead"
+            )
+    if isinstance(config.rope_scaling, Llama3Scaling) and not architecture.rope_freqs:
+        raise InputError(
+            f"rope scaling of type 'llama3': llama.cpp's {architecture.name} has none; export this"
+            " model to ONNX instead"
+        )
+
+
+def _rope_freqs(config: DecoderConfig) -> list[Target]:
+    """Linear scaling is metadata; that of Llama 3 is a tensor."""
+    scaling = config.rope_scaling
+    if not isinstance(scaling, Llama3Scaling):
+        return []
+    values = divisors(config.head_dim, config.rope_theta, scaling)
+    return [Target(ROPE_FREQS, (), values.shape, lambda arrays: values)]
 
 
 def _target(parameter: Parameter, config: DecoderConfig) -> Target:
@@ -35,15 +69,11 @@ def _target(parameter: Parameter, config: DecoderConfig) -> Target:
 
 
 def interleave_rotary_rows(heads: int) -> Transform:
-    """Reorder rows [heads × head_dim, in] from rotary halves to rotary pairs.
-
-    Hugging Face rotates channel i of a head with i + head_dim/2, llama.cpp's Llama graph rotates 2i
-    with 2i + 1.
-    """
+    """Reorder rows [heads × head_dim, …] from rotary halves to rotary pairs."""
 
     def transform(arrays: Sequence[np.ndarray]) -> np.ndarray:
         (rows,) = arrays
-        halves = rows.reshape(heads, 2, -1, rows.shape[1])  # [heads, half, head_dim / 2, in]
+        halves = rows.reshape(heads, 2, -1, *rows.shape[1:])  # [heads, half, head_dim / 2, …]
         return np.asarray(halves.swapaxes(1, 2).reshape(rows.shape))
 
     return transform

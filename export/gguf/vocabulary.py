@@ -29,8 +29,8 @@ SPECIAL_IDS = {
 CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"))
 
 
-def vocabulary_entries(checkpoint: Checkpoint) -> list[Entry]:
-    """All `tokenizer.*` entries.
+def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[Entry]:
+    """All `tokenizer.*` entries; `space_prefix` to repeat what the settings say on that.
 
     Raises:
         InputError: not a byte-level BPE, one that llama.cpp would split differently, or token ids
@@ -50,7 +50,7 @@ def vocabulary_entries(checkpoint: Checkpoint) -> list[Entry]:
             *_special_ids(checkpoint, tokenizer, settings),
             *_flags(tokenizer, settings),
             *_chat_template(checkpoint, settings),
-            *_space_prefix(settings),
+            *(_space_prefix(settings) if space_prefix else ()),
         ]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from export.architecture import DecoderConfig, Parameter, Role
+from export.llamacpp.architectures import ARCHITECTURES
 
+# Not a parameter: it follows from the config's rope scaling.
+ROPE_FREQS = "rope_freqs.weight"
 NAMES = {
     Role.EMBEDDING: "token_embd.weight",
     Role.INPUT_NORM: "blk.{layer}.attn_norm.weight",
@@ -22,12 +25,22 @@ NAMES = {
     Role.DOWN: "blk.{layer}.ffn_down.weight",
     Role.FINAL_NORM: "output_norm.weight",
     Role.HEAD: "output.weight",
+    Role.QUERY_BIAS: "blk.{layer}.attn_q.bias",
+    Role.KEY_BIAS: "blk.{layer}.attn_k.bias",
+    Role.VALUE_BIAS: "blk.{layer}.attn_v.bias",
+    Role.OUTPUT_BIAS: "blk.{layer}.attn_output.bias",
+    Role.GATE_BIAS: "blk.{layer}.ffn_gate.bias",
+    Role.UP_BIAS: "blk.{layer}.ffn_up.bias",
+    Role.DOWN_BIAS: "blk.{layer}.ffn_down.bias",
+    Role.QUERY_NORM: "blk.{layer}.attn_q_norm.weight",
+    Role.KEY_NORM: "blk.{layer}.attn_k_norm.weight",
 }
-# Hugging Face rotates channel i of a head with i + head_dim/2, llama.cpp's Llama graph rotates 2i
-# with 2i + 1: rows of these roles are stored interleaved, head by head.
+# Rows of these roles are rotated, head by head.
 ROTARY_HEADS: dict[Role, Callable[[DecoderConfig], int]] = {
     Role.QUERY: lambda config: config.heads,
+    Role.QUERY_BIAS: lambda config: config.heads,
     Role.KEY: lambda config: config.kv_heads,
+    Role.KEY_BIAS: lambda config: config.kv_heads,
 }
 
 
@@ -39,4 +52,4 @@ def tensor_name(parameter: Parameter) -> str:
 def rotary_heads(parameter: Parameter, config: DecoderConfig) -> int | None:
     """The number of heads whose rows are interleaved, or None for rows stored as they are."""
     heads = ROTARY_HEADS.get(parameter.role)
-    return heads(config) if heads else None
+    return heads(config) if heads and ARCHITECTURES[config.family].rotary_pairs else None

@@ -17,7 +17,7 @@ from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.mlc.chat_config import write_chat_config
 from export.mlc.packing import codes_per_word, pack
-from export.mlc.parameters import mlc_targets
+from export.mlc.parameters import check_plain_llama, mlc_targets
 from export.mlc.schemes import SCHEMES, Scheme, stored_dtype
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.quantization.cast import cast
@@ -38,9 +38,10 @@ def write(
     """Write the checkpoint in the variant's scheme.
 
     Raises:
-        InputError: a non-finite value, one that overflows the model dtype, or a chat template that
-            MLC cannot express.
+        InputError: a non-finite value, one that overflows the model dtype, a decoder that is no
+            plain Llama, or a chat template that MLC cannot express.
     """
+    check_plain_llama(checkpoint.config)
     scheme = SCHEMES[variant.name]
     write_chat_config(checkpoint, scheme.name, writer)
     targets = mlc_targets(checkpoint)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from export.architecture import Parameter, Role, Target, check_bound, stack_rows
+from export.architecture import DecoderConfig, Parameter, Role, Target, check_bound, stack_rows
 from export.checkpoint import Checkpoint
 from export.checkpoint.weight_files import INDEX
+from export.errors import InputError
 
 # Linears that share their input become one, the first role's rows on top.
 FUSIONS: dict[str, tuple[Role, ...]] = {
@@ -18,6 +19,23 @@ FUSIONS: dict[str, tuple[Role, ...]] = {
     "gate_up_proj": (Role.GATE, Role.UP),
 }
 FUSED_INTO = {role: name for name, roles in FUSIONS.items() for role in roles}
+
+
+def check_plain_llama(config: DecoderConfig) -> None:
+    """Refuse what the parameters and config written here do not express.
+
+    Raises:
+        InputError: naming the feature.
+    """
+    features = {
+        f"architecture {config.family!r}": config.family != "llama",
+        "biases of linear layers": bool(config.biased),
+        "rope scaling": config.rope_scaling is not None,
+    }
+    for feature in (name for name, present in features.items() if present):
+        raise InputError(
+            f"MLC: {feature} is not supported yet; export this model to GGUF or ONNX instead"
+        )
 
 
 def mlc_targets(checkpoint: Checkpoint) -> list[Target]:

@@ -35,7 +35,7 @@ class Scheme:
     rounding: GroupRounding | None = None
     quantised: frozenset[Role] = frozenset()
 
-    def rounding_of(self, role: Role) -> GroupRounding | None:
+    def rounding_of(self, role: Role | None) -> GroupRounding | None:
         """How a parameter of that role is rounded to codes; None when it is stored unquantised."""
         return self.rounding if role in self.quantised else None
 

@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from export.architecture import DecoderConfig, Parameter, Role, Target, check_bound, stack_rows
+from export.architecture import (
+    BIASES,
+    DecoderConfig,
+    Parameter,
+    Role,
+    Target,
+    check_bound,
+    stack_rows,
+)
+from export.architecture.rope import scaled_frequencies
 from export.errors import InputError
 from export.onnx.graph import CONTRIB, Dim, Graph, element_type
 from export.onnx.linear import EmitLinear
@@ -63,15 +72,19 @@ class DecoderGraph:
         self.targets: list[Target] = []
         self._parameters = {(item.layer, item.role): item for item in parameters}
 
+    def has(self, role: Role, layer: int) -> bool:
+        """Whether the checkpoint has this parameter."""
+        return (layer, role) in self._parameters
+
     def target(self, role: Role, layer: int | None = None) -> Target:
         """One parameter as it is; remembers that it is used."""
         parameter = self._parameters[layer, role]
         return self._use(Target(parameter.name, (parameter,), parameter.shape))
 
     def fused(self, name: str, roles: tuple[Role, ...], layer: int) -> Target:
-        """Linear weights of one layer that share their input, stacked along the outputs."""
+        """Linear weights of one layer that share their input, or biases, stacked along outputs."""
         sources = tuple(self._parameters[layer, role] for role in roles)
-        shape = (sum(source.shape[0] for source in sources), sources[0].shape[1])
+        shape = (sum(source.shape[0] for source in sources), *sources[0].shape[1:])
         return self._use(Target(name, sources, shape, stack_rows))
 
     def _use(self, target: Target) -> Target:
@@ -155,7 +168,7 @@ def _declare_inputs(b: DecoderGraph) -> AttentionInputs:
     axes = g.constant("bias_axes", np.array([1, 2], np.int64))
     row = g.node("Unsqueeze", [row, axes], f"{path}/bias_row")  # [batch, 1, 1, total]
     full = g.node("Concat", [batch, one, sequence, one], f"{path}/bias_shape", axis=0)
-    rotary = c.max_positions, c.head_dim, c.rope_theta
+    rotary = c.max_positions, scaled_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
     rotary_shape = (c.max_positions, c.head_dim // 2)
     return AttentionInputs(
         last_key=g.node("Expand", [last, batch], f"{path}/last_key"),
@@ -188,9 +201,6 @@ def _norm(
 def _attention(b: DecoderGraph, x: str, shared: AttentionInputs, layer: int) -> str:
     g, c = b.graph, b.config
     path = f"/model/layers.{layer}/self_attn"
-    name = f"model.layers.{layer}.self_attn.qkv_proj.weight"
-    weight = b.fused(name, (Role.QUERY, Role.KEY, Role.VALUE), layer)
-    qkv = b.linear(g, x, weight, f"{path}/qkv_proj")
     present = [
         g.output(f"present.{layer}.{kind}", b.dtype, [BATCH, c.kv_heads, TOTAL, c.head_dim])
         for kind in ("key", "value")
@@ -199,7 +209,15 @@ def _attention(b: DecoderGraph, x: str, shared: AttentionInputs, layer: int) -> 
     tables = [shared.cosine, shared.sine]
     y = g.emit(
         "GroupQueryAttention",
-        [qkv, "", "", *past, shared.last_key, shared.total, *tables, "", shared.bias],
+        [
+            *_query_key_value(b, x, layer, path),
+            *past,
+            shared.last_key,
+            shared.total,
+            *tables,
+            "",
+            shared.bias,
+        ],
         path,
         [f"{path}/output_0", *present],
         domain=CONTRIB,
@@ -209,17 +227,67 @@ def _attention(b: DecoderGraph, x: str, shared: AttentionInputs, layer: int) -> 
         do_rotary=1,
     )
     g.typed(y, b.dtype, [BATCH, SEQUENCE, c.heads * c.head_dim])
-    return b.linear(g, y, b.target(Role.OUTPUT, layer), f"{path}/o_proj")
+    return _linear(b, y, Role.OUTPUT, layer, f"{path}/o_proj")
+
+
+def _query_key_value(b: DecoderGraph, x: str, layer: int, path: str) -> list[str]:
+    """The first three inputs of GroupQueryAttention: packed in one, or each for itself."""
+    if b.has(Role.QUERY_NORM, layer):
+        query = _linear(b, x, Role.QUERY, layer, f"{path}/q_proj")
+        key = _linear(b, x, Role.KEY, layer, f"{path}/k_proj")
+        return [
+            _head_norm(b, query, b.target(Role.QUERY_NORM, layer), f"{path}/q_norm"),
+            _head_norm(b, key, b.target(Role.KEY_NORM, layer), f"{path}/k_norm"),
+            _linear(b, x, Role.VALUE, layer, f"{path}/v_proj"),
+        ]
+    roles = (Role.QUERY, Role.KEY, Role.VALUE)
+    name = f"model.layers.{layer}.self_attn.qkv_proj"
+    qkv = b.linear(b.graph, x, b.fused(f"{name}.weight", roles, layer), f"{path}/qkv_proj")
+    if b.has(Role.QUERY_BIAS, layer):
+        biases = tuple(BIASES[role] for role in roles)
+        qkv = _add(b, qkv, b.fused(f"{name}.bias", biases, layer), f"{path}/qkv_proj")
+    return [qkv, "", ""]
+
+
+def _head_norm(b: DecoderGraph, x: str, weight: Target, path: str) -> str:
+    """RMSNorm of each head by itself: x [.., heads × size], weight [size]."""
+    g, size = b.graph, b.config.head_dim
+    width = b.config.heads if weight.role is Role.QUERY_NORM else b.config.kv_heads
+    rows = g.constant("head_rows", np.array([0, -1, size], np.int64))
+    flat = g.constant(f"{width}_heads", np.array([0, -1, width * size], np.int64))
+    x = g.node("Reshape", [x, rows], f"{path}/heads")  # [batch, sequence × heads, size]
+    # Nothing to add: as for the embedding, x + x with 4ε has the same bits.
+    y = g.emit(
+        "SkipSimplifiedLayerNormalization",
+        [x, x, g.store(plain(weight, b.dtype))],
+        path,
+        [f"{path}/output_0"],
+        domain=CONTRIB,
+        epsilon=4 * b.config.norm_eps,
+    )
+    g.typed(y, b.dtype, [BATCH, f"{path}/rows", size])
+    return g.node("Reshape", [y, flat], path)
+
+
+def _linear(b: DecoderGraph, x: str, role: Role, layer: int, path: str) -> str:
+    """A linear layer with its bias, where it has one."""
+    y = b.linear(b.graph, x, b.target(role, layer), path)
+    bias = BIASES[role]
+    return _add(b, y, b.target(bias, layer), path) if b.has(bias, layer) else y
+
+
+def _add(b: DecoderGraph, x: str, bias: Target, path: str) -> str:
+    return b.graph.node("Add", [x, b.graph.store(plain(bias, b.dtype))], path)
 
 
 def _mlp(b: DecoderGraph, x: str, layer: int) -> str:
     g, path = b.graph, f"/model/layers.{layer}/mlp"
-    gate = b.linear(g, x, b.target(Role.GATE, layer), f"{path}/gate_proj")
-    up = b.linear(g, x, b.target(Role.UP, layer), f"{path}/up_proj")
+    gate = _linear(b, x, Role.GATE, layer, f"{path}/gate_proj")
+    up = _linear(b, x, Role.UP, layer, f"{path}/up_proj")
     sigmoid = g.node("Sigmoid", [gate], f"{path}/act_fn")
     silu = g.node("Mul", [gate, sigmoid], f"{path}/act_fn")
     product = g.node("Mul", [silu, up], f"{path}/gated")
-    return b.linear(g, product, b.target(Role.DOWN, layer), f"{path}/down_proj")
+    return _linear(b, product, Role.DOWN, layer, f"{path}/down_proj")
 
 
 def _last_positions(b: DecoderGraph, x: str) -> str:

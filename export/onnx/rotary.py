@@ -24,24 +24,21 @@ COSINE_TERMS = tuple((-1) ** k / math.factorial(2 * k) for k in range(10))
 BLOCK_POSITIONS = 4096
 
 
-def cosines(positions: int, head_dim: int, theta: float) -> Iterator[np.ndarray]:
+def cosines(positions: int, frequencies: np.ndarray) -> Iterator[np.ndarray]:
     """Cosines of position × frequency: blocks of rows of a float32 [positions, head_dim / 2].
 
-    Frequencies and angles are rounded to float32 as the reference does (transformers,
+    Frequencies, float32 [head_dim / 2], and angles are rounded as the reference does (transformers,
     `LlamaRotaryEmbedding`), so that far positions rotate by the same, rounded, angle.
     """
-    return _table(positions, head_dim, theta, quarter_turns=0)
+    return _table(positions, frequencies, quarter_turns=0)
 
 
-def sines(positions: int, head_dim: int, theta: float) -> Iterator[np.ndarray]:
+def sines(positions: int, frequencies: np.ndarray) -> Iterator[np.ndarray]:
     """As `cosines`: sin x = cos(x + 3 quarter turns)."""
-    return _table(positions, head_dim, theta, quarter_turns=3)
+    return _table(positions, frequencies, quarter_turns=3)
 
 
-def _table(positions: int, head_dim: int, theta: float, quarter_turns: int) -> Iterator[np.ndarray]:
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    powers = np.array([theta ** float(exponent) for exponent in exponents], np.float32)
-    frequencies = np.float32(1) / powers
+def _table(positions: int, frequencies: np.ndarray, quarter_turns: int) -> Iterator[np.ndarray]:
     for start in range(0, positions, BLOCK_POSITIONS):
         stop = min(start + BLOCK_POSITIONS, positions)
         angles = np.arange(start, stop, dtype=np.float32)[:, None] * frequencies

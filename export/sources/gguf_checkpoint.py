@@ -18,12 +18,12 @@ from export.architecture import DecoderConfig, Parameter, read_config
 from export.artifact.atomic import write_atomic
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.errors import InputError
-from export.llamacpp.tensors import rotary_heads, tensor_name
+from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
 from export.sources.gguf_config import generation_config, model_config, model_name
 from export.sources.gguf_container import GgufFile, GgufTensor
 from export.sources.gguf_tokenizer import tokenizer_files
 from export.sources.gguf_types import decode
-from export.sources.residual_permutation import WRITERS, residual_permutation
+from export.sources.residual_permutation import RESIDUAL_AXIS, residual_permutation
 
 # 1 MiB as float32: decoding stays inside the processor's cache, which halves its time.
 BLOCK_ELEMENTS = 1 << 18
@@ -33,7 +33,8 @@ BLOCK_ELEMENTS = 1 << 18
 class Move:
     """One tensor's way into the checkpoint: which stored rows and columns, in which order.
 
-    `rows`, `columns` are index arrays into the stored rows and decoded columns; None is "as is".
+    `rows`, `columns` are index arrays into the stored rows and decoded columns; None is "as is". A
+    tensor of one axis is a single row.
     """
 
     parameter: Parameter
@@ -46,7 +47,7 @@ def write_checkpoint(gguf: Path, folder: Path, permutation_seed: str | None = No
     """Convert a file into an empty folder; returns the name that the file gives the model.
 
     Raises:
-        InputError: the file is damaged or not a supported Llama decoder.
+        InputError: the file is damaged or not a supported decoder.
     """
     file = GgufFile(gguf)
     raw = model_config(file)
@@ -87,7 +88,7 @@ def plan_moves(
     permutation = None
     if permutation_seed is not None:
         permutation = residual_permutation(config.hidden, permutation_seed)
-    left = dict(file.tensors)
+    left = {name: tensor for name, tensor in file.tensors.items() if name != ROPE_FREQS}
     moves = {}
     for parameter in parameters:
         name = tensor_name(parameter)
@@ -102,7 +103,7 @@ def plan_moves(
         moves[parameter.name] = _move(parameter, tensor, config, permutation)
     if left:
         raise InputError(
-            f"{file.path}: unexpected tensor {min(left)}; only plain Llama decoders are supported"
+            f"{file.path}: unexpected tensor {min(left)}; only plain decoders are supported"
         )
     return moves
 
@@ -134,15 +135,18 @@ def _move(
     config: DecoderConfig,
     permutation: np.ndarray | None,
 ) -> Move:
-    if parameter.role in WRITERS:
-        return Move(parameter, tensor, rows=permutation, columns=None)
+    axis = RESIDUAL_AXIS.get(parameter.role)
     heads = rotary_heads(parameter, config)
-    rows = None if heads is None else _half_split_rows(heads, config)
-    return Move(parameter, tensor, rows, columns=permutation)
+    rotated = None if heads is None else _half_split_rows(heads, config)
+    rows = permutation if axis == 0 else rotated
+    columns = permutation if axis == -1 else None
+    if len(parameter.shape) == 1:
+        rows, columns = None, columns if rows is None else rows
+    return Move(parameter, tensor, rows, columns)
 
 
 def _half_split_rows(heads: int, config: DecoderConfig) -> np.ndarray:
-    """Which stored row is each row of a query or key projection.
+    """Which stored row is each row of a query or key projection, or of its bias.
 
     llama.cpp rotates neighbouring rows (2j, 2j + 1) of a head, Hugging Face rows j and j + half;
     this undoes `LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py.

@@ -1,6 +1,6 @@
 """config.json and generation_config.json from a GGUF file's metadata.
 
-Invariant: whatever the metadata says that a plain Llama decoder does not compute is refused.
+Invariant: whatever the metadata says that the family's plain decoder does not compute is refused.
 Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
@@ -12,24 +12,27 @@ from typing import Any
 from export.errors import InputError
 from export.sources.gguf_container import GgufFile
 from export.sources.gguf_metadata import Metadata
+from export.sources.gguf_rope import rope_config
 from export.sources.gguf_types import FLOATS
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-DEFAULT_ROPE_THETA = 10000.0
+# llama.cpp's architecture → the class that transformers names in config.json. Its `model_type` is
+# the architecture's name.
+CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+# What a Llama file with biases has; the others follow, or are missing.
+ATTENTION_BIAS, MLP_BIAS = "blk.0.attn_output.bias", "blk.0.ffn_down.bias"
 # Key → is its value the plain decoder's? Each of these changes the function computed.
 PLAIN: dict[str, Callable[[Any], bool]] = {
-    "llama.expert_count": lambda value: value == 0,
-    "llama.rope.scaling.type": lambda value: value == "none",
-    "llama.rope.scaling.factor": lambda value: value in {0.0, 1.0},
-    "llama.rope.scale_linear": lambda value: value == 1.0,
-    "llama.attention.causal": lambda value: value is True,
-    "llama.attention.sliding_window": lambda value: value == 0,
-    "llama.attention.clamp_kqv": lambda value: value == 0.0,
-    "llama.logit_scale": lambda value: value == 1.0,
-    "llama.embedding_scale": lambda value: value == 1.0,
-    "llama.residual_scale": lambda value: value == 1.0,
-    "llama.attention.scale": lambda value: value == 0.0,
+    "expert_count": lambda value: value == 0,
+    "rope.scale_linear": lambda value: value == 1.0,
+    "attention.causal": lambda value: value is True,
+    "attention.sliding_window": lambda value: value == 0,
+    "attention.clamp_kqv": lambda value: value == 0.0,
+    "logit_scale": lambda value: value == 1.0,
+    "embedding_scale": lambda value: value == 1.0,
+    "residual_scale": lambda value: value == 1.0,
+    "attention.scale": lambda value: value == 0.0,
 }
 
 
@@ -37,36 +40,37 @@ def model_config(file: GgufFile) -> dict[str, Any]:
     """config.json of the decoder in a GGUF file.
 
     Raises:
-        InputError: another architecture, a missing or wrong key, or a feature beyond plain Llama.
+        InputError: another architecture, a missing or wrong key, or a feature beyond the plain
+            decoder.
     """
     meta = file.metadata
-    _check_plain(meta)
-    hidden = meta.integer("llama.embedding_length")
-    vocab, layers = len(meta.texts("tokenizer.ggml.tokens")), meta.integer("llama.block_count")
+    family = _plain_family(meta)
+    hidden = meta.integer(f"{family}.embedding_length")
+    vocab, layers = len(meta.texts("tokenizer.ggml.tokens")), meta.integer(f"{family}.block_count")
     _check_extent(file, vocab, hidden, layers)
-    heads = meta.integer("llama.attention.head_count")
-    head_dim = meta.integer("llama.attention.key_length", hidden // max(1, heads))
-    for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
+    heads = meta.integer(f"{family}.attention.head_count")
+    head_dim = meta.integer(f"{family}.attention.key_length", hidden // max(1, heads))
+    for key in (f"{family}.attention.value_length", f"{family}.rope.dimension_count"):
         if meta.integer(key, head_dim) != head_dim:
             raise InputError(
                 f"{file.path}: {key} differs from the head size {head_dim}: unsupported"
             )
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [CLASSES[family]],
+        "model_type": family,
         "hidden_size": hidden,
-        "intermediate_size": meta.integer("llama.feed_forward_length"),
+        "intermediate_size": meta.integer(f"{family}.feed_forward_length"),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": meta.integer("llama.attention.head_count_kv", heads),
+        "num_key_value_heads": meta.integer(f"{family}.attention.head_count_kv", heads),
         "head_dim": head_dim,
         "vocab_size": vocab,
-        "max_position_embeddings": meta.integer("llama.context_length"),
-        "rms_norm_eps": meta.number("llama.attention.layer_norm_rms_epsilon"),
-        "rope_theta": meta.number("llama.rope.freq_base", DEFAULT_ROPE_THETA),
+        "max_position_embeddings": meta.integer(f"{family}.context_length"),
+        "rms_norm_eps": meta.number(f"{family}.attention.layer_norm_rms_epsilon"),
+        **rope_config(file, family, head_dim),
         "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
+        "attention_bias": ATTENTION_BIAS in file.tensors,
+        "mlp_bias": MLP_BIAS in file.tensors,
         "tie_word_embeddings": HEAD not in file.tensors,
         "torch_dtype": _torch_dtype(file),
         **special_ids(meta),
@@ -94,14 +98,16 @@ def model_name(meta: Metadata) -> str | None:
     return name if 0 < len(name) <= 128 and name.isprintable() else None
 
 
-def _check_plain(meta: Metadata) -> None:
+def _plain_family(meta: Metadata) -> str:
     architecture = meta.text("general.architecture")
-    if architecture != "llama":
-        raise InputError(f"{meta.path}: unknown architecture {architecture!r}; supported: llama")
+    if architecture not in CLASSES:
+        known = ", ".join(CLASSES)
+        raise InputError(f"{meta.path}: unknown architecture {architecture!r}; supported: {known}")
     for key, plain in PLAIN.items():
-        value = meta.value(key)
+        value = meta.value(f"{architecture}.{key}")
         if value is not None and not plain(value):
-            raise InputError(f"{meta.path}: {key} = {value!r} is not supported yet")
+            raise InputError(f"{meta.path}: {architecture}.{key} = {value!r} is not supported yet")
+    return architecture
 
 
 def _check_extent(file: GgufFile, vocab: int, hidden: int, layers: int) -> None:

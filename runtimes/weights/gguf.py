@@ -12,12 +12,14 @@ from gguf.quants import dequantize
 from export.artifact import Artifact
 from export.errors import InputError
 
-LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
+LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
@@ -29,8 +31,12 @@ GLOBAL_NAMES = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-# Layers whose rows llama.cpp's graph rotates in pairs → the metadata key of their head count.
+# Not a weight: divisors of the rotary frequencies, which follow from the config.
+DERIVED = {"rope_freqs.weight"}
+# Layers whose rows the graphs of some architectures rotate in pairs → the metadata key of their
+# head count. Of the others, rows are in Hugging Face's order.
 ROTATED = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}
+ROTATED_BY = {"llama": ROTATED, "qwen2": {}, "qwen3": {}}
 
 
 def read(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -44,8 +50,10 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
         readers = [GGUFReader(path) for path in paths]
         fields = readers[0].fields  # of splits, the first has the metadata of all
         family = fields["general.architecture"].contents()
-        heads = {layer: int(fields[f"{family}.{key}"].contents()) for layer, key in ROTATED.items()}
-        return dict(_tensor(tensor, heads) for reader in readers for tensor in reader.tensors)
+        rotated = ROTATED_BY[family]
+        heads = {layer: int(fields[f"{family}.{key}"].contents()) for layer, key in rotated.items()}
+        tensors = [tensor for reader in readers for tensor in reader.tensors]
+        return dict(_tensor(tensor, heads) for tensor in tensors if tensor.name not in DERIVED)
     except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise InputError(f"{paths[0]}: cannot be read as a Llama GGUF file ({error})") from None
 
@@ -56,13 +64,13 @@ def _tensor(tensor: Any, heads: dict[str, int]) -> tuple[str, np.ndarray]:
     match = LAYER_TENSOR.fullmatch(tensor.name)
     if match is None:
         return GLOBAL_NAMES[tensor.name], values
-    number, layer = match.groups()
+    number, layer, kind = match.groups()
     if layer in heads:
         values = split_rotary_pairs(values, heads[layer])
-    return f"model.layers.{number}.{LAYER_NAMES[layer]}.weight", values
+    return f"model.layers.{number}.{LAYER_NAMES[layer]}.{kind}", values
 
 
 def split_rotary_pairs(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows [heads × size, in] with rotary partners side by side → first halves, second halves."""
-    pairs = rows.reshape(heads, -1, 2, rows.shape[1])  # [heads, size / 2, partner, in]
-    return np.ascontiguousarray(pairs.transpose(0, 2, 1, 3)).reshape(rows.shape)
+    """Rows [heads × size, …] with rotary partners side by side → first halves, second halves."""
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])  # [heads, size / 2, partner, …]
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)

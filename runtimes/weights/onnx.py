@@ -18,7 +18,7 @@ from export.artifact import Artifact
 from export.errors import InputError
 from runtimes.weights.fused import Heads, split
 
-WEIGHT = ".weight"
+PARAMETERS = (".weight", ".bias")
 
 
 def _transposed(node: NodeProto) -> bool:
@@ -33,6 +33,7 @@ def _as_is(node: NodeProto) -> bool:
 
 # Operator that uses a weight → whether the weight is stored transposed.
 LAYOUTS: dict[str, Callable[[NodeProto], bool]] = {
+    "Add": _as_is,
     "Gather": _as_is,
     "Gemm": _transposed,
     "FusedMatMul": _transposed,
@@ -60,7 +61,7 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
         heads = Heads.of(json.loads(config_path.read_text("utf-8")))
         tensors: dict[str, np.ndarray] = {}
         for initializer in graph.initializer:
-            if initializer.name.endswith(WEIGHT):
+            if initializer.name.endswith(PARAMETERS):
                 values = _values(graph, initializer, path)
                 tensors.update(split(initializer.name, values, heads))
     except (OSError, ValueError, KeyError, DecodeError) as error:

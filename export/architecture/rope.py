@@ -1,0 +1,147 @@
+"""Rotary position embedding: its base, and how a family stretches it to longer contexts.
+
+Source of the arithmetic: transformers, `modeling_rope_utils.py`. Each step rounds to float32 as
+PyTorch's does there, so that far positions rotate by the reference's own angles.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.errors import InputError
+
+DEFAULT_THETA = 10000.0
+ONE = np.float32(1)
+
+
+@dataclass(frozen=True)
+class RopeScaling(ABC):
+    """Frequencies are divided by `factor`, all of them or the lower ones."""
+
+    factor: float
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Its name in `rope_type` of config.json."""
+
+    @abstractmethod
+    def kept_share(self, frequencies: np.ndarray) -> np.ndarray:
+        """How much of each frequency stays as it is: 0 … 1, float32 [head_dim / 2]."""
+
+
+@dataclass(frozen=True)
+class LinearScaling(RopeScaling):
+    """All frequencies are divided: positions are squeezed together."""
+
+    kind = "linear"
+
+    def kept_share(self, frequencies: np.ndarray) -> np.ndarray:
+        """See `RopeScaling`."""
+        return np.zeros_like(frequencies)
+
+
+@dataclass(frozen=True)
+class Llama3Scaling(RopeScaling):
+    """Low frequencies are divided, high ones kept, with a smooth passage in between."""
+
+    low_freq_factor: float
+    high_freq_factor: float
+    original_positions: int
+
+    kind = "llama3"
+
+    def kept_share(self, frequencies: np.ndarray) -> np.ndarray:
+        """See `RopeScaling`."""
+        # PyTorch divides a number by a tensor as number × reciprocal.
+        wavelengths = ONE / frequencies * np.float32(2 * np.pi)
+        turns = ONE / wavelengths * np.float32(self.original_positions)
+        span = np.float32(self.high_freq_factor - self.low_freq_factor)
+        smooth = (turns - np.float32(self.low_freq_factor)) / span
+        low = wavelengths > np.float32(self.original_positions / self.low_freq_factor)
+        high = wavelengths < np.float32(self.original_positions / self.high_freq_factor)
+        return np.asarray(np.where(low, np.float32(0), np.where(high, ONE, smooth)))
+
+
+def frequencies(head_dim: int, theta: float) -> np.ndarray:
+    """Radians per position of each rotated pair, before any scaling: float32 [head_dim / 2]."""
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    powers = np.array([theta ** float(exponent) for exponent in exponents], np.float32)
+    return np.asarray(ONE / powers)
+
+
+def scaled_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
+    """Radians per position of each rotated pair: float32 [head_dim / 2]."""
+    plain = frequencies(head_dim, theta)
+    if scaling is None:
+        return plain
+    kept = scaling.kept_share(plain)
+    return np.asarray((ONE - kept) * plain / np.float32(scaling.factor) + kept * plain)
+
+
+def divisors(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
+    """By what scaling divides each frequency, as llama.cpp stores it: float32 [head_dim / 2].
+
+    Source: `generate_extra_tensors` of llama.cpp's conversion/llama.py.
+    """
+    kept = scaling.kept_share(frequencies(head_dim, theta))
+    factor = np.float32(scaling.factor)
+    return np.asarray(np.where(kept == 0, factor, ONE / ((ONE - kept) / factor + kept)))
+
+
+def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+    """Rotary base and scaling of a config.json.
+
+    Both spellings are read: `rope_theta` with `rope_scaling` (transformers 4), and
+    `rope_parameters` (transformers 5), which does not count beside `rope_scaling`, as there.
+
+    Raises:
+        InputError: a scaling that is not exported, or one without its numbers.
+    """
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
+        raise InputError("rope parameters that differ between layers are not supported")
+    if rope.get("partial_rotary_factor", raw.get("partial_rotary_factor")) not in (None, 1.0):
+        raise InputError("partial_rotary_factor is not supported: every channel must be rotated")
+    theta = _positive(rope if "rope_theta" in rope else raw, "rope_theta", DEFAULT_THETA)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in SCALINGS:
+        known = ", ".join(repr(name) for name in SCALINGS)
+        raise InputError(f"rope scaling of type {kind!r} is not supported; supported: {known}")
+    return theta, SCALINGS[kind](rope, raw)
+
+
+def _linear(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling:
+    return LinearScaling(_positive(rope, "factor"))
+
+
+def _llama3(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling:
+    key = "original_max_position_embeddings"
+    original = rope.get(key)
+    low, high = _positive(rope, "low_freq_factor"), _positive(rope, "high_freq_factor")
+    if not isinstance(original, int) or raw.get(key, original) != original or low >= high:
+        raise InputError(
+            f"rope scaling of type 'llama3': low_freq_factor {low:g} must be below high_freq_factor"
+            f" {high:g}, and {key} {original!r} an integer, the same everywhere"
+        )
+    return Llama3Scaling(_positive(rope, "factor"), low, high, original)
+
+
+def _unscaled(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
+    return None
+
+
+# `rope_type` → how its numbers are read.
+SCALINGS = {"default": _unscaled, "linear": _linear, "llama3": _llama3}
+
+
+def _positive(values: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+        raise InputError(f"{key} must be a positive number, not {value!r}")
+    return float(value)

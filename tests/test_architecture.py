@@ -1,0 +1,90 @@
+"""The families' tables are transformers' own parameters, and rotary angles are its angles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from export.architecture import read_config
+from export.architecture.families import FAMILIES as TABLES
+from export.architecture.rope import divisors, frequencies, scaled_frequencies
+from export.errors import InputError
+from export.llamacpp.architectures import ARCHITECTURES
+from tests.tiny import FAMILIES, LLAMA3_ROPE, config
+
+STORAGE = ("dtype", "shards")  # of `make_checkpoint`, not of config.json
+
+
+def raw_config(**changes: Any) -> dict[str, Any]:
+    return config(**{key: value for key, value in changes.items() if key not in STORAGE})
+
+
+def model_of(raw: dict[str, Any]) -> Any:
+    """transformers' model of a config.json, without values."""
+    rest = {key: value for key, value in raw.items() if key != "model_type"}
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(raw["model_type"], **rest))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_tables_are_transformers_parameters(family: str) -> None:
+    raw = raw_config(**FAMILIES[family])
+    _, parameters = read_config(raw)
+    expected = {name: tuple(p.shape) for name, p in model_of(raw).named_parameters()}
+    assert {parameter.name: parameter.shape for parameter in parameters} == expected
+
+
+def test_every_family_has_an_architecture_in_llama_cpp() -> None:
+    changes = [FAMILIES.get(name, {"model_type": name}) for name in TABLES]
+    assert {read_config(raw_config(**item))[0].family for item in changes} <= ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize("head_dim", [16, 64, 128])
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "default"},
+        {"rope_type": "linear", "factor": 3.0},
+        LLAMA3_ROPE,
+        {**LLAMA3_ROPE, "factor": 32.0, "original_max_position_embeddings": 8192},
+        {**LLAMA3_ROPE, "factor": 3.7, "low_freq_factor": 1.5, "high_freq_factor": 2.0},
+    ],
+    ids=["default", "linear", "short", "as Llama 3.2", "odd"],
+)
+def test_rotary_frequencies_are_transformers(rope: dict[str, Any], head_dim: int) -> None:
+    raw = raw_config(head_dim=head_dim, rope_parameters={**rope, "rope_theta": 500000.0})
+    c, _ = read_config(raw)
+    ours = scaled_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
+    rest = {key: value for key, value in raw.items() if key != "model_type"}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **rest))
+    theirs = model.model.rotary_emb.inv_freq.numpy()
+    assert ours.dtype == np.float32
+    # One unit in the last place of the power, and its way through the passage.
+    np.testing.assert_allclose(ours, theirs, rtol=5e-7, atol=0)
+    if c.rope_scaling is not None:
+        by = divisors(c.head_dim, c.rope_theta, c.rope_scaling)
+        np.testing.assert_allclose(frequencies(head_dim, 500000.0) / by, theirs, rtol=5e-7)
+        assert by.max() == np.float32(c.rope_scaling.factor)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "mistral", "sliding_window": 256},
+        {"model_type": "mistral", "sliding_window": None},
+        {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 8},
+        {"model_type": "qwen2", "layer_types": ["full_attention"] * 3},
+        {"partial_rotary_factor": 1.0},
+    ],
+)
+def test_what_changes_nothing_is_accepted(changes: dict[str, Any]) -> None:
+    read_config(config(**changes))
+
+
+def test_the_default_window_of_mistral_counts() -> None:
+    with pytest.raises(InputError, match="sliding_window = 4096"):
+        read_config(config(model_type="mistral", max_position_embeddings=8192))

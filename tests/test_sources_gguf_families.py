@@ -1,0 +1,92 @@
+"""A .gguf of any family that we export becomes the checkpoint that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM
+
+from export.errors import InputError
+from export.sources.gguf_cache import converted
+from tests.exported import export_tiny
+from tests.tiny import FAMILIES, LLAMA3_ROPE, QWEN2, VOCAB, make_checkpoint
+
+PUBLISHED = {**LLAMA3_ROPE, "factor": 32.0, "original_max_position_embeddings": 8192}
+READABLE: dict[str, dict[str, Any]] = {
+    **{name: changes for name, changes in FAMILIES.items() if "llama3" not in name},
+    "published llama3 rope": {"rope_scaling": PUBLISHED, "rope_theta": 5e5, "head_dim": 128},
+    "both biases, permuted heads": {"attention_bias": True, "mlp_bias": True, "head_dim": 32},
+}
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: value for file in files for name, value in load_file(file).items()}
+
+
+def logits(folder: Path) -> np.ndarray:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([np.random.default_rng(0).integers(0, VOCAB, 100).tolist()])
+    with torch.no_grad():
+        return np.asarray(model(ids).logits[0].numpy())
+
+
+@pytest.mark.parametrize("family", READABLE)
+def test_values_and_function_come_back(tmp_path: Path, family: str) -> None:
+    folder = make_checkpoint(tmp_path / "m", **READABLE[family])
+    gguf = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
+    made = converted(gguf, "tiny").path
+    found, expected = tensors(made), tensors(folder)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value.astype(np.float32), err_msg=name)
+    np.testing.assert_array_equal(logits(made), logits(folder))
+
+
+@pytest.mark.parametrize("family", ["biases", "qwen2", "qwen3"])
+def test_permuting_the_residual_stream_leaves_the_function(tmp_path: Path, family: str) -> None:
+    folder = make_checkpoint(tmp_path / "m", **FAMILIES[family])
+    gguf = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
+    permuted = converted(gguf, "tiny", "seed").path
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert not np.array_equal(tensors(permuted)[name], tensors(folder)[name])
+    expected = logits(folder)
+    assert np.abs(logits(permuted) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("rope", [LLAMA3_ROPE, {**PUBLISHED, "high_freq_factor": 5.0}])
+def test_rope_divisors_of_no_published_llama_are_refused(
+    tmp_path: Path, rope: dict[str, Any]
+) -> None:
+    folder = make_checkpoint(tmp_path / "m", rope_scaling=rope, head_dim=128)
+    gguf = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
+    with pytest.raises(InputError, match=r"rope_freqs\.weight is not the rope scaling") as caught:
+        converted(gguf, "tiny")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -8.0])
+def test_damaged_rope_divisors_are_refused(tmp_path: Path, value: float) -> None:
+    folder = make_checkpoint(tmp_path / "m", rope_scaling=PUBLISHED, head_dim=128)
+    gguf = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
+    (tensor,) = (t for t in GGUFReader(gguf).tensors if t.name == "rope_freqs.weight")
+    data = bytearray(gguf.read_bytes())
+    data[tensor.data_offset : tensor.data_offset + 4] = np.float32(value).tobytes()
+    gguf.write_bytes(data)
+    with pytest.raises(InputError, match=r"rope_freqs\.weight"):
+        converted(gguf, "tiny")
+
+
+def test_a_family_without_its_biases_is_refused(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "m", **QWEN2)
+    gguf = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
+    data = gguf.read_bytes()
+    gguf.write_bytes(data.replace(b"blk.0.attn_k.bias", b"blk.0.attn_k.baas"))
+    with pytest.raises(InputError, match=r"tensor blk\.0\.attn_k\.bias is missing"):
+        converted(gguf, "tiny")
