@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runtimes.registry import open_reference
 from tests.consumers.environment import optimum_bin, run_node
 
 pytestmark = pytest.mark.slow
@@ -15,12 +17,33 @@ pytestmark = pytest.mark.slow
 MODEL = "SmolLM2-135M-Instruct"
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_transformers_js_answers_and_prefills_one_row(real_artifacts: Path, dtype: str) -> None:
-    artifact = real_artifacts / MODEL / "onnx" / dtype
-    result = json.loads(run_node("generate.mjs", artifact, dtype))
-    assert "Paris" in result["text"]
-    assert result["prefill_logits"][0] == 1
+DTYPES = ["fp32", "fp16", "q8", "q4", "q4f16"]
+
+
+@pytest.fixture(scope="module")
+def answers(real_artifacts: Path) -> dict[str, dict[str, Any]]:
+    """What transformers.js answers to one question with each dtype, all in one process."""
+    lines = run_node("generate.mjs", real_artifacts / MODEL / "onnx", ",".join(DTYPES))
+    return {item["dtype"]: item for item in map(json.loads, lines.splitlines())}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transformers_js_answers_and_prefills_one_row(
+    answers: dict[str, dict[str, Any]], dtype: str
+) -> None:
+    assert "Paris" in answers[dtype]["text"]
+    assert answers[dtype]["prefill_logits"][0] == 1
+
+
+def test_transformers_js_gives_pytorchs_greedy_tokens_with_fp16(
+    real_artifacts: Path, answers: dict[str, dict[str, Any]]
+) -> None:
+    (model,) = json.loads((real_artifacts / "run.json").read_text())["models"]
+    reference = open_reference(Path(model["checkpoint"]), 2)
+    expected = [int(reference.start(answers["fp16"]["prompt_ids"]).argmax())]
+    while len(expected) < len(answers["fp16"]["ids"]):
+        expected.append(int(reference.step(expected[-1]).argmax()))
+    assert answers["fp16"]["ids"] == expected
 
 
 @pytest.mark.parametrize(("dtype", "file"), [("fp32", "model.onnx"), ("fp16", "model_fp16.onnx")])

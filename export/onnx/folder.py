@@ -16,12 +16,22 @@ from export.artifact import ArtifactWriter, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.decoder import build_decoder
-from export.onnx.linear import float_linear
+from export.onnx.recipe import NATIVE, dtype_name
+from export.onnx.schemes import linear_storage, table_storage
 from export.onnx.weights import place, write_weights
 
 FOLDER = "onnx/"
-# transformers.js derives these from its dtype argument.
-GRAPH_FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx"}
+# transformers.js derives these from its dtype argument (`DEFAULT_DTYPE_SUFFIX_MAPPING`).
+GRAPH_FILES = {
+    "fp32": "model.onnx",
+    "fp16": "model_fp16.onnx",
+    "q8": "model_quantized.onnx",
+    "int8": "model_int8.onnx",
+    "uint8": "model_uint8.onnx",
+    "q4": "model_q4.onnx",
+    "q4f16": "model_q4f16.onnx",
+    "bnb4": "model_bnb4.onnx",
+}
 
 
 def write_folder(
@@ -32,15 +42,17 @@ def write_folder(
     Raises:
         InputError: a value is not finite, or overflows the variant's type.
     """
-    file = GRAPH_FILES[variant.name]
+    file = GRAPH_FILES[dtype_name(variant)]
     storage = dict(variant.storage)
-    dtype = np.dtype(storage["linear"])
+    dtype = np.dtype(storage["kv_cache"])
+    native = storage.get("target") == NATIVE
     graphs = {
         folder: build_decoder(
             checkpoint.config,
             checkpoint.parameters,
             dtype,
-            float_linear(dtype),
+            linear_storage(storage["linear"], dtype),
+            table_storage(storage["embedding"], dtype, native=native),
             choose_logits=folder == FOLDER,
         )
         for folder in (FOLDER, "")
@@ -61,6 +73,6 @@ def _config_json(checkpoint: Checkpoint, variant: Variant, file: str, chunks: in
     config["transformers.js_config"] = {
         **config.get("transformers.js_config", {}),
         "use_external_data_format": {file: chunks},
-        "kv_cache_dtype": {variant.name: dict(variant.storage)["kv_cache"]},
+        "kv_cache_dtype": {dtype_name(variant): dict(variant.storage)["kv_cache"]},
     }
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -30,23 +30,35 @@ OPSET = 21
 IR_VERSION = 10
 CONTRIB = "com.microsoft"
 
-Dim = int | str
+Dim = int | str | None  # None: unknown, any size
 # Yields C-contiguous arrays whose bytes, one after the other, are the tensor's.
 Content = Callable[[Checkpoint], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Count:
+    """What the manifest counts of a weight: its storage type and its bytes, scales included."""
+
+    weight: Target
+    type_name: str
+    nbytes: int
 
 
 @dataclass(frozen=True)
 class StoredTensor:
     """An initializer in an external data file.
 
-    `weight` is the checkpoint's tensor that it holds, or None for a derived table.
+    `count` says which of the checkpoint's tensors it holds; None for a derived table and for the
+    scales of a weight that is counted already. `same_bytes_as` names another stored tensor, of any
+    shape, whose bytes these are: they are in the file once.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     content: Content
-    weight: Target | None = None
+    count: Count | None = None
+    same_bytes_as: str | None = None
 
     @property
     def size(self) -> int:
@@ -105,8 +117,9 @@ class Graph:
         return name
 
     def store(self, tensor: StoredTensor) -> str:
-        """An initializer in the external data."""
-        self.stored.append(tensor)
+        """An initializer in the external data; adding one name twice is harmless."""
+        if all(tensor.name != item.name for item in self.stored):
+            self.stored.append(tensor)
         return tensor.name
 
     def node(self, op: str, inputs: Sequence[str], path: str, **attributes: Any) -> str:

@@ -1,6 +1,6 @@
-"""The ONNX variants: which storage each tensor class gets, under transformers.js's file names.
+"""The ONNX variants: which storage each class of tensors gets, under transformers.js's names.
 
-File names: https://github.com/huggingface/transformers.js, `DEFAULT_DTYPE_SUFFIX_MAPPING`.
+docs/onnx-types.md has the measurements behind the choices.
 """
 
 from __future__ import annotations
@@ -10,29 +10,35 @@ from importlib.metadata import version
 from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance, Format
+from export.onnx.recipe import OPTIONS, customise
 
-FP32 = Variant(
-    format="onnx",
-    name="fp32",
-    precision=Precision.FP32,
-    storage=(
-        ("linear", "float32"),
-        ("embedding", "float32"),
-        ("norm", "float32"),
-        ("kv_cache", "float32"),
-    ),
-)
-FP16 = Variant(
-    format="onnx",
-    name="fp16",
-    precision=Precision.FP16,
-    storage=(
-        ("linear", "float16"),
-        ("embedding", "float16"),
-        ("norm", "float16"),
-        ("kv_cache", "float16"),
-    ),
-    aliases=("q016",),
+
+def _variant(
+    name: str,
+    precision: Precision,
+    linear: str,
+    embedding: str,
+    activations: str = "float32",
+    aliases: tuple[str, ...] = (),
+) -> Variant:
+    storage = {
+        "linear": linear,
+        "embedding": embedding,
+        "norm": activations,
+        "kv_cache": activations,
+    }
+    return Variant("onnx", name, precision, tuple(storage.items()), aliases)
+
+
+VARIANTS = (
+    _variant("fp32", Precision.FP32, "float32", "float32"),
+    _variant("fp16", Precision.FP16, "float16", "float16", "float16", aliases=("q016",)),
+    _variant("q8", Precision.EIGHT_BIT, "q8", "q8"),
+    _variant("int8", Precision.EIGHT_BIT, "int8", "q8"),
+    _variant("uint8", Precision.EIGHT_BIT, "uint8", "q8"),
+    _variant("q4", Precision.LOW_BIT, "q4", "q8"),
+    _variant("q4f16", Precision.LOW_BIT, "q4", "float16", "float16"),
+    _variant("bnb4", Precision.LOW_BIT, "bnb4", "q8"),
 )
 
 
@@ -52,7 +58,9 @@ def _write(
 FORMAT = Format(
     name="onnx",
     title="ONNX (ONNX Runtime, transformers.js, Optimum)",
-    variants=(FP32, FP16),
+    variants=VARIANTS,
     tools={"onnx": version("onnx")},
     write=_write,
+    options=OPTIONS,
+    customise=customise,
 )

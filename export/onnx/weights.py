@@ -7,15 +7,16 @@ block of rows) is in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from export.architecture import Target
+from export.architecture import Role, Target
 from export.artifact import ArtifactWriter
 from export.checkpoint import Checkpoint
 from export.format import Advance
-from export.onnx.graph import Placement, StoredTensor
+from export.onnx.graph import Content, Count, Placement, StoredTensor
 from export.quantization.cast import cast
 
 # The ONNX specification asks for page-aligned offsets so that a runtime can map the file.
@@ -24,6 +25,9 @@ ALIGNMENT = 4096
 MAX_FILE_BYTES = 2_000_000_000
 # Rows cast and transposed at once, so that they are still in the cache when they are copied.
 STRIP = 64
+
+# Matrices that the manifest does not call "linear".
+MATRICES_OF_THEIR_OWN = frozenset({Role.EMBEDDING, Role.HEAD})
 
 Blocks = Callable[[], Iterator[np.ndarray]]
 
@@ -35,7 +39,7 @@ def plain(target: Target, dtype: np.dtype[Any]) -> StoredTensor:
         for block in checkpoint.blocks(target):
             yield cast(block, dtype, target.name)
 
-    return StoredTensor(target.name, target.shape, dtype, content, target)
+    return StoredTensor(target.name, target.shape, dtype, content, _float_count(target, dtype))
 
 
 def transposed(target: Target, dtype: np.dtype[Any]) -> StoredTensor:
@@ -52,7 +56,11 @@ def transposed(target: Target, dtype: np.dtype[Any]) -> StoredTensor:
                 row += len(strip)
         yield result
 
-    return StoredTensor(target.name, (inputs, outputs), dtype, content, target)
+    return StoredTensor(target.name, (inputs, outputs), dtype, content, _float_count(target, dtype))
+
+
+def _float_count(target: Target, dtype: np.dtype[Any]) -> Count:
+    return Count(target, dtype.name, int(np.prod(target.shape)) * dtype.itemsize)
 
 
 def table(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Blocks) -> StoredTensor:
@@ -65,6 +73,34 @@ def table(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Block
     return StoredTensor(name, shape, dtype, content)
 
 
+@dataclass
+class Parts:
+    """Several stored tensors of one weight: rounded once, while the first of them is written.
+
+    `produce` yields, block by block, an array for each of them. The others are small (scales, zero
+    points) and wait for their turn; whichever is asked for without the first is produced anew.
+    """
+
+    produce: Callable[[Checkpoint], Iterator[tuple[np.ndarray, ...]]]
+    _waiting: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+
+    def first(self, checkpoint: Checkpoint) -> Iterator[np.ndarray]:
+        """Blocks of the first tensor."""
+        self._waiting = []
+        for first, *others in self.produce(checkpoint):
+            self._waiting.append(tuple(others))
+            yield first
+
+    def other(self, index: int) -> Content:
+        """Blocks of the tensor `index` ≥ 1."""
+
+        def content(checkpoint: Checkpoint) -> Iterator[np.ndarray]:
+            blocks = self._waiting or (parts[1:] for parts in self.produce(checkpoint))
+            yield from (others[index - 1] for others in blocks)
+
+        return content
+
+
 def place(
     tensors: Sequence[StoredTensor], file: str, limit: int = MAX_FILE_BYTES
 ) -> list[Placement]:
@@ -73,13 +109,19 @@ def place(
     A tensor that is larger than `limit` gets a file of its own.
     """
     placements: list[Placement] = []
+    placed: dict[str | None, Placement] = {}
     name, chunk, position = file, 0, 0
     for tensor in tensors:
+        if tensor.same_bytes_as is not None:
+            where = placed[tensor.same_bytes_as]
+            placements.append(Placement(tensor, where.file, where.offset))
+            continue
         offset = -(-position // ALIGNMENT) * ALIGNMENT
         if position and offset + tensor.nbytes > limit:
             chunk += 1
             name, offset = f"{file}_{chunk}", 0
         placements.append(Placement(tensor, name, offset))
+        placed[tensor.name] = placements[-1]
         position = offset + tensor.nbytes
     return placements
 
@@ -97,10 +139,20 @@ def write_weights(
         with writer.open(f"{folder}{name}") as out:
             for placement in (item for item in placements if item.file == name):
                 tensor = placement.tensor
+                if tensor.same_bytes_as is not None:
+                    continue
                 out.pad(ALIGNMENT)
                 for array in tensor.content(checkpoint):
                     out.write(array.data)
-                if tensor.weight is not None:
-                    writer.stats.add(tensor.dtype.name, tensor.size, tensor.nbytes)
-                    advance(sum(source.size for source in tensor.weight.sources))
+                if tensor.count is not None:
+                    _record(tensor.count, writer, advance)
     return len(files)
+
+
+def _record(count: Count, writer: ArtifactWriter, advance: Advance) -> None:
+    elements = sum(source.size for source in count.weight.sources)
+    role = count.weight.role
+    kind = role.value if role in MATRICES_OF_THEIR_OWN else "linear"
+    kind = "norm" if len(count.weight.shape) == 1 else kind
+    writer.stats.add(count.type_name, elements, count.nbytes, kind=kind)
+    advance(elements)

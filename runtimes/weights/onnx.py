@@ -1,13 +1,21 @@
 """Read the weights of an ONNX graph: what each one is stored as follows from the node that uses it.
 
-Initializers carry the checkpoint's names; their layout is never taken from the name.
+Initializers carry the checkpoint's names, with a suffix where one weight is stored as several;
+their layout is never taken from the name. Sources of the packed layouts: MatMulNBits, MatMulBnb4
+and GatherBlockQuantized in
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md, MatMulInteger in ONNX's
+own list of operators.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,31 +26,18 @@ from export.artifact import Artifact
 from export.errors import InputError
 from runtimes.weights.fused import Heads, split
 
-PARAMETERS = (".weight", ".bias")
-
-
-def _transposed(node: NodeProto) -> bool:
-    """Whether a matrix multiplication holds its right operand as [in, out]."""
-    attributes = {attribute.name: attribute.i for attribute in node.attribute}
-    return not attributes.get("transB", 0)
-
-
-def _as_is(node: NodeProto) -> bool:
-    return False
-
-
-# Operator that uses a weight → whether the weight is stored transposed.
-LAYOUTS: dict[str, Callable[[NodeProto], bool]] = {
-    "Add": _as_is,
-    "Gather": _as_is,
-    "Gemm": _transposed,
-    "FusedMatMul": _transposed,
-    "MatMul": _transposed,
-    "RMSNormalization": _as_is,
-    "SimplifiedLayerNormalization": _as_is,
-    "SkipSimplifiedLayerNormalization": _as_is,
-    "Transpose": _as_is,
-}
+# What a checkpoint's names end with; a suffix follows where one tensor is stored as several.
+PARAMETER = re.compile(r".*\.(weight|bias)")
+# NormalFloat4 (QLoRA, https://arxiv.org/abs/2305.14314, appendix E).
+NF4_LEVELS = np.array(
+    [
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+        0.7229568362236023, 1.0,
+    ],
+    np.float32,
+)  # fmt: skip
 
 
 def read(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -57,25 +52,180 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
     path = artifact.path / graphs[0]  # several graphs of one artifact share their data files
     config_path = artifact.path / "config.json"
     try:
+        config = json.loads(config_path.read_text("utf-8"))
         graph = onnx.load(path, load_external_data=False).graph
-        heads = Heads.of(json.loads(config_path.read_text("utf-8")))
+        stored, heads = Stored(graph, path, int(config["hidden_size"])), Heads.of(config)
         tensors: dict[str, np.ndarray] = {}
-        for initializer in graph.initializer:
-            if initializer.name.endswith(PARAMETERS):
-                values = _values(graph, initializer, path)
-                tensors.update(split(initializer.name, values, heads))
+        for name in stored.weights:
+            tensors.update(split(name, stored.weight(name), heads))
     except (OSError, ValueError, KeyError, DecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
     return tensors
 
 
-def _values(graph: GraphProto, initializer: TensorProto, path: Path) -> np.ndarray:
-    users = [node for node in graph.node if initializer.name in node.input]
-    layouts = {LAYOUTS[node.op_type](node) if node.op_type in LAYOUTS else None for node in users}
-    if layouts not in ({True}, {False}):
-        raise InputError(
-            f"{path}: {initializer.name} is used by {sorted({node.op_type for node in users})},"
-            " which the reader does not know"
-        )
-    values = numpy_helper.to_array(initializer, str(path.parent)).astype(np.float32)
-    return np.ascontiguousarray(values.T) if layouts == {True} else values
+@dataclass(frozen=True)
+class Stored:
+    """A graph's initializers and the nodes that use them. `hidden` is the embedding's width."""
+
+    graph: GraphProto
+    path: Path
+    hidden: int
+
+    @cached_property
+    def initializers(self) -> dict[str, TensorProto]:
+        """By name."""
+        return {item.name: item for item in self.graph.initializer}
+
+    @cached_property
+    def weights(self) -> dict[str, list[NodeProto]]:
+        """The checkpoint's names of the parameters, and the nodes that use any tensor of each."""
+        users: dict[str, list[NodeProto]] = {}
+        for node in self.graph.node:
+            for name in (name for name in node.input if name in self.initializers):
+                if parameter := PARAMETER.match(name):
+                    users.setdefault(parameter[0], []).append(node)
+        return users
+
+    def value(self, name: str) -> np.ndarray:
+        """The stored array."""
+        return np.asarray(numpy_helper.to_array(self.initializers[name], str(self.path.parent)))
+
+    def weight(self, name: str) -> np.ndarray:
+        """One weight as float32, linears [out, in].
+
+        Raises:
+            InputError: an operator uses it that this reader does not know.
+        """
+        users = self.weights[name]
+        known = [node for node in users if node.op_type in READERS]
+        if not known or any(node.op_type not in {*READERS, *BESIDE} for node in users):
+            raise InputError(
+                f"{self.path}: {name} is used by {sorted({node.op_type for node in users})},"
+                " which the reader does not know"
+            )
+        # A tied table is looked up and multiplied with: the multiplication says most about it.
+        best = min(known, key=lambda node: list(READERS).index(node.op_type))
+        return np.ascontiguousarray(READERS[best.op_type](self, best), np.float32)
+
+
+def _nbits(stored: Stored, node: NodeProto) -> np.ndarray:
+    """MatMulNBits: codes [N, blocks, bytes], scales and packed zero points per block."""
+    a = _attributes(node)
+    codes, scales, *zeros = (stored.value(name) for name in node.input[1:] if name)
+    return _blocks(codes, scales, zeros, a["bits"], a["block_size"])[:, : a["K"]]
+
+
+def _gather_blocks(stored: Stored, node: NodeProto) -> np.ndarray:
+    """GatherBlockQuantized of uint8: as MatMulNBits, codes [N, bytes]."""
+    a = _attributes(node)
+    codes, scales, *zeros = (stored.value(node.input[i]) for i in (0, *range(2, len(node.input))))
+    return _blocks(codes, scales, zeros, a["bits"], a["block_size"])[:, : stored.hidden]
+
+
+def _blocks(
+    codes: np.ndarray, scales: np.ndarray, zeros: list[np.ndarray], bits: int, block: int
+) -> np.ndarray:
+    """(code − zero point) × scale in blocks of a row: float32 [rows, blocks × block]."""
+    rows, count = scales.shape
+    values = _unpacked(codes.reshape(rows, -1), bits).reshape(rows, count, block)
+    zero = (
+        _unpacked(zeros[0].reshape(rows, -1), bits)[:, :count, None]
+        if zeros
+        else np.float32(2 ** (bits - 1))
+    )
+    result: np.ndarray = (values - zero) * scales[..., None].astype(np.float32)
+    return result.reshape(rows, -1)
+
+
+def _unpacked(data: np.ndarray, bits: int) -> np.ndarray:
+    """Bytes [rows, n] → codes as float32 [rows, n × 8 ÷ bits], the lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    parts = (data[..., None] >> shifts) & np.uint8(2**bits - 1)
+    return np.asarray(parts.reshape(len(data), -1), np.float32)
+
+
+def _bnb4(stored: Stored, node: NodeProto) -> np.ndarray:
+    """MatMulBnb4: NF4 codes of all rows in sequence, the first of two in the high half."""
+    a = _attributes(node)
+    if a["quant_type"] != 1:
+        raise InputError(f"{stored.path}: {node.name} is not NF4, which is all that is known here")
+    packed, peaks = (stored.value(name) for name in node.input[1:3])
+    codes = np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)[: a["N"] * a["K"]]
+    scales = np.repeat(peaks.astype(np.float32), a["block_size"])[: codes.size]
+    return (NF4_LEVELS[codes] * scales).reshape(a["N"], a["K"])
+
+
+def _integer(stored: Stored, node: NodeProto) -> np.ndarray:
+    """MatMulInteger: codes [in, out]; the scales of the outputs follow after the multiplication."""
+    codes = stored.value(node.input[1]).astype(np.float32)
+    zero = stored.value(node.input[3]) if len(node.input) > 3 else np.zeros(1)
+    stem = _parameter(node.input[1])
+    (scales,) = (
+        stored.value(name)
+        for user in stored.weights[stem]
+        if user.op_type == "Mul"
+        for name in user.input
+        if name.startswith(stem)
+    )
+    values: np.ndarray = ((codes - zero.astype(np.float32)) * scales).T
+    return values
+
+
+def _gathered(stored: Stored, node: NodeProto) -> np.ndarray:
+    """Gather of a float table as it is; of bytes: blocks that later nodes unpack.
+
+    All lookups of the weight say what they look up: codes [N, blocks, bytes], scales [N, blocks],
+    packed zero points. A row has as many codes as the embedding is wide, so bits follow.
+    """
+    table = stored.value(node.input[0])
+    if table.dtype != np.uint8:
+        return table
+    stem = _parameter(node.input[0])
+    names = [user.input[0] for user in stored.weights[stem]]
+    arrays = [stored.value(name) for name in names]
+    (codes,) = (array for array in arrays if array.ndim == 3)
+    (scales,) = (array for array in arrays if array.dtype != np.uint8)
+    zeros = [array for array in arrays if array.ndim == 2 and array.dtype == np.uint8]
+    bits = 8 if codes[0].size >= stored.hidden else 4
+    return _blocks(codes, scales, zeros, bits, codes.shape[2] * 8 // bits)[:, : stored.hidden]
+
+
+def _right_operand(stored: Stored, node: NodeProto) -> np.ndarray:
+    """A float matrix as a multiplication's right operand, or as the left one's input."""
+    value = stored.value(next(name for name in node.input if name in stored.initializers))
+    return value if _attributes(node).get("transB", 0) else value.T
+
+
+def _as_is(stored: Stored, node: NodeProto) -> np.ndarray:
+    return stored.value(next(name for name in node.input if name in stored.initializers))
+
+
+def _parameter(name: str) -> str:
+    match = PARAMETER.match(name)
+    if match is None:
+        raise KeyError(name)
+    return match[0]
+
+
+def _attributes(node: NodeProto) -> Mapping[str, Any]:
+    return {attribute.name: attribute.i for attribute in node.attribute}
+
+
+# Operator that uses a weight → how to read it; where several use one, the first of these.
+READERS: dict[str, Callable[[Stored, NodeProto], np.ndarray]] = {
+    "MatMulNBits": _nbits,
+    "MatMulBnb4": _bnb4,
+    "MatMulInteger": _integer,
+    "GatherBlockQuantized": _gather_blocks,
+    "Gemm": _right_operand,
+    "FusedMatMul": _right_operand,
+    "MatMul": _right_operand,
+    "Gather": _gathered,
+    "Add": _as_is,
+    "RMSNormalization": _as_is,
+    "SimplifiedLayerNormalization": _as_is,
+    "SkipSimplifiedLayerNormalization": _as_is,
+    "Transpose": _as_is,
+}
+# What else may use a tensor of a weight that one of these reads.
+BESIDE = {"Cast", "Mul"}

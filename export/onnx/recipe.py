@@ -1,0 +1,107 @@
+"""The command-line options of ONNX, and how they become part of a variant's storage and name.
+
+`Variant.storage` holds the whole recipe, so that reuse and the manifest follow from it; the name
+gets what differs from the dtype's defaults, so that two recipes never share a folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from export.artifact import Precision, Variant
+from export.errors import InputError
+
+# --embedding → name of the storage, and the precision that it limits the variant to.
+EMBEDDINGS = {
+    "fp32": ("float32", Precision.FP32),
+    "fp16": ("float16", Precision.FP16),
+    "q8": ("q8", Precision.EIGHT_BIT),
+    "q4": ("q4", Precision.LOW_BIT),
+}
+ASYMMETRIC = "-asymmetric"
+NATIVE = "native"
+FLOAT_DTYPES = ("fp32", "fp16")
+FOUR_BIT_DTYPES = ("q4", "q4f16")
+
+OPTIONS = (
+    click.Option(
+        ["--embedding"],
+        type=click.Choice(list(EMBEDDINGS)),
+        help="How quantised dtypes store token embedding and head (once, if they are tied).",
+    ),
+    click.Option(
+        ["--symmetric/--asymmetric"],
+        default=None,
+        help="4-bit blocks without or with a zero point. Default: see docs/onnx-types.md.",
+    ),
+    click.Option(
+        ["--target"],
+        type=click.Choice(["web", NATIVE]),
+        default="web",
+        show_default=True,
+        help="native: look up q8 and q4 embeddings with GatherBlockQuantized, which ONNX Runtime's"
+        " wasm lacks.",
+    ),
+)
+
+
+def dtype_name(variant: Variant) -> str:
+    """transformers.js's dtype of a variant: what its options added follows after a hyphen."""
+    return variant.name.partition("-")[0]
+
+
+def customise(
+    variant: Variant,
+    *,
+    embedding: str | None = None,
+    symmetric: bool | None = None,
+    target: str = "web",
+) -> Variant:
+    """The variant with the options' values in its recipe and in its name.
+
+    Raises:
+        InputError: an option that the dtype does not have.
+    """
+    storage, labels, precision = dict(variant.storage), [], variant.precision
+    if symmetric is not None and variant.name not in FOUR_BIT_DTYPES:
+        raise InputError(
+            f"--symmetric/--asymmetric: {variant.name} has no 4-bit blocks; choose"
+            f" {' or '.join(FOUR_BIT_DTYPES)}"
+        )
+    if symmetric is not None and symmetric == storage["linear"].endswith(ASYMMETRIC):
+        storage["linear"] = "q4" if symmetric else "q4" + ASYMMETRIC
+        labels.append("symmetric" if symmetric else "asymmetric")
+    if embedding is not None:
+        name, limit = _embedding(variant, embedding)
+        if name != storage["embedding"]:
+            labels.append(f"embedding-{embedding}")
+            precision = max(precision, limit, key=list(Precision).index)
+        storage["embedding"] = name
+    if storage["embedding"].startswith("q4"):
+        storage["embedding"] = storage["linear"] if variant.name in FOUR_BIT_DTYPES else "q4"
+    if target == NATIVE and storage["embedding"].startswith("q"):
+        storage["target"] = NATIVE
+        labels.append(NATIVE)
+    if not labels:
+        return variant
+    return replace(
+        variant,
+        name="-".join((variant.name, *labels)),
+        precision=precision,
+        storage=tuple(storage.items()),
+        aliases=(),
+    )
+
+
+def _embedding(variant: Variant, embedding: str) -> tuple[str, Precision]:
+    if variant.name in FLOAT_DTYPES:
+        raise InputError(
+            f"--embedding: {variant.name} stores every weight as {variant.name}; choose a quantised"
+            " dtype, such as q8"
+        )
+    name, limit = EMBEDDINGS[embedding]
+    if embedding == "fp32" and dict(variant.storage)["kv_cache"] == "float16":
+        raise InputError(f"--embedding fp32: {variant.name} computes in fp16; choose fp16")
+    return name, limit
