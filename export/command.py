@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -139,8 +139,9 @@ def export_variants(
     variants: Sequence[tuple[Format, Variant]],
     out: Path,
     handling: Handling,
+    strict: Collection[Variant] = (),
 ) -> tuple[Source, list[Path]]:
-    """Resolve a model once and export variants of it.
+    """Resolve a model once and export variants of it; `strict` names those that are handled so.
 
     One line is printed for each, with more below it where tensors are stored in several types.
 
@@ -158,14 +159,16 @@ def export_variants(
     checkpoint = open_checkpoint(source.path)
     identity = job.identify(source, checkpoint)
     folders = []
-    for variant, form in {variant: form for form, variant in variants}.items():
+    for wanted, form in {variant: form for form, variant in variants}.items():
+        refuse_fallback = handling.strict or wanted in strict
+        variant = form.settle(wanted, checkpoint)
         folder = job.target_folder(out, source, variant)
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
             if handling.dry_run:
                 rehearsal = job.rehearse(checkpoint, identity, form, variant, advance)
                 size, weights = rehearsal.bytes, rehearsal.weights
-                if handling.strict:
+                if refuse_fallback:
                     job.refuse_fallback(variant, weights)
                 note = "  (dry run, not written)"
             else:
@@ -178,7 +181,7 @@ def export_variants(
                     out,
                     advance,
                     force=handling.force,
-                    strict=handling.strict,
+                    strict=refuse_fallback,
                     verify=handling.verify,
                 )
                 manifest = done.artifact.manifest

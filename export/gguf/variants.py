@@ -6,6 +6,7 @@ from export.artifact import Precision, Variant
 from export.format import Format
 from export.gguf.exporter import write
 from export.gguf.llama_quantize import PACKAGE, package_version
+from export.gguf.measured_imatrix import settle
 from export.gguf.options import OPTIONS, customise
 from export.gguf.recipe import MIXTURES, read_recipe
 from export.gguf.verification import check_tensors
@@ -46,5 +47,6 @@ FORMAT = Format(
     write=write,
     options=OPTIONS,
     customise=customise,
+    settle=settle,
     check=check_tensors,
 )
