@@ -19,7 +19,7 @@ from export.artifact.hashing import input_records
 from export.errors import InputError
 
 # Raise it when the converted bytes change.
-CONVERSION = 2
+CONVERSION = 3
 RECORD = "conversion.json"
 
 

@@ -16,9 +16,11 @@ import numpy as np
 
 from export.architecture import DecoderConfig, Parameter, read_config
 from export.artifact.atomic import write_atomic
+from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.errors import InputError
 from export.llamacpp.tensors import rotary_heads, tensor_name
+from export.sources.gguf_card import model_card
 from export.sources.gguf_config import generation_config, model_config, model_name
 from export.sources.gguf_container import GgufFile, GgufTensor
 from export.sources.gguf_tokenizer import tokenizer_files
@@ -62,6 +64,9 @@ def write_checkpoint(gguf: Path, folder: Path, permutation_seed: str | None = No
     }
     for name, document in documents.items():
         write_atomic(folder / name, _json_bytes(document))
+    card = model_card(file.metadata)
+    if card is not None:
+        write_atomic(folder / MODEL_CARD, card)
     write_safetensors(
         folder / "model.safetensors",
         [
