@@ -23,6 +23,7 @@ from export.llamacpp.tensors import rotary_heads, tensor_name
 from export.sources.gguf_card import model_card
 from export.sources.gguf_config import generation_config, model_config, model_name
 from export.sources.gguf_container import GgufFile, GgufTensor
+from export.sources.gguf_splits import open_gguf
 from export.sources.gguf_tokenizer import tokenizer_files
 from export.sources.gguf_types import decode
 from export.sources.residual_permutation import WRITERS, residual_permutation
@@ -50,7 +51,7 @@ def write_checkpoint(gguf: Path, folder: Path, permutation_seed: str | None = No
     Raises:
         InputError: the file is damaged or not a supported Llama decoder.
     """
-    file = GgufFile(gguf)
+    file = open_gguf(gguf)
     raw = model_config(file)
     try:
         config, parameters = read_config(raw)
