@@ -56,7 +56,7 @@ def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[.
         default=default,
         show_default=True,
         help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
-        " SHA-256 with what was written.",
+        " SHA-256 with what was written, then load it in llama.cpp and evaluate a prompt.",
     )
 
 
@@ -170,7 +170,7 @@ def export_variants(
                 size, weights = rehearsal.bytes, rehearsal.weights
                 if refuse_fallback:
                     job.refuse_fallback(variant, weights)
-                note = "  (dry run, not written)"
+                note, verified = "  (dry run, not written)", None
             else:
                 done = job.run(
                     source,
@@ -186,11 +186,16 @@ def export_variants(
                 )
                 manifest = done.artifact.manifest
                 size, weights = sum(item.bytes for item in manifest.outputs), manifest.weights
-                note = _note(done)
+                note, verified = _note(done), done.verified and done.verified.note
         bpw = weights["effective_bpw"]
         label = f"{form.name:5}{variant.name:9}"
         click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")
-        for title, text in (("types", classes_text(weights)), ("fallback", fallback_text(weights))):
+        lines = {
+            "types": classes_text(weights),
+            "fallback": fallback_text(weights),
+            "verified": verified,
+        }
+        for title, text in lines.items():
             if text is not None:
                 click.echo(f"     {title}: {text}")
     return source, folders
@@ -199,7 +204,7 @@ def export_variants(
 def _note(done: Outcome) -> str:
     if done.reused:
         return "  (unchanged, reused)"
-    return "" if done.verified is None else f"  (verified: {done.verified} tensors)"
+    return f"  (verified: {done.verified.tensors} tensors)" if done.verified else ""
 
 
 def run_main(command: Callable[..., Any]) -> NoReturn:

@@ -18,8 +18,8 @@ Advance = Callable[[int], None]
 Tools = Callable[[Variant], dict[str, str]]
 Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
-# A written file, and the SHA-256 of each of its sections by name.
-Check = Callable[[Path, Mapping[str, str]], None]
+# The written files, each with the SHA-256 of its sections by name; a line on what was checked more.
+Check = Callable[[Checkpoint, Mapping[Path, Mapping[str, str]]], str]
 
 
 def _unchanged(variant: Variant) -> Variant:
@@ -38,8 +38,8 @@ class Format:
     those that only some variants need. `options` are command-line options of this format alone;
     `customise(variant, **values)` puts what they say into the variant's recipe and name, `settle`
     replaces what of the recipe only the checkpoint can tell, before anything is written. `check`
-    reopens a written file and compares it with the hashes of its sections; without it the format
-    has no --verify.
+    reopens written files and compares them with the hashes of their sections; without it the
+    format has no --verify.
     """
 
     name: str
