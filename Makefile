@@ -12,7 +12,7 @@ BUDGET ?= default
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
-.PHONY: help setup export-all test verify bench lint clean
+.PHONY: help setup export-all gguf-table test verify bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
 	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) --out $(OUT)
 	$(BIN)/python -m runtimes.parity --root $(OUT) --budget $(BUDGET)
+
+gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
+	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types
+	$(BIN)/python -m runtimes.parity --root $(OUT)/gguf-types
+	$(BIN)/python -m benchmarks.gguf_table $(OUT)/gguf-types/*/parity.json
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(BIN)/python -m pytest -m "not slow"

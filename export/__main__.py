@@ -17,7 +17,6 @@ from export.command import (
     verify_option,
 )
 from export.errors import InputError
-from export.formats import load_format
 from export.plan import ModelRequest, Plan, load_plan
 
 LOCAL_PLAN = Path("edgeproof.toml")
@@ -68,16 +67,20 @@ def main(
 def carry_out(
     plan: Plan, models: tuple[ModelRequest, ...], out: Path, handling: Handling
 ) -> tuple[ModelRun, ...]:
-    """Export models × variants; every format and dtype is checked before the first byte."""
-    forms = {name: load_format(name) for name in dict.fromkeys(v.format for v in plan.variants)}
-    variants = [(forms[v.format], forms[v.format].variant(v.dtype)) for v in plan.variants]
+    """Export models × variants; the plan is checked already."""
+    variants = [request.resolve() for request in plan.variants]
     allowed = {
         variant: request.allow_degraded
         for (_, variant), request in zip(variants, plan.variants, strict=True)
     }
+    strict = {
+        variant
+        for (_, variant), request in zip(variants, plan.variants, strict=True)
+        if request.strict
+    }
     runs = []
     for model in models:
-        source, folders = export_variants(model.id, model.revision, variants, out, handling)
+        source, folders = export_variants(model.id, model.revision, variants, out, handling, strict)
         artifacts = tuple(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
             for folder, allow_degraded in zip(folders, allowed.values(), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -56,7 +56,7 @@ def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[.
         default=default,
         show_default=True,
         help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
-        " SHA-256 with what was written.",
+        " SHA-256 with what was written, then load it in llama.cpp and evaluate a prompt.",
     )
 
 
@@ -139,8 +139,9 @@ def export_variants(
     variants: Sequence[tuple[Format, Variant]],
     out: Path,
     handling: Handling,
+    strict: Collection[Variant] = (),
 ) -> tuple[Source, list[Path]]:
-    """Resolve a model once and export variants of it.
+    """Resolve a model once and export variants of it; `strict` names those that are handled so.
 
     One line is printed for each, with more below it where tensors are stored in several types.
 
@@ -158,16 +159,18 @@ def export_variants(
     checkpoint = open_checkpoint(source.path)
     identity = job.identify(source, checkpoint)
     folders = []
-    for variant, form in {variant: form for form, variant in variants}.items():
+    for wanted, form in {variant: form for form, variant in variants}.items():
+        refuse_fallback = handling.strict or wanted in strict
+        variant = form.settle(wanted, checkpoint)
         folder = job.target_folder(out, source, variant)
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
             if handling.dry_run:
                 rehearsal = job.rehearse(checkpoint, identity, form, variant, advance)
                 size, weights = rehearsal.bytes, rehearsal.weights
-                if handling.strict:
+                if refuse_fallback:
                     job.refuse_fallback(variant, weights)
-                note = "  (dry run, not written)"
+                note, verified = "  (dry run, not written)", None
             else:
                 done = job.run(
                     source,
@@ -178,16 +181,21 @@ def export_variants(
                     out,
                     advance,
                     force=handling.force,
-                    strict=handling.strict,
+                    strict=refuse_fallback,
                     verify=handling.verify,
                 )
                 manifest = done.artifact.manifest
                 size, weights = sum(item.bytes for item in manifest.outputs), manifest.weights
-                note = _note(done)
+                note, verified = _note(done), done.verified and done.verified.note
         bpw = weights["effective_bpw"]
         label = f"{form.name:5}{variant.name:9}"
         click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")
-        for title, text in (("types", classes_text(weights)), ("fallback", fallback_text(weights))):
+        lines = {
+            "types": classes_text(weights),
+            "fallback": fallback_text(weights),
+            "verified": verified,
+        }
+        for title, text in lines.items():
             if text is not None:
                 click.echo(f"     {title}: {text}")
     return source, folders
@@ -196,7 +204,7 @@ def export_variants(
 def _note(done: Outcome) -> str:
     if done.reused:
         return "  (unchanged, reused)"
-    return "" if done.verified is None else f"  (verified: {done.verified} tensors)"
+    return f"  (verified: {done.verified.tensors} tensors)" if done.verified else ""
 
 
 def run_main(command: Callable[..., Any]) -> NoReturn:

@@ -18,11 +18,15 @@ Advance = Callable[[int], None]
 Tools = Callable[[Variant], dict[str, str]]
 Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
-# A written file, and the SHA-256 of each of its sections by name.
-Check = Callable[[Path, Mapping[str, str]], None]
+# The written files, each with the SHA-256 of its sections by name; a line on what was checked more.
+Check = Callable[[Checkpoint, Mapping[Path, Mapping[str, str]]], str]
 
 
 def _unchanged(variant: Variant) -> Variant:
+    return variant
+
+
+def _settled(variant: Variant, checkpoint: Checkpoint) -> Variant:
     return variant
 
 
@@ -32,9 +36,10 @@ class Format:
 
     `tools` names the versions of the libraries that the output bytes depend on, `variant_tools`
     those that only some variants need. `options` are command-line options of this format alone;
-    `customise(variant, **values)` puts what they say into the variant's recipe and name. `check`
-    reopens a written file and compares it with the hashes of its sections; without it the format
-    has no --verify.
+    `customise(variant, **values)` puts what they say into the variant's recipe and name, `settle`
+    replaces what of the recipe only the checkpoint can tell, before anything is written. `check`
+    reopens written files and compares them with the hashes of their sections; without it the
+    format has no --verify.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Format:
     variant_tools: Tools = lambda variant: {}
     options: tuple[click.Option, ...] = ()
     customise: Callable[..., Variant] = _unchanged
+    settle: Callable[[Variant, Checkpoint], Variant] = _settled
     check: Check | None = None
 
     def tools_of(self, variant: Variant) -> dict[str, str]:
@@ -54,6 +60,31 @@ class Format:
             InputError: such a library is not installed.
         """
         return {**self.tools, **self.variant_tools(variant)}
+
+    @property
+    def option_names(self) -> list[str]:
+        """The format's own options as a plan spells them: without their hyphens."""
+        return [option.opts[0].removeprefix("--") for option in self.options]
+
+    def parse_options(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """A plan's option → value table as arguments of `variant`, read as a command line is.
+
+        True is an option without a value, a list is one that is repeated.
+
+        Raises:
+            InputError: a value that the option does not take.
+        """
+        arguments = [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, values in table.items()
+            for value in (values if isinstance(values, list) else [values])
+            if value is not False
+        ]
+        parser = click.Command(self.name, params=list(self.options), add_help_option=False)
+        try:
+            return parser.make_context(self.name, arguments).params
+        except click.UsageError as error:
+            raise InputError(error.format_message()) from None
 
     def variant(self, name: str, **options: Any) -> Variant:
         """The variant of that name or alias, with the format's own options worked into it.

@@ -28,12 +28,20 @@ from export.sources import Source
 
 
 @dataclass(frozen=True)
+class Verified:
+    """How many tensors were read back and compared, and a line on what was checked besides."""
+
+    tensors: int
+    note: str
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What an export did; `verified` counts the tensors that were read back and compared."""
+    """What an export did; `verified` is None where nothing was written or no check asked for."""
 
     artifact: Artifact
     reused: bool
-    verified: int | None = None
+    verified: Verified | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ def run(
         ) as writer:
             form.write(checkpoint, identity, variant, writer, advance)
             if check is not None:
-                verified = writer.verify(check)
+                note = check(checkpoint, writer.sections)
+                verified = Verified(sum(map(len, writer.sections.values())), note)
     return Outcome(open_artifact(target), reused=False, verified=verified)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -58,6 +59,18 @@ def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
     return reference
 
 
+def reference_version() -> str:
+    """What the reference's arithmetic depends on, without importing it.
+
+    Raises:
+        InputError: PyTorch or transformers is not installed.
+    """
+    try:
+        return ", ".join(f"{name} {metadata.version(name)}" for name in REFERENCE.packages)
+    except metadata.PackageNotFoundError as error:
+        raise _not_installed(str(error.name), REFERENCE) from None
+
+
 def load(adapter: Adapter) -> ModuleType:
     """Import an adapter.
 
@@ -73,8 +86,12 @@ def load(adapter: Adapter) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name not in adapter.packages:
             raise
-        raise InputError(
-            f"the Python package {error.name} is not installed;"
-            f' run: pip install "edgeproof[{adapter.extra}]"'
-        ) from None
+        raise _not_installed(error.name, adapter) from None
     return importlib.import_module(adapter.module)
+
+
+def _not_installed(package: str, adapter: Adapter) -> InputError:
+    return InputError(
+        f"the Python package {package} is not installed;"
+        f' run: pip install "edgeproof[{adapter.extra}]"'
+    )

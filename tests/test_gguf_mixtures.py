@@ -181,7 +181,7 @@ def test_a_new_llama_cpp_rebuilds_its_own_types_only(
     model = ("--model", folder, "--out", tmp_path / "out", "--dtype", "f16,q4_k_m")
     assert command(*model)[0] == 0
     assert command(*model)[1].count("reused") == 2
-    monkeypatch.setattr(llama_quantize.metadata, "version", lambda name: "99.0")
+    monkeypatch.setattr(metadata, "version", lambda name: "99.0")
     lines = [line for line in command(*model)[1].splitlines() if line.startswith("gguf")]
     assert ["reused" in line for line in lines] == [True, False]
 
@@ -193,7 +193,7 @@ def test_without_llama_cpp_only_its_own_types_are_refused(
         raise metadata.PackageNotFoundError(name)
 
     folder = make_checkpoint(tmp_path / "m")
-    monkeypatch.setattr(llama_quantize.metadata, "version", missing)
+    monkeypatch.setattr(metadata, "version", missing)
     model = ("--model", folder, "--out", tmp_path / "out", "--dtype")
     assert command(*model, "q5_0")[0] == 0
     code, output = command(*model, "q4_k_m")

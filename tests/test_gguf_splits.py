@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from export.artifact import Artifact, Precision, Variant
+from export.checkpoint import open_checkpoint
 from export.errors import InputError
 from export.gguf.splits import plan_splits, with_splits
+from export.sources import resolve
 from runtimes import llamacpp
 from runtimes.weights import dequantise
 from tests.exported import export_tiny
@@ -143,3 +146,50 @@ def test_the_command_writes_splits_beside_the_whole_file_and_reuses_them(
     assert "reused" in run(*command, "--split-max-size", "100k").stdout
     refused = run(*command, "--split-max-size", "100X")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_splits_are_read_as_the_one_model_that_they_are(
+    whole: Artifact, checkpoint: Path, tmp_path: Path
+) -> None:
+    parts = export_tiny(checkpoint, "gguf", "f16", tmp_path, split_max_size="60K").files(".gguf")
+    expected, found = (
+        open_checkpoint(resolve(str(p)).path) for p in (whole.file(".gguf"), parts[0])
+    )
+    assert resolve(str(parts[2])) == resolve(str(parts[0]))
+    assert "-of-" not in resolve(str(parts[0])).label
+    for one, other in zip(expected.input_files, found.input_files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def swapped(parts: list[Path]) -> None:
+    third = parts[2].read_bytes()
+    parts[2].write_bytes(parts[1].read_bytes())
+    parts[1].write_bytes(third)
+
+
+def without_one(parts: list[Path]) -> None:
+    parts[1].unlink()
+
+
+def doubled(parts: list[Path]) -> None:
+    data = parts[1].read_bytes()
+    place = data.index(b"split.no") + len("split.no") + 4
+    parts[2].write_bytes(data[:place] + (2).to_bytes(2, "little") + data[place + 2 :])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (swapped, "it says that it is split 3 of"),
+        (without_one, "-00002-of-00007.gguf: this split is missing"),
+        (doubled, "is in another split too"),
+    ],
+)
+def test_damaged_splits_are_refused_in_one_line(
+    checkpoint: Path, tmp_path: Path, damage: Callable[[list[Path]], None], message: str
+) -> None:
+    parts = export_tiny(checkpoint, "gguf", "f16", tmp_path, split_max_size="60K").files(".gguf")
+    damage(parts)
+    with pytest.raises(InputError, match=message) as caught:
+        resolve(str(parts[0]))
+    assert "\n" not in str(caught.value)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
 
 from export import command
 from export.artifact import Artifact
 from export.errors import InputError
-from export.gguf import FORMAT, exporter, verification
+from export.gguf import FORMAT, exporter, trial, verification
+from export.gguf.__main__ import main
 from export.gguf.verification import check_tensors
 from tests.exported import export_tiny
 from tests.test_command_line import run
-from tests.tiny import make_checkpoint
+from tests.tiny import VOCAB, make_checkpoint, write_weights
 
 TENSORS = 29  # 3 layers of 9, the embedding, the last norm
 
@@ -92,4 +98,80 @@ def test_a_file_that_fails_is_not_published(
         command.export_variants(
             model, None, variants, tmp_path / "out", command.Handling(verify=True)
         )
+    assert list((tmp_path / "out").rglob("*.gguf")) == []
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """llama.cpp's API, of which a test may replace functions."""
+    functions = SimpleNamespace(**vars(trial.load_api()))
+    monkeypatch.setattr(trial, "load_api", lambda: functions)
+    return functions
+
+
+def test_a_model_that_runs_in_llama_cpp_passes(artifact: Artifact) -> None:
+    assert "finite logits" in trial.try_in_llama_cpp(artifact.file(".gguf"), VOCAB)
+
+
+def test_the_command_says_what_llama_cpp_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "cache"))
+    model = make_checkpoint(tmp_path / "m")
+    line = ["--model", str(model), "--out", str(tmp_path / "out"), "--dtype", "f16", "--verify"]
+    result = CliRunner().invoke(main, [*line, "--split-max-size", "60K"])
+    assert "verified: runs in llama-cpp-python" in result.output
+    monkeypatch.setattr(trial, "installed_version", lambda: None)
+    result = CliRunner().invoke(main, line)
+    assert result.exit_code == 0
+    assert (
+        'not tried in llama.cpp, which is not installed (pip install "edgeproof[' in result.output
+    )
+
+
+def test_a_model_that_llama_cpp_cannot_load_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    data = artifact.file(".gguf").read_bytes()
+    copy.write_bytes(data.replace(b"llama.block_count", b"llama.block_coun_"))
+    with pytest.raises(InputError, match=r"copy\.gguf: .*cannot be loaded \(.*block_count"):
+        trial.try_in_llama_cpp(copy, VOCAB)
+
+
+def test_another_vocabulary_is_refused(artifact: Artifact) -> None:
+    with pytest.raises(InputError, match="384 tokens there, the checkpoint 385"):
+        trial.try_in_llama_cpp(artifact.file(".gguf"), VOCAB + 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "all the same")]
+)
+def test_senseless_logits_are_refused(
+    artifact: Artifact, api: SimpleNamespace, value: float, message: str
+) -> None:
+    rows = (ctypes.c_float * VOCAB)(*[value] * VOCAB)
+    api.llama_get_logits_ith = lambda context, index: ctypes.cast(
+        rows, ctypes.POINTER(ctypes.c_float)
+    )
+    with pytest.raises(InputError, match=message) as caught:
+        trial.try_in_llama_cpp(artifact.file(".gguf"), VOCAB)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_that_cannot_be_evaluated_is_refused(
+    artifact: Artifact, api: SimpleNamespace
+) -> None:
+    api.llama_decode = lambda context, batch: -1
+    with pytest.raises(InputError, match="cannot be evaluated"):
+        trial.try_in_llama_cpp(artifact.file(".gguf"), VOCAB)
+
+
+def test_a_model_whose_weights_are_zero_is_not_published(tmp_path: Path) -> None:
+    """Its logits are all the same: nothing a hash could see."""
+    model = make_checkpoint(tmp_path / "m")
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"][:] = 0
+    write_weights(model, tensors)
+    done = run("export.gguf", "-m", model, "-o", tmp_path / "out", "-d", "f16", "--verify")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "all the same" in done.stderr
     assert list((tmp_path / "out").rglob("*.gguf")) == []

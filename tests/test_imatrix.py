@@ -21,6 +21,7 @@ from runtimes.imatrix import matrix
 from runtimes.imatrix.__main__ import main as imatrix_main
 from runtimes.pytorch import open_reference
 from tests.exported import export_tiny
+from tests.test_command_line import run as run_process
 from tests.test_gguf_mixtures import UNEVEN, WHOLE, llama_quantise, tensors
 from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 
@@ -259,3 +260,46 @@ def test_a_base_model_without_chat_template_generates_too(tmp_path: Path) -> Non
     assert not open_reference(folder, 1).has_chat_template
     make_matrix(folder, tmp_path / "i.gguf")
     export_tiny(folder, "gguf", "q4_k_m", tmp_path, imatrix=tmp_path / "i.gguf")
+
+
+def test_without_a_file_the_matrix_is_measured_once_and_used(small: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The capital of France is Paris, and 42 is a number.\n" * 20)
+    model = ["export.gguf", "-m", small, "-d", "q4_0", "--imatrix", "--calibration", text, "-o"]
+    first = run_process(*model, tmp_path / "out")
+    assert first.returncode == 0, first.stderr
+    assert "of text.txt in PyTorch" in first.stderr
+    again = run_process(*model, tmp_path / "other")
+    assert (again.returncode, again.stderr) == (0, "")
+    make_matrix(small, tmp_path / "i.gguf", "--calibration", text, "--tokens", "8192")
+    by_hand = export_tiny(small, "gguf", "q4_0", tmp_path, imatrix=tmp_path / "i.gguf")
+    for out in ("out", "other"):
+        (made,) = (tmp_path / out).rglob("*.gguf")
+        assert made.read_bytes() == by_hand.file(".gguf").read_bytes()
+        (manifest,) = (tmp_path / out).rglob("edgeproof.json")
+        assert str(tmp_path) not in manifest.read_text()
+
+
+def test_a_matrix_that_cannot_be_measured_is_refused(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ("-m", small, "-o", tmp_path / "out")
+    for arguments, message in (
+        (("-d", "q4_0", "--imatrix", "--calibration", tmp_path / "gone"), "no such file"),
+        (("-d", "q4_0", "--calibration", tmp_path), "is a directory"),
+        (("-d", "q4_0", "--calibration", small / "config.json"), "without a file"),
+        (("-d", "f16", "--imatrix"), "rounded without it"),
+    ):
+        code, output = run(export_main, *model, *arguments)
+        assert code == 2
+        assert message in output
+    (tmp_path / "binary").write_bytes(b"\xff")
+    line = ("-d", "q4_0", "--imatrix", "--calibration", tmp_path / "binary")
+    failed = run_process("export.gguf", *model, *line)
+    assert failed.returncode == 2
+    assert "not UTF-8" in failed.stderr
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, output = run(export_main, *model, "-d", "q4_0", "--imatrix")
+    assert (code, output.count("\n")) == (2, 1)
+    assert 'pip install "edgeproof[parity]"' in output
+    assert not (tmp_path / "out").exists()

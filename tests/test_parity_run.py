@@ -76,6 +76,7 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(out: Path) -> Non
     assert entries["mlc/q4f16_1"]["accepted"] is True
     for entry in entries.values():
         assert entry["measurement"]["greedy"]["cache_kl"] < 1e-6
+        assert entry["measurement"]["tokenizer_strings"] >= 5000
         assert entry["measurement"]["tokenizer_mismatches"] == 0
     assert "DEGRADED (allowed)" in result.output
 

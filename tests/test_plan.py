@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from export.__main__ import main
 from export.errors import InputError
 from export.formats import MODULES, load_format
 from export.plan import ModelRequest, VariantRequest, load_plan
+from tests.tiny import make_checkpoint
 
 
 def load(tmp_path: Path, text: str):  # type: ignore[no-untyped-def]
@@ -84,3 +87,70 @@ def test_a_missing_plan_is_named(tmp_path: Path) -> None:
 def test_an_unknown_format_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="onnx, gguf, mlc"):
         load_format("coreml")
+
+
+def test_a_variant_takes_the_options_of_its_format(tmp_path: Path) -> None:
+    plan = load(
+        tmp_path,
+        """
+        [[variant]]
+        format = "gguf"
+        dtype = ["q4_0", "q4_1"]
+        strict = true
+        pure = true
+        tensor-type = ["attn_v=q8_0", "ffn_.*=q5_0"]
+        split-max-size = "2G"
+        split-max-tensors = 9
+        """,
+    )
+    gguf = load_format("gguf")
+    for request, dtype in zip(plan.variants, ("q4_0", "q4_1"), strict=True):
+        assert request.strict
+        expected = gguf.variant(
+            dtype,
+            pure=True,
+            tensor_type=("attn_v=q8_0", "ffn_.*=q5_0"),
+            split_max_size="2G",
+            split_max_tensors=9,
+        )
+        assert request.resolve() == (gguf, expected)
+    (plain,) = load(tmp_path, VARIANT + "pure = false").variants
+    assert plain.resolve()[1] == gguf.variant("f16")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (VARIANT + "imatrx = true", "unknown key 'imatrx' in a gguf variant; known: .*imatrix"),
+        (VARIANT.replace("gguf", "onnx") + "pure = true", "unknown key 'pure' in a onnx"),
+        (VARIANT + 'pure = "x"', "'--pure' does not take a value"),
+        (VARIANT + "split-max-size = true", "'--split-max-size' requires an argument"),
+        (VARIANT + "split-max-tensors = 0", "0 is not in the range"),
+        (VARIANT + 'imatrix = "gone.gguf"', "rounded without it"),
+        (VARIANT.replace("f16", "q4_0") + 'imatrix = "gone.gguf"', "gone.gguf: cannot be read"),
+        (VARIANT + 'tensor-type = "attn=q9"', "unknown type 'q9'"),
+        (VARIANT + "strict = 1", "strict must be true or false"),
+        (VARIANT.replace("f16", "f17"), "no dtype 'f17'"),
+        (VARIANT.replace("gguf", "coreml"), "unknown format 'coreml'"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_exported(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load(tmp_path, text)
+    assert "edgeproof.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_exports_with_options_and_names_the_fallback_it_refuses(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "m")
+    table = VARIANT.replace("f16", "q4_k_m") + 'token-embedding-type = "f16"\n'
+    outputs = []
+    for more in ("", "strict = true"):
+        (tmp_path / "p.toml").write_text(table + more)
+        line = ["--plan", tmp_path / "p.toml", "-m", model, "-o", tmp_path / "out"]
+        outputs.append(CliRunner().invoke(main, list(map(str, line))))
+    assert [result.exit_code for result in outputs] == [0, 2]
+    assert (tmp_path / "out" / "m" / "gguf" / "q4_k_m-token-embedding-f16").is_dir()
+    assert "do not divide into 256" in outputs[1].output

@@ -45,7 +45,7 @@ def test_the_report_covers_the_default_plan(
     assert set(report) == FP32 | FP16 | BF16 | EIGHT_BIT | FOUR_BIT
     for item in report.values():
         assert item["measurement"]["positions"] >= 2000
-        assert item["measurement"]["tokenizer_strings"] >= 3000
+        assert item["measurement"]["tokenizer_strings"] >= 5000
         assert item["measurement"]["tokenizer_mismatches"] == 0
 
 

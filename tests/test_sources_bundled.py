@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from export.architecture import DecoderConfig, Role
 from export.checkpoint import Checkpoint, open_checkpoint
+from export.checkpoint.model_card import read_model_card
 from export.errors import InputError
 from export.sources import Source, resolve
 from export.sources.bundled import PERMUTATION_SEED
@@ -90,6 +91,14 @@ def test_the_permutation_is_a_bijection_that_its_seed_alone_decides(channels: in
     assert np.array_equal(permutation, residual_permutation(channels, "seed"))
     if channels > 2:
         assert not np.array_equal(permutation, residual_permutation(channels, "other"))
+
+
+@pytest.mark.slow
+def test_the_bundled_model_says_its_licence() -> None:
+    card = read_model_card(resolve("bundled").path)
+    assert card == {
+        "organization": "HuggingFaceTB", "license": "apache-2.0", "language": ["en"]
+    }  # fmt: skip
 
 
 def test_the_permutation_of_the_bundled_model_never_changes() -> None:

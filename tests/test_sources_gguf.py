@@ -6,24 +6,27 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from gguf import GGUFWriter
+from gguf import GGUFReader, GGUFWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from export.checkpoint import open_checkpoint
+from export.checkpoint.model_card import read_model_card
 from export.errors import InputError
 from export.llamacpp.pre_types import PRE_TYPES
 from export.sources import Source, resolve
 from export.sources.gguf_checkpoint import write_checkpoint
 from export.sources.gguf_types import FLOATS, QUANTISED
 from tests import tiny, tiny_gguf
+from tests.exported import export_tiny
 
 STRINGS = [
     "in 1999,  42",
@@ -322,3 +325,59 @@ def test_no_truncation_and_no_flipped_byte_ends_in_anything_but_one_line(tmp_pat
 
     truncated()
     flipped()
+
+
+def card_of(folder: Path, metadata: Callable[[GGUFWriter], None]) -> tuple[bytes, dict[str, Any]]:
+    source = resolve(str(tiny_gguf.write(folder, metadata=metadata).path))
+    return (source.path / "README.md").read_bytes(), read_model_card(source.path)
+
+
+def test_rights_and_origin_become_a_model_card(tmp_path: Path) -> None:
+    def metadata(writer: GGUFWriter) -> None:
+        writer.add_license("other")
+        writer.add_license_name("Ünïcode: 'licence' 🙂\u2028---\n---")
+        writer.add_license_link("https://example.org/l")
+        writer.add_languages(["no", "en"])
+        writer.add_tags(["chat", "true"])
+        writer.add_finetune("not in a card")
+        writer.add_base_model_count(2)
+        writer.add_base_model_repo_url(0, "https://huggingface.co/org/base")
+        writer.add_base_model_name(1, "Elsewhere")
+        writer.add_dataset_count(1)
+        writer.add_dataset_repo_url(0, "https://huggingface.co/datasets/org/data")
+
+    first, card = card_of(tmp_path / "a", metadata)
+    assert card == {
+        "license": "other",
+        "license_name": "Ünïcode: 'licence' 🙂\u2028---\n---",
+        "license_link": "https://example.org/l",
+        "language": ["no", "en"],
+        "tags": ["chat", "true"],
+        "base_model": ["org/base", {"name": "Elsewhere"}],
+        "datasets": ["org/data"],
+    }
+    assert card_of(tmp_path / "b", metadata)[0] == first
+
+
+def test_an_export_of_a_gguf_file_keeps_its_licence(tmp_path: Path) -> None:
+    def metadata(writer: GGUFWriter) -> None:
+        writer.add_license("apache-2.0")
+        writer.add_languages(["en"])
+        writer.add_organization("Somebody")
+
+    source = resolve(str(tiny_gguf.write(tmp_path, metadata=metadata).path))
+    path = export_tiny(source.path, "gguf", "f16", tmp_path / "out").file(".gguf")
+    fields = {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+    assert fields["general.license"] == "apache-2.0"
+    assert fields["general.languages"] == ["en"]
+    assert fields["general.organization"] == "Somebody"
+
+
+def test_metadata_of_a_wrong_type_makes_no_card(tmp_path: Path) -> None:
+    def metadata(writer: GGUFWriter) -> None:
+        writer.add_uint32("general.license", 3)
+        writer.add_array("general.tags", [1, 2])
+        writer.add_uint32("general.base_model.count", 4_000_000_000)
+
+    source = resolve(str(tiny_gguf.write(tmp_path, metadata=metadata).path))
+    assert not (source.path / "README.md").exists()

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -149,7 +149,7 @@ class ArtifactWriter:
     ) -> Iterator[ArtifactWriter]:
         """Write an artifact; it appears at `target`, manifest included, when the block succeeds.
 
-        `hash_sections` is for a later `verify`.
+        `hash_sections` is for `sections`.
         """
         with atomic_folder(target) as folder:
             writer = ArtifactWriter(folder, hash_sections=hash_sections)
@@ -188,12 +188,10 @@ class ArtifactWriter:
         with tempfile.TemporaryDirectory(prefix="scratch-", dir=self._folder) as folder:
             yield Path(folder)
 
-    def verify(self, check: Callable[[Path, Mapping[str, str]], None]) -> int:
-        """Let `check` compare each file with its sections' hashes; returns how many there were."""
-        for name, sections in self._sections.items():
-            if sections:
-                check(self._folder / name, sections)
-        return sum(map(len, self._sections.values()))
+    @property
+    def sections(self) -> dict[Path, dict[str, str]]:
+        """The files with sections, each with the hex SHA-256 of these, for a check to find them."""
+        return {self._folder / name: found for name, found in self._sections.items() if found}
 
 
 class DryRunWriter(ArtifactWriter):

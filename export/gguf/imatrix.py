@@ -1,4 +1,4 @@
-"""An importance matrix: what `--imatrix FILE` gives to llama.cpp's quantiser.
+"""An importance matrix: what `--imatrix` gives to llama.cpp's quantiser.
 
 It is llama.cpp's own GGUF format, as `python -m runtimes.imatrix` and `llama-imatrix` write it: for
 each matrix `<name>.in_sum2`, the sum of squares of each input channel, and `<name>.counts`, over
@@ -73,9 +73,7 @@ class Imatrix:
 
 
 def with_imatrix(variant: Variant, path: Path | None) -> Variant:
-    """The variant with the file's SHA-256 in its recipe, and `-imatrix` in its name.
-
-    Two different files give the same name: the second artifact replaces the first.
+    """The variant with the file's SHA-256 in its recipe.
 
     Raises:
         InputError: the file cannot be read or is no importance matrix, or the variant's type does
@@ -83,11 +81,42 @@ def with_imatrix(variant: Variant, path: Path | None) -> Variant:
     """
     if path is None:
         return variant
+    check_use(variant)
+    return with_imatrix_entries(variant, [(IMATRIX, keep(path))])
+
+
+def with_imatrix_entries(variant: Variant, entries: Sequence[tuple[str, str]]) -> Variant:
+    """The variant with entries on its matrix in its recipe, and `-imatrix` in its name.
+
+    Two different matrices give the same name: the second artifact replaces the first.
+    """
+    return replace(
+        variant,
+        name=f"{variant.name}-imatrix",
+        storage=(*variant.storage, *entries),
+        aliases=(),
+    )
+
+
+def check_use(variant: Variant) -> None:
+    """Refuse a type that is rounded without a matrix.
+
+    Raises:
+        InputError: naming those that use one.
+    """
     if dict(variant.storage)["linear"] in UNWEIGHTED:
         raise InputError(
             f"--imatrix: {variant.name} is rounded without it; leave it out, or choose q4_0, q4_1,"
             " q5_0, q5_1, a K- or an IQ-type"
         )
+
+
+def keep(path: Path) -> str:
+    """Put a file into the cache; its SHA-256.
+
+    Raises:
+        InputError: it cannot be read or is no importance matrix.
+    """
     _parse(path)
     try:
         data = path.read_bytes()
@@ -95,12 +124,7 @@ def with_imatrix(variant: Variant, path: Path | None) -> Variant:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     digest = hashlib.sha256(data).hexdigest()
     write_atomic(_kept(digest), data)
-    return replace(
-        variant,
-        name=f"{variant.name}-imatrix",
-        storage=(*variant.storage, (IMATRIX, digest)),
-        aliases=(),
-    )
+    return digest
 
 
 def read_imatrix(digest: str) -> Imatrix:

@@ -1,26 +1,24 @@
-"""llama.cpp's own quantiser, called through llama-cpp-python, which is imported when it is needed.
+"""llama.cpp's own quantiser, called through llama-cpp-python.
 
 Its output depends on its version and input alone, not on the number of threads.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import re
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.errors import InputError
+from export.gguf.llama_cpp import PACKAGE, captured_log, installed_version, load_api
 from export.gguf.recipe import Recipe
 from export.gguf.storage import LAYOUTS, Layout
 
-PACKAGE = "llama-cpp-python"
 BUFFER_BYTES = 64 << 20  # rows held at once; it does not change the result
 # "[ 2/29] token_embd.weight - [64, 384, 1, 1], type = f32, size = 0.09 MiB -> 0.02 MiB (q8_0)"
 PLANNED = re.compile(r"^\[ *\d+/ *\d+\] +(\S+) +- .*type = +(\w+),.*?(?:\((\w+)\))?$")
@@ -32,10 +30,10 @@ def package_version() -> str:
     Raises:
         InputError: it is not installed.
     """
-    try:
-        return metadata.version(PACKAGE)
-    except metadata.PackageNotFoundError:
-        raise _missing() from None
+    version = installed_version()
+    if version is None:
+        raise _missing()
+    return version
 
 
 def planned_types(
@@ -94,7 +92,7 @@ def _run(
     overrides = _overrides(api, recipe)
     params.tt_overrides = ctypes.cast(overrides, type(params.tt_overrides))
     params.imatrix = _importance(api, importance)
-    with _captured_log(api) as log:
+    with captured_log(api) as log:
         status = api.llama_model_quantize(
             os.fsencode(source), os.fsencode(target), ctypes.byref(params)
         )
@@ -129,12 +127,10 @@ def _importance(api: Any, importance: Mapping[str, np.ndarray]) -> Any:
 
 
 def _load() -> Any:
-    """The low-level API."""
     try:
-        from llama_cpp import llama_cpp
+        return load_api()
     except ImportError:
         raise _missing() from None
-    return llama_cpp
 
 
 def _missing() -> InputError:
@@ -143,21 +139,3 @@ def _missing() -> InputError:
         ' pip install "edgeproof[llamacpp]"'
         " (it compiles llama.cpp once, about 6 minutes on 2 cores)"
     )
-
-
-@contextlib.contextmanager
-def _captured_log(api: Any) -> Iterator[list[str]]:
-    """Collect llama.cpp's log, which comes in pieces of lines, instead of printing it."""
-    pieces: list[str] = []
-
-    @api.llama_log_callback  # type: ignore[untyped-decorator]
-    def collect(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-        pieces.append(text.decode(errors="replace"))
-
-    previous, user_data = api.llama_log_callback(), ctypes.c_void_p()
-    api.llama_log_get(ctypes.byref(previous), ctypes.byref(user_data))
-    api.llama_log_set(collect, None)
-    try:
-        yield pieces
-    finally:
-        api.llama_log_set(previous, user_data)

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from export.artifact import Variant
+from export.errors import InputError
 from export.gguf.imatrix import with_imatrix
+from export.gguf.measured_imatrix import AUTO, with_measured_imatrix
 from export.gguf.recipe import with_overrides
 from export.gguf.splits import with_splits
 
@@ -26,9 +28,18 @@ OPTIONS = (
     click.Option(
         ["--imatrix"],
         type=click.Path(dir_okay=False, path_type=Path),
+        is_flag=False,
+        flag_value=AUTO,
+        metavar="[FILE]",
+        help="Importance matrix for types below 8 bits; llama.cpp then rounds all of them. Without"
+        " FILE (or with `auto`) it is measured in PyTorch, once for each checkpoint. FILE is from"
+        " `python -m runtimes.imatrix` or llama-imatrix (GGUF).",
+    ),
+    click.Option(
+        ["--calibration"],
+        type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="Importance matrix for 4- and 5-bit, K- and IQ-types, from"
-        " `python -m runtimes.imatrix` or llama-imatrix (GGUF). llama.cpp then rounds all types.",
+        help="Text that --imatrix is measured on; by default the model's own.",
     ),
     click.Option(
         ["--split-max-size"],
@@ -49,6 +60,7 @@ def customise(
     variant: Variant,
     *,
     imatrix: Path | None = None,
+    calibration: Path | None = None,
     split_max_size: str | None = None,
     split_max_tensors: int | None = None,
     **overrides: Any,
@@ -56,7 +68,13 @@ def customise(
     """The variant with the options' values in its recipe and in its name.
 
     Raises:
-        InputError: an unknown type, a pattern, a size or an importance matrix that is none.
+        InputError: an unknown type, a pattern, a size, a text or an importance matrix that is none.
     """
-    chosen = with_imatrix(with_overrides(variant, **overrides), imatrix)
+    chosen = with_overrides(variant, **overrides)
+    if imatrix == Path(AUTO):
+        chosen = with_measured_imatrix(chosen, calibration)
+    elif calibration is None:
+        chosen = with_imatrix(chosen, imatrix)
+    else:
+        raise InputError("--calibration: it is for --imatrix without a file; give that too")
     return with_splits(chosen, split_max_size, split_max_tensors)

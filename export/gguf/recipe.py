@@ -34,7 +34,7 @@ PURE = "pure"
 EMBEDDING_TYPE = "token-embedding-type"
 OUTPUT_TYPE = "output-tensor-type"
 TENSOR_TYPE = "tensor-type "
-IMATRIX = "imatrix"  # → hex SHA-256 of the file
+IMATRIX = "imatrix"  # → hex SHA-256 of the file, or a wish for one (measured_imatrix)
 # A pattern that may stand in a folder's name. It has no hyphen, so that it is no option's label.
 PLAIN = re.compile(r"[a-z0-9_.]{1,32}")
 # From the best to the worst, and the class of each type; all other types are LOW_BIT.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from export.artifact import Precision, Variant
 from export.format import Format
 from export.gguf.exporter import write
-from export.gguf.llama_quantize import PACKAGE, package_version
+from export.gguf.llama_cpp import PACKAGE
+from export.gguf.llama_quantize import package_version
+from export.gguf.measured_imatrix import settle
 from export.gguf.options import OPTIONS, customise
 from export.gguf.recipe import MIXTURES, read_recipe
-from export.gguf.verification import check_tensors
+from export.gguf.verification import check_files
 
 
 def _variant(
@@ -46,5 +48,6 @@ FORMAT = Format(
     write=write,
     options=OPTIONS,
     customise=customise,
-    check=check_tensors,
+    settle=settle,
+    check=check_files,
 )

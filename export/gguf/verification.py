@@ -2,7 +2,8 @@
 
 What was hashed on the way out is looked for where an independent reader finds it: a wrong offset,
 size, type or name, or bytes that changed after they were written, do not pass. The bytes may come
-from the page cache; whether the values are right is for the parity runner to say.
+from the page cache. Then the model is tried in llama.cpp; whether the values are right is for the
+parity runner to say.
 """
 
 from __future__ import annotations
@@ -13,10 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
+from export.checkpoint import Checkpoint
 from export.errors import InputError
+from export.gguf.trial import try_in_llama_cpp
 
 CHUNK_BYTES = 4 << 20
 RETRY = "this should not happen: check the disk and the memory, then export it again with --force"
+
+
+def check_files(checkpoint: Checkpoint, files: Mapping[Path, Mapping[str, str]]) -> str:
+    """Check one model's files, each with the hashes of its tensors; a line on what more was done.
+
+    Raises:
+        InputError: as `check_tensors`, or llama.cpp cannot run the model.
+    """
+    for path, written in files.items():
+        check_tensors(path, written)
+    return try_in_llama_cpp(min(files), checkpoint.config.vocab)
 
 
 def check_tensors(path: Path, written: Mapping[str, str]) -> None:

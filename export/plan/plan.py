@@ -1,18 +1,22 @@
 """Read a plan (TOML): models × variants, what may be degraded, and gate overrides.
 
-Everything is checked before anything is exported: unknown keys, formats and dtypes are refused.
+Everything is checked before anything is exported: unknown keys, formats, dtypes and bad values of a
+format's own options are refused.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from export.artifact import Variant
 from export.errors import InputError
+from export.format import Format
+from export.formats import load_format
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +24,7 @@ else:
     import tomli as tomllib
 
 PLAN_KEYS = {"models", "variant", "gates"}
-VARIANT_KEYS = {"format", "dtype", "allow-degraded"}
+VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict"}
 MODEL_KEYS = {"id", "revision"}
 
 
@@ -34,11 +38,26 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class VariantRequest:
-    """One variant to export; a degraded one fails the run unless `allow_degraded`."""
+    """One variant to export; a degraded one fails the run unless `allow_degraded`.
+
+    `strict` refuses a fallback to another type; `options` are the format's own, as the plan has
+    them.
+    """
 
     format: str
     dtype: str
     allow_degraded: bool = False
+    strict: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolve(self) -> tuple[Format, Variant]:
+        """The format, and its variant with the options worked into it.
+
+        Raises:
+            InputError: an unknown format or dtype, or a bad option.
+        """
+        form = load_format(self.format)
+        return form, form.variant(self.dtype, **form.parse_options(self.options))
 
 
 @dataclass(frozen=True)
@@ -96,14 +115,25 @@ def _model(item: Any) -> ModelRequest:
 def _variant(item: Any) -> list[VariantRequest]:
     if not isinstance(item, dict) or not isinstance(item.get("format"), str):
         raise InputError("a [[variant]] needs format and dtype")
-    _only(item, VARIANT_KEYS, "variant")
-    allow = item.get("allow-degraded", False)
-    if not isinstance(allow, bool):
-        raise InputError("allow-degraded must be true or false")
-    return [
-        VariantRequest(item["format"], str(dtype), allow)
+    form = load_format(item["format"])
+    _only(item, VARIANT_KEYS.union(form.option_names), f"a {form.name} variant")
+    options = {name: value for name, value in item.items() if name not in VARIANT_KEYS}
+    requests = [
+        VariantRequest(
+            form.name, str(dtype), _flag(item, "allow-degraded"), _flag(item, "strict"), options
+        )
         for dtype in _list(item.get("dtype", []), "dtype")
     ]
+    for request in requests:
+        request.resolve()
+    return requests
+
+
+def _flag(table: Mapping[str, Any], key: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise InputError(f"{key} must be true or false")
+    return value
 
 
 def _gates(raw: Any) -> dict[str, dict[str, float]]:

@@ -18,9 +18,10 @@ from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.lock import exclusive
 from export.errors import InputError
+from export.sources.gguf_split_names import split_paths
 
 # Raise it when the converted bytes change.
-CONVERSION = 2
+CONVERSION = 3
 RECORD = "conversion.json"
 
 
@@ -36,7 +37,7 @@ def converted(gguf: Path, stem: str, permutation_seed: str | None = None) -> Con
     """The checkpoint made from a GGUF file, converted now if the cache does not have it.
 
     Args:
-        gguf: the file.
+        gguf: the file, or any one of its splits.
         stem: readable first part of the cache folder's name; it decides no bytes.
         permutation_seed: permute the residual stream with this seed.
 
@@ -44,10 +45,10 @@ def converted(gguf: Path, stem: str, permutation_seed: str | None = None) -> Con
         InputError: the file is not a supported model, or the cache cannot be written.
     """
     try:
-        digest = input_records([gguf], cache_folder() / "digests")[0].sha256
+        records = input_records(split_paths(gguf), cache_folder() / "digests")
     except OSError as error:
         raise InputError(f"{gguf}: cannot be read ({error.strerror})") from None
-    recipe = json.dumps([CONVERSION, digest, permutation_seed])
+    recipe = json.dumps([CONVERSION, [item.sha256 for item in records], permutation_seed])
     key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     readable = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII)[:64].strip(".-") or "model"
     target = cache_folder() / "checkpoints" / f"{readable}-{key}"

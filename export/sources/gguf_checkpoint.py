@@ -16,11 +16,14 @@ import numpy as np
 
 from export.architecture import DecoderConfig, Parameter, read_config
 from export.artifact.atomic import write_atomic
+from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.errors import InputError
 from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
+from export.sources.gguf_card import model_card
 from export.sources.gguf_config import generation_config, model_config, model_name
 from export.sources.gguf_container import GgufFile, GgufTensor
+from export.sources.gguf_splits import open_gguf
 from export.sources.gguf_tokenizer import tokenizer_files
 from export.sources.gguf_types import decode
 from export.sources.residual_permutation import RESIDUAL_AXIS, residual_permutation
@@ -49,7 +52,7 @@ def write_checkpoint(gguf: Path, folder: Path, permutation_seed: str | None = No
     Raises:
         InputError: the file is damaged or not a supported decoder.
     """
-    file = GgufFile(gguf)
+    file = open_gguf(gguf)
     raw = model_config(file)
     try:
         config, parameters = read_config(raw)
@@ -63,6 +66,9 @@ def write_checkpoint(gguf: Path, folder: Path, permutation_seed: str | None = No
     }
     for name, document in documents.items():
         write_atomic(folder / name, _json_bytes(document))
+    card = model_card(file.metadata)
+    if card is not None:
+        write_atomic(folder / MODEL_CARD, card)
     write_safetensors(
         folder / "model.safetensors",
         [

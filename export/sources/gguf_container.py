@@ -64,14 +64,14 @@ class GgufTensor:
 
 
 class GgufFile:
-    """A mapped GGUF file.
+    """A mapped GGUF file; with `split`, it may be a part of a model.
 
     Raises:
         InputError: unreadable, not GGUF, truncated, malformed, split, or a type that cannot be
             dequantised.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, split: bool = False) -> None:
         self.path = path
         try:
             with path.open("rb") as file:
@@ -83,8 +83,12 @@ class GgufFile:
         cursor = _Cursor(path, self._map)
         tensor_count, pairs = _read_preamble(cursor)
         self.metadata = Metadata(path, _read_pairs(cursor, pairs))
-        if self.metadata.integer("split.count", 1) > 1:
-            raise InputError(f"{path}: one part of a split model; join it (gguf-split --merge)")
+        count = self.metadata.integer("split.count", 1)
+        if count > 1 and not split:
+            raise InputError(
+                f"{path}: one part of a split model; name the parts NAME-00001-of-{count:05}.gguf"
+                " and so on, or join them (gguf-split --merge)"
+            )
         described = [_read_description(cursor) for _ in range(tensor_count)]
         self.tensors = self._place(cursor.position, described)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.sources.gguf_cache import converted
+from export.sources.gguf_split_names import model_stem
 from export.sources.source import Source
 
 
@@ -17,5 +18,6 @@ def resolve_gguf(path: Path) -> Source:
     Raises:
         InputError: the file is not a supported model, or the cache cannot be written.
     """
-    made = converted(path, path.stem)
-    return Source(made.path, label=path.stem or "model", name=made.name)
+    stem = model_stem(path)
+    made = converted(path, stem)
+    return Source(made.path, label=stem or "model", name=made.name)

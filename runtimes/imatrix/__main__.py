@@ -51,12 +51,14 @@ def main(
     from export.artifact.atomic import write_atomic
     from runtimes.imatrix.calibration import read_calibration
     from runtimes.imatrix.matrix import cached_path, compute
-    from runtimes.registry import REFERENCE, load, open_reference
+    from runtimes.registry import open_reference, reference_version
 
     chosen = read_calibration(calibration, tokens)
-    cached = cached_path(checkpoint, load(REFERENCE).TorchRuntime.version, chosen)
+    cached = cached_path(checkpoint, reference_version(), chosen)
     reused = cached.exists() and not force
     if not reused:
+        chosen.check()
+        click.echo(f"importance matrix: {tokens} tokens of {chosen.dataset} in PyTorch …", err=True)
         reference = open_reference(checkpoint, threads)
         with progress("imatrix", tokens) as advance:
             write_atomic(cached, compute(reference, chosen, advance))

@@ -31,18 +31,21 @@ class Calibration:
     text: str | None
     tokens: int
 
-    def chunks(self, runtime: TorchRuntime) -> list[list[int]]:
-        """Token ids, at most CHUNK_TOKENS each; every chunk is a sequence of its own.
+    def check(self) -> None:
+        """Refuse a text without words.
 
         Raises:
-            InputError: the text has no tokens.
+            InputError: the file is blank.
         """
+        if self.text is not None and not self.text.strip():
+            raise InputError(f"--calibration {self.dataset}: no text; give a file with some pages")
+
+    def chunks(self, runtime: TorchRuntime) -> list[list[int]]:
+        """Token ids, at most CHUNK_TOKENS each; every chunk is a sequence of its own."""
         size = min(CHUNK_TOKENS, runtime.context)
         if self.text is None:
             return _own_text(runtime, self.tokens, size)
         ids = runtime.tokenize(self.text)[: self.tokens]
-        if not ids:
-            raise InputError(f"--calibration {self.dataset}: no text; give a file with some pages")
         return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 

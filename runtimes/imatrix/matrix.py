@@ -68,7 +68,7 @@ def compute(
     """The file's bytes; `advance` is told the tokens of each chunk.
 
     Raises:
-        InputError: no text, or a layer that has no name in llama.cpp.
+        InputError: a layer has no name in llama.cpp.
     """
     chunks = calibration.chunks(runtime)
     total: dict[str, tuple[np.ndarray, int]] = {}

@@ -1,4 +1,4 @@
-"""Tokenizer equality: a few thousand awkward strings, ids equal to the reference's."""
+"""Tokenizer equality: thousands of awkward strings, ids equal to the reference's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from runtimes.parity.suite import Budget, built_in
 from runtimes.protocol import Runtime
 
-COUNT = 3000
+COUNT = 5000
 SEED = 7
 PIECES = (
     " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "0", "7", "42", "1999", "3.14", "1,000,000",
@@ -20,15 +20,34 @@ PIECES = (
 )  # fmt: skip
 
 
+# Inclusive ranges that every Unicode version in use has assigned in full: ASCII, Latin, combining
+# marks, Cyrillic, Hebrew, Arabic, Devanagari, Thai, punctuation, arrows, mathematics, Kana, Han,
+# Hangul, mathematical digits, emoji.
+SCRIPTS = (
+    (0x20, 0x7E), (0xA1, 0x24F), (0x300, 0x36F), (0x400, 0x4FF), (0x5D0, 0x5EA), (0x620, 0x64A),
+    (0x904, 0x939), (0xE01, 0xE3A), (0x2010, 0x2027), (0x2190, 0x21FF), (0x2200, 0x22FF),
+    (0x3041, 0x3096), (0x30A1, 0x30FA), (0x4E00, 0x9FA5), (0xAC00, 0xD7A3), (0x1D7CE, 0x1D7FF),
+    (0x1F600, 0x1F64F),
+)  # fmt: skip
+
+
 def awkward_strings() -> Iterator[str]:
-    """All built-in texts, then seeded mixtures of digits, spaces, scripts, code, specials."""
+    """All built-in texts, then seeded random strings.
+
+    Half are mixtures of digits, spaces, words, code and special tokens, half characters of scripts.
+    """
     for prompt in built_in(Budget.FULL).prompts:
         yield from (message["content"] for message in prompt.messages)
         if prompt.text is not None:
             yield prompt.text
     rng = random.Random(SEED)
     for _ in range(COUNT):
-        yield "".join(rng.choices(PIECES, k=rng.randint(1, 8)))
+        count = rng.randint(1, 8)
+        yield "".join(rng.choices(PIECES, k=count) if rng.random() < 0.5 else _letters(rng, count))
+
+
+def _letters(rng: random.Random, count: int) -> list[str]:
+    return [chr(rng.randint(*script)) for script in rng.choices(SCRIPTS, k=count)]
 
 
 def tokenizer_mismatches(runtime: Runtime, reference: Runtime) -> tuple[int, int, str | None]:
