@@ -17,6 +17,7 @@ from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.decoder import build_decoder
 from export.onnx.linear import float_linear
+from export.onnx.options import dtype_of, residual_scale_of
 from export.onnx.weights import place, write_weights
 
 FOLDER = "onnx/"
@@ -32,7 +33,7 @@ def write_folder(
     Raises:
         InputError: a value is not finite, or overflows the variant's type.
     """
-    file = GRAPH_FILES[variant.name]
+    file = GRAPH_FILES[dtype_of(variant)]
     storage = dict(variant.storage)
     dtype = np.dtype(storage["linear"])
     graphs = {
@@ -42,6 +43,7 @@ def write_folder(
             dtype,
             float_linear(dtype),
             choose_logits=folder == FOLDER,
+            residual_scale=residual_scale_of(variant),
         )
         for folder in (FOLDER, "")
     }
@@ -61,6 +63,6 @@ def _config_json(checkpoint: Checkpoint, variant: Variant, file: str, chunks: in
     config["transformers.js_config"] = {
         **config.get("transformers.js_config", {}),
         "use_external_data_format": {file: chunks},
-        "kv_cache_dtype": {variant.name: dict(variant.storage)["kv_cache"]},
+        "kv_cache_dtype": {dtype_of(variant): dict(variant.storage)["kv_cache"]},
     }
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

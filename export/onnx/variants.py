@@ -10,6 +10,7 @@ from importlib.metadata import version
 from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance, Format
+from export.onnx.options import OPTIONS, customise
 
 FP32 = Variant(
     format="onnx",
@@ -55,4 +56,6 @@ FORMAT = Format(
     variants=(FP32, FP16),
     tools={"onnx": version("onnx")},
     write=_write,
+    options=OPTIONS,
+    customise=customise,
 )

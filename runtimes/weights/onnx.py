@@ -19,6 +19,10 @@ from export.errors import InputError
 from runtimes.weights.fused import Heads, split
 
 WEIGHT = ".weight"
+# Weights whose outputs are added to the residual stream. A graph may compute with a smaller one: a
+# constant that the embedding's rows are multiplied with is then in these weights too.
+INTO_RESIDUAL = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+RESIDUAL_SCALE = "residual_scale"
 
 
 def _transposed(node: NodeProto) -> bool:
@@ -63,9 +67,18 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
             if initializer.name.endswith(WEIGHT):
                 values = _values(graph, initializer, path)
                 tensors.update(split(initializer.name, values, heads))
+        scale = _residual_scale(graph)
+        for name, values in tensors.items():
+            if name.endswith(INTO_RESIDUAL):
+                tensors[name] = values / scale
     except (OSError, ValueError, KeyError, DecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
     return tensors
+
+
+def _residual_scale(graph: GraphProto) -> np.ndarray:
+    scales = [item for item in graph.initializer if item.name == RESIDUAL_SCALE]
+    return np.asarray(numpy_helper.to_array(scales[0]) if scales else 1, np.float32)
 
 
 def _values(graph: GraphProto, initializer: TensorProto, path: Path) -> np.ndarray:
