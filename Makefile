@@ -12,10 +12,10 @@ BUDGET ?= default
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
-.PHONY: help setup export-all gguf-table test verify bench lint clean
+.PHONY: help setup export-all gguf-table test verify verify-webgpu bench lint clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Create .venv with everything (once; later calls do nothing)
 
@@ -37,6 +37,9 @@ test: setup ## Fast tests on tiny generated checkpoints, no network
 
 verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
 	$(BIN)/python -m pytest -m slow -v
+
+verify-webgpu: setup ## Of these: the real fp16 model on WebGPU, in software where there is no GPU
+	$(BIN)/python -m pytest -m slow -v tests/test_real_webgpu.py
 
 bench: setup ## CPU time and peak memory of the exporters beside optimum-cli, in one run
 	$(BIN)/python -m benchmarks.exporters

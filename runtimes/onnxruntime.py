@@ -1,4 +1,4 @@
-"""ONNX artifacts in ONNX Runtime on the CPU.
+"""ONNX artifacts in ONNX Runtime on the CPU; `open_graph` opens them on other devices too.
 
 Invariant: shapes and dtypes come from the graph's own inputs; only the padding id and the context
 length are read from the JSON files beside it.
@@ -7,7 +7,7 @@ length are read from the JSON files beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,8 +45,8 @@ class OnnxRuntime(SequenceRuntime):
     version: str = ort.__version__
     device = "CPU"
 
-    def __init__(self, path: Path, tokenizer: Tokenizer, settings: Settings, threads: int) -> None:
-        self._session: Any = _session(path, threads)
+    def __init__(self, session: Any, path: Path, tokenizer: Tokenizer, settings: Settings) -> None:
+        self._session: Any = session
         self._tokenizer = tokenizer
         self._pad = settings.pad
         self.context = settings.context
@@ -141,12 +141,24 @@ def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -
     Raises:
         InputError: ONNX Runtime cannot load the graph, or it is not a decoder with a KV cache.
     """
+    return OnnxRuntime(*open_graph(artifact, lambda path: _session(path, threads), folder))
+
+
+def open_graph(
+    artifact: Artifact, open_session: Callable[[Path], Any], folder: str = GRAPH_FOLDER
+) -> tuple[Any, Path, Tokenizer, Settings]:
+    """What `OnnxRuntime` is made of, with the session that `open_session` opens for the graph.
+
+    Raises:
+        InputError: not exactly one graph in the artifact's `folder`, or unreadable files.
+    """
     names = (PurePosixPath(item.path) for item in artifact.manifest.outputs)
     graphs = [name for name in names if name.suffix == ".onnx" and str(name.parent) == folder]
     if len(graphs) != 1:
         raise InputError(f"{artifact.path / folder}: expected one file *.onnx, found {len(graphs)}")
     tokenizer = Tokenizer.from_file(str(artifact.file("tokenizer.json")))
-    return OnnxRuntime(artifact.path / graphs[0], tokenizer, _settings(artifact.path), threads)
+    path = artifact.path / graphs[0]
+    return open_session(path), path, tokenizer, _settings(artifact.path)
 
 
 def _settings(folder: Path) -> Settings:
@@ -166,15 +178,24 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors only
-    try:
-        session = ort.InferenceSession(str(path), options, providers=[PROVIDER])
-    except LOAD_ERRORS as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
+    session = create_session(path, options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:
         raise InputError(f"{path}: opened on {session.get_providers()}, expected only {PROVIDER}")
     return session
+
+
+def create_session(path: Path, options: ort.SessionOptions, **providers: Any) -> Any:
+    """A session that logs errors only.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the graph.
+    """
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, **providers)
+    except LOAD_ERRORS as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
 
 
 def _empty_cache(path: Path, item: Any) -> Any:

@@ -32,12 +32,15 @@ ADAPTERS = {
     "gguf": Adapter("runtimes.llamacpp", ("llama_cpp",), "llamacpp"),
     "mlc": Adapter("runtimes.tvm", ("tvm",), "tvm"),
 }
+WEBGPU = Adapter("runtimes.webgpu", ("onnxruntime", "onnxruntime_ep_webgpu"), "webgpu")
+# Other runtimes that execute a format, by the name that asks for them.
+OTHERS = {("onnx", "webgpu"): WEBGPU}
 SPIN_COUNT = "2000"  # some microseconds, then threads sleep
 REFERENCE = Adapter("runtimes.pytorch", ("torch", "transformers", "jinja2"), "parity")
 
 
-def open_runtime(artifact: Artifact, threads: int) -> Runtime:
-    """Open an artifact in the runtime that executes its format.
+def open_runtime(artifact: Artifact, threads: int, other: str | None = None) -> Runtime:
+    """Open an artifact in the runtime that executes its format, or in the `other` one named.
 
     Raises:
         InputError: no runtime for the format, its package is not installed, or it refuses the file.
@@ -45,7 +48,10 @@ def open_runtime(artifact: Artifact, threads: int) -> Runtime:
     form = artifact.manifest.variant.format
     if form not in ADAPTERS:
         raise InputError(f"{artifact.path}: no runtime for format {form!r}; known: {[*ADAPTERS]}")
-    runtime: Runtime = load(ADAPTERS[form]).open_runtime(artifact, threads)
+    if other is not None and (form, other) not in OTHERS:
+        raise InputError(f"{artifact.path}: {other} does not execute {form}")
+    adapter = ADAPTERS[form] if other is None else OTHERS[form, other]
+    runtime: Runtime = load(adapter).open_runtime(artifact, threads)
     return runtime
 
 

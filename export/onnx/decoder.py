@@ -10,7 +10,7 @@ which rotary attention, being relative, does not see; the attention bias hides t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,8 @@ from export.onnx.linear import EmitLinear
 from export.onnx.rotary import cosines, sines
 from export.onnx.weights import plain, table
 
+# Their outputs are added to the residual stream.
+INTO_RESIDUAL = (Role.OUTPUT, Role.DOWN)
 INT64 = np.dtype(np.int64)
 INT32 = np.dtype(np.int32)
 FLOAT32 = np.dtype(np.float32)
@@ -65,10 +67,12 @@ class DecoderGraph:
         parameters: tuple[Parameter, ...],
         dtype: np.dtype[Any],
         linear: EmitLinear,
+        residual_scale: float,
     ) -> None:
         self.config = config
         self.dtype = dtype
         self.linear = linear
+        self.residual_scale = residual_scale
         self.graph = Graph()
         self.targets: list[Target] = []
         self._parameters = {(item.layer, item.role): item for item in parameters}
@@ -88,6 +92,13 @@ class DecoderGraph:
         shape = (sum(source.shape[0] for source in sources), *sources[0].shape[1:])
         return self._use(Target(name, sources, shape, stack_rows))
 
+    def into_residual(self, role: Role, layer: int) -> Target:
+        """A weight or bias whose outputs are added to the residual stream, times its scale."""
+        target, scale = self.target(role, layer), np.float32(self.residual_scale)
+        if scale == 1:
+            return target
+        return replace(target, transform=lambda arrays: arrays[0].astype(np.float32) * scale)
+
     def _use(self, target: Target) -> Target:
         self.targets.append(target)
         return target
@@ -101,6 +112,7 @@ def build_decoder(
     make_table: MakeTable,
     *,
     choose_logits: bool,
+    residual_scale: float = 1.0,
 ) -> Graph:
     """The whole graph with its stored tensors.
 
@@ -108,6 +120,10 @@ def build_decoder(
     past_key_values.N.key/value [batch, kv heads, past, head dim] of `dtype`, and, with
     `choose_logits`, num_logits_to_keep, an int64 scalar: logits are computed for that many last
     positions, 0 means all. Outputs: logits float32 [batch, positions, vocab] and present.N.*.
+
+    With `residual_scale`, a power of two, the whole residual stream is that much smaller: what
+    enters it is scaled, and each norm's ε by its square. A norm divides by the stream's own size,
+    so that everything after it stays the same.
 
     Raises:
         InputError: a head size that the attention operator refuses, or a parameter of the table
@@ -118,13 +134,17 @@ def build_decoder(
             f"head_dim = {config.head_dim}: ONNX Runtime's GroupQueryAttention needs a multiple of"
             f" {HEAD_DIM_MULTIPLE}; export this model to GGUF instead"
         )
-    b = DecoderGraph(config, parameters, dtype, linear)
+    b = DecoderGraph(config, parameters, dtype, linear, residual_scale)
     g = b.graph
     positions: Dim = "num_logits" if choose_logits else SEQUENCE
     g.output("logits", FLOAT32, [BATCH, positions, config.vocab])
     shared = _declare_inputs(b)
     embedding = make_table(b.target(Role.EMBEDDING), config.tied)
     residual = embedding.rows(g, "input_ids", "/model/embed_tokens")
+    if residual_scale != 1:
+        # Not folded into the table, which may be the head's too.
+        scale = g.constant("residual_scale", np.array(residual_scale, dtype))
+        residual = g.node("Mul", [residual, scale], "/model/embed_tokens")
     # The first norm has nothing to add. Adding the embedding to itself and taking 4ε gives the same
     # bits (both are exact powers of two) and needs no operator that ONNX's checker rejects.
     skip, epsilon = residual, 4 * config.norm_eps
@@ -194,7 +214,7 @@ def _norm(
         path,
         [outputs[0], "", "", outputs[1]],
         domain=CONTRIB,
-        epsilon=epsilon,
+        epsilon=epsilon * b.residual_scale**2,
     )
     for name in outputs:
         b.graph.typed(name, b.dtype, shape)
@@ -274,9 +294,10 @@ def _head_norm(b: DecoderGraph, x: str, weight: Target, path: str) -> str:
 
 def _linear(b: DecoderGraph, x: str, role: Role, layer: int, path: str) -> str:
     """A linear layer with its bias, where it has one."""
-    y = b.linear(b.graph, x, b.target(role, layer), path)
+    bind = b.into_residual if role in INTO_RESIDUAL else b.target
+    y = b.linear(b.graph, x, bind(role, layer), path)
     bias = BIASES[role]
-    return _add(b, y, b.target(bias, layer), path) if b.has(bias, layer) else y
+    return _add(b, y, bind(bias, layer), path) if b.has(bias, layer) else y
 
 
 def _add(b: DecoderGraph, x: str, bias: Target, path: str) -> str:

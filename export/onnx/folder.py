@@ -17,6 +17,7 @@ from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.decoder import build_decoder
 from export.onnx.recipe import NATIVE, dtype_name
+from export.onnx.residual_scale import residual_scale_of
 from export.onnx.schemes import linear_storage, table_storage
 from export.onnx.weights import place, write_weights
 
@@ -54,6 +55,7 @@ def write_folder(
             linear_storage(storage["linear"], dtype),
             table_storage(storage["embedding"], dtype, native=native),
             choose_logits=folder == FOLDER,
+            residual_scale=residual_scale_of(variant),
         )
         for folder in (FOLDER, "")
     }

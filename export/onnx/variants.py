@@ -6,11 +6,13 @@ docs/onnx-types.md has the measurements behind the choices.
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any
 
 from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance, Format
 from export.onnx.recipe import OPTIONS, customise
+from export.onnx.residual_scale import RESIDUAL_OPTION, scaled
 
 
 def _variant(
@@ -42,6 +44,13 @@ VARIANTS = (
 )
 
 
+def _customised(
+    variant: Variant, *, residual_scale: float | None = None, **options: Any
+) -> Variant:
+    """The variant with all options of ONNX in its recipe and in its name."""
+    return scaled(customise(variant, **options), residual_scale)
+
+
 def _write(
     checkpoint: Checkpoint,
     identity: ModelIdentity,
@@ -61,6 +70,6 @@ FORMAT = Format(
     variants=VARIANTS,
     tools={"onnx": version("onnx")},
     write=_write,
-    options=OPTIONS,
-    customise=customise,
+    options=(*OPTIONS, RESIDUAL_OPTION),
+    customise=_customised,
 )

@@ -15,6 +15,7 @@ from export.command import EdgeproofCommand, run_main
 from export.errors import GateError, InputError
 from runtimes.parity.report import Entry, terminal_table, write_report
 from runtimes.parity.text_options import chosen_suite, text_options
+from runtimes.registry import OTHERS
 
 if TYPE_CHECKING:
     from runtimes.parity.run import Request
@@ -44,6 +45,16 @@ PLAIN_WIDTH = 160
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Where to write the report."
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(sorted({name for _, name in OTHERS})),
+    help="Run the ARTIFACTS given in this runtime, not in their format's usual one.",
+)
+@click.option(
+    "--positions",
+    type=click.IntRange(1),
+    help="Compare about this many positions, not the whole text: for slow runtimes.",
+)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 def main(
     artifacts: tuple[Path, ...],
@@ -53,6 +64,8 @@ def main(
     text: Path | None,
     allow_degraded: bool,
     json_path: Path | None,
+    runtime: str | None,
+    positions: int | None,
     threads: int,
 ) -> None:
     r"""Run artifacts in their real runtimes and compare them with PyTorch.
@@ -73,7 +86,7 @@ def main(
     if artifacts:
         if checkpoint is None:
             raise InputError("--checkpoint DIR is needed with explicit artifacts")
-        requests = [Request(path, allow_degraded) for path in artifacts]
+        requests = [Request(path, allow_degraded, runtime) for path in artifacts]
         entries = compare_model(
             open_artifact(artifacts[0]).manifest.model.name,
             checkpoint,
@@ -82,8 +95,11 @@ def main(
             threads,
             {},
             json_path or Path(REPORT),
+            positions,
         )
     else:
+        if runtime is not None:
+            raise InputError("--runtime needs explicit artifacts: --runtime NAME ARTIFACT …")
         record = load_run_record(root)
         entries = []
         for model in record.models:
@@ -100,6 +116,7 @@ def main(
                 threads,
                 record.gates,
                 target,
+                positions,
             )
     refused = [entry for entry in entries if not entry.accepted]
     if refused:
@@ -115,6 +132,7 @@ def compare_model(
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
     target: Path,
+    positions: int | None = None,
 ) -> list[Entry]:
     """Compare one model's artifacts, print the table and the reasons, write the report."""
     from rich.console import Console
@@ -122,7 +140,7 @@ def compare_model(
 
     from runtimes.parity.run import run_parity
 
-    reference, entries = run_parity(checkpoint, suite, requests, threads, gates)
+    reference, entries = run_parity(checkpoint, suite, requests, threads, gates, positions)
     write_report(target, label, reference, entries)
     console = Console()
     if not console.is_terminal:
@@ -135,6 +153,11 @@ def compare_model(
             console.print(f"{variant.format} {variant.name}: {entry.judgement.verdict.value}")
         for line in lines:
             console.print(f"  - {escape(line)}")
+    room, squared = reference["fp16_headroom"], reference["fp16_headroom_squared"]
+    console.print(
+        f"float16 headroom of the residual stream: {room:.2f}×; of its squares: {squared:.2g}×"
+        + (" (norms must add them up in float32)" if squared < 1 else "")
+    )
     console.print(f"report: {target}")
     return entries
 

@@ -34,6 +34,14 @@ CLEAR = "positions where the reference itself is undecided are not counted"
 # activations alone cost q8_0 more than its weights do.
 SAMPLED = "{} of 100 sampled tokens may change"
 
+HEADROOM = Gate(
+    "fp16_headroom",
+    2.0,
+    "65504 / peak activation: below 2 a GPU may overflow; `python -m export.onnx --residual-scale`"
+    " with a power of two, at most half of this headroom, makes room",
+    at_least=True,
+)
+
 # Figures: noise floors of the real SmolLM2-135M, reproduced by `make export-all`.
 GATES: dict[Precision, tuple[Gate, ...]] = {
     Precision.FP32: (
@@ -44,12 +52,7 @@ GATES: dict[Precision, tuple[Gate, ...]] = {
         Gate("mean_kl", 2e-4, "rounding the weights costs 2e-6, fp16 kernels some 1e-5"),
         Gate("p99_kl", 5e-3, "one bad position in a hundred would be seen by users"),
         Gate("clear_top1", 0.999, CLEAR, at_least=True),
-        Gate(
-            "fp16_headroom",
-            2.0,
-            "65504 / peak activation: below 2 a GPU may overflow",
-            at_least=True,
-        ),
+        HEADROOM,
     ),
     Precision.BF16: (
         Gate("mean_kl", 1e-3, "weights cost 6e-5; llama.cpp also rounds activations: 4e-4"),
@@ -67,25 +70,40 @@ GATES: dict[Precision, tuple[Gate, ...]] = {
     ),
 }
 
+# What a runtime's own arithmetic makes classes of their own: "<precision>-<runtime>".
+GATES_ON: dict[tuple[Precision, str], tuple[Gate, ...]] = {
+    (Precision.FP16, "webgpu"): (
+        Gate("mean_kl", 0.02, "every product and sum is rounded to 11 bits, not only the weights"),
+        Gate("clear_top1", 0.995, CLEAR, at_least=True),
+        HEADROOM,
+    ),
+}
+
 
 def gates_for(
-    precision: Precision, overrides: Mapping[str, Mapping[str, float]]
+    precision: Precision,
+    overrides: Mapping[str, Mapping[str, float]],
+    runtime: str | None = None,
 ) -> tuple[Gate, ...]:
-    """The class's gates with a plan's overrides applied.
+    """The class's gates with a plan's overrides applied; `runtime` is one that was asked for.
 
     Raises:
         InputError: an override names an unknown class or metric.
     """
+    classes = {item.value: gates for item, gates in GATES.items()}
+    classes |= {f"{item.value}-{name}": gates for (item, name), gates in GATES_ON.items()}
     for kind, limits in overrides.items():
-        if kind not in {item.value for item in Precision}:
+        if kind not in classes:
             raise InputError(f"gates: unknown class {kind!r}")
         for metric in limits:
-            if metric not in {gate.metric for gate in GATES[Precision(kind)]}:
+            if metric not in {gate.metric for gate in classes[kind]}:
                 raise InputError(f"gates: class {kind!r} has no gate {metric!r}")
-    chosen = overrides.get(precision.value, {})
+    executed = f"{precision.value}-{runtime}"
+    own = executed if executed in classes else precision.value
+    chosen = overrides.get(own, {})
     return tuple(
         replace(gate, limit=chosen[gate.metric], reason="set by the plan")
         if gate.metric in chosen
         else gate
-        for gate in GATES[precision]
+        for gate in classes[own]
     )

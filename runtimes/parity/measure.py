@@ -16,7 +16,6 @@ from runtimes.parity.statistics import Estimate, summarise
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.protocol import Runtime
 
-GREEDY_PROMPTS = 6
 FP16_MAX = 65504.0
 
 # Token ids [T] → logits float32 [.., V] of consecutive positions, T of them in all.
@@ -53,11 +52,14 @@ def measure(
     weight_logits: LogitBlocks | None,
     threads: int,
     advance: Callable[[], None],
+    *,
+    residual_scale: float = 1.0,
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
     `weight_logits` runs the artifact's weights in PyTorch; None says that they equal the
-    checkpoint's, value by value, so that their own error is zero.
+    checkpoint's, value by value, so that their own error is zero. `residual_scale` is how much
+    smaller the artifact's residual stream is than the reference's.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
@@ -72,7 +74,9 @@ def measure(
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         chats = [document for document in reference.documents if document.reply]
-        greedy = decode_greedily(runtime, chats[:GREEDY_PROMPTS]) if not failures else None
+        greedy = (
+            decode_greedily(runtime, chats[: reference.greedy_prompts]) if not failures else None
+        )
         if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
@@ -81,7 +85,7 @@ def measure(
     finally:
         runtime.close()
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
-    headroom = FP16_MAX / reference.peak_activation
+    headroom = FP16_MAX / (reference.peak_activation * residual_scale)
     estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
     return Measurement(
         runtime=name,

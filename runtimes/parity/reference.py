@@ -13,7 +13,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,24 +32,38 @@ CAPTURE_VERSION = 4
 REPLY_TOKENS = 48
 # Documents captured and stored together; their replies are decoded in one batch.
 GROUP = 16
+GREEDY_PROMPTS = 6
 
 
 @dataclass(frozen=True)
 class Reference:
     """Documents with their hidden states (float32 [T, hidden] each) and the head [V, hidden].
 
-    `peak_activation` is the largest |value| of the residual stream over all positions.
+    `peak_activation` is the largest |value| of the residual stream over all positions;
+    `greedy_prompts` is how many chats are to be answered step by step.
     """
 
     documents: tuple[Document, ...]
     hidden: tuple[np.ndarray, ...]
     head: np.ndarray
     peak_activation: float
+    greedy_prompts: int = GREEDY_PROMPTS
 
     @property
     def positions(self) -> int:
         """Number of positions in all documents."""
         return sum(len(document.ids) for document in self.documents)
+
+    def part(self, positions: int) -> Reference:
+        """Every n-th document, with n so that at least `positions` remain, or all there are."""
+        step = max(1, self.positions // positions)
+        chosen = slice(step // 2, None, step)
+        return replace(
+            self,
+            documents=self.documents[chosen],
+            hidden=self.hidden[chosen],
+            greedy_prompts=max(1, self.greedy_prompts // step),
+        )
 
     def logits(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Logits of one document at some of its positions: float32 [stop − start, V]."""

@@ -14,7 +14,7 @@ from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
 from runtimes.parity.gates import gates_for
-from runtimes.parity.measure import Measurement, measure
+from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.report import Entry
 from runtimes.parity.suite import Suite
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One artifact to compare."""
+    """One artifact to compare; in another runtime than its format's usual one, if one is named."""
 
     path: Path
     allow_degraded: bool
+    runtime: str | None = None
 
 
 def run_parity(
@@ -40,8 +41,11 @@ def run_parity(
     requests: Sequence[Request],
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
+    positions: int | None = None,
 ) -> tuple[dict[str, Any], list[Entry]]:
     """Compare artifacts with their checkpoint: a description of the reference, and the entries.
+
+    `positions` asks for about so many instead of all.
 
     An artifact that is damaged, stale or cannot be opened becomes a FAIL entry.
 
@@ -53,10 +57,12 @@ def run_parity(
     torch_runtime = open_reference(checkpoint, threads)
     with progress("reference", len(suite.prompts)) as advance:
         reference = load_reference(torch_runtime, suite, inputs, advance)
+    if positions is not None:
+        reference = reference.part(positions)
     bench = Bench(reference, torch_runtime, open_reference(checkpoint, threads), inputs, threads)
     entries = []
     for artifact, request in zip(artifacts, requests, strict=True):
-        judgement, measurement = _compare(artifact, bench, gates)
+        judgement, measurement = _compare(artifact, request.runtime, bench, gates)
         entries.append(Entry(artifact, request.allow_degraded, judgement, measurement))
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
@@ -64,6 +70,9 @@ def run_parity(
         "documents": len(reference.documents),
         "positions": reference.positions,
         "peak_activation": reference.peak_activation,
+        # Of the residual stream, and of its squares: below 1, norms must add up in float32.
+        "fp16_headroom": FP16_MAX / reference.peak_activation,
+        "fp16_headroom_squared": FP16_MAX / reference.peak_activation**2,
         "inputs": [{"path": item.path, "sha256": item.sha256} for item in inputs],
     }
     return description, entries
@@ -84,7 +93,10 @@ class Bench:
 
 
 def _compare(
-    artifact: Artifact, bench: Bench, gates: Mapping[str, Mapping[str, float]]
+    artifact: Artifact,
+    runtime: str | None,
+    bench: Bench,
+    gates: Mapping[str, Mapping[str, float]],
 ) -> tuple[Judgement, Measurement | None]:
     variant = artifact.manifest.variant
     try:
@@ -100,14 +112,15 @@ def _compare(
             measurement = measure(
                 bench.reference,
                 bench.original,
-                lambda: open_runtime(artifact, bench.threads),
+                lambda: open_runtime(artifact, bench.threads, runtime),
                 None if exact else bench.weights.logit_blocks,
                 bench.threads,
                 advance,
+                residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
     except InputError as error:
         return Judgement(Verdict.FAIL, (str(error),)), None
-    limits = gates_for(variant.precision, gates)
+    limits = gates_for(variant.precision, gates, runtime)
     m = measurement
     return judge(m.estimates, m.weights, limits, m.failures), m
 

@@ -38,6 +38,10 @@ NF4_LEVELS = np.array(
     ],
     np.float32,
 )  # fmt: skip
+# What gives the residual stream its values. A graph may compute with a smaller one: a
+# constant that the embedding's rows are multiplied with is then in these weights too.
+INTO_RESIDUAL = (".o_proj.weight", ".o_proj.bias", ".down_proj.weight", ".down_proj.bias")
+RESIDUAL_SCALE = "residual_scale"
 
 
 def read(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -58,9 +62,18 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
         tensors: dict[str, np.ndarray] = {}
         for name in stored.weights:
             tensors.update(split(name, stored.weight(name), heads))
+        scale = _residual_scale(graph)
+        for name, values in tensors.items():
+            if name.endswith(INTO_RESIDUAL):
+                tensors[name] = values / scale
     except (OSError, ValueError, KeyError, DecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
     return tensors
+
+
+def _residual_scale(graph: GraphProto) -> np.ndarray:
+    scales = [item for item in graph.initializer if item.name == RESIDUAL_SCALE]
+    return np.asarray(numpy_helper.to_array(scales[0]) if scales else 1, np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""`--residual-scale`: room for activations that come near float16's greatest number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import click
+
+from export.artifact import Variant
+from export.errors import InputError
+
+# Key of `Variant.storage`; its value is written so that float() gives the scale back.
+RESIDUAL_SCALE = "residual_scale"
+# Any smaller, ε × scale² would leave float32's normal numbers with ε = 1e-6.
+SMALLEST_SCALE = 2.0**-14
+
+RESIDUAL_OPTION = click.Option(
+    ["--residual-scale"],
+    type=float,
+    metavar="S",
+    help="Compute with a residual stream S times as large (a power of two below 1, for example"
+    " 0.25), for models whose activations come near float16's 65504. Norms divide S out again:"
+    " the function stays the same. The parity report's fp16_headroom says when it is needed.",
+)
+
+
+def scaled(variant: Variant, residual_scale: float | None) -> Variant:
+    """The variant with the option's value in its recipe and in its name.
+
+    Raises:
+        InputError: no power of two below 1, or a variant without float16 activations.
+    """
+    if residual_scale is None:
+        return variant
+    if not SMALLEST_SCALE <= residual_scale < 1 or math.frexp(residual_scale)[0] != 0.5:
+        raise InputError(
+            f"--residual-scale {residual_scale:g}: it must be a power of two from"
+            f" {SMALLEST_SCALE:g} to 0.5, so that scaling rounds nothing"
+        )
+    if dict(variant.storage)["kv_cache"] != "float16":
+        raise InputError(f"--residual-scale: {variant.name} has no float16 activations to protect")
+    return replace(
+        variant,
+        name=f"{variant.name}-residual{residual_scale:g}",
+        storage=(*variant.storage, (RESIDUAL_SCALE, repr(residual_scale))),
+        aliases=(),
+    )
+
+
+def residual_scale_of(variant: Variant) -> float:
+    """What the residual stream is multiplied with; 1 for variants without that option."""
+    return float(dict(variant.storage).get(RESIDUAL_SCALE, "1"))

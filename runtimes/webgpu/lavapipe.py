@@ -1,0 +1,139 @@
+"""A software GPU without root: Mesa's lavapipe, unpacked from Debian packages into the cache.
+
+Dawn, the WebGPU implementation inside ONNX Runtime, needs a Vulkan driver with shaderFloat16;
+lavapipe has it since Mesa 24, Debian 12's own is 22. Nothing is installed on the machine: the
+libraries are loaded into this process.
+
+Invariant: what is unpacked is exactly what packages.txt names, by version and SHA-256.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from filelock import FileLock
+
+from export.artifact.cache import cache_folder
+from export.artifact.hashing import file_sha256
+from export.errors import InputError
+
+PACKAGES = files("runtimes.webgpu").joinpath("packages.txt").read_text("utf-8")
+# version of packages.txt's mesa-vulkan-drivers, for people
+MESA = next(line for line in PACKAGES.splitlines() if line.startswith("mesa-")).split("=")[1][:6]
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+MIRROR = "http://deb.debian.org/debian"
+SUITES = ("bookworm", "bookworm-backports")
+DRIVER = "libvulkan_lvp.so"
+# What the Vulkan loader reads to find a driver; the path is relative to this file.
+DESCRIPTION = "lavapipe.json"
+DRIVER_JSON = {
+    "file_format_version": "1.0.0",
+    "ICD": {"api_version": "1.4.305", "library_path": f"./{DRIVER}"},
+}
+FIX = (
+    "on Debian 12 (x86-64, glibc) it comes from deb.debian.org; elsewhere install a Vulkan driver"
+    " with shaderFloat16 (for example mesa-vulkan-drivers 24 or later) and set"
+    " EDGEPROOF_VULKAN=system"
+)
+
+
+def load_lavapipe() -> None:
+    """Make lavapipe this process's only Vulkan driver; its compiled shaders are kept in the cache.
+
+    Raises:
+        InputError: it cannot be had here; the message names the way out.
+    """
+    folder = _unpacked()
+    _load_libraries(folder)
+    # The first is the loader's current name of the setting, the second what older ones read.
+    os.environ["VK_DRIVER_FILES"] = os.environ["VK_ICD_FILENAMES"] = str(folder / DESCRIPTION)
+    os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(cache_folder() / "shaders"))
+
+
+def _unpacked() -> Path:
+    """The folder of the shared libraries in the cache; made if it is not there."""
+    digest = hashlib.sha256(PACKAGES.encode()).hexdigest()[:16]
+    folder = cache_folder() / "lavapipe" / digest
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+                _unpack(_download(Path(work)), Path(work)).rename(folder)
+    return folder
+
+
+def _download(work: Path) -> list[Path]:
+    """The packages as files below `work`, by apt with state, lists and cache of its own."""
+    if platform.machine() != "x86_64" or not KEYRING.exists() or not shutil.which("apt-get"):
+        raise InputError(f"no software GPU for this machine: {FIX}")
+    for name in ("lists/partial", "cache/archives/partial", "packages"):
+        (work / name).mkdir(parents=True)
+    sources = work / "sources.list"
+    sources.write_text(
+        "".join(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n" for suite in SUITES)
+    )
+    settings = {
+        "Dir::State": work,
+        "Dir::State::lists": work / "lists",
+        "Dir::State::status": os.devnull,
+        "Dir::Cache": work / "cache",
+        "Dir::Etc::sourcelist": sources,
+        "Dir::Etc::sourceparts": "-",
+        "APT::Architecture": "amd64",
+        "APT::Sandbox::User": "",  # root would download as _apt, who may not write here
+    }
+    apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in settings.items())]
+    pins = dict(line.split() for line in PACKAGES.splitlines() if not line.startswith("#"))
+    _run([*apt, "update"], work)
+    _run([*apt, "download", *pins], work / "packages")
+    packages = sorted((work / "packages").glob("*.deb"))
+    found = {file_sha256(path) for path in packages}
+    if found != set(pins.values()):
+        raise InputError(f"software GPU: downloaded packages are not those of packages.txt; {FIX}")
+    return packages
+
+
+def _unpack(packages: list[Path], work: Path) -> Path:
+    """One folder with the packages' shared libraries, and of the Vulkan drivers only lavapipe."""
+    root, libraries = work / "root", work / "libraries"
+    libraries.mkdir()
+    for package in packages:
+        _run(["dpkg-deb", "--extract", str(package), str(root)], work)
+    for path in root.glob("**/x86_64-linux-gnu/*.so*"):
+        if not path.is_symlink() and (path.name == DRIVER or not path.match("libvulkan_*")):
+            path.rename(libraries / path.name)
+    (libraries / DESCRIPTION).write_text(json.dumps(DRIVER_JSON))
+    return libraries
+
+
+def _run(command: list[str], folder: Path) -> None:
+    result = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    if result.returncode:
+        reason = (result.stderr.strip() or "no message").splitlines()[-1]
+        raise InputError(f"software GPU: {command[0]} failed ({reason}); {FIX}")
+
+
+def _load_libraries(folder: Path) -> None:
+    """Load each library once those that it needs are there: the linker then finds them by name."""
+    waiting = sorted(path for path in folder.glob("*.so*") if path.name != DRIVER)
+    while waiting:
+        failed = {}
+        for path in waiting:
+            try:
+                ctypes.CDLL(str(path))
+            except OSError as error:
+                failed[path] = error
+        if len(failed) == len(waiting):
+            raise InputError(f"software GPU: {next(iter(failed.values()))}; {FIX}")
+        waiting = list(failed)
