@@ -36,7 +36,7 @@ test: setup ## Fast tests on tiny generated checkpoints, no network
 verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
 	$(BIN)/python -m pytest -m slow -v
 
-bench: setup ## CPU time and peak memory of the exporters beside optimum-cli, in one run
+bench: setup ## CPU time and peak memory of the exporters beside their peers, in one run
 	$(BIN)/python -m benchmarks.exporters
 
 lint: setup ## ruff, mypy, and the import rules of docs/architecture.md
