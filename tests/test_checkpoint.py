@@ -135,10 +135,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "differ between layers",
     ),
     "partial rope": (edit_config(partial_rotary_factor=0.5), "partial_rotary_factor"),
+    "rope type": (edit_config(rope_scaling={"rope_type": ["llama3"]}), "type ['llama3'] is not"),
     "rope base": (edit_config(rope_theta="1e4"), "rope_theta must be a positive number"),
     "layer types": (
         edit_config(layer_types=["full_attention", "sliding_attention"]),
-        "layer_types with sliding_attention",
+        "layer_types other than 'full_attention'",
     ),
     "mistral window": (
         edit_config(model_type="mistral", sliding_window=128),

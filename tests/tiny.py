@@ -70,7 +70,7 @@ QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim
 FAMILIES: dict[str, dict[str, Any]] = {
     "tied": {},
     "untied": {"tie_word_embeddings": False, "num_key_value_heads": 4},
-    "wide heads": {"head_dim": 32},
+    "wide heads": {"head_dim": 32, "dtype": "BF16", "shards": 2},
     "biases": {"attention_bias": True, "mlp_bias": True},
     "attention bias": {"attention_bias": True, "tie_word_embeddings": False},
     "llama3 rope": {"rope_scaling": LLAMA3_ROPE},

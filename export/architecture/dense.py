@@ -18,6 +18,7 @@ REQUIRED = (
     "max_position_embeddings",
 )
 DEFAULT_NORM_EPS = 1e-6
+FULL = "full_attention"  # of `layer_types`
 
 # Name, shape and role of one tensor of a layer.
 Row = tuple[str, tuple[int, ...], Role]
@@ -75,13 +76,13 @@ def read_dense(
     )
 
 
-def dense_parameters(c: DecoderConfig) -> tuple[Parameter, ...]:
-    """Every tensor of the checkpoint, in forward order. Linear weights are [out, in]."""
-    return table(c, attention_norms=())
+def dense_parameters(
+    c: DecoderConfig, attention_norms: tuple[Row, ...] = ()
+) -> tuple[Parameter, ...]:
+    """Every tensor of the checkpoint, in forward order. Linear weights are [out, in].
 
-
-def table(c: DecoderConfig, attention_norms: tuple[Row, ...]) -> tuple[Parameter, ...]:
-    """As `dense_parameters`, with norms of a family's own between projections and attention."""
+    `attention_norms` are a family's own, between the projections and attention.
+    """
     q_rows, kv_rows = c.heads * c.head_dim, c.kv_heads * c.head_dim
     layer_rows = (
         _norm("input_layernorm", c.hidden, Role.INPUT_NORM),
@@ -120,9 +121,9 @@ def _linear(c: DecoderConfig, name: str, shape: tuple[int, int], role: Role) -> 
 
 def _check_full_attention(raw: Mapping[str, Any], window: Any) -> None:
     """A window of the whole context hides nothing."""
-    others = {str(kind) for kind in raw.get("layer_types") or ()} - {"full_attention"}
-    if others:
-        raise InputError(f"layer_types with {', '.join(sorted(others))} are not supported")
+    kinds = raw.get("layer_types") or [FULL]
+    if not isinstance(kinds, list) or any(kind != FULL for kind in kinds):
+        raise InputError(f"layer_types other than {FULL!r} are not supported")
     positions = raw["max_position_embeddings"]
     if window is not None and (not isinstance(window, int) or window < positions):
         raise InputError(

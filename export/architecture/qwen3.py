@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from export.architecture.decoder import DecoderConfig, Parameter, Role
-from export.architecture.dense import read_dense, table
+from export.architecture.dense import dense_parameters, read_dense
 from export.architecture.llama import ATTENTION, NONE
 from export.architecture.qwen2 import window
 
@@ -32,4 +32,4 @@ def parameters(c: DecoderConfig) -> tuple[Parameter, ...]:
         ("self_attn.q_norm.weight", (c.head_dim,), Role.QUERY_NORM),
         ("self_attn.k_norm.weight", (c.head_dim,), Role.KEY_NORM),
     )
-    return table(c, norms)
+    return dense_parameters(c, norms)

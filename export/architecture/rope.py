@@ -110,7 +110,7 @@ def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
         raise InputError("partial_rotary_factor is not supported: every channel must be rotated")
     theta = _positive(rope if "rope_theta" in rope else raw, "rope_theta", DEFAULT_THETA)
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in SCALINGS:
+    if not isinstance(kind, str) or kind not in SCALINGS:
         known = ", ".join(repr(name) for name in SCALINGS)
         raise InputError(f"rope scaling of type {kind!r} is not supported; supported: {known}")
     return theta, SCALINGS[kind](rope, raw)
