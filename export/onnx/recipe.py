@@ -34,7 +34,7 @@ OPTIONS = (
     click.Option(
         ["--symmetric/--asymmetric"],
         default=None,
-        help="4-bit blocks without or with a zero point. Default: see docs/onnx-types.md.",
+        help="q4 and q4f16: blocks without or with a zero point.  [default: asymmetric]",
     ),
     click.Option(
         ["--target"],
