@@ -1,6 +1,6 @@
 """`python -m benchmarks.onnx_types`: size and speed of the ONNX dtypes in ONNX Runtime on the CPU.
 
-One thread, so that CPU seconds are comparable; the best of three rounds. Variants are named as
+One thread, so that CPU seconds are comparable; the better of two rounds. Variants are named as
 `python -m export.onnx` names their folders; `/level-0` after one has MatMulNBits compute in the
 activations' type instead of rounding them to 8 bits.
 """
@@ -27,7 +27,7 @@ from export.sources import resolve
 from runtimes.onnxruntime import OnnxRuntime, open_runtime
 
 OUT = Path("artifacts")
-ROUNDS, PROMPT, STEPS = 3, 64, 24
+ROUNDS, PROMPT, STEPS = 2, 64, 16
 LEVEL_0 = "/level-0"
 # Name → dtype and options.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

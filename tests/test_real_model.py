@@ -159,7 +159,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("module", "dtype"),
-    [("export.onnx", "fp16"), ("export.gguf", "f16"), ("export.mlc", "q0f16,q4f16_1")],
+    [("export.onnx", "fp16,q8,q4"), ("export.gguf", "f16"), ("export.mlc", "q0f16,q4f16_1")],
 )
 def test_a_model_of_1_7b_exports_below_1_gb(
     stand_in: Path, tmp_path: Path, module: str, dtype: str

@@ -41,8 +41,8 @@ OPTIONS = (
         type=click.Choice(["web", NATIVE]),
         default="web",
         show_default=True,
-        help="native: look up q8 and q4 embeddings with GatherBlockQuantized, which ONNX Runtime's"
-        " wasm lacks.",
+        help="native: look up q8 and q4 embeddings with GatherBlockQuantized, which older"
+        " ONNX Runtime builds for browsers lack.",
     ),
 )
 
