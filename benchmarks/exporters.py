@@ -46,6 +46,8 @@ CASES = (
     Case("export.gguf", "q4_0", 2.0, 350),
     Case("export.onnx", "fp16", 2.0, 500),
     Case("export.onnx", "fp32"),
+    Case("export.onnx", "q8"),
+    Case("export.onnx", "q4"),
     Case("export.mlc", "q0f16"),
     Case("export.mlc", "q4f16_1"),
 )

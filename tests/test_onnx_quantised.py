@@ -38,16 +38,16 @@ TAILS = {"hidden_size": 80, "intermediate_size": 120, "head_dim": 32}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     **{dtype: (dtype, {}, {}) for dtype in FILES},
     **{f"{dtype} untied tails": (dtype, {}, UNTIED | TAILS) for dtype in FILES},
-    "q4 other symmetry": ("q4", {"symmetric": False}, TAILS),
-    "q4f16 other symmetry": ("q4f16", {"symmetric": False}, TAILS),
+    "q4 other symmetry": ("q4", {"symmetric": True}, TAILS),
+    "q4f16 other symmetry": ("q4f16", {"symmetric": True}, TAILS),
     "q4 embedding fp32": ("q4", {"embedding": "fp32"}, {}),
     "q4 embedding fp16": ("q4", {"embedding": "fp16"}, {}),
     "q4 embedding q4": ("q4", {"embedding": "q4"}, TAILS),
-    "q4 asymmetric embedding q4": ("q4", {"embedding": "q4", "symmetric": False}, TAILS),
+    "q4 symmetric embedding q4": ("q4", {"embedding": "q4", "symmetric": True}, TAILS),
     "q4f16 embedding q8": ("q4f16", {"embedding": "q8"}, TAILS),
     "q8 native": ("q8", {"target": "native"}, {}),
     "q8 native untied tails": ("q8", {"target": "native"}, UNTIED | TAILS),
-    "q4 native": ("q4", {"target": "native", "embedding": "q4", "symmetric": False}, TAILS),
+    "q4 native": ("q4", {"target": "native", "embedding": "q4"}, TAILS),
 }
 
 

@@ -24,8 +24,14 @@ MODEL = "SmolLM2-135M-Instruct"
 FP32 = {("onnx", "fp32"), ("gguf", "f32")}
 FP16 = {("onnx", "fp16"), ("gguf", "f16"), ("mlc", "q0f16")}
 BF16 = {("gguf", "bf16"), ("mlc", "q0f32")}
-EIGHT_BIT = {("gguf", "q8_0")}
-FOUR_BIT = {("gguf", "q4_0"), ("gguf", "q4_1"), ("mlc", "q4f16_1")}
+EIGHT_BIT = {("onnx", "q8"), ("gguf", "q8_0")}
+FOUR_BIT = {
+    ("onnx", "q4"),
+    ("onnx", "q4f16"),
+    ("gguf", "q4_0"),
+    ("gguf", "q4_1"),
+    ("mlc", "q4f16_1"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,7 @@ def test_a_second_run_rebuilds_nothing(real_artifacts: Path) -> None:
         [sys.executable, "-m", "export", "--out", str(real_artifacts)],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert result.stdout.count("unchanged, reused") == len(before) == 11
+    assert result.stdout.count("unchanged, reused") == len(before) == 14
     assert before == {
         path: path.stat().st_mtime_ns for path in real_artifacts.rglob("edgeproof.json")
     }
@@ -153,7 +159,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("module", "dtype"),
-    [("export.onnx", "fp16"), ("export.gguf", "f16"), ("export.mlc", "q0f16,q4f16_1")],
+    [("export.onnx", "fp16,q8,q4"), ("export.gguf", "f16"), ("export.mlc", "q0f16,q4f16_1")],
 )
 def test_a_model_of_1_7b_exports_below_1_gb(
     stand_in: Path, tmp_path: Path, module: str, dtype: str

@@ -54,6 +54,17 @@ def through_mlc_groups(value: np.ndarray) -> np.ndarray:
     return ((codes - np.float16(7)) * scale).astype(np.float32).reshape(value.shape)
 
 
+def through_onnx_blocks(value: np.ndarray) -> np.ndarray:
+    """8 bits, blocks of 32: the format's formula on whole blocks."""
+    if value.ndim == 1:
+        return value
+    blocks = np.pad(value, ((0, 0), (0, -value.shape[1] % 32))).reshape(len(value), -1, 32)
+    peak = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
+    scale = -peak / np.float32(128)
+    codes = np.clip(np.floor(blocks * (1 / scale) + np.float32(128.5)), 0, 255)
+    return ((codes - 128) * scale).reshape(len(value), -1)[:, : value.shape[1]]
+
+
 CASES: list[tuple[str, str, Expected]] = [
     ("gguf", "f32", through(np.float32)),
     ("gguf", "f16", through_ggml_float(np.float16)),
@@ -64,6 +75,7 @@ CASES: list[tuple[str, str, Expected]] = [
     ("mlc", "q4f16_1", through_mlc_groups),
     ("onnx", "fp32", through(np.float32)),
     ("onnx", "fp16", through(np.float16)),
+    ("onnx", "q8", through_onnx_blocks),
 ]
 TIED = {"tie_word_embeddings": True}
 UNTIED = {"tie_word_embeddings": False, "num_key_value_heads": 4, "head_dim": 32}

@@ -76,8 +76,8 @@ class FloatTable:
 class BlockTable:
     """Blocks as MatMulNBits stores them.
 
-    Rows are looked up by GatherBlockQuantized where it may be used (`native`; ONNX Runtime's wasm
-    has none), else by standard operators that unpack the few rows that were looked up.
+    Rows are looked up by GatherBlockQuantized where it may be used (`native`; older builds for
+    browsers have none), else by standard operators that unpack the few rows that were looked up.
     """
 
     weight: Target

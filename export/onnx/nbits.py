@@ -19,7 +19,7 @@ from export.checkpoint import Checkpoint
 from export.onnx.graph import CONTRIB, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
 from export.onnx.weights import Parts
-from export.quantization import block
+from export.quantization import block as rounding
 from export.quantization.cast import FLOAT32
 
 UINT8 = np.dtype(np.uint8)
@@ -73,10 +73,10 @@ def round_rows(rows: np.ndarray, scheme: BlockScheme, dtype: np.dtype[Any], name
         rows = np.pad(rows, ((0, 0), (0, padding)))
     lanes = rows.reshape(-1, scheme.block).T.astype(FLOAT32, order="C")  # [block, rows × blocks]
     if scheme.symmetric:
-        scales, codes = block.symmetric(lanes, scheme.bits, dtype, name)
+        scales, codes = rounding.symmetric(lanes, scheme.bits, dtype, name)
         zeros = np.empty((count, 0), np.uint8)
     else:
-        scales, points, codes = block.asymmetric(lanes, scheme.bits, dtype, name)
+        scales, points, codes = rounding.asymmetric(lanes, scheme.bits, dtype, name)
         zeros = _pack_zeros(points.reshape(count, blocks), scheme)
     if padding:
         codes[scheme.block - padding :, blocks - 1 :: blocks] = 0

@@ -34,15 +34,15 @@ OPTIONS = (
     click.Option(
         ["--symmetric/--asymmetric"],
         default=None,
-        help="4-bit blocks without or with a zero point. Default: see docs/onnx-types.md.",
+        help="q4 and q4f16: blocks without or with a zero point.  [default: asymmetric]",
     ),
     click.Option(
         ["--target"],
         type=click.Choice(["web", NATIVE]),
         default="web",
         show_default=True,
-        help="native: look up q8 and q4 embeddings with GatherBlockQuantized, which ONNX Runtime's"
-        " wasm lacks.",
+        help="native: look up q8 and q4 embeddings with GatherBlockQuantized, which older"
+        " ONNX Runtime builds for browsers lack.",
     ),
 )
 

@@ -51,7 +51,7 @@ def linear_storage(name: str, dtype: np.dtype[Any]) -> EmitLinear:
 
 
 def table_storage(name: str, dtype: np.dtype[Any], *, native: bool) -> MakeTable:
-    """What stores embedding and head; `native` allows operators that browsers' CPUs lack."""
+    """What stores embedding and head; `native` allows operators that browsers may lack."""
     if name in FLOATS:
         return lambda weight, shared: FloatTable(weight, FLOATS[name], dtype)
     return lambda weight, shared: BlockTable(weight, BLOCKS[name], dtype, native, shared)

@@ -38,8 +38,8 @@ VARIANTS = (
     _variant("q8", Precision.EIGHT_BIT, "q8", "q8"),
     _variant("int8", Precision.EIGHT_BIT, "int8", "q8"),
     _variant("uint8", Precision.EIGHT_BIT, "uint8", "q8"),
-    _variant("q4", Precision.LOW_BIT, "q4", "q8"),
-    _variant("q4f16", Precision.LOW_BIT, "q4", "float16", "float16"),
+    _variant("q4", Precision.LOW_BIT, "q4-asymmetric", "q8"),
+    _variant("q4f16", Precision.LOW_BIT, "q4-asymmetric", "float16", "float16"),
     _variant("bnb4", Precision.LOW_BIT, "bnb4", "q8"),
 )
 

@@ -78,25 +78,27 @@ class Parts:
     """Several stored tensors of one weight: rounded once, while the first of them is written.
 
     `produce` yields, block by block, an array for each of them. The others are small (scales, zero
-    points) and wait for their turn; whichever is asked for without the first is produced anew.
+    points), wait for their turn and are then forgotten; whichever is asked for without the first is
+    produced anew.
     """
 
     produce: Callable[[Checkpoint], Iterator[tuple[np.ndarray, ...]]]
-    _waiting: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    _waiting: dict[int, list[np.ndarray]] = field(default_factory=dict)
 
     def first(self, checkpoint: Checkpoint) -> Iterator[np.ndarray]:
         """Blocks of the first tensor."""
-        self._waiting = []
+        self._waiting = {}
         for first, *others in self.produce(checkpoint):
-            self._waiting.append(tuple(others))
+            for index, other in enumerate(others, start=1):
+                self._waiting.setdefault(index, []).append(other)
             yield first
 
     def other(self, index: int) -> Content:
         """Blocks of the tensor `index` ≥ 1."""
 
         def content(checkpoint: Checkpoint) -> Iterator[np.ndarray]:
-            blocks = self._waiting or (parts[1:] for parts in self.produce(checkpoint))
-            yield from (others[index - 1] for others in blocks)
+            waiting = self._waiting.pop(index, None)
+            yield from waiting or (parts[index] for parts in self.produce(checkpoint))
 
         return content
 
