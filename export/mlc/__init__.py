@@ -7,6 +7,7 @@ import numpy as np
 
 from export.format import Format
 from export.mlc.exporter import write
+from export.mlc.recipe import OPTIONS, customise
 from export.mlc.schemes import SCHEMES
 
 FORMAT = Format(
@@ -15,6 +16,8 @@ FORMAT = Format(
     variants=tuple(scheme.variant for scheme in SCHEMES.values()),
     tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
     write=write,
+    options=OPTIONS,
+    customise=customise,
 )
 
 __all__ = ["FORMAT"]
