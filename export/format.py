@@ -22,6 +22,10 @@ Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], 
 Check = Callable[[Path, Mapping[str, str]], None]
 
 
+def _variant_name(label: str, variant: Variant) -> str:
+    return variant.name
+
+
 def _unchanged(variant: Variant) -> Variant:
     return variant
 
@@ -34,7 +38,7 @@ class Format:
     those that only some variants need. `options` are command-line options of this format alone;
     `customise(variant, **values)` puts what they say into the variant's recipe and name. `check`
     reopens a written file and compares it with the hashes of its sections; without it the format
-    has no --verify.
+    has no --verify. `folder(label, variant)` names the artifact's folder.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Format:
     options: tuple[click.Option, ...] = ()
     customise: Callable[..., Variant] = _unchanged
     check: Check | None = None
+    folder: Callable[[str, Variant], str] = _variant_name
 
     def tools_of(self, variant: Variant) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.

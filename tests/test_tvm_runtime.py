@@ -74,7 +74,7 @@ def export(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Export:
     def build(scheme: str, **changes: Any) -> Artifact:
         path = root / f"{scheme}{changes}"
         if (path / "out").exists():
-            return open_artifact(path / "out" / "tiny" / "mlc" / scheme)
+            return open_artifact(path / "out" / "tiny" / "mlc" / f"tiny-{scheme}-MLC")
         changes = {**MODELS[scheme], **changes}
         return export_tiny(
             tiny.make_checkpoint(path / "checkpoint", **changes), "mlc", scheme, path / "out"

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from export.format import Format
+from export.mlc.app_record import mlc_name
 from export.mlc.exporter import write
 from export.mlc.recipe import OPTIONS, customise
 from export.mlc.schemes import SCHEMES
@@ -18,6 +19,7 @@ FORMAT = Format(
     write=write,
     options=OPTIONS,
     customise=customise,
+    folder=mlc_name,
 )
 
 __all__ = ["FORMAT"]

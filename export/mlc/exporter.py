@@ -1,4 +1,4 @@
-"""Write one MLC artifact: chat config, tokenizer, shards and their index.
+"""Write one MLC artifact: chat config, tokenizer, shards, their index, WebLLM's record.
 
 Invariant: weights stream through in blocks that fit into the CPU's cache; of the tensor being
 written only the scales are kept, 1/16 byte per weight, and its codes where they are transposed.
@@ -7,18 +7,21 @@ written only the scales are kept, 1/16 byte per weight, and its codes where they
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from export.architecture import Target
+from export.architecture import DecoderConfig, Target
 from export.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
+from export.mlc.app_record import FILE as APP_FILE
+from export.mlc.app_record import app_config, library_file, mlc_name, runs_in_webllm
 from export.mlc.chat_config import write_chat_config
+from export.mlc.model_library import check_model_library, read_model_library
 from export.mlc.packing import codes_per_word, pack
 from export.mlc.parameters import mlc_targets
-from export.mlc.recipe import read_recipe
+from export.mlc.recipe import MODEL_LIB, Recipe, read_recipe
 from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.quantization.cast import cast
@@ -26,6 +29,7 @@ from export.quantization.group import GroupRounding, round_groups
 
 # Rounding makes a dozen passes over a block: at this size its temporaries stay in the L2 cache.
 CACHE_ELEMENTS = 1 << 17
+OPTION = f"--{MODEL_LIB}"
 UINT32 = np.dtype(np.uint32)
 
 
@@ -39,14 +43,16 @@ def write(
     """Write the checkpoint in the variant's scheme.
 
     Raises:
-        InputError: a non-finite value, one that overflows the model dtype, or a chat template that
-            MLC cannot express.
+        InputError: a non-finite value, one that overflows the model dtype, a chat template that
+            MLC cannot express, or a model library that was compiled for another model.
     """
-    scheme = read_recipe(variant).scheme
-    write_chat_config(checkpoint, scheme.name, writer)
+    recipe = read_recipe(variant)
+    scheme = recipe.scheme
     targets = mlc_targets(checkpoint)
     arrays = {target.name: stored_arrays(target, scheme) for target in targets}
     ordered = [array for group in arrays.values() for array in group]
+    _write_app(checkpoint.config, mlc_name(identity.name, variant), recipe, ordered, writer)
+    write_chat_config(checkpoint, scheme.name, writer)
     with ShardFiles(writer, plan_shards(ordered)) as files:
         for target in targets:
             blocks = _cast_blocks(checkpoint, target, scheme, advance)
@@ -77,6 +83,25 @@ def stored_arrays(target: Target, scheme: Scheme) -> tuple[StoredArray, ...]:
         StoredArray(f"{module}.q_weight", shapes[0], UINT32, scheme.raw),
         StoredArray(f"{module}.q_scale", shapes[1], scheme.dtype, scheme.raw),
     )
+
+
+def _write_app(
+    config: DecoderConfig,
+    identifier: str,
+    recipe: Recipe,
+    arrays: Sequence[StoredArray],
+    writer: ArtifactWriter,
+) -> None:
+    """webllm-model.json, and the model library once it is known to fit."""
+    if not runs_in_webllm(recipe.scheme):
+        return
+    library = None
+    if recipe.library is not None:
+        library = read_model_library(recipe.library, OPTION)
+        check_model_library(library, config, recipe.scheme.name, arrays, OPTION)
+        writer.write(library_file(identifier), recipe.library)
+    text = app_config(identifier, config, recipe.scheme, arrays, library, recipe.url)
+    writer.write(APP_FILE, text)
 
 
 def _cast_blocks(
