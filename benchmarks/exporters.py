@@ -38,8 +38,8 @@ CASES = (
     Case("export.gguf", "q4_0"),
     Case("export.onnx", "fp16", 2.0, 500),
     Case("export.onnx", "fp32"),
-    Case("export.mlc", "q0f16"),
-    Case("export.mlc", "q4f16_1"),
+    Case("export.mlc", "q0f16", 1.5, 350),
+    Case("export.mlc", "q4f16_1", 4.0, 350),
 )
 
 
