@@ -48,8 +48,8 @@ CASES = (
     Case("export.onnx", "fp32"),
     Case("export.onnx", "q8"),
     Case("export.onnx", "q4"),
-    Case("export.mlc", "q0f16"),
-    Case("export.mlc", "q4f16_1"),
+    Case("export.mlc", "q0f16", 1.5, 350),
+    Case("export.mlc", "q4f16_1", 4.0, 350),
 )
 
 

@@ -162,7 +162,7 @@ def export_variants(
     for wanted, form in {variant: form for form, variant in variants}.items():
         refuse_fallback = handling.strict or wanted in strict
         variant = form.settle(wanted, checkpoint)
-        folder = job.target_folder(out, source, variant)
+        folder = job.target_folder(out, source, form, variant)
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
             if handling.dry_run:

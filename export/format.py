@@ -22,6 +22,10 @@ Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], 
 Check = Callable[[Checkpoint, Mapping[Path, Mapping[str, str]]], str]
 
 
+def _variant_name(label: str, variant: Variant) -> str:
+    return variant.name
+
+
 def _unchanged(variant: Variant) -> Variant:
     return variant
 
@@ -39,7 +43,7 @@ class Format:
     `customise(variant, **values)` puts what they say into the variant's recipe and name, `settle`
     replaces what of the recipe only the checkpoint can tell, before anything is written. `check`
     reopens written files and compares them with the hashes of their sections; without it the
-    format has no --verify.
+    format has no --verify. `folder(label, variant)` names the artifact's folder.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Format:
     customise: Callable[..., Variant] = _unchanged
     settle: Callable[[Variant, Checkpoint], Variant] = _settled
     check: Check | None = None
+    folder: Callable[[str, Variant], str] = _variant_name
 
     def tools_of(self, variant: Variant) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.

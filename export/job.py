@@ -68,9 +68,9 @@ def derived_name(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.config.family}-{round(checkpoint.parameter_count / 1e6)}M"
 
 
-def target_folder(root: Path, source: Source, variant: Variant) -> Path:
-    """`<root>/<model>/<format>/<variant>`."""
-    return root / source.label / variant.format / variant.name
+def target_folder(root: Path, source: Source, form: Format, variant: Variant) -> Path:
+    """`<root>/<model>/<format>/<folder>`; the folder is the variant's name, if not the format's."""
+    return root / source.label / form.name / form.folder(source.label, variant)
 
 
 def run(
@@ -95,7 +95,7 @@ def run(
         InputError: bad values in the checkpoint, a target that cannot be written, or files that
             are not what was written.
     """
-    target = target_folder(root, source, variant)
+    target = target_folder(root, source, form, variant)
     tools = {"edgeproof": __version__, **form.tools_of(variant)}
     existing = None if force else reusable(target, identity, variant, tools)
     if strict:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from export.artifact import MANIFEST, Artifact
+from export.artifact import MANIFEST, Artifact, Precision
 from export.checkpoint import open_checkpoint
 from export.errors import InputError
 from export.mlc import FORMAT
@@ -19,6 +20,7 @@ from export.mlc.parameters import mlc_targets
 from export.quantization.cast import BFLOAT16
 from export.quantization.group import GroupRounding, round_groups
 from tests.exported import export_tiny
+from tests.recorded_mlc import MD5, tail_checkpoint, whole_group_checkpoint
 from tests.tiny import FAMILIES, make_checkpoint, write_weights
 
 CONFIGS = ["mlc-chat-config.json", "tensor-cache.json", "ndarray-cache.json"]
@@ -167,28 +169,77 @@ def test_two_exports_have_the_same_bytes(tmp_path: Path, variant: str) -> None:
     assert names >= {*CONFIGS, *TOKENIZER, "params_shard_0.bin"}
 
 
-# Written by the NumPy model of the format that was compared with mlc_llm bit for bit on real
-# weights; not by this project.
-RECORDED = {
-    "q0f16": "52ce1d34781a8cdaef014860978bac69",
-    "q0f32": "07804b16c4e6db7984618bc8bedc9264",
-    "q4f16_1": "e8085d2c969a548fe7699de4c289e0de",
-}
+@pytest.mark.parametrize("variant", [variant.name for variant in FORMAT.variants])
+def test_the_bytes_of_small_checkpoints_are_the_recorded_ones(tmp_path: Path, variant: str) -> None:
+    folders = (whole_group_checkpoint(tmp_path / "whole"), tail_checkpoint(tmp_path / "tails"))
+    for folder, md5 in zip(folders, MD5[variant], strict=True):
+        artifact = export_tiny(folder, "mlc", variant, tmp_path / f"{folder.name}-out")
+        assert [shard["md5sum"] for shard in read_index(artifact)["records"]] == [md5], folder.name
 
 
-@pytest.mark.parametrize(("variant", "md5"), RECORDED.items())
-def test_the_bytes_of_a_small_checkpoint_are_the_recorded_ones(
-    tmp_path: Path, variant: str, md5: str
+def read_index(artifact: Artifact) -> dict[str, Any]:
+    index: dict[str, Any] = json.loads((artifact.path / "tensor-cache.json").read_text())
+    return index
+
+
+@pytest.mark.parametrize(("variant", "neighbour"), [("q4f16_0", "q4f16_1"), ("q3f16_0", "q3f16_1")])
+def test_kn_schemes_hold_the_linears_of_nk_ones_transposed(
+    tmp_path: Path, variant: str, neighbour: str
 ) -> None:
-    folder = make_checkpoint(tmp_path / "checkpoint", num_hidden_layers=1)
-    tensors = {
-        name: ((np.arange(value.size) * 37 % 101 - 50) / 64).astype(np.float32).reshape(value.shape)
-        for name, value in source_tensors(folder).items()
+    folder = make_checkpoint(tmp_path / "checkpoint", hidden_size=72, tie_word_embeddings=False)
+    kn = loaded(export_tiny(folder, "mlc", variant, tmp_path / "kn"))
+    nk = loaded(export_tiny(folder, "mlc", neighbour, tmp_path / "nk"))
+    assert kn.keys() == nk.keys()
+    for name, value in nk.items():
+        linear = value.ndim == 2 and not name.startswith("model.embed_tokens.")
+        np.testing.assert_array_equal(kn[name], value.T if linear else value, err_msg=name)
+    assert "lm_head.q_weight" in kn
+
+
+def test_q4f16_2_leaves_embedding_and_head_in_float16(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", tie_word_embeddings=False)
+    tensors = loaded(export_tiny(folder, "mlc", "q4f16_2", tmp_path / "out"))
+    reference = loaded(export_tiny(folder, "mlc", "q4f16_1", tmp_path / "all"))
+    plain = {"model.embed_tokens.weight", "lm_head.weight"}
+    for name in plain:
+        expected = source_tensors(folder)[name].astype(np.float16)
+        np.testing.assert_array_equal(tensors.pop(name), expected)
+    assert tensors.keys() == {
+        name for name in reference if name.rpartition(".")[0] + ".weight" not in plain
     }
-    write_weights(folder, tensors)
-    artifact = export_tiny(folder, "mlc", variant, tmp_path)
-    index = json.loads((artifact.path / "tensor-cache.json").read_text())
-    assert [shard["md5sum"] for shard in index["records"]] == [md5]
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(value, reference[name], err_msg=name)
+
+
+def test_raw_f32_keeps_every_bit(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    artifact = export_tiny(folder, "mlc", "q0f32", tmp_path, raw_f32=True)
+    tensors = loaded(artifact)
+    for name, value in mlc_tensors(source_tensors(folder)).items():
+        np.testing.assert_array_equal(tensors[name], value, err_msg=name)
+    assert artifact.manifest.variant.name == "q0f32-raw-f32"
+    assert artifact.manifest.variant.precision is Precision.FP32
+    assert artifact.manifest.effective_bpw == 32
+    chat = json.loads((artifact.path / "mlc-chat-config.json").read_text())
+    assert chat["quantization"] == "q0f32"
+    assert not (artifact.path / "tensor-cache-b16.json").exists()
+
+
+def test_raw_f32_keeps_scales_and_norms_of_q4f32_1(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    raw = loaded(export_tiny(folder, "mlc", "q4f32_1", tmp_path / "raw", raw_f32=True))
+    rounded = loaded(export_tiny(folder, "mlc", "q4f32_1", tmp_path / "rounded"))
+    assert raw.keys() == rounded.keys()
+    for name, value in raw.items():
+        expected = value.astype(BFLOAT16).astype(np.float32) if value.dtype != np.uint32 else value
+        np.testing.assert_array_equal(rounded[name], expected, err_msg=name)
+    source = source_tensors(folder)["model.norm.weight"]
+    np.testing.assert_array_equal(raw["model.norm.weight"], source)
+
+
+def test_raw_f32_is_refused_where_nothing_is_float32() -> None:
+    with pytest.raises(InputError, match=r"--raw-f32: q4f16_1 has no float32.*q0f32, q4f32_1"):
+        FORMAT.variant("q4f16_1", raw_f32=True)
 
 
 @pytest.mark.parametrize("variant", ["q0f16", "q4f16_1"])

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from export.mlc.packing import codes_per_word, pack
 from export.quantization.group import GroupRounding, round_groups
+from tests.mlc_reference import tvm_round_groups
 
 Q4 = GroupRounding(bits=4, size=32)
 Q3 = GroupRounding(bits=3, size=40)
@@ -127,18 +128,42 @@ def test_zeros_have_scale_zero_and_code_zero(columns: int, dtype: type) -> None:
     assert not scales.any()
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @ROUNDINGS
-def test_sixteen_bit_arithmetic_rounds_after_every_operation(
-    dtype: type, rounding: GroupRounding
-) -> None:
+def test_float16_arithmetic_rounds_after_every_operation(rounding: GroupRounding) -> None:
     rng = np.random.default_rng(3)
-    weights = rng.standard_normal((50, 4 * rounding.size)).astype(dtype)
+    weights = rng.standard_normal((50, 4 * rounding.size)).astype(np.float16)
     codes, scales = round_groups(weights, rounding)
-    m = dtype(rounding.middle)
+    m = np.float16(rounding.middle)
     groups = weights.reshape(50, 4, -1)
-    expected_scales = (np.abs(groups).max(-1) / m).astype(dtype)  # NumPy's own 16-bit arithmetic
-    quotients = (groups / expected_scales[..., None]).astype(dtype)
-    expected = np.rint((quotients + m).astype(dtype)).astype(np.float32)
+    expected_scales = np.abs(groups).max(-1) / m  # NumPy's own float16 arithmetic
+    expected = np.rint(groups / expected_scales[..., None] + m).astype(np.float32)
     assert scales.tobytes() == expected_scales.tobytes()
     assert (codes.reshape(groups.shape) == np.clip(expected, 0, 2 * rounding.middle)).all()
+
+
+def rows_to_the_limits(dtype: type) -> np.ndarray:
+    """Random rows of 90, which is no multiple of a group, and rows at every limit of the dtype."""
+    rng = np.random.default_rng(1)
+    info = ml_dtypes.finfo(dtype)
+    tiniest = float(info.smallest_subnormal)
+    rows = rng.standard_normal((300, 90))
+    rows[0], rows[1, :40], rows[2, 5:] = 0, 0, 0
+    rows[3] = np.copysign(0, rows[3])
+    rows[4:7] *= np.array([3, 100, 1e5])[:, None] * tiniest
+    rows[7], rows[8] = tiniest, -tiniest
+    rows[9] = np.sign(rows[9]) * float(info.max)
+    rows[10] *= float(info.max) / np.abs(rows[10]).max()
+    return rows.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@ROUNDINGS
+def test_codes_and_scales_are_tvms_bit_for_bit_for_every_dtype(
+    dtype: type, rounding: GroupRounding
+) -> None:
+    pytest.importorskip("tvm")
+    weights = rows_to_the_limits(dtype)
+    codes, scales = round_groups(weights, rounding)
+    tvm_codes, tvm_scales = tvm_round_groups(weights, rounding)
+    assert scales.tobytes() == tvm_scales.tobytes()
+    np.testing.assert_array_equal(codes[:, :90], tvm_codes)

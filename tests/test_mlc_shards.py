@@ -50,15 +50,15 @@ def some_arrays(sizes: list[int], dtypes: list[str]) -> dict[str, np.ndarray]:
     }
 
 
-def dump(values: dict[str, np.ndarray], folder: Path, cap: int) -> None:
+def dump(values: dict[str, np.ndarray], folder: Path, cap: int, *, raw: bool = False) -> None:
     """Write arrays with the code under test, in pieces of one row."""
-    arrays = [StoredArray(name, value.shape, value.dtype) for name, value in values.items()]
+    arrays = [StoredArray(name, value.shape, value.dtype, raw) for name, value in values.items()]
     with ArtifactWriter.create(folder, IDENTITY, VARIANT, {}) as writer:
         with ShardFiles(writer, plan_shards(arrays, cap)) as files:
             for name, value in values.items():
                 for row in value:
-                    on_disk = row.astype(BFLOAT16) if row.dtype == np.float32 else row
-                    files.append(name, on_disk)
+                    rounded = row.dtype == np.float32 and not raw
+                    files.append(name, row.astype(BFLOAT16) if rounded else row)
             records = files.records()
         write_index(writer, arrays, records, IDENTITY.parameters)
 
@@ -72,14 +72,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @given(
     sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=8),
     dtypes=st.lists(st.sampled_from(["float16", "uint32", "float32"]), min_size=8, max_size=8),
+    raw=st.booleans(),
 )
 def test_files_and_index_are_byte_for_byte_those_of_tvm(
-    folders: Path, sizes: list[int], dtypes: list[str]
+    folders: Path, sizes: list[int], dtypes: list[str], raw: bool
 ) -> None:
     tvmjs = pytest.importorskip("tvm.contrib.tvmjs")
     values = some_arrays(sizes, dtypes)
     ours, theirs = folders / "ours", folders / "theirs"
-    dump(values, ours, cap=1 << 20)
+    dump(values, ours, cap=1 << 20, raw=raw)
     for old in theirs.glob("*"):
         old.unlink()
     loaded = sum(value.nbytes for value in values.values())
@@ -89,7 +90,12 @@ def test_files_and_index_are_byte_for_byte_those_of_tvm(
         "BitsPerParam": loaded * 8.0 / IDENTITY.parameters,
     }
     tvmjs.dump_tensor_cache(
-        values, str(theirs), meta_data=metadata, shard_cap_mb=1, show_progress=False
+        values,
+        str(theirs),
+        encode_format="raw" if raw else "f32-to-bf16",
+        meta_data=metadata,
+        shard_cap_mb=1,
+        show_progress=False,
     )
     names = {path.name for path in theirs.glob("*")}
     assert {path.name for path in ours.glob("*")} == {

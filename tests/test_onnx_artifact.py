@@ -220,7 +220,7 @@ def test_q016_is_another_name_of_fp16(tmp_path: Path) -> None:
     assert FORMAT.variant("q016") is FORMAT.variant("fp16")
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     source = Source(path=checkpoint, label="tiny")
-    assert job.target_folder(tmp_path, source, FORMAT.variant("q016")).parts[-3:] == (
+    assert job.target_folder(tmp_path, source, FORMAT, FORMAT.variant("q016")).parts[-3:] == (
         "tiny",
         "onnx",
         "fp16",

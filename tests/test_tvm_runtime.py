@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  (NumPy then knows bfloat16 by name)
 import numpy as np
 import pytest
 
@@ -37,7 +38,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "q0f16": {},
     "q0f32": {**AWKWARD, "tie_word_embeddings": False},
     "q4f16_1": AWKWARD,
+    "q0bf16": AWKWARD,
+    "q4f16_0": {**AWKWARD, "tie_word_embeddings": False},
+    "q4f16_2": {**AWKWARD, "tie_word_embeddings": False},
+    "q4f32_1": {**AWKWARD, "tie_word_embeddings": False},
+    "q4bf16_1": AWKWARD,
+    "q3f16_0": {**AWKWARD, "tie_word_embeddings": False},
+    "q3f16_1": {},
 }
+BITS_AND_GROUP = {"4": (4, 32), "3": (3, 40)}
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
@@ -65,7 +74,7 @@ def export(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Export:
     def build(scheme: str, **changes: Any) -> Artifact:
         path = root / f"{scheme}{changes}"
         if (path / "out").exists():
-            return open_artifact(path / "out" / "tiny" / "mlc" / scheme)
+            return open_artifact(path / "out" / "tiny" / "mlc" / f"tiny-{scheme}-MLC")
         changes = {**MODELS[scheme], **changes}
         return export_tiny(
             tiny.make_checkpoint(path / "checkpoint", **changes), "mlc", scheme, path / "out"
@@ -93,7 +102,7 @@ def stored_arrays(folder: Path) -> dict[str, np.ndarray]:
         data = (folder / shard["dataPath"]).read_bytes()
         for record in shard["records"]:
             raw = data[record["byteOffset"] : record["byteOffset"] + record["nbytes"]]
-            if record["dtype"] == "float32":
+            if record["dtype"] == "float32" and record["format"] == "f32-to-bf16":
                 array = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
             else:
                 array = np.frombuffer(raw, record["dtype"])
@@ -101,11 +110,15 @@ def stored_arrays(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def dequantized(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """4-bit groups of 32: (code − 7) × scale in float16; the columns may be padded."""
-    nibbles = (codes[:, :, None] >> (4 * np.arange(8, dtype=np.uint32))) & 15
-    offsets = nibbles.reshape(len(codes), -1).astype(np.float16) - np.float16(7)
-    return offsets * np.repeat(scales, 32, axis=1)
+def dequantized(scheme: str, name: str, words: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """(code − m) × scale in the scales' dtype: [out, in]; the columns may be padded."""
+    bits, group = BITS_AND_GROUP[scheme[1]]
+    if scheme.endswith("_0") and "embed_tokens" not in name:
+        words, scales = words.T, scales.T
+    codes = (words[:, :, None] >> (bits * np.arange(32 // bits, dtype=np.uint32))) % (1 << bits)
+    middle = (1 << (bits - 1)) - 1
+    offsets = (codes.reshape(len(words), -1).astype(np.int32) - middle).astype(scales.dtype)
+    return offsets * np.repeat(scales, group, axis=1)
 
 
 def reference_logits(artifact: Artifact, ids: list[int]) -> np.ndarray:
@@ -120,7 +133,10 @@ def reference_logits(artifact: Artifact, ids: list[int]) -> np.ndarray:
         module, kind = name.rsplit(".", 1)
         if kind == "q_scale":
             continue
-        weight = dequantized(array, arrays[f"{module}.q_scale"]) if kind == "q_weight" else array
+        weight = array
+        if kind == "q_weight":
+            scheme = artifact.manifest.variant.name
+            weight = dequantized(scheme, name, array, arrays[f"{module}.q_scale"])
         parent, leaf = f".{module}".rsplit(".", 1)
         parts = [f"{parent}.{part}.weight"[1:] for part in FUSED.get(leaf, (leaf,))]
         split = np.cumsum([shapes[part][0] for part in parts])[:-1]

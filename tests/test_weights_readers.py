@@ -43,15 +43,33 @@ def through_ggml_float(dtype: type) -> Expected:
     return lambda value: value if value.ndim == 1 else through(dtype)(value)
 
 
-def through_mlc_groups(value: np.ndarray) -> np.ndarray:
-    """4 bits, groups of 32, float16: the format's formula on whole groups, in NumPy's float16."""
-    halves = value.astype(np.float16)
-    if value.ndim == 1:
-        return halves.astype(np.float32)
-    groups = halves.reshape(len(value), -1, 32)
-    scale = np.abs(groups).max(-1, keepdims=True) / np.float16(7)
-    codes = np.clip(np.rint(groups / scale + np.float16(7)), 0, 14)
-    return ((codes - np.float16(7)) * scale).astype(np.float32).reshape(value.shape)
+def mlc_groups(dtype: type, size: int = 32, middle: int = 7) -> Expected:
+    """The format's formula in NumPy's float16 or float32; the last group may be padded."""
+
+    def expected(value: np.ndarray) -> np.ndarray:
+        cast = value.astype(dtype)
+        if value.ndim == 1:
+            return cast.astype(np.float32)
+        rows, width = value.shape
+        groups = np.pad(cast, [(0, 0), (0, -width % size)]).reshape(rows, -1, size)
+        scale = np.abs(groups).max(-1, keepdims=True) / dtype(middle)
+        codes = np.clip(np.rint(groups / scale + dtype(middle)), 0, 2 * middle)
+        if dtype is np.float32:  # on disk, scales are bfloat16
+            scale = through(ml_dtypes.bfloat16)(scale)
+        values = (codes - dtype(middle)) * scale
+        return values.astype(np.float32).reshape(rows, -1)[:, :width]
+
+    return expected
+
+
+through_mlc_groups = mlc_groups(np.float16)
+through_3_bit_groups = mlc_groups(np.float16, size=40, middle=3)
+
+
+def through_q4f32(value: np.ndarray) -> np.ndarray:
+    """Norms are bfloat16 on disk."""
+    whole = mlc_groups(np.float32)(value)
+    return through(ml_dtypes.bfloat16)(whole) if value.ndim == 1 else whole
 
 
 def through_onnx_blocks(value: np.ndarray) -> np.ndarray:
@@ -72,7 +90,12 @@ CASES: list[tuple[str, str, Expected]] = [
     ("gguf", "q8_0", through_ggml(GGMLQuantizationType.Q8_0)),
     ("mlc", "q0f16", through(np.float16)),
     ("mlc", "q0f32", through(ml_dtypes.bfloat16)),
+    ("mlc", "q0bf16", through(ml_dtypes.bfloat16)),
+    ("mlc", "q4f16_0", through_mlc_groups),
     ("mlc", "q4f16_1", through_mlc_groups),
+    ("mlc", "q4f32_1", through_q4f32),
+    ("mlc", "q3f16_0", through_3_bit_groups),
+    ("mlc", "q3f16_1", through_3_bit_groups),
     ("onnx", "fp32", through(np.float32)),
     ("onnx", "fp16", through(np.float16)),
     ("onnx", "q8", through_onnx_blocks),
@@ -124,13 +147,39 @@ def test_four_bit_gguf_linears_are_llama_cpps(tmp_path: Path, variant: str) -> N
 
 def test_the_padding_of_a_last_group_is_cut_off(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "checkpoint", hidden_size=72, intermediate_size=100)
-    tensors = dequantise(export_tiny(folder, "mlc", "q4f16_1", tmp_path))
+    for variant, expected in (("q4f16_1", through_mlc_groups), ("q3f16_0", through_3_bit_groups)):
+        tensors = dequantise(export_tiny(folder, "mlc", variant, tmp_path))
+        for name, value in load_file(folder / "model.safetensors").items():
+            np.testing.assert_array_equal(tensors[name], expected(value), err_msg=name)
+
+
+def test_q4f16_2_reads_groups_and_plain_matrices(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", **UNTIED)
+    tensors = dequantise(export_tiny(folder, "mlc", "q4f16_2", tmp_path))
     for name, value in load_file(folder / "model.safetensors").items():
-        width = value.shape[-1]
-        padded = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, -width % 32)])
-        np.testing.assert_array_equal(
-            tensors[name], through_mlc_groups(padded)[..., :width], err_msg=name
-        )
+        expected = through_mlc_groups if "_proj" in name else through(np.float16)
+        np.testing.assert_array_equal(tensors[name], expected(value), err_msg=name)
+
+
+def test_q4bf16_1_comes_back_within_half_a_step_and_bfloat16s_rounding(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    tensors = dequantise(export_tiny(folder, "mlc", "q4bf16_1", tmp_path))
+    for name, value in load_file(folder / "model.safetensors").items():
+        rounded = through(ml_dtypes.bfloat16)(value)
+        if value.ndim == 1:
+            np.testing.assert_array_equal(tensors[name], rounded)
+            continue
+        peak = np.abs(rounded.reshape(len(value), -1, 32)).max(-1)
+        steps = np.repeat(peak / 7, 32, axis=1)
+        # Scale and result each lose up to 2^-9 of at most 7 steps.
+        assert (np.abs(tensors[name] - rounded) <= steps * (0.5 + 14 * 2**-9)).all(), name
+
+
+def test_raw_float32_comes_back_exactly(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    tensors = dequantise(export_tiny(folder, "mlc", "q0f32", tmp_path, raw_f32=True))
+    for name, value in load_file(folder / "model.safetensors").items():
+        np.testing.assert_array_equal(tensors[name], value, err_msg=name)
 
 
 def exported(tmp_path: Path, form: str, variant: str) -> Artifact:

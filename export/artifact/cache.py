@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import platformdirs
 
+from export.artifact.atomic import write_atomic
+from export.errors import InputError
+
 
 def cache_folder() -> Path:
     """The user's cache folder for edgeproof; `EDGEPROOF_CACHE` overrides it."""
     return Path(os.environ.get("EDGEPROOF_CACHE") or platformdirs.user_cache_path("edgeproof"))
+
+
+def keep_file(path: Path, kind: str) -> str:
+    """Copy a file that a recipe depends on into the cache; returns its SHA-256, for `kept_file`.
+
+    So what is written is what the recipe says, even if the file changes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomic(kept_file(digest, kind), data)
+    return digest
+
+
+def kept_file(digest: str, kind: str) -> Path:
+    """Where `keep_file` has put the file of that SHA-256; `kind` names the folder."""
+    return cache_folder() / kind / digest

@@ -9,7 +9,6 @@ Sources: llama.cpp's tools/imatrix/imatrix.cpp and tools/quantize/quantize.cpp.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +18,13 @@ import numpy as np
 
 from export.architecture import Target
 from export.artifact import Variant
-from export.artifact.atomic import write_atomic
-from export.artifact.cache import cache_folder
+from export.artifact.cache import keep_file, kept_file
 from export.errors import InputError
 from export.gguf.container import STRING, UINT32, Entry
 from export.gguf.recipe import IMATRIX
 from export.sources.gguf_container import GgufFile, GgufTensor
 
+KEPT = "imatrix-files"
 SUMS, COUNTS = ".in_sum2", ".counts"
 # Types that llama.cpp rounds without looking at importance.
 UNWEIGHTED = ("F32", "F16", "BF16", "Q8_0")
@@ -118,13 +117,7 @@ def keep(path: Path) -> str:
         InputError: it cannot be read or is no importance matrix.
     """
     _parse(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    digest = hashlib.sha256(data).hexdigest()
-    write_atomic(_kept(digest), data)
-    return digest
+    return keep_file(path, KEPT)
 
 
 def read_imatrix(digest: str) -> Imatrix:
@@ -133,11 +126,7 @@ def read_imatrix(digest: str) -> Imatrix:
     Raises:
         InputError: it is no longer in the cache.
     """
-    return _parse(_kept(digest))
-
-
-def _kept(digest: str) -> Path:
-    return cache_folder() / "imatrix-files" / f"{digest}.gguf"
+    return _parse(kept_file(digest, KEPT))
 
 
 def _parse(path: Path) -> Imatrix:

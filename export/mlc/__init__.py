@@ -6,7 +6,9 @@ import ml_dtypes
 import numpy as np
 
 from export.format import Format
+from export.mlc.app_record import mlc_name
 from export.mlc.exporter import write
+from export.mlc.recipe import OPTIONS, customise
 from export.mlc.schemes import SCHEMES
 
 FORMAT = Format(
@@ -15,6 +17,9 @@ FORMAT = Format(
     variants=tuple(scheme.variant for scheme in SCHEMES.values()),
     tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
     write=write,
+    options=OPTIONS,
+    customise=customise,
+    folder=mlc_name,
 )
 
 __all__ = ["FORMAT"]

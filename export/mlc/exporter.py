@@ -1,30 +1,35 @@
-"""Write one MLC artifact: chat config, tokenizer, shards and their index.
+"""Write one MLC artifact: chat config, tokenizer, shards, their index, WebLLM's record.
 
-Invariant: weights stream through in blocks that fit into the CPU's cache; only the scales of the
-tensor being written, 1/16 byte per weight, are kept.
+Invariant: weights stream through in blocks that fit into the CPU's cache; of the tensor being
+written only the scales are kept, 1/16 byte per weight, and its codes where they are transposed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from export.architecture import Target
+from export.architecture import DecoderConfig, Target
 from export.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
+from export.mlc.app_record import FILE as APP_FILE
+from export.mlc.app_record import app_config, library_file, mlc_name, runs_in_webllm
 from export.mlc.chat_config import write_chat_config
+from export.mlc.model_library import check_model_library, read_model_library
 from export.mlc.packing import codes_per_word, pack
 from export.mlc.parameters import check_plain_llama, mlc_targets
-from export.mlc.schemes import SCHEMES, Scheme, stored_dtype
+from export.mlc.recipe import MODEL_LIB, Recipe, read_recipe
+from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.quantization.cast import cast
 from export.quantization.group import GroupRounding, round_groups
 
 # Rounding makes a dozen passes over a block: at this size its temporaries stay in the L2 cache.
 CACHE_ELEMENTS = 1 << 17
+OPTION = f"--{MODEL_LIB}"
 UINT32 = np.dtype(np.uint32)
 
 
@@ -39,22 +44,26 @@ def write(
 
     Raises:
         InputError: a non-finite value, one that overflows the model dtype, a decoder that is no
-            plain Llama, or a chat template that MLC cannot express.
+            plain Llama, a chat template that MLC cannot express, or a model library that was
+            compiled for another model.
     """
     check_plain_llama(checkpoint.config)
-    scheme = SCHEMES[variant.name]
-    write_chat_config(checkpoint, scheme.name, writer)
+    recipe = read_recipe(variant)
+    scheme = recipe.scheme
     targets = mlc_targets(checkpoint)
     arrays = {target.name: stored_arrays(target, scheme) for target in targets}
     ordered = [array for group in arrays.values() for array in group]
+    _write_app(checkpoint.config, mlc_name(identity.name, variant), recipe, ordered, writer)
+    write_chat_config(checkpoint, scheme.name, writer)
     with ShardFiles(writer, plan_shards(ordered)) as files:
         for target in targets:
             blocks = _cast_blocks(checkpoint, target, scheme, advance)
             rounding = scheme.rounding_of(target.role)
             if rounding is None:
-                _append_plain(files, target, blocks, scheme)
+                _append_plain(files, arrays[target.name][0], blocks)
             else:
-                _append_quantised(files, arrays[target.name], blocks, rounding)
+                kn = target.role in scheme.transposed
+                _append_quantised(files, arrays[target.name], blocks, rounding, transposed=kn)
             _count(writer, target, scheme, arrays[target.name])
         records = files.records()
     write_index(writer, ordered, records, identity.parameters)
@@ -64,15 +73,37 @@ def stored_arrays(target: Target, scheme: Scheme) -> tuple[StoredArray, ...]:
     """The records of a parameter: itself, or its packed codes and its scales."""
     rounding = scheme.rounding_of(target.role)
     if rounding is None:
-        return (StoredArray(target.name, target.shape, scheme.dtype),)
+        return (StoredArray(target.name, target.shape, scheme.dtype, scheme.raw),)
     rows, columns = target.shape
     groups = rounding.groups(columns)
     words = groups * rounding.size // codes_per_word(rounding.bits)
     module = target.name.removesuffix(".weight")
+    shapes = ((rows, words), (rows, groups))
+    if target.role in scheme.transposed:
+        shapes = ((words, rows), (groups, rows))
     return (
-        StoredArray(f"{module}.q_weight", (rows, words), UINT32),
-        StoredArray(f"{module}.q_scale", (rows, groups), scheme.dtype),
+        StoredArray(f"{module}.q_weight", shapes[0], UINT32, scheme.raw),
+        StoredArray(f"{module}.q_scale", shapes[1], scheme.dtype, scheme.raw),
     )
+
+
+def _write_app(
+    config: DecoderConfig,
+    identifier: str,
+    recipe: Recipe,
+    arrays: Sequence[StoredArray],
+    writer: ArtifactWriter,
+) -> None:
+    """webllm-model.json, and the model library once it is known to fit."""
+    if not runs_in_webllm(recipe.scheme):
+        return
+    library = None
+    if recipe.library is not None:
+        library = read_model_library(recipe.library, OPTION)
+        check_model_library(library, config, recipe.scheme.name, arrays, OPTION)
+        writer.write(library_file(identifier), recipe.library)
+    text = app_config(identifier, config, recipe.scheme, arrays, library, recipe.url)
+    writer.write(APP_FILE, text)
 
 
 def _cast_blocks(
@@ -87,12 +118,9 @@ def _cast_blocks(
             advance(block.size)
 
 
-def _append_plain(
-    files: ShardFiles, target: Target, blocks: Iterator[np.ndarray], scheme: Scheme
-) -> None:
-    on_disk = stored_dtype(scheme.dtype)
+def _append_plain(files: ShardFiles, array: StoredArray, blocks: Iterator[np.ndarray]) -> None:
     for block in blocks:
-        files.append(target.name, cast(block, on_disk, target.name))
+        files.append(array.name, cast(block, array.disk_dtype, array.name))
 
 
 def _append_quantised(
@@ -100,21 +128,35 @@ def _append_quantised(
     arrays: tuple[StoredArray, ...],
     blocks: Iterator[np.ndarray],
     rounding: GroupRounding,
+    *,
+    transposed: bool,
 ) -> None:
     codes_array, scales_array = arrays
-    kept = []
+    kept_words, kept_scales = [], []
     for block in blocks:
         codes, scales = round_groups(block, rounding)
-        files.append(codes_array.name, pack(codes, rounding.bits))
-        kept.append(scales)
-    on_disk = stored_dtype(scales_array.dtype)
-    for scales in kept:
-        files.append(scales_array.name, cast(scales, on_disk, scales_array.name))
+        words = pack(codes, rounding.bits)
+        if transposed:  # its first row on disk needs the last block
+            kept_words.append(words)
+        else:
+            files.append(codes_array.name, words)
+        kept_scales.append(cast(scales, scales_array.disk_dtype, scales_array.name))
+    if transposed:
+        kept_words = [_transposed(kept_words)]
+        kept_scales = [_transposed(kept_scales)]
+    for array, parts in ((codes_array, kept_words), (scales_array, kept_scales)):
+        for part in parts:
+            files.append(array.name, part)
+
+
+def _transposed(blocks: list[np.ndarray]) -> np.ndarray:
+    """Blocks of rows as one matrix [columns, rows]."""
+    return np.ascontiguousarray(np.concatenate(blocks).T)
 
 
 def _count(
     writer: ArtifactWriter, target: Target, scheme: Scheme, arrays: tuple[StoredArray, ...]
 ) -> None:
     quantised = scheme.rounding_of(target.role) is not None
-    kind = scheme.name if quantised else stored_dtype(scheme.dtype).name
+    kind = scheme.name if quantised else scheme.disk_dtype.name
     writer.stats.add(kind, math.prod(target.shape), sum(array.nbytes for array in arrays))

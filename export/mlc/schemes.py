@@ -17,6 +17,8 @@ from export.quantization.group import GroupRounding
 
 LINEARS = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT, Role.GATE, Role.UP, Role.DOWN})
 MATRICES = LINEARS | {Role.EMBEDDING, Role.HEAD}
+# Key of `Variant.storage` beside the tensor classes: the scheme's name, whatever options add.
+QUANTIZATION = "quantization"
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Scheme:
     """How weights are stored.
 
     `dtype` is the model's dtype: weights are cast to it first, and unquantised ones stay in it.
-    `rounding` applies to the parameters whose role is in `quantised`; groups run along the input
-    axis and codes are stored as [out, in] (MLC's layout NK).
+    `rounding` applies to the parameters whose role is in `quantised`, in groups along the input
+    axis. Codes and scales are stored as [out, in] (MLC's layout NK); of roles in `transposed` as
+    [in, out] (KN). With `raw`, float32 values keep all their bits on disk.
     """
 
     name: str
@@ -34,15 +37,22 @@ class Scheme:
     aliases: tuple[str, ...] = ()
     rounding: GroupRounding | None = None
     quantised: frozenset[Role] = frozenset()
+    transposed: frozenset[Role] = frozenset()
+    raw: bool = False
 
     def rounding_of(self, role: Role | None) -> GroupRounding | None:
         """How a parameter of that role is rounded to codes; None when it is stored unquantised."""
         return self.rounding if role in self.quantised else None
 
     @property
+    def disk_dtype(self) -> np.dtype[Any]:
+        """What values in the model dtype become on disk."""
+        return stored_dtype(self.dtype, raw=self.raw)
+
+    @property
     def variant(self) -> Variant:
         """The scheme as the command line and the manifest know it."""
-        plain = stored_dtype(self.dtype).name
+        plain = self.disk_dtype.name
         linear = self.name if Role.DOWN in self.quantised else plain
         embedding = self.name if Role.EMBEDDING in self.quantised else plain
         return Variant(
@@ -50,6 +60,7 @@ class Scheme:
             name=self.name,
             precision=self.precision,
             storage=(
+                (QUANTIZATION, self.name),
                 ("linear", linear),
                 ("embedding", embedding),
                 ("norm", plain),
@@ -59,9 +70,32 @@ class Scheme:
         )
 
 
-def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype on disk: MLC's record format `f32-to-bf16` keeps 16 bits of every float32."""
-    return BFLOAT16 if dtype == FLOAT32 else dtype
+def stored_dtype(dtype: np.dtype[Any], *, raw: bool) -> np.dtype[Any]:
+    """The dtype on disk: unless `raw`, MLC keeps 16 bits of every float32."""
+    return BFLOAT16 if dtype == FLOAT32 and not raw else dtype
+
+
+FOUR_BITS = GroupRounding(bits=4, size=32)
+THREE_BITS = GroupRounding(bits=3, size=40)
+KN = LINEARS | {Role.HEAD}  # never the embedding: its rows are looked up
+
+
+def _grouped(
+    name: str,
+    dtype: np.dtype[Any],
+    rounding: GroupRounding,
+    *,
+    quantised: frozenset[Role] = MATRICES,
+    transposed: frozenset[Role] = frozenset(),
+) -> Scheme:
+    return Scheme(
+        name,
+        Precision.LOW_BIT,
+        dtype,
+        rounding=rounding,
+        quantised=quantised,
+        transposed=transposed,
+    )
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -71,12 +105,13 @@ SCHEMES: dict[str, Scheme] = {
         # The model computes in float32 but its weights were rounded to bfloat16 on disk, so the
         # export can only be as good as bfloat16.
         Scheme("q0f32", Precision.BF16, FLOAT32, ("fp32", "f32")),
-        Scheme(
-            "q4f16_1",
-            Precision.LOW_BIT,
-            FLOAT16,
-            rounding=GroupRounding(bits=4, size=32),
-            quantised=MATRICES,
-        ),
+        Scheme("q0bf16", Precision.BF16, BFLOAT16, ("bf16",)),
+        _grouped("q4f16_0", FLOAT16, FOUR_BITS, transposed=KN),
+        _grouped("q4f16_1", FLOAT16, FOUR_BITS),
+        _grouped("q4f16_2", FLOAT16, FOUR_BITS, quantised=LINEARS),
+        _grouped("q4f32_1", FLOAT32, FOUR_BITS),
+        _grouped("q4bf16_1", BFLOAT16, FOUR_BITS),
+        _grouped("q3f16_0", FLOAT16, THREE_BITS, transposed=KN),
+        _grouped("q3f16_1", FLOAT16, THREE_BITS),
     )
 }

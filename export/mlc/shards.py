@@ -22,21 +22,28 @@ from export.artifact import ArtifactWriter
 from export.mlc.schemes import stored_dtype
 
 SHARD_CAP_BYTES = 32 << 20
-RECORD_FORMAT = "f32-to-bf16"
+RAW = "raw"
+F32_TO_BF16 = "f32-to-bf16"
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """One record: `dtype` is what a loader returns; float32 lies on disk as bfloat16."""
+    """One record: `dtype` is what a loader returns; unless `raw`, float32 is bfloat16 on disk."""
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    raw: bool = False
+
+    @property
+    def disk_dtype(self) -> np.dtype[Any]:
+        """The dtype on disk."""
+        return stored_dtype(self.dtype, raw=self.raw)
 
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        return math.prod(self.shape) * stored_dtype(self.dtype).itemsize
+        return math.prod(self.shape) * self.disk_dtype.itemsize
 
     @property
     def loaded_bytes(self) -> int:
@@ -151,7 +158,7 @@ def _shard_record(shard: Shard, md5: str) -> dict[str, Any]:
                 "name": array.name,
                 "shape": list(array.shape),
                 "dtype": array.dtype.name,
-                "format": RECORD_FORMAT,
+                "format": RAW if array.raw else F32_TO_BF16,
                 "nbytes": array.nbytes,
                 "byteOffset": offset,
             }
@@ -182,7 +189,7 @@ def write_index(
     text = _index_text(metadata, records)
     writer.write("tensor-cache.json", text)
     writer.write("ndarray-cache.json", text)
-    if any(record["dtype"] == "float32" for shard in records for record in shard["records"]):
+    if any(array.disk_dtype != array.dtype for array in arrays):
         writer.write("tensor-cache-b16.json", _index_text(metadata, _as_bfloat16(records)))
 
 
@@ -196,7 +203,7 @@ def _as_bfloat16(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             **shard,
             "records": [
-                {**record, "dtype": "bfloat16", "format": "raw"}
+                {**record, "dtype": "bfloat16", "format": RAW}
                 if record["dtype"] == "float32"
                 else record
                 for record in shard["records"]

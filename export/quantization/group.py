@@ -1,15 +1,16 @@
 """Symmetric rounding of weights in groups along the input axis, as mlc_llm's group quantisation.
 
-Invariant: every step rounds to the model dtype as the reference's arithmetic does, so codes and
-scales are bit-identical to its own. Source: mlc_llm `quantization/group_quantization.py`,
-`GroupQuantize._quantize`.
+Invariant: every step rounds as in the reference's arithmetic, so codes and scales are bit-identical
+to its own. Scales are in the model dtype. float16 rounds the quotient and the sum; bfloat16, which
+CPUs do not compute in, only what is stored: TVM carries the quotient on in float32. Sources:
+mlc_llm `quantization/group_quantization.py`, `GroupQuantize._quantize`; TVM's pass
+`BF16ComputeLegalize`.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -45,27 +46,28 @@ def round_groups(weights: np.ndarray, rounding: GroupRounding) -> tuple[np.ndarr
     padded = np.zeros((rows, groups * rounding.size), np.float32)
     padded[:, :columns] = weights
     values = padded.reshape(rows, groups, rounding.size)
-    # float32 holds each quotient and sum of 16-bit floats precisely enough that rounding it once
-    # more gives the correctly rounded 16-bit result (24 ≥ 2 × 11 + 2 significant bits).
+    # float32 holds each quotient and sum of float16 values precisely enough that rounding it once
+    # more gives the correctly rounded float16 result (24 ≥ 2 × 11 + 2 significant bits).
     scales = (np.abs(values).max(axis=-1) / np.float32(rounding.middle)).astype(weights.dtype)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         quotients = values / scales.astype(np.float32)[..., None]
-        quotients = quotients.astype(weights.dtype, copy=False)
+        if weights.dtype == np.float16:
+            quotients = quotients.astype(np.float16)
     codes = _codes(quotients, rounding.middle).reshape(rows, -1)
     codes[:, columns:] = 0
     return codes, scales
 
 
 def _codes(quotients: np.ndarray, middle: int) -> np.ndarray:
-    if quotients.itemsize == 2:  # 65,536 possible quotients: look the code up
-        return _code_table(quotients.dtype, middle).take(quotients.view(np.uint16))
+    if quotients.dtype == np.float16:  # 65,536 possible quotients: look the code up
+        return _code_table(middle).take(quotients.view(np.uint16))
     return _rounded(quotients, middle)
 
 
 @functools.cache
-def _code_table(dtype: np.dtype[Any], middle: int) -> np.ndarray:
-    """The code of every 16-bit float, indexed by its bit pattern."""
-    return _rounded(np.arange(1 << 16, dtype=np.uint16).view(dtype), middle)
+def _code_table(middle: int) -> np.ndarray:
+    """The code of every float16, indexed by its bit pattern."""
+    return _rounded(np.arange(1 << 16, dtype=np.uint16).view(np.float16), middle)
 
 
 def _rounded(quotients: np.ndarray, middle: int) -> np.ndarray:

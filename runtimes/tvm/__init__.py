@@ -3,7 +3,7 @@
 Memory: the weights stay in the scheme's model dtype (two bytes a weight for `q4f16_1`), converted
 to float32 inside the matmul; activations, KV cache and accumulation are float32. So what differs
 from PyTorch float32 is the weights' own error. `decoder` is the graph, `kernels` its arithmetic,
-`library` compiles it once per shape, `weights` brings the shards into memory.
+`library` compiles it once per shape, `loader` and `weights` bring the shards into memory.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from tvm.relax.frontend.nn import Tensor, op
 from runtimes.tvm import kernels
 from runtimes.tvm.kernels import LANES, panels
 from runtimes.tvm.model_config import DecoderShape
-from runtimes.tvm.scheme import Scheme
 
 
 class Matrix(nn.Module):  # type: ignore[misc]
@@ -109,15 +108,15 @@ class Layer(nn.Module):  # type: ignore[misc]
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
-    """Everything that is compiled; `layer` stands for every layer."""
+    """Everything that computes; `layer` stands for every layer, weights are in `dtype`."""
 
-    def __init__(self, shape: DecoderShape, scheme: Scheme) -> None:
-        self.shape, self.scheme = shape, scheme
-        self.embed_tokens = Matrix(shape.vocab, shape.hidden, scheme.dtype)
-        self.layer = Layer(shape, scheme.dtype)
-        self.norm = Norm(shape, scheme.dtype)
+    def __init__(self, shape: DecoderShape, dtype: str) -> None:
+        self.shape = shape
+        self.embed_tokens = Matrix(shape.vocab, shape.hidden, dtype)
+        self.layer = Layer(shape, dtype)
+        self.norm = Norm(shape, dtype)
         if not shape.tied:
-            self.lm_head = Matrix(shape.vocab, shape.hidden, scheme.dtype)
+            self.lm_head = Matrix(shape.vocab, shape.hidden, dtype)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids int32 [n] → float32 [n, hidden]."""
@@ -134,55 +133,30 @@ class Decoder(nn.Module):  # type: ignore[misc]
         matrix = self.embed_tokens if self.shape.tied else self.lm_head
         return matrix.apply(self.norm(x))
 
-    def pack(self, weight: Tensor) -> Tensor:
-        """A stored, unquantised matrix → panels."""
-        outs, ins = weight.shape
-        kernel = kernels.pack(self.scheme.dtype)
-        return _call(kernel, "pack", [weight], (panels(outs), ins, LANES), self.scheme.dtype)
 
-    def dequantize(self, words: Tensor, scales: Tensor, ins: Any) -> Tensor:
-        """Stored words and scales of a matrix with `ins` inputs → panels."""
-        assert self.scheme.groups is not None  # `_signatures` asks for it only then
-        kernel = kernels.dequantize(self.scheme.groups, self.scheme.dtype)
-        shape = (panels(words.shape[0]), ins, LANES)
-        return _call(kernel, "dequantize", [words, scales, ins], shape, self.scheme.dtype)
-
-
-def lower(shape: DecoderShape, scheme: Scheme) -> IRModule:
+def lower(shape: DecoderShape, dtype: str) -> IRModule:
     """The decoder as IR, not yet compiled."""
-    module, _ = Decoder(shape, scheme).export_tvm(_signatures(shape, scheme))
+    module, _ = Decoder(shape, dtype).export_tvm(_signatures(shape))
     return module
 
 
-def parameters(shape: DecoderShape, scheme: Scheme) -> dict[str, tuple[int, ...]]:
+def parameters(shape: DecoderShape, dtype: str) -> dict[str, tuple[int, ...]]:
     """Logical shapes of the parameters, in the order in which the compiled functions take them.
 
     Names are paths in `Decoder`: `layer.mlp.down_proj.weight`, `norm.weight` ….
     """
-    decoder = Decoder(shape, scheme)
+    decoder = Decoder(shape, dtype)
     return {
         name: attrgetter(name.removesuffix(".weight"))(decoder).stored_shape
         for name, _ in decoder.named_parameters()
     }
 
 
-def _signatures(shape: DecoderShape, scheme: Scheme) -> dict[str, dict[str, Any]]:
+def _signatures(shape: DecoderShape) -> dict[str, dict[str, Any]]:
     tensor, integer = nn.spec.Tensor, nn.spec.Int()
     weighted = {"$": {"param_mode": "packed", "effect_mode": "none"}}
-    plain = {"$": {"param_mode": "none", "effect_mode": "none"}}
-
     hidden = tensor(["n", shape.hidden], "float32")
     rotation = tensor(["positions", shape.head_dim // 2], "float32")
-    loader = {
-        "dequantize": {
-            "words": tensor(["outs", "width"], "uint32"),
-            "scales": tensor(["outs", "count"], scheme.dtype),
-            "ins": integer,
-            **plain,
-        }
-    }
-    if scheme.groups is None:
-        loader = {"pack": {"weight": tensor(["outs", "ins"], scheme.dtype), **plain}}
     return {
         "embed": {"ids": tensor(["n"], "int32"), **weighted},
         "run_layer": {
@@ -195,11 +169,8 @@ def _signatures(shape: DecoderShape, scheme: Scheme) -> dict[str, dict[str, Any]
             **weighted,
         },
         "head": {"x": hidden, **weighted},
-        **loader,
     }
 
 
-def _call(
-    kernel: Any, name: str, args: list[Any], shape: tuple[Any, ...], dtype: str = "float32"
-) -> Tensor:
-    return op.tensor_ir_op(kernel, name, args, Tensor.placeholder(shape, dtype))
+def _call(kernel: Any, name: str, args: list[Any], shape: tuple[Any, ...]) -> Tensor:
+    return op.tensor_ir_op(kernel, name, args, Tensor.placeholder(shape, "float32"))

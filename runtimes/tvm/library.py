@@ -1,8 +1,10 @@
-"""Compile the decoder for this CPU, once: a shared library per decoder shape in the cache folder.
+"""Compile for this CPU, once: shared libraries in the cache folder.
 
-A cached library is found by the hash of everything that it depends on, this adapter's source
-included, and it appears under its name complete. TVM links it with the system's C
-compiler; where there is none, the decoder is compiled in memory each time.
+There is one per decoder shape and model dtype, and a small one per kind of groups for the loading
+of weights, so that schemes of one dtype share their decoder. A cached library is found by the hash
+of everything that it depends on, this adapter's source included, and it appears under its name
+complete. TVM links it with the system's C compiler; where there is none, it is compiled in memory
+each time.
 """
 
 from __future__ import annotations
@@ -10,30 +12,46 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import tvm
 from tvm import relax
+from tvm.ir import IRModule
 from tvm.support import cc
 from tvm.target import codegen
 
 from export.artifact.cache import cache_folder
 from runtimes.tvm.decoder import lower
+from runtimes.tvm.loader import lower_loader
 from runtimes.tvm.model_config import DecoderShape
 from runtimes.tvm.scheme import Scheme
 
-SOURCES = ("decoder.py", "kernels.py", "library.py", "model_config.py", "scheme.py")
+SOURCES = ("decoder.py", "kernels.py", "library.py", "loader.py", "model_config.py", "scheme.py")
 
 
-def open_library(shape: DecoderShape, scheme: Scheme) -> relax.VirtualMachine:
-    """The compiled decoder as a Relax virtual machine on the CPU, from the cache if it is there."""
+def open_decoder(shape: DecoderShape, dtype: str) -> relax.VirtualMachine:
+    """The compiled decoder for weights in `dtype`; depth and context are no part of it."""
+    dimensions = {k: v for k, v in asdict(shape).items() if k not in ("layers", "context")}
+    return _open({"decoder": dimensions, "dtype": dtype}, lambda: lower(shape, dtype))
+
+
+def open_loader(scheme: Scheme) -> relax.VirtualMachine:
+    """The compiled `pack`, `dequantize` and `dequantize_kn` of a scheme."""
+    groups = scheme.groups and replace(scheme.groups, transposed=False)
+    parts = {"loader": groups and asdict(groups), "dtype": scheme.dtype}
+    return _open(parts, lambda: lower_loader(scheme.dtype, groups))
+
+
+def _open(parts: Mapping[str, Any], lowered: Callable[[], IRModule]) -> relax.VirtualMachine:
+    """A Relax virtual machine on the CPU, from the cache if it is there."""
     target = host_target()
-    path = cache_folder() / "tvm" / f"{library_key(shape, scheme, target)}.so"
+    path = cache_folder() / "tvm" / f"{library_key(parts, target)}.so"
     module = _cached(path)
     if module is None:
-        executable = relax.build(lower(shape, scheme), target=target)
+        executable = relax.build(lowered(), target=target)
         _store(executable, path)
         module = _cached(path) or executable
     return relax.VirtualMachine(module, tvm.cpu())
@@ -44,17 +62,15 @@ def host_target() -> tvm.target.Target:
     return tvm.target.Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()})
 
 
-def library_key(shape: DecoderShape, scheme: Scheme, target: tvm.target.Target) -> str:
-    """SHA-256 of what the library's code depends on; depth and context are not part of it."""
-    dimensions = {k: v for k, v in asdict(shape).items() if k not in ("layers", "context")}
-    parts: dict[str, Any] = {
+def library_key(parts: Mapping[str, Any], target: tvm.target.Target) -> str:
+    """SHA-256 of what the library's code depends on."""
+    everything = {
+        **parts,
         "tvm": tvm.__version__,
         "target": str(target),
         "triple": codegen.llvm_get_system_triple(),
-        "dimensions": dimensions,
-        "scheme": asdict(scheme),
     }
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(everything, sort_keys=True).encode())
     for name in SOURCES:
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from export.errors import InputError
 from runtimes.sequence import SequenceRuntime
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels
-from runtimes.tvm.library import open_library
+from runtimes.tvm.library import open_decoder, open_loader
 from runtimes.tvm.model_config import DecoderShape, read_model_config
 from runtimes.tvm.weights import find_weights
 
@@ -42,10 +42,10 @@ class TvmRuntime(SequenceRuntime):
         shape, scheme = read_model_config(artifact.path)
         self.vocabulary, self.context = shape.vocab, shape.context
         self._tokenizer = _open_tokenizer(artifact)
-        stored = find_weights(artifact.path, parameters(shape, scheme), shape.layers, scheme)
+        stored = find_weights(artifact.path, parameters(shape, scheme.dtype), shape.layers, scheme)
         use_threads(threads)
-        self._library: Any = open_library(shape, scheme)
-        self._weights = stored.load(self._library)
+        self._library: Any = open_decoder(shape, scheme.dtype)
+        self._weights = stored.load(open_loader(scheme))
         blocks = panels(shape.context)
         self._rotation: tuple[Any, ...] = rotation_tables(shape, blocks * LANES)
         self._cache = [_empty_cache(shape, blocks) for _ in range(shape.layers)]

@@ -18,7 +18,7 @@ from tvm.contrib import tvmjs
 from tvm.runtime import ShapeTuple
 
 from export.errors import InputError
-from runtimes.tvm.scheme import Record, Scheme, stored_records
+from runtimes.tvm.scheme import Record, Scheme, module_of, stored_records
 
 FILE = "tensor-cache.json"
 # In a decoder's parameter names, this prefix stands for every layer.
@@ -39,17 +39,19 @@ class StoredWeights:
     """
 
     index: Path
+    scheme: Scheme
     parameters: tuple[str, ...]
     layers: int
     stored: Mapping[str, tuple[tuple[int, ...], tuple[Record, ...]]]
 
-    def load(self, library: relax.VirtualMachine) -> Weights:
-        """Load all shards; the decoder's own kernels dequantise and pack them."""
+    def load(self, loader: relax.VirtualMachine) -> Weights:
+        """Load all shards; `loader` dequantises and packs them."""
         arrays, _ = tvmjs.load_tensor_cache(str(self.index), tvm.cpu())
-        packed = {
-            name: _pack([arrays.pop(record.name) for record in records], shape, library)
-            for name, (shape, records) in self.stored.items()
-        }
+        packed = {}
+        for name, (shape, records) in self.stored.items():
+            kn = self.scheme.transposed(module_of(name))
+            parts = [arrays.pop(record.name) for record in records]
+            packed[name] = _pack(parts, shape, loader, "dequantize_kn" if kn else "dequantize")
         return tuple(
             tuple(packed[mlc_name(name, layer)] for name in self.parameters)
             for layer in range(self.layers)
@@ -76,7 +78,7 @@ def find_weights(
         for name, shape in parameters.items()
     }
     _check_index(folder / FILE, [record for _, records in stored.values() for record in records])
-    return StoredWeights(folder / FILE, tuple(parameters), layers, stored)
+    return StoredWeights(folder / FILE, scheme, tuple(parameters), layers, stored)
 
 
 def mlc_name(name: str, layer: int) -> str:
@@ -128,9 +130,11 @@ def _stored_record(index: Path, record: Mapping[str, Any], shard_bytes: int) -> 
     return result
 
 
-def _pack(arrays: Sequence[Any], shape: tuple[int, ...], library: relax.VirtualMachine) -> Any:
+def _pack(
+    arrays: Sequence[Any], shape: tuple[int, ...], loader: relax.VirtualMachine, dequantize: str
+) -> Any:
     if len(shape) == 1:
         return arrays[0]
     if len(arrays) == 1:
-        return library["pack"](*arrays)
-    return library["dequantize"](*arrays, ShapeTuple(shape[1:]))
+        return loader["pack"](*arrays)
+    return loader[dequantize](*arrays, ShapeTuple(shape[1:]))

@@ -33,14 +33,23 @@ MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 
 @dataclass(frozen=True)
 class Grouping:
-    """Bits of a code, weights per scale."""
+    """Bits of a code, weights per scale.
+
+    With `kn`, words and scales are stored [in, out], those of the embedding excepted.
+    """
 
     bits: int
     size: int
+    kn: bool = False
 
 
-# Schemes whose linears are stored [out, in]; the unquantised ones need no entry.
-GROUPINGS = {"q4f16_1": Grouping(4, 32)}
+# What is quantised, and the dtype of scales, the records say; unquantised schemes need no entry.
+GROUPINGS = {
+    **dict.fromkeys(("q4f16_1", "q4f16_2", "q4f32_1", "q4bf16_1"), Grouping(4, 32)),
+    "q4f16_0": Grouping(4, 32, kn=True),
+    "q3f16_0": Grouping(3, 40, kn=True),
+    "q3f16_1": Grouping(3, 40),
+}
 
 
 def read(artifact: Artifact) -> dict[str, np.ndarray]:
@@ -77,9 +86,12 @@ def _dequantised(
     widths: Mapping[str, int],
 ) -> np.ndarray:
     words, scales = stored[f"{module}.q_weight"], stored.get(f"{module}.q_scale")
-    width = widths.get(module.rpartition(".")[2])
+    leaf = module.rpartition(".")[2]
+    width = widths.get(leaf)
     if grouping is None or scales is None or width is None:
         raise InputError(f"{folder}: {module} has no scales, or is stored in an unknown scheme")
+    if grouping.kn and leaf != "embed_tokens":
+        words, scales = words.T, scales.T
     return dequantise_groups(words, scales, grouping)[:, :width].astype(np.float32)
 
 
