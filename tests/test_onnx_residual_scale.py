@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from export.errors import InputError
 from export.onnx import FORMAT
+from runtimes.parity.__main__ import main as parity_main
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
 from tests.exported import export_tiny
@@ -45,6 +48,24 @@ def test_the_plain_export_overflows_and_the_scaled_one_is_right(
     scaled = export_tiny(overflowing, "onnx", "fp16", tmp_path, residual_scale=SCALE)
     assert not np.isfinite(open_runtime(plain, 1).logits(IDS)).all()
     assert error(open_runtime(scaled, 1).logits(IDS), expected) < 5e-3
+
+
+def test_parity_tells_the_option_and_counts_with_it(overflowing: Path, tmp_path: Path) -> None:
+    exports = [
+        export_tiny(overflowing, "onnx", "fp16", tmp_path, **options).path
+        for options in ({}, {"residual_scale": SCALE})
+    ]
+    command = [*map(str, exports), "--checkpoint", str(overflowing), "--positions", "100"]
+    result = CliRunner().invoke(parity_main, [*command, "--json", str(tmp_path / "parity.json")])
+    assert result.exit_code == 1
+    plain, scaled = json.loads((tmp_path / "parity.json").read_text())["artifacts"]
+    assert plain["verdict"] == "FAIL"
+    assert any("--residual-scale" in note for note in plain["notes"])
+    headrooms = [
+        item["measurement"]["estimates"]["fp16_headroom"]["value"] for item in (plain, scaled)
+    ]
+    assert headrooms[1] == pytest.approx(headrooms[0] / SCALE)
+    assert scaled["measurement"]["failures"] == []
 
 
 def test_the_same_in_true_float16_arithmetic(
@@ -85,6 +106,8 @@ def test_it_is_in_the_name_the_recipe_and_the_graph_never_silent(tmp_path: Path)
     artifact = export_tiny(checkpoint, "onnx", "q016", tmp_path, residual_scale=0.25)
     assert artifact.path.name == "fp16-residual0.25"
     assert ("residual_scale", "0.25") in artifact.manifest.variant.storage
+    config = json.loads((artifact.path / "config.json").read_text())
+    assert config["transformers.js_config"]["kv_cache_dtype"] == {"fp16": "float16"}
     graph = onnx.load(artifact.path / "onnx" / "model_fp16.onnx", load_external_data=False).graph
     assert any("residual_scale" in node.input for node in graph.node)
 

@@ -231,6 +231,14 @@ def test_a_plan_overrides_one_limit_and_unknown_names_are_refused() -> None:
             gates_for(Precision.FP16, wrong)
 
 
+def test_fp16_has_gates_of_its_own_on_webgpu_and_a_plan_may_override_them() -> None:
+    limits = {gate.metric: gate.limit for gate in gates_for(Precision.FP16, {}, "webgpu")}
+    assert (limits["mean_kl"], limits["clear_top1"]) == (0.02, 0.995)
+    (first, *_) = gates_for(Precision.FP16, {"fp16-webgpu": {"mean_kl": 0.5}}, "webgpu")
+    assert first.limit == 0.5
+    assert gates_for(Precision.EIGHT_BIT, {}, "webgpu") == GATES[Precision.EIGHT_BIT]
+
+
 @pytest.mark.parametrize(
     ("a", "b", "expected"), [([1, 2, 3], [1, 2, 3], 3), ([1, 9], [1, 2], 1), ([], [1], 0)]
 )

@@ -91,6 +91,18 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
     assert report(out)["mlc/q4f16_1"]["accepted"] is False
 
 
+def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
+    result = invoke(parity_main, "--root", out, "--positions", 300)
+    assert result.exit_code == 0, result.output
+    raw = json.loads((out / "tiny" / "parity.json").read_text())
+    assert 300 <= raw["reference"]["positions"] < 1000
+    assert raw["artifacts"][0]["measurement"]["greedy"]["prompts"] == 1
+
+
+def test_another_runtime_needs_explicit_artifacts(out: Path) -> None:
+    assert invoke(parity_main, "--root", out, "--runtime", "webgpu").exit_code == 2
+
+
 def test_a_plan_can_tighten_a_gate(out: Path) -> None:
     record = json.loads((out / "run.json").read_text())
     record["models"][0]["artifacts"] = [{"path": "tiny/gguf/f16", "allow_degraded": False}]

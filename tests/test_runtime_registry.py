@@ -59,7 +59,7 @@ def test_a_missing_reference_names_the_extra(
 
 def test_every_extra_is_declared_by_the_project() -> None:
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    for adapter in (*registry.ADAPTERS.values(), registry.REFERENCE):
+    for adapter in (*registry.ADAPTERS.values(), registry.WEBGPU, registry.REFERENCE):
         assert f"\n{adapter.extra} = [" in project
 
 
@@ -72,3 +72,8 @@ def test_another_missing_module_is_not_hidden() -> None:
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no runtime for format 'tflite'"):
         registry.open_runtime(empty_artifact(tmp_path / "a", "tflite"), 1)
+
+
+def test_another_runtime_is_refused_for_a_format_that_it_does_not_execute(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="webgpu does not execute gguf"):
+        registry.open_runtime(empty_artifact(tmp_path / "a", "gguf"), 1, "webgpu")

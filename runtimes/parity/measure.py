@@ -74,9 +74,8 @@ def measure(
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         chats = [document for document in reference.documents if document.reply]
-        greedy = (
-            decode_greedily(runtime, chats[: reference.greedy_prompts]) if not failures else None
-        )
+        asked = chats[: reference.greedy_prompts] if not failures else []
+        greedy = decode_greedily(runtime, asked) if asked else None
         if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"

@@ -56,14 +56,17 @@ class Reference:
 
     def part(self, positions: int) -> Reference:
         """Every n-th document, with n so that at least `positions` remain, or all there are."""
-        step = max(1, self.positions // positions)
-        chosen = slice(step // 2, None, step)
-        return replace(
-            self,
-            documents=self.documents[chosen],
-            hidden=self.hidden[chosen],
-            greedy_prompts=max(1, self.greedy_prompts // step),
-        )
+        for step in range(max(1, self.positions // positions), 0, -1):
+            chosen = slice(step // 2, None, step)
+            part = replace(
+                self,
+                documents=self.documents[chosen],
+                hidden=self.hidden[chosen],
+                greedy_prompts=max(1, self.greedy_prompts // step),
+            )
+            if part.positions >= positions:
+                return part
+        return self
 
     def logits(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Logits of one document at some of its positions: float32 [stop − start, V]."""

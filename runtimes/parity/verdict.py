@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from runtimes.parity.gates import Gate
+from runtimes.parity.gates import HEADROOM, Gate
 from runtimes.parity.statistics import Estimate
 
 MOST_TEXT = 100  # times as much: beyond that, nobody waits
@@ -42,10 +42,16 @@ def judge(
 ) -> Judgement:
     """Apply gates to the estimates in the runtime and of the weights alone (None: exact weights).
 
-    `failures` are hard faults (NaN, wrong tokens, …): any of them is a FAIL.
+    `failures` are hard faults (NaN, wrong tokens, …): any of them is a FAIL. A missed headroom is
+    noted then, since it may be why.
     """
     if failures:
-        return Judgement(Verdict.FAIL, tuple(failures))
+        notes = [
+            f"{_shown(gate, runtime)}, needed {gate.text} ({gate.reason})"
+            for gate in gates
+            if gate.metric == HEADROOM.metric and _missed(gate, runtime[gate.metric])
+        ]
+        return Judgement(Verdict.FAIL, tuple(failures), tuple(notes))
     bad, open_, notes = [], [], []
     for gate in gates:
         if gate.of_weights and _missed(gate, runtime[gate.metric]):
