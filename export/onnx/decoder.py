@@ -190,6 +190,7 @@ def _declare_inputs(b: DecoderGraph) -> AttentionInputs:
     row = g.node("Mul", [inverse, weight], f"{path}/bias_row")
     axes = g.constant("bias_axes", np.array([1, 2], np.int64))
     row = g.node("Unsqueeze", [row, axes], f"{path}/bias_row")  # [batch, 1, 1, total]
+    # The operator refuses a bias of one row for all queries: its third size must be the sequence's.
     full = g.node("Concat", [batch, one, sequence, one], f"{path}/bias_shape", axis=0)
     rotary = c.max_positions, scaled_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
     rotary_shape = (c.max_positions, c.head_dim // 2)

@@ -12,7 +12,7 @@ from export.errors import InputError
 
 # Key of `Variant.storage`; its value is written so that float() gives the scale back.
 RESIDUAL_SCALE = "residual_scale"
-# Any smaller, ε × scale² would leave float32's normal numbers with ε = 1e-6.
+# float16's smallest normal number: the scale is a constant of that type in the graph.
 SMALLEST_SCALE = 2.0**-14
 
 RESIDUAL_OPTION = click.Option(
