@@ -159,7 +159,7 @@ def export_variants(
     identity = job.identify(source, checkpoint)
     folders = []
     for variant, form in {variant: form for form, variant in variants}.items():
-        folder = job.target_folder(out, source, form, variant)
+        folder = job.target_folder(out, source, identity, form, variant)
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
             if handling.dry_run:

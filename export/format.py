@@ -22,7 +22,7 @@ Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], 
 Check = Callable[[Path, Mapping[str, str]], None]
 
 
-def _variant_name(label: str, variant: Variant) -> str:
+def _variant_name(model: str, variant: Variant) -> str:
     return variant.name
 
 
@@ -38,7 +38,8 @@ class Format:
     those that only some variants need. `options` are command-line options of this format alone;
     `customise(variant, **values)` puts what they say into the variant's recipe and name. `check`
     reopens a written file and compares it with the hashes of its sections; without it the format
-    has no --verify. `folder(label, variant)` names the artifact's folder.
+    has no --verify. `folder(model, variant)` names the artifact's folder, by the model's
+    name in the manifest.
     """
 
     name: str
