@@ -103,7 +103,9 @@ def format_command(form: Format, example: str) -> click.Command:
         required=True,
         help=f"{names}. Repeatable, or comma-separated.",
     )
-    @out_option("Root folder; the artifact is OUT/<model>/<format>/<dtype>.")
+    @out_option(
+        "Root folder; artifacts are folders in OUT/<model>/<format>, named after their dtype."
+    )
     @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
     @click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
     @click.option(
@@ -162,7 +164,7 @@ def export_variants(
     for wanted, form in {variant: form for form, variant in variants}.items():
         refuse_fallback = handling.strict or wanted in strict
         variant = form.settle(wanted, checkpoint)
-        folder = job.target_folder(out, source, form, variant)
+        folder = job.target_folder(out, source, identity, form, variant)
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
             if handling.dry_run:

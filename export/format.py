@@ -22,7 +22,7 @@ Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], 
 Check = Callable[[Checkpoint, Mapping[Path, Mapping[str, str]]], str]
 
 
-def _variant_name(label: str, variant: Variant) -> str:
+def _variant_name(model: str, variant: Variant) -> str:
     return variant.name
 
 
@@ -43,7 +43,8 @@ class Format:
     `customise(variant, **values)` puts what they say into the variant's recipe and name, `settle`
     replaces what of the recipe only the checkpoint can tell, before anything is written. `check`
     reopens written files and compares them with the hashes of their sections; without it the
-    format has no --verify. `folder(label, variant)` names the artifact's folder.
+    format has no --verify. `folder(model, variant)` names the artifact's folder, by
+    the model's name in the manifest.
     """
 
     name: str

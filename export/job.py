@@ -68,9 +68,11 @@ def derived_name(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.config.family}-{round(checkpoint.parameter_count / 1e6)}M"
 
 
-def target_folder(root: Path, source: Source, form: Format, variant: Variant) -> Path:
-    """`<root>/<model>/<format>/<folder>`; the folder is the variant's name, if not the format's."""
-    return root / source.label / form.name / form.folder(source.label, variant)
+def target_folder(
+    root: Path, source: Source, identity: ModelIdentity, form: Format, variant: Variant
+) -> Path:
+    """`<root>/<model>/<format>/<folder>`: the variant's name, if the format has no other."""
+    return root / source.label / form.name / form.folder(identity.name, variant)
 
 
 def run(
@@ -95,7 +97,7 @@ def run(
         InputError: bad values in the checkpoint, a target that cannot be written, or files that
             are not what was written.
     """
-    target = target_folder(root, source, form, variant)
+    target = target_folder(root, source, identity, form, variant)
     tools = {"edgeproof": __version__, **form.tools_of(variant)}
     existing = None if force else reusable(target, identity, variant, tools)
     if strict:

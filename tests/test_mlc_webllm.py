@@ -59,8 +59,11 @@ def library(facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-def test_the_folder_has_mlcs_name(plain: tuple[Path, Artifact]) -> None:
-    assert plain[1].path.parts[-3:] == ("tiny", "mlc", "tiny-q4f16_1-MLC")
+def test_the_folder_has_mlcs_name_which_is_the_models_id(plain: tuple[Path, Artifact]) -> None:
+    assert plain[1].path.parts[-3:] == ("tiny", "mlc", "llama-0M-q4f16_1-MLC")
+    assert plain[1].path.name == record_of(plain[1])["model_id"]
+    variant = FORMAT.variant("q0f32", raw_f32=True)
+    assert FORMAT.folder("Some model/v1", variant) == "Some-model-v1-q0f32-raw-f32-MLC"
 
 
 def test_the_record_is_an_app_config_entry(plain: tuple[Path, Artifact]) -> None:

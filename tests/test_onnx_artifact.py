@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from export import job
 from export.architecture.rope import frequencies
-from export.artifact import Artifact
+from export.artifact import Artifact, ModelIdentity
 from export.checkpoint import open_checkpoint
 from export.errors import InputError
 from export.onnx import FORMAT, folder
@@ -220,8 +220,6 @@ def test_q016_is_another_name_of_fp16(tmp_path: Path) -> None:
     assert FORMAT.variant("q016") is FORMAT.variant("fp16")
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     source = Source(path=checkpoint, label="tiny")
-    assert job.target_folder(tmp_path, source, FORMAT, FORMAT.variant("q016")).parts[-3:] == (
-        "tiny",
-        "onnx",
-        "fp16",
-    )
+    identity = ModelIdentity("m", None, None, 1, ())
+    folder = job.target_folder(tmp_path, source, identity, FORMAT, FORMAT.variant("q016"))
+    assert folder.parts[-3:] == ("tiny", "onnx", "fp16")

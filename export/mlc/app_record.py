@@ -8,6 +8,7 @@ parameters, the KV cache and the temporaries of the greediest function.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,11 +25,12 @@ CONTEXT = 4096
 # What WebLLM's own libraries are compiled with.
 PREFILL_CHUNK = 1024
 MEBI = 1 << 20
+UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def mlc_name(model: str, variant: Variant) -> str:
-    """MLC's own naming of folders and models: <Model>-<scheme>-MLC."""
-    return f"{model}-{variant.name}-MLC"
+    """MLC's own naming of folders and models: <Model>-<scheme>-MLC, fit for a URL."""
+    return f"{UNSAFE.sub('-', model)}-{variant.name}-MLC"
 
 
 def library_file(identifier: str) -> str:

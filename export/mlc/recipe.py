@@ -84,8 +84,9 @@ def customise(
         variant = _with_raw_f32(variant)
     extra = []
     if model_lib is not None:
-        extra.append((MODEL_LIB, keep_file(model_lib, KEPT)))
-        read_model_library(model_lib.read_bytes(), str(model_lib))
+        digest = keep_file(model_lib, KEPT)
+        read_model_library(kept_file(digest, KEPT).read_bytes(), str(model_lib))
+        extra.append((MODEL_LIB, digest))
     if model_url is not None:
         if not model_url.startswith(("https://", "http://")):
             raise InputError(f"--{MODEL_URL} {model_url!r}: must begin with https:// or http://")
