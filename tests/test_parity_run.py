@@ -93,7 +93,7 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
 
 
 def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
-    result = invoke(parity_main, "--root", out, "--positions", 300)
+    result = compare("--root", out, "--positions", 300)
     assert result.exit_code == 0, result.output
     raw = json.loads((out / "tiny" / "parity.json").read_text())
     assert 300 <= raw["reference"]["positions"] < 1000

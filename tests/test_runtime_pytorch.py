@@ -110,7 +110,9 @@ def test_digits_stay_split_whatever_class_the_tokenizer_config_names(tmp_path: P
 def test_a_tokenizer_that_transformers_changes_is_refused(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformers, "PreTrainedTokenizerFast", transformers.GPT2Tokenizer)
+    # Not this file's `transformers`: importing its models may put another module in its place.
+    target = "runtimes.pytorch.transformers.PreTrainedTokenizerFast"
+    monkeypatch.setattr(target, transformers.GPT2Tokenizer)
     with pytest.raises(InputError, match="rebuilds this tokenizer differently"):
         open_reference(checkpoint, 1)
 
