@@ -1,6 +1,6 @@
-"""Write the artifact folder: what transformers.js and Optimum expect beside the weights.
+"""Write the artifact folder: what transformers.js, Optimum and GenAI expect beside the weights.
 
-`onnx/<file>.onnx` is the graph for transformers.js and ONNX Runtime. Optimum cannot feed
+`onnx/<file>.onnx` is the graph for transformers.js and ONNX Runtime. Optimum and GenAI cannot feed
 num_logits_to_keep, transformers.js only uses it where the graph requires it, so the folder's root
 has the same graph without that input, over the same data files: Optimum's own layout.
 """
@@ -16,6 +16,7 @@ from export.artifact import ArtifactWriter, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.decoder import build_decoder
+from export.onnx.genai import genai_config
 from export.onnx.linear import float_linear
 from export.onnx.weights import place, write_weights
 
@@ -51,6 +52,7 @@ def write_folder(
         model = graph.model(checkpoint.config.family, placements, "" if folder else FOLDER)
         writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
     writer.write("config.json", _config_json(checkpoint, variant, file, chunks))
+    writer.write("genai_config.json", genai_config(checkpoint, file))
     for name, path in checkpoint.tokenizer_files.items():
         writer.write(name, path.read_bytes())
 
