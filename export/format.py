@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import click
 
 from export.artifact import ArtifactWriter, ModelIdentity, Variant
-from export.checkpoint import Checkpoint
+from export.checkpoint import CheckpointFolder
 from export.errors import InputError
 
 # Called with the number of checkpoint elements that were just written.
 Advance = Callable[[int], None]
 Tools = Callable[[Variant], dict[str, str]]
-Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
+# What a format reads: a validated `Checkpoint`, or, for any architecture, a `CheckpointFolder`.
+Opened = TypeVar("Opened", bound=CheckpointFolder)
+Write = Callable[[Opened, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
 # A written file, and the SHA-256 of each of its sections by name.
 Check = Callable[[Path, Mapping[str, str]], None]
@@ -27,25 +29,28 @@ def _unchanged(variant: Variant) -> Variant:
 
 
 @dataclass(frozen=True)
-class Format:
+class Format(Generic[Opened]):
     """One format: its variants and the function that writes one of them.
 
-    `tools` names the versions of the libraries that the output bytes depend on, `variant_tools`
-    those that only some variants need. `options` are command-line options of this format alone;
-    `customise(variant, **values)` puts what they say into the variant's recipe and name. `check`
-    reopens a written file and compares it with the hashes of its sections; without it the format
-    has no --verify.
+    `open` opens a checkpoint's folder for `write`. `tools` names the versions of the libraries that
+    the output bytes depend on, `variant_tools` those that only some variants need. `options` are
+    command-line options of this format alone; `customise(variant, **values)` puts what they say
+    into the variant's recipe and name. `check` reopens a written file and compares it with the
+    hashes of its sections; without it the format has no --verify. `engines` are other ways to make
+    the same layout, by the value of --engine.
     """
 
     name: str
     title: str
     variants: tuple[Variant, ...]
     tools: dict[str, str]
-    write: Write
+    open: Callable[[Path], Opened]
+    write: Write[Opened]
     variant_tools: Tools = lambda variant: {}
     options: tuple[click.Option, ...] = ()
     customise: Callable[..., Variant] = _unchanged
     check: Check | None = None
+    engines: Mapping[str, Format[Any]] = field(default_factory=dict)
 
     def tools_of(self, variant: Variant) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.mlc.exporter import write
 from export.mlc.schemes import SCHEMES
@@ -14,6 +15,7 @@ FORMAT = Format(
     title="MLC weights (MLC-LLM, WebLLM)",
     variants=tuple(scheme.variant for scheme in SCHEMES.values()),
     tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
+    open=open_checkpoint,
     write=write,
 )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from export.artifact import ArtifactWriter, Variant
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, CheckpointFolder
 from export.format import Advance
 from export.onnx.decoder import build_decoder
 from export.onnx.genai import genai_config
@@ -51,18 +51,21 @@ def write_folder(
     for folder, graph in graphs.items():
         model = graph.model(checkpoint.config.family, placements, "" if folder else FOLDER)
         writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
-    writer.write("config.json", _config_json(checkpoint, variant, file, chunks))
+    config = config_json(checkpoint, variant.name, storage["kv_cache"], file, chunks)
+    writer.write("config.json", config)
     writer.write("genai_config.json", genai_config(checkpoint, file))
     for name, path in checkpoint.tokenizer_files.items():
         writer.write(name, path.read_bytes())
 
 
-def _config_json(checkpoint: Checkpoint, variant: Variant, file: str, chunks: int) -> bytes:
+def config_json(
+    checkpoint: CheckpointFolder, dtype: str, kv_cache: str, file: str, chunks: int
+) -> bytes:
     """The checkpoint's config.json plus what transformers.js must know to load the graph."""
     config: dict[str, Any] = dict(checkpoint.raw_config)
     config["transformers.js_config"] = {
         **config.get("transformers.js_config", {}),
         "use_external_data_format": {file: chunks},
-        "kv_cache_dtype": {variant.name: dict(variant.storage)["kv_cache"]},
+        "kv_cache_dtype": {dtype: kv_cache},
     }
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Format
+from export.onnx.traced import TRACED
 
 FP32 = Variant(
     format="onnx",
@@ -54,5 +55,7 @@ FORMAT = Format(
     title="ONNX (ONNX Runtime, transformers.js, Optimum)",
     variants=(FP32, FP16),
     tools={"onnx": version("onnx")},
+    open=open_checkpoint,
     write=_write,
+    engines={"optimum": TRACED},
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from export.architecture import Target
-from export.artifact import ArtifactWriter
+from export.artifact import ArtifactWriter, HashedFile
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.graph import Placement, StoredTensor
@@ -92,15 +92,28 @@ def write_weights(
     advance: Advance,
 ) -> int:
     """Stream the tensors into their data files below `folder`; returns the number of files."""
+
+    def write(tensor: StoredTensor, out: HashedFile) -> None:
+        for array in tensor.content(checkpoint):
+            out.write(array.data)
+        if tensor.weight is not None:
+            writer.stats.add(tensor.dtype.name, tensor.size, tensor.nbytes)
+            advance(sum(source.size for source in tensor.weight.sources))
+
+    return write_placed(placements, folder, writer, write)
+
+
+def write_placed(
+    placements: Sequence[Placement],
+    folder: str,
+    writer: ArtifactWriter,
+    write: Callable[[StoredTensor, HashedFile], None],
+) -> int:
+    """Have `write` append each tensor where it is placed; returns the number of files."""
     files = list(dict.fromkeys(placement.file for placement in placements))
     for name in files:
         with writer.open(f"{folder}{name}") as out:
             for placement in (item for item in placements if item.file == name):
-                tensor = placement.tensor
                 out.pad(ALIGNMENT)
-                for array in tensor.content(checkpoint):
-                    out.write(array.data)
-                if tensor.weight is not None:
-                    writer.stats.add(tensor.dtype.name, tensor.size, tensor.nbytes)
-                    advance(sum(source.size for source in tensor.weight.sources))
+                write(placement.tensor, out)
     return len(files)

@@ -18,3 +18,10 @@ def optimum_bin() -> Path:
         InputError: it does not exist yet and cannot be made.
     """
     return isolated_environment("optimum", REQUIREMENTS, lambda text: click.echo(text, err=True))
+
+
+def pinned_versions(requirements: Path) -> dict[str, str]:
+    """Package → version of every pin, as the artifact's manifest records them."""
+    lines = requirements.read_text("utf-8").splitlines()
+    pins = (line.split("==") for line in lines if "==" in line)
+    return {f"optimum environment: {name}": version for name, version in pins}
