@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from export.onnx.traced.environment import optimum_bin
 from export.sources import resolve
-from tests.consumers.environment import optimum_bin
 from tests.measured import Cost, measured
 
 ROOT = Path(__file__).parent.parent

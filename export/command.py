@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from export.errors import GateError, InputError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 MODEL_HELP = (
     "Hub id (org/name), checkpoint folder, .gguf file, or 'bundled' (real SmolLM2-135M-Instruct)."
 )
+
+DIRECT = "direct"
 
 
 class EdgeproofCommand(click.Command):
@@ -84,7 +87,7 @@ class Handling:
     verify: bool = False
 
 
-def format_command(form: Format, example: str) -> click.Command:
+def format_command(form: Format[Any], example: str) -> click.Command:
     """The command `python -m export.<format>`, with the options that the format has of its own."""
     names = ", ".join("=".join((v.name, *v.aliases)) for v in form.variants)
 
@@ -122,23 +125,49 @@ def format_command(form: Format, example: str) -> click.Command:
         dry_run: bool,
         strict: bool,
         verify: bool = False,
+        engine: str = DIRECT,
         **options: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
-        variants = [(form, form.variant(name, **options)) for name in wanted]
+        maker = form.engines.get(engine, form)
+        accepted = _accepted(maker, options)
+        variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
         handling = Handling(force=force, dry_run=dry_run, strict=strict, verify=verify)
         export_variants(model, revision, variants, out, handling)
 
     if form.check is not None:
         verify_option(default=False)(command)
+    if form.engines:
+        command.params.append(_engine_option(form))
     command.params.extend(form.options)
     return command
+
+
+def _engine_option(form: Format[Any]) -> click.Option:
+    titles = "; ".join(f"{name}: {engine.title}" for name, engine in form.engines.items())
+    return click.Option(
+        ["--engine"],
+        type=click.Choice([DIRECT, *form.engines]),
+        default=DIRECT,
+        show_default=True,
+        help=f"Who makes the graph. {DIRECT}: this program, for families that it knows; {titles}.",
+    )
+
+
+def _accepted(form: Format[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that `form` has; one that was typed and that it lacks is refused."""
+    known = {option.name for option in form.options}
+    context = click.get_current_context()
+    for name in options.keys() - known:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"--{name.replace('_', '-')} has no effect with this --engine")
+    return {name: value for name, value in options.items() if name in known}
 
 
 def export_variants(
     model: str,
     revision: str | None,
-    variants: Sequence[tuple[Format, Variant]],
+    variants: Sequence[tuple[Format[Any], Variant]],
     out: Path,
     handling: Handling,
     strict: Collection[Variant] = (),
@@ -154,15 +183,16 @@ def export_variants(
     """
     from export import job
     from export.artifact import classes_text, fallback_text
-    from export.checkpoint import open_checkpoint
     from export.sources import resolve
 
     source = resolve(model, revision)
-    checkpoint = open_checkpoint(source.path)
-    identity = job.identify(source, checkpoint)
+    openers = {form.open for form, _ in variants}
+    opened = {opener: opener(source.path) for opener in openers}
     folders = []
     for wanted, form in {variant: form for form, variant in variants}.items():
         refuse_fallback = handling.strict or wanted in strict
+        checkpoint = opened[form.open]
+        identity = job.identify(source, checkpoint)
         variant = form.settle(wanted, checkpoint)
         folder = job.target_folder(out, source, identity, form, variant)
         folders.append(folder)

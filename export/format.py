@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import click
 
 from export.artifact import ArtifactWriter, ModelIdentity, Variant
-from export.checkpoint import Checkpoint
+from export.checkpoint import CheckpointFolder
 from export.errors import InputError
 
 # Called with the number of checkpoint elements that were just written.
 Advance = Callable[[int], None]
 Tools = Callable[[Variant], dict[str, str]]
-Write = Callable[[Checkpoint, ModelIdentity, Variant, ArtifactWriter, Advance], None]
+# What a format reads: a validated `Checkpoint`, or, for any architecture, a `CheckpointFolder`.
+Opened = TypeVar("Opened", bound=CheckpointFolder)
+Write = Callable[[Opened, ModelIdentity, Variant, ArtifactWriter, Advance], None]
 
 # The written files, each with the SHA-256 of its sections by name; a line on what was checked more.
-Check = Callable[[Checkpoint, Mapping[Path, Mapping[str, str]]], str]
+Check = Callable[[Opened, Mapping[Path, Mapping[str, str]]], str]
 
 
 def _variant_name(model: str, variant: Variant) -> str:
@@ -30,34 +32,37 @@ def _unchanged(variant: Variant) -> Variant:
     return variant
 
 
-def _settled(variant: Variant, checkpoint: Checkpoint) -> Variant:
+def _settled(variant: Variant, checkpoint: CheckpointFolder) -> Variant:
     return variant
 
 
 @dataclass(frozen=True)
-class Format:
+class Format(Generic[Opened]):
     """One format: its variants and the function that writes one of them.
 
-    `tools` names the versions of the libraries that the output bytes depend on, `variant_tools`
-    those that only some variants need. `options` are command-line options of this format alone;
-    `customise(variant, **values)` puts what they say into the variant's recipe and name, `settle`
-    replaces what of the recipe only the checkpoint can tell, before anything is written. `check`
-    reopens written files and compares them with the hashes of their sections; without it the
-    format has no --verify. `folder(model, variant)` names the artifact's folder, by
-    the model's name in the manifest.
+    `open` opens a checkpoint's folder for `write`. `tools` names the versions of the libraries that
+    the output bytes depend on, `variant_tools` those that only some variants need. `options` are
+    command-line options of this format alone; `customise(variant, **values)` puts what they say
+    into the variant's recipe and name, `settle` replaces what of the recipe only the checkpoint can
+    tell, before anything is written. `check` reopens written files and compares them with the
+    hashes of their sections; without it the format has no --verify. `folder(model, variant)` names
+    the artifact's folder, by the model's name in the manifest. `engines` are other ways to make the
+    same layout, by the value of --engine.
     """
 
     name: str
     title: str
     variants: tuple[Variant, ...]
     tools: dict[str, str]
-    write: Write
+    open: Callable[[Path], Opened]
+    write: Write[Opened]
     variant_tools: Tools = lambda variant: {}
     options: tuple[click.Option, ...] = ()
     customise: Callable[..., Variant] = _unchanged
-    settle: Callable[[Variant, Checkpoint], Variant] = _settled
-    check: Check | None = None
+    settle: Callable[[Variant, Opened], Variant] = _settled
+    check: Check[Opened] | None = None
     folder: Callable[[str, Variant], str] = _variant_name
+    engines: Mapping[str, Format[Any]] = field(default_factory=dict)
 
     def tools_of(self, variant: Variant) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from export.errors import InputError
 from export.format import Format
@@ -10,7 +11,7 @@ from export.format import Format
 MODULES = {"onnx": "export.onnx", "gguf": "export.gguf", "mlc": "export.mlc"}
 
 
-def load_format(name: str) -> Format:
+def load_format(name: str) -> Format[Any]:
     """The format of that name.
 
     Raises:
@@ -18,5 +19,5 @@ def load_format(name: str) -> Format:
     """
     if name not in MODULES:
         raise InputError(f"unknown format {name!r}; choose from {', '.join(MODULES)}")
-    form: Format = import_module(MODULES[name]).FORMAT
+    form: Format[Any] = import_module(MODULES[name]).FORMAT
     return form

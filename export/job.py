@@ -21,7 +21,7 @@ from export.artifact import (
 from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.lock import exclusive
-from export.checkpoint import Checkpoint
+from export.checkpoint import CheckpointFolder
 from export.errors import InputError
 from export.format import Advance, Format
 from export.sources import Source
@@ -52,7 +52,7 @@ class Rehearsal:
     weights: dict[str, Any]
 
 
-def identify(source: Source, checkpoint: Checkpoint) -> ModelIdentity:
+def identify(source: Source, checkpoint: CheckpointFolder) -> ModelIdentity:
     """The identity that goes into manifests: content and origin, no folder names."""
     return ModelIdentity(
         name=source.name or derived_name(checkpoint),
@@ -63,13 +63,13 @@ def identify(source: Source, checkpoint: Checkpoint) -> ModelIdentity:
     )
 
 
-def derived_name(checkpoint: Checkpoint) -> str:
+def derived_name(checkpoint: CheckpointFolder) -> str:
     """A name from the content, for a folder of unknown origin: family and size."""
-    return f"{checkpoint.config.family}-{round(checkpoint.parameter_count / 1e6)}M"
+    return f"{checkpoint.raw_config.get('model_type')}-{round(checkpoint.parameter_count / 1e6)}M"
 
 
 def target_folder(
-    root: Path, source: Source, identity: ModelIdentity, form: Format, variant: Variant
+    root: Path, source: Source, identity: ModelIdentity, form: Format[Any], variant: Variant
 ) -> Path:
     """`<root>/<model>/<format>/<folder>`: the variant's name, if the format has no other."""
     return root / source.label / form.name / form.folder(identity.name, variant)
@@ -77,9 +77,9 @@ def target_folder(
 
 def run(
     source: Source,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFolder,
     identity: ModelIdentity,
-    form: Format,
+    form: Format[Any],
     variant: Variant,
     root: Path,
     advance: Advance,
@@ -128,9 +128,9 @@ def run(
 
 
 def rehearse(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFolder,
     identity: ModelIdentity,
-    form: Format,
+    form: Format[Any],
     variant: Variant,
     advance: Advance,
 ) -> Rehearsal:

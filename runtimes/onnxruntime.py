@@ -25,6 +25,8 @@ GRAPH_FOLDER = "onnx"
 PROVIDER = "CPUExecutionProvider"
 TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids", "num_logits_to_keep"}
 PAST, PRESENT = "past_key_values.", "present."
+# The context length, as the families' configs name it.
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # ONNX Runtime's exceptions share no base class; these are what a damaged model raises.
 LOAD_ERRORS = (
@@ -168,9 +170,10 @@ def _settings(folder: Path) -> Settings:
     end = merged.get("eos_token_id") or 0
     first_end = end[0] if isinstance(end, list) else end
     pad = merged.get("pad_token_id")
-    return Settings(
-        context=int(config["max_position_embeddings"]), pad=int(first_end if pad is None else pad)
-    )
+    lengths = [config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)]
+    if not lengths:
+        raise InputError(f"{folder / 'config.json'}: names no context length ({CONTEXT_KEYS[0]})")
+    return Settings(context=lengths[0], pad=int(first_end if pad is None else pad))
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:

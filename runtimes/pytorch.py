@@ -37,8 +37,8 @@ class TorchRuntime(SequenceRuntime):
         self.context = int(model.config.max_position_embeddings)
         self._cache = transformers.DynamicCache()
         self._peak = torch.zeros(())
-        for name, module in model.named_modules():
-            if name.endswith("norm"):
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower():
                 module.register_forward_pre_hook(self._watch)
 
     @property
@@ -265,7 +265,22 @@ def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
             reason = str(error).splitlines()[0]
             raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
     _check_tokenizer(checkpoint / "tokenizer.json", tokenizer)
-    return TorchRuntime(model.eval().requires_grad_(False), tokenizer)
+    model.eval().requires_grad_(False)
+    _check_head(checkpoint, model)
+    return TorchRuntime(model, tokenizer)
+
+
+def _check_head(checkpoint: Path, model: Any) -> None:
+    """Refuse a model that does more after the last norm than hidden · headᵀ (scaling, capping)."""
+    ids = torch.arange(min(8, model.config.vocab_size))[None]
+    with torch.inference_mode():
+        hidden = model.base_model(input_ids=ids).last_hidden_state
+        expected = hidden @ model.get_output_embeddings().weight.T
+        if not torch.allclose(model(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4):
+            raise InputError(
+                f"{checkpoint}: logits of {type(model).__name__} are not hidden states times the"
+                " head; the comparison does not support that yet"
+            )
 
 
 def _check_tokenizer(path: Path, loaded: Any) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from export.artifact.run_record import load_run_record
+from export.onnx.traced.environment import optimum_bin
 from runtimes.registry import open_reference
-from tests.consumers.environment import optimum_bin, run_node
+from tests.consumers.environment import genai_python, run_node
 
 pytestmark = pytest.mark.slow
 
 MODEL = "SmolLM2-135M-Instruct"
+QUESTION = "What is the capital of France?"
 
 
 DTYPES = ["fp32", "fp16", "q8", "q4", "q4f16"]
@@ -65,3 +68,18 @@ def test_optimum_answers_alone_and_in_a_left_padded_batch(
     assert "Paris" in result["text"]
     count = len(result["alone_ids"])
     assert result["padded_ids"][:count] == result["alone_ids"]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_genai_answers_with_the_reference_s_greedy_tokens(real_artifacts: Path, dtype: str) -> None:
+    script = Path(__file__).parent / "consumers" / "genai_generate.py"
+    output = subprocess.run(
+        [genai_python(), script, real_artifacts / MODEL / "onnx" / dtype],
+        check=True, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
+    result = json.loads(output)
+    (model,) = load_run_record(real_artifacts).models
+    reference = open_reference(Path(model.checkpoint), threads=2)
+    question = [{"role": "user", "content": QUESTION}]
+    assert result["prompt_ids"] == reference.tokenize(reference.render_chat(question))
+    assert [result["ids"]] == reference.greedy_replies([result["prompt_ids"]], 20)

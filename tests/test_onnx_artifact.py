@@ -124,6 +124,7 @@ def test_the_folder_is_what_transformersjs_and_optimum_load(
         f"onnx/{file}",
         f"onnx/{file}_data",
         "config.json",
+        "genai_config.json",
         "generation_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -134,7 +135,8 @@ def test_the_folder_is_what_transformersjs_and_optimum_load(
     assert config == json.loads((checkpoint / "config.json").read_text())
     assert extra["use_external_data_format"] == {file: 1}
     assert extra["kv_cache_dtype"] == {dtype: np.dtype(DTYPES[dtype]).name}
-    for name in files - {file, f"onnx/{file}", f"onnx/{file}_data", "config.json"}:
+    made = {file, f"onnx/{file}", f"onnx/{file}_data", "config.json", "genai_config.json"}
+    for name in files - made:
         assert (artifact.path / name).read_bytes() == (checkpoint / name).read_bytes()
 
 

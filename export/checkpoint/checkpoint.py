@@ -6,7 +6,6 @@ table's shapes. Values are checked for NaN and infinity while they are streamed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,22 +14,11 @@ from typing import Any
 import numpy as np
 
 from export.architecture import DecoderConfig, Parameter, Target, read_config
-from export.checkpoint.model_card import MODEL_CARD
+from export.checkpoint.folder import CheckpointFolder, read_raw_config, require_tokenizer
 from export.checkpoint.safetensors_file import SafetensorsFile
-from export.checkpoint.weight_files import INDEX, open_weights
+from export.checkpoint.weight_files import open_weights
 from export.errors import InputError
 
-# What a runtime may need beside the weights; everything else in the folder is ignored.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 # Buffers that transformers before 4.32 saved; they follow from the config.
 DERIVED_BUFFERS = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 # Large enough for NumPy's speed; 4 MiB as float32, which what reads them after the check for NaN
@@ -38,7 +26,7 @@ DERIVED_BUFFERS = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_fr
 BLOCK_ELEMENTS = 1 << 20
 
 
-class Checkpoint:
+class Checkpoint(CheckpointFolder):
     """An open checkpoint. Use `open_checkpoint`."""
 
     def __init__(
@@ -49,12 +37,9 @@ class Checkpoint:
         parameters: tuple[Parameter, ...],
         files: list[SafetensorsFile],
     ) -> None:
-        self.path = path
-        self.raw_config = raw_config
+        super().__init__(path, raw_config, files)
         self.config = config
         self.parameters = parameters
-        self._files = files
-        self._json: dict[str, dict[str, Any]] = {}
         self._where = {name: file for file in files for name in file.entries}
 
     @property
@@ -67,31 +52,6 @@ class Checkpoint:
         """Tensor names in the order in which the files' headers list them."""
         known = {parameter.name for parameter in self.parameters}
         return [name for file in self._files for name in file.entries if name in known]
-
-    @property
-    def input_files(self) -> list[Path]:
-        """Every file that an export may depend on, in a fixed order."""
-        index = self.path / INDEX
-        side = [self.path / "config.json", *self.tokenizer_files.values()]
-        extra = [path for path in (self.path / MODEL_CARD, index) if path.is_file()]
-        return side + extra + [file.path for file in self._files]
-
-    @property
-    def tokenizer_files(self) -> dict[str, Path]:
-        """Tokenizer, template and generation files that exist, by name."""
-        paths = {name: self.path / name for name in TOKENIZER_FILES}
-        return {name: path for name, path in paths.items() if path.exists()}
-
-    def json_file(self, name: str) -> dict[str, Any]:
-        """A parsed JSON file of the checkpoint, or {} where it is absent. Parsed once.
-
-        Raises:
-            InputError: not a JSON object.
-        """
-        if name not in self._json:
-            path = self.path / name
-            self._json[name] = _read_json(path) if path.exists() else {}
-        return self._json[name]
 
     def file_of(self, name: str) -> Path:
         """The safetensors file that holds the tensor."""
@@ -154,21 +114,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
         InputError: a missing or malformed file, an unknown architecture, a missing, unexpected or
             misshapen tensor, pickled weights, no tokenizer.
     """
-    if not path.is_dir():
-        raise InputError(f"{path}: no such checkpoint folder")
-    config_path = path / "config.json"
-    if not config_path.exists():
-        raise InputError(f"{config_path}: missing; is this a Hugging Face checkpoint folder?")
-    raw = _read_json(config_path)
+    raw = read_raw_config(path)
     try:
         config, parameters = read_config(raw)
     except InputError as error:
-        raise InputError(f"{config_path}: {error}") from None
-    if not (path / "tokenizer.json").exists():
-        raise InputError(
-            f"{path / 'tokenizer.json'}: missing; save the fast tokenizer beside the model"
-            " (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
-        )
+        raise InputError(f"{path / 'config.json'}: {error}") from None
+    require_tokenizer(path)
     files = open_weights(path)
     _check_tensors(path, config, parameters, files)
     checkpoint = Checkpoint(path, raw, config, parameters, files)
@@ -222,15 +173,3 @@ def _finite(array: np.ndarray) -> np.ndarray:
         return np.asarray(np.isfinite(array))
     exponent = np.uint16(0x7C00 if array.dtype == np.float16 else 0x7F80)
     return np.asarray((array.view(np.uint16) & exponent) != exponent)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from export.artifact import Precision, Variant
+from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.gguf.exporter import write
 from export.gguf.llama_cpp import PACKAGE
@@ -45,6 +46,7 @@ FORMAT = Format(
     ),
     tools={},
     variant_tools=_tools,
+    open=open_checkpoint,
     write=write,
     options=OPTIONS,
     customise=customise,

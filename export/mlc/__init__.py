@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.mlc.app_record import mlc_name
 from export.mlc.exporter import write
@@ -16,6 +17,7 @@ FORMAT = Format(
     title="MLC weights (MLC-LLM, WebLLM)",
     variants=tuple(scheme.variant for scheme in SCHEMES.values()),
     tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
+    open=open_checkpoint,
     write=write,
     options=OPTIONS,
     customise=customise,

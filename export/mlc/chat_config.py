@@ -11,6 +11,7 @@ from typing import Any
 from export.architecture import DecoderConfig
 from export.artifact import ArtifactWriter
 from export.checkpoint import Checkpoint
+from export.checkpoint.generation import TEMPERATURE, TOP_P, number, special_ids
 from export.errors import InputError
 from export.mlc.conversation import conversation
 from export.mlc.tokenizer_facts import read_facts
@@ -27,13 +28,13 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "tokenizer_config.json",
 )
-# Sampling as the SmolLM cards recommend it, where generation_config.json says nothing else.
+# Where generation_config.json says nothing else.
 SAMPLING = {
-    "temperature": 0.2,
+    "temperature": TEMPERATURE,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "repetition_penalty": 1.0,
-    "top_p": 0.9,
+    "top_p": TOP_P,
 }
 
 
@@ -74,7 +75,7 @@ def chat_config(checkpoint: Checkpoint, quantization: str) -> dict[str, Any]:
         "tensor_parallel_shards": 1,
         "pipeline_parallel_stages": 1,
         "active_vocab_size": facts.vocabulary,
-        **{key: _first_number(generation.get(key), value) for key, value in SAMPLING.items()},
+        **{key: number(generation.get(key), value) for key, value in SAMPLING.items()},
         "tokenizer_files": [name for name in TOKENIZER_FILES if name in present],
         "tokenizer_info": facts.info,
         "conv_template": conversation(checkpoint, _as_list(special["eos_token_id"]), facts.added),
@@ -111,19 +112,12 @@ def model_config(c: DecoderConfig) -> dict[str, Any]:
 
 
 def _special_ids(checkpoint: Checkpoint, added: dict[str, int]) -> dict[str, Any]:
-    """pad, bos and eos ids: of generation_config.json, else config.json, else the tokenizer."""
-    generation = checkpoint.json_file("generation_config.json")
-    settings = checkpoint.json_file("tokenizer_config.json")
-    ids: dict[str, Any] = {}
-    for kind in ("pad", "bos", "eos"):
-        token = settings.get(f"{kind}_token")
-        text = token["content"] if isinstance(token, dict) else token
-        candidates = (
-            generation.get(f"{kind}_token_id"),
-            checkpoint.raw_config.get(f"{kind}_token_id"),
-            added.get(text) if isinstance(text, str) else None,
-        )
-        ids[f"{kind}_token_id"] = next((item for item in candidates if item is not None), None)
+    ids = special_ids(
+        checkpoint.json_file("generation_config.json"),
+        checkpoint.raw_config,
+        checkpoint.json_file("tokenizer_config.json"),
+        added,
+    )
     if ids["eos_token_id"] is None:
         raise InputError(
             f"{checkpoint.path}: no end-of-text token, so generation would never stop;"
@@ -134,7 +128,3 @@ def _special_ids(checkpoint: Checkpoint, added: dict[str, int]) -> dict[str, Any
 
 def _as_list(value: int | list[int]) -> list[int]:
     return value if isinstance(value, list) else [value]
-
-
-def _first_number(value: Any, default: float) -> float:
-    return value if isinstance(value, (int, float)) else default

@@ -1,6 +1,6 @@
-"""Write the artifact folder: what transformers.js and Optimum expect beside the weights.
+"""Write the artifact folder: what transformers.js, Optimum and GenAI expect beside the weights.
 
-`onnx/<file>.onnx` is the graph for transformers.js and ONNX Runtime. Optimum cannot feed
+`onnx/<file>.onnx` is the graph for transformers.js and ONNX Runtime. Optimum and GenAI cannot feed
 num_logits_to_keep, transformers.js only uses it where the graph requires it, so the folder's root
 has the same graph without that input, over the same data files: Optimum's own layout.
 """
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from export.artifact import ArtifactWriter, Variant
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, CheckpointFolder
 from export.format import Advance
 from export.onnx.decoder import build_decoder
+from export.onnx.genai import genai_config
 from export.onnx.recipe import NATIVE, dtype_name
 from export.onnx.residual_scale import residual_scale_of
 from export.onnx.schemes import linear_storage, table_storage
@@ -64,17 +65,21 @@ def write_folder(
     for folder, graph in graphs.items():
         model = graph.model(checkpoint.config.family, placements, "" if folder else FOLDER)
         writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
-    writer.write("config.json", _config_json(checkpoint, variant, file, chunks))
+    config = config_json(checkpoint, dtype_name(variant), storage["kv_cache"], file, chunks)
+    writer.write("config.json", config)
+    writer.write("genai_config.json", genai_config(checkpoint, file))
     for name, path in checkpoint.tokenizer_files.items():
         writer.write(name, path.read_bytes())
 
 
-def _config_json(checkpoint: Checkpoint, variant: Variant, file: str, chunks: int) -> bytes:
+def config_json(
+    checkpoint: CheckpointFolder, dtype: str, kv_cache: str, file: str, chunks: int
+) -> bytes:
     """The checkpoint's config.json plus what transformers.js must know to load the graph."""
     config: dict[str, Any] = dict(checkpoint.raw_config)
     config["transformers.js_config"] = {
         **config.get("transformers.js_config", {}),
         "use_external_data_format": {file: chunks},
-        "kv_cache_dtype": {dtype_name(variant): dict(variant.storage)["kv_cache"]},
+        "kv_cache_dtype": {dtype: kv_cache},
     }
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

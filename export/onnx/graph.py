@@ -143,7 +143,7 @@ class Graph:
         proto.output.extend(self.outputs)
         proto.value_info.extend(self.values)
         proto.initializer.extend(self.constants.values())
-        proto.initializer.extend(_external(placement, folder) for placement in placements)
+        proto.initializer.extend(external_tensor(placement, folder) for placement in placements)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         return helper.make_model(
             proto,
@@ -158,7 +158,8 @@ def _value_info(name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> ValueI
     return helper.make_tensor_value_info(name, element_type(dtype), list(shape))
 
 
-def _external(placement: Placement, folder: str) -> TensorProto:
+def external_tensor(placement: Placement, folder: str) -> TensorProto:
+    """An initializer whose bytes lie in a data file; `folder` is prefixed to the file's name."""
     tensor = placement.tensor
     proto = TensorProto(
         name=tensor.name,

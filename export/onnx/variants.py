@@ -9,10 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Format
 from export.onnx.recipe import OPTIONS, customise
 from export.onnx.residual_scale import RESIDUAL_OPTION, scaled
+from export.onnx.traced import TRACED
 
 
 def _variant(
@@ -69,7 +70,9 @@ FORMAT = Format(
     title="ONNX (ONNX Runtime, transformers.js, Optimum)",
     variants=VARIANTS,
     tools={"onnx": version("onnx")},
+    open=open_checkpoint,
     write=_write,
     options=(*OPTIONS, RESIDUAL_OPTION),
     customise=_customised,
+    engines={"optimum": TRACED},
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from export.architecture import Role, Target
-from export.artifact import ArtifactWriter
+from export.artifact import ArtifactWriter, HashedFile
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.graph import Content, Count, Placement, StoredTensor
@@ -136,18 +136,30 @@ def write_weights(
     advance: Advance,
 ) -> int:
     """Stream the tensors into their data files below `folder`; returns the number of files."""
+
+    def write(tensor: StoredTensor, out: HashedFile) -> None:
+        for array in tensor.content(checkpoint):
+            out.write(array.data)
+        if tensor.count is not None:
+            _record(tensor.count, writer, advance)
+
+    return write_placed(placements, folder, writer, write)
+
+
+def write_placed(
+    placements: Sequence[Placement],
+    folder: str,
+    writer: ArtifactWriter,
+    write: Callable[[StoredTensor, HashedFile], None],
+) -> int:
+    """Have `write` append each tensor where it is placed; returns the number of files."""
     files = list(dict.fromkeys(placement.file for placement in placements))
     for name in files:
         with writer.open(f"{folder}{name}") as out:
             for placement in (item for item in placements if item.file == name):
-                tensor = placement.tensor
-                if tensor.same_bytes_as is not None:
-                    continue
-                out.pad(ALIGNMENT)
-                for array in tensor.content(checkpoint):
-                    out.write(array.data)
-                if tensor.count is not None:
-                    _record(tensor.count, writer, advance)
+                if placement.tensor.same_bytes_as is None:
+                    out.pad(ALIGNMENT)
+                    write(placement.tensor, out)
     return len(files)
 
 

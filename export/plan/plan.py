@@ -50,7 +50,7 @@ class VariantRequest:
     strict: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def resolve(self) -> tuple[Format, Variant]:
+    def resolve(self) -> tuple[Format[Any], Variant]:
         """The format, and its variant with the options worked into it.
 
         Raises:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from export.artifact.atomic import storage_errors
-from export.checkpoint.checkpoint import TOKENIZER_FILES
+from export.checkpoint.folder import TOKENIZER_FILES
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.weight_files import INDEX
 from export.errors import InputError

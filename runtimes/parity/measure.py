@@ -28,7 +28,8 @@ class Measurement:
 
     `estimates` are of the runtime as users run it; `weights` of the same bytes dequantised by
     NumPy and run in PyTorch fp32, so that the error of the weights and of the runtime's arithmetic
-    are told apart; None when every weight equals the checkpoint's.
+    are told apart; None when every weight equals the checkpoint's (`exact_weights`), or when the
+    file's weights cannot be told apart from its graph.
     """
 
     runtime: str
@@ -43,6 +44,7 @@ class Measurement:
     load_seconds: float
     prefill_tokens_per_second: float
     failures: tuple[str, ...] = field(default=())
+    exact_weights: bool = False
 
 
 def measure(
@@ -57,8 +59,8 @@ def measure(
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
-    `weight_logits` runs the artifact's weights in PyTorch; None says that they equal the
-    checkpoint's, value by value, so that their own error is zero. `residual_scale` is how much
+    `weight_logits` runs the artifact's weights in PyTorch; None says that there is nothing to run:
+    they equal the checkpoint's, value by value, or cannot be read. `residual_scale` is how much
     smaller the artifact's residual stream is than the reference's.
 
     Raises:

@@ -112,10 +112,16 @@ def _kl_interval(m: Measurement) -> str:
     return "–".join(_number(v) for v in (m.estimates["mean_kl"].low, m.estimates["mean_kl"].high))
 
 
+def _weights_kl(m: Measurement) -> str:
+    if m.weights is None:
+        return "exact" if m.exact_weights else "–"
+    return _number(m.weights["mean_kl"].value)
+
+
 COLUMNS = (
     Column("mean KL", lambda m: _number(m.estimates["mean_kl"].value), essential=True),
     Column("95 % interval", _kl_interval),
-    Column("weights", lambda m: _number(m.weights["mean_kl"].value) if m.weights else "exact"),
+    Column("weights", _weights_kl),
     Column("p99 KL", lambda m: _number(m.estimates["p99_kl"].value)),
     Column("max KL", lambda m: _number(m.max_kl)),
     Column("top-1 %", _percent("top1"), essential=True),

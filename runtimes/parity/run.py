@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from runtimes.parity.report import Entry
 from runtimes.parity.suite import Suite
 from runtimes.parity.verdict import Judgement, Verdict, judge
 from runtimes.registry import open_reference, open_runtime
-from runtimes.weights import dequantise
+from runtimes.weights import dequantise, readable
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
@@ -101,11 +101,8 @@ def _compare(
     variant = artifact.manifest.variant
     try:
         check_current(artifact, bench.inputs)
-        weights = dequantise(artifact)
-        exact = bench.original.has_weights(weights)
-        if not exact:
-            bench.weights.load_weights(weights)
-        del weights
+        read = readable(artifact)
+        exact = read and _load_weights(artifact, bench)
         with progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)
         ) as advance:
@@ -113,16 +110,26 @@ def _compare(
                 bench.reference,
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads, runtime),
-                None if exact else bench.weights.logit_blocks,
+                bench.weights.logit_blocks if read and not exact else None,
                 bench.threads,
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
+        measurement = replace(measurement, exact_weights=exact)
     except InputError as error:
         return Judgement(Verdict.FAIL, (str(error),)), None
     limits = gates_for(variant.precision, gates, runtime)
     m = measurement
     return judge(m.estimates, m.weights, limits, m.failures), m
+
+
+def _load_weights(artifact: Artifact, bench: Bench) -> bool:
+    """Run `bench.weights` with the artifact's weights, unless they are exact: whether they are."""
+    weights = dequantise(artifact)
+    exact = bench.original.has_weights(weights)
+    if not exact:
+        bench.weights.load_weights(weights)
+    return exact
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

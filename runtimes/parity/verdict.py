@@ -40,8 +40,9 @@ def judge(
     gates: Sequence[Gate],
     failures: Sequence[str],
 ) -> Judgement:
-    """Apply gates to the estimates in the runtime and of the weights alone (None: exact weights).
+    """Apply gates to the estimates in the runtime and of the weights alone.
 
+    `weights` is None where they are exact, or where they cannot be read.
     `failures` are hard faults (NaN, wrong tokens, …): any of them is a FAIL. A missed headroom is
     noted then, since it may be why.
     """

@@ -20,6 +20,11 @@ READERS = {
 }
 
 
+def readable(artifact: Artifact) -> bool:
+    """Whether there are weights to read: a graph that Optimum traced has lost their names."""
+    return "engine" not in dict(artifact.manifest.variant.storage)
+
+
 def dequantise(artifact: Artifact) -> dict[str, np.ndarray]:
     """Every parameter as float32, under its Hugging Face name and in its layout.
 
@@ -36,4 +41,4 @@ def dequantise(artifact: Artifact) -> dict[str, np.ndarray]:
     return tensors
 
 
-__all__ = ["dequantise"]
+__all__ = ["dequantise", "readable"]

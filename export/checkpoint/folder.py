@@ -1,0 +1,129 @@
+"""A checkpoint's folder: config, tokenizer and safetensors files, whatever the architecture.
+
+Invariant: an open `CheckpointFolder` has a readable config, a fast tokenizer and weights that are
+not pickled. What the tensors mean is for `Checkpoint`, or for a tool that knows the architecture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from export.checkpoint.model_card import MODEL_CARD
+from export.checkpoint.safetensors_file import SafetensorsFile
+from export.checkpoint.weight_files import INDEX, open_weights
+from export.errors import InputError
+
+# What a runtime may need beside the weights; everything else in the folder is ignored.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+TIED_HEAD = "lm_head.weight"
+
+
+class CheckpointFolder:
+    """An open folder. Use `open_folder`."""
+
+    def __init__(
+        self, path: Path, raw_config: dict[str, Any], files: list[SafetensorsFile]
+    ) -> None:
+        self.path = path
+        self.raw_config = raw_config
+        self._files = files
+        self._json: dict[str, dict[str, Any]] = {}
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights as the files' headers tell; a tied head is counted once."""
+        tied = self.raw_config.get("tie_word_embeddings")
+        return sum(
+            math.prod(entry.shape)
+            for file in self._files
+            for name, entry in file.entries.items()
+            if not (tied and name == TIED_HEAD)
+        )
+
+    @property
+    def input_files(self) -> list[Path]:
+        """Every file that an export may depend on, in a fixed order."""
+        index = self.path / INDEX
+        side = [self.path / "config.json", *self.tokenizer_files.values()]
+        extra = [path for path in (self.path / MODEL_CARD, index) if path.is_file()]
+        return side + extra + [file.path for file in self._files]
+
+    @property
+    def tokenizer_files(self) -> dict[str, Path]:
+        """Tokenizer, template and generation files that exist, by name."""
+        paths = {name: self.path / name for name in TOKENIZER_FILES}
+        return {name: path for name, path in paths.items() if path.exists()}
+
+    def json_file(self, name: str) -> dict[str, Any]:
+        """A parsed JSON file of the checkpoint, or {} where it is absent. Parsed once.
+
+        Raises:
+            InputError: not a JSON object.
+        """
+        if name not in self._json:
+            path = self.path / name
+            self._json[name] = _read_json(path) if path.exists() else {}
+        return self._json[name]
+
+
+def open_folder(path: Path) -> CheckpointFolder:
+    """Open a checkpoint of any architecture. Reads headers only, no weights.
+
+    Raises:
+        InputError: no config.json, no fast tokenizer, no safetensors weights, or damaged ones.
+    """
+    raw = read_raw_config(path)
+    require_tokenizer(path)
+    return CheckpointFolder(path, raw, open_weights(path))
+
+
+def read_raw_config(path: Path) -> dict[str, Any]:
+    """The parsed config.json of a checkpoint folder.
+
+    Raises:
+        InputError: no such folder, no config.json, or not JSON.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such checkpoint folder")
+    config_path = path / "config.json"
+    if not config_path.exists():
+        raise InputError(f"{config_path}: missing; is this a Hugging Face checkpoint folder?")
+    return _read_json(config_path)
+
+
+def require_tokenizer(path: Path) -> None:
+    """Refuse a folder without tokenizer.json.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not (path / "tokenizer.json").exists():
+        raise InputError(
+            f"{path / 'tokenizer.json'}: missing; save the fast tokenizer beside the model"
+            " (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value
