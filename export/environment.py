@@ -16,6 +16,7 @@ from pathlib import Path
 
 from export.artifact.atomic import storage_errors
 from export.artifact.cache import cache_folder
+from export.artifact.lock import exclusive
 from export.errors import InputError
 
 READY = ".ready"
@@ -31,19 +32,16 @@ def isolated_environment(name: str, requirements: Path, say: Callable[[str], Non
     Raises:
         InputError: pip or venv failed (no network, no wheel for this Python), or the disk is full.
     """
-    from filelock import FileLock
-
     pins = requirements.read_bytes()
     version = "{}.{}".format(*sys.version_info)
     digest = hashlib.sha256(pins + version.encode()).hexdigest()[:12]
     folder = cache_folder() / "environments" / f"{name}-{digest}"
     if not (folder / READY).exists():
-        with storage_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
-                if not (folder / READY).exists():
-                    say(f"making an environment for {name} in {folder}: once, some minutes, 1 GB")
-                    _make(folder, requirements)
+        with exclusive(folder), storage_errors(folder):
+            if not (folder / READY).exists():
+                say(f"making an environment for {name} in {folder}: once, some minutes, 1 GB")
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                _make(folder, requirements)
     return folder / BIN
 
 
