@@ -29,7 +29,7 @@ export-all: setup ## Export the plan (MODEL="A B" overrides its models), run eve
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types
-	$(BIN)/python -m runtimes.parity --root $(OUT)/gguf-types
+	$(BIN)/python -m runtimes.parity --root $(OUT)/gguf-types --budget $(BUDGET)
 	$(BIN)/python -m benchmarks.gguf_table $(OUT)/gguf-types/*/parity.json
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
