@@ -21,6 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "f16-sharded": {"dtype": "F16", "shards": 3},
 }
 TOLERANCE = 1e-4
+GRAPHS = ("fused", "portable")
 Caches = list[np.ndarray]
 
 
@@ -74,15 +75,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
 
 
-@pytest.fixture(scope="module")
-def fp32(tiny: Path) -> Session:
-    return Session(export_tiny(tiny, "onnx", "fp32", tiny.parent).path / "onnx" / "model.onnx")
+@pytest.fixture(scope="module", params=GRAPHS)
+def fp32(request: pytest.FixtureRequest, tiny: Path) -> Session:
+    artifact = export_tiny(tiny, "onnx", "fp32", tiny.parent, graph=request.param)
+    return Session(artifact.path / "onnx" / "model.onnx")
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_equal_pytorch_at_every_position(kind: str, tmp_path: Path) -> None:
+def test_logits_equal_pytorch_at_every_position(kind: str, graph: str, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **KINDS[kind])
-    artifact = export_tiny(checkpoint, "onnx", "fp32", tmp_path)
+    artifact = export_tiny(checkpoint, "onnx", "fp32", tmp_path, graph=graph)
     ids = random_ids(2, 256)  # the whole context
     expected = reference(checkpoint, ids)
     for folder in ("onnx", "."):
@@ -91,10 +94,13 @@ def test_logits_equal_pytorch_at_every_position(kind: str, tmp_path: Path) -> No
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("family", ["tied", "biases", "qwen2", "qwen3"])
-def test_fp16_logits_are_float32_and_close_to_pytorch(tmp_path: Path, family: str) -> None:
+def test_fp16_logits_are_float32_and_close_to_pytorch(
+    tmp_path: Path, family: str, graph: str
+) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
-    artifact = export_tiny(checkpoint, "onnx", "fp16", tmp_path)
+    artifact = export_tiny(checkpoint, "onnx", "fp16", tmp_path, graph=graph)
     session = Session(artifact.path / "onnx" / "model_fp16.onnx")
     ids = random_ids(1, 64)
     expected = reference(checkpoint, ids)
@@ -104,12 +110,14 @@ def test_fp16_logits_are_float32_and_close_to_pytorch(tmp_path: Path, family: st
     assert np.square(logits - expected).mean() / np.square(expected).mean() < 1e-5
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_equals_pytorch_in_prefill_decode_and_left_padding(
-    family: str, tmp_path: Path
+    family: str, graph: str, tmp_path: Path
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
-    session = Session(export_tiny(checkpoint, "onnx", "fp32", tmp_path).path / "model.onnx")
+    artifact = export_tiny(checkpoint, "onnx", "fp32", tmp_path, graph=graph)
+    session = Session(artifact.path / "model.onnx")
     ids, padding, prompt = random_ids(2, 200), (0, 60), 190
     mask = np.ones_like(ids)
     mask[1, : padding[1]] = 0
@@ -137,9 +145,10 @@ def test_steps_through_the_cache_equal_prefill(fp32: Session, prompt: int) -> No
         np.testing.assert_allclose(logits[:, 0], expected[:, end - 1], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_left_padded_rows_equal_unpadded_ones(tiny: Path, dtype: str) -> None:
-    artifact = export_tiny(tiny, "onnx", dtype, tiny.parent)
+def test_left_padded_rows_equal_unpadded_ones(tiny: Path, dtype: str, graph: str) -> None:
+    artifact = export_tiny(tiny, "onnx", dtype, tiny.parent, graph=graph)
     session = Session(next((artifact.path / "onnx").glob("*.onnx")))
     tolerance = {"fp32": TOLERANCE, "fp16": 0.1}[dtype]
     ids, padding, prompt = random_ids(3, 20), (0, 3, 15), 16
@@ -167,8 +176,9 @@ def test_num_logits_to_keep_keeps_the_last_rows(fp32: Session, keep: int, kept: 
     np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_the_interface_is_what_transformersjs_and_optimum_feed(tiny: Path) -> None:
-    artifact = export_tiny(tiny, "onnx", "fp32", tiny.parent)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_interface_is_what_transformersjs_and_optimum_feed(tiny: Path, graph: str) -> None:
+    artifact = export_tiny(tiny, "onnx", "fp32", tiny.parent, graph=graph)
     cache = ["batch_size", 2, "past_sequence_length", 16]
     for folder, extra in (("onnx", {"num_logits_to_keep": []}), (".", {})):
         session = Session(artifact.path / folder / "model.onnx")

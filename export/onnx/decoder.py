@@ -1,18 +1,18 @@
-"""The graph of a Llama-family decoder, fused for ONNX Runtime.
+"""The graph of a Llama-family decoder, whichever operators it is made of.
 
-Contrib operators (com.microsoft: GroupQueryAttention with rotary inside,
-SkipSimplifiedLayerNormalization):
-https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+`Operators` is the seam: norms and attention are contrib operators of ONNX Runtime in
+`export.onnx.fused`, standard ones in `export.onnx.portable`; all else is here, and standard.
 
 Invariant: rows of a batch may be padded on the left. Every row counts its padding as positions,
-which rotary attention, being relative, does not see; the attention bias hides the padded keys.
+which rotary attention, being relative, does not see; attention hides the padded keys.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,9 +26,8 @@ from export.architecture import (
     stack_rows,
 )
 from export.architecture.rope import scaled_frequencies
-from export.errors import InputError
 from export.onnx.embedding import MakeTable
-from export.onnx.graph import CONTRIB, Dim, Graph, element_type
+from export.onnx.graph import Dim, Graph
 from export.onnx.linear import EmitLinear
 from export.onnx.rotary import cosines, sines
 from export.onnx.weights import plain, table
@@ -36,26 +35,31 @@ from export.onnx.weights import plain, table
 # Their outputs are added to the residual stream.
 INTO_RESIDUAL = (Role.OUTPUT, Role.DOWN)
 INT64 = np.dtype(np.int64)
-INT32 = np.dtype(np.int32)
 FLOAT32 = np.dtype(np.float32)
 BATCH, SEQUENCE = "batch_size", "sequence_length"
 PAST, TOTAL = "past_sequence_length", "total_sequence_length"
 # exp(-10000) is 0 in every float type, yet sums with scores stay finite in float16: with -inf, a
 # row of padding would become NaN and poison the real rows through the KV cache.
 HIDDEN_KEY_BIAS = -10_000.0
-# GroupQueryAttention with rotary inside refuses other head sizes.
-HEAD_DIM_MULTIPLE = 16
 
 
-@dataclass(frozen=True)
-class AttentionInputs:
-    """Names of the values that every layer's attention shares."""
+class Operators(Protocol):
+    """How a graph computes norms and attention. Values are of the graph's `dtype`."""
 
-    last_key: str
-    total: str
-    bias: str
-    cosine: str
-    sine: str
+    def norm(self, x: str, weight: Target, path: str, shape: Sequence[Dim], epsilon: float) -> str:
+        """RMSNorm of the last axis of x, whose shape is `shape`."""
+
+    def add_norm(
+        self, residual: str, skip: str, weight: Target, path: str, epsilon: float
+    ) -> tuple[str, str]:
+        """RMSNorm of residual + skip [batch, sequence, hidden]; and that sum."""
+
+    def attention(self, query_key_value: Sequence[str], layer: int, path: str) -> str:
+        """Rotary attention of a layer over its past and the new: [batch, sequence, heads × size].
+
+        `query_key_value` are three values [batch, sequence, heads × size], or one with all three
+        side by side. Produces the outputs present.N.key and present.N.value.
+        """
 
 
 class DecoderGraph:
@@ -76,6 +80,22 @@ class DecoderGraph:
         self.graph = Graph()
         self.targets: list[Target] = []
         self._parameters = {(item.layer, item.role): item for item in parameters}
+
+    @property
+    def epsilon(self) -> float:
+        """What norms of the residual stream add to the mean square."""
+        return self.config.norm_eps * self.residual_scale**2
+
+    def rotary_tables(self) -> list[str]:
+        """Stored cosines and sines [positions, head dim / 2]."""
+        c = self.config
+        angles = c.max_positions, scaled_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
+        shape = (c.max_positions, c.head_dim // 2)
+        tables = {"rotary.cosine": cosines, "rotary.sine": sines}
+        return [
+            self.graph.store(table(name, shape, self.dtype, partial(blocks, *angles)))
+            for name, blocks in tables.items()
+        ]
 
     def has(self, role: Role, layer: int) -> bool:
         """Whether the checkpoint has this parameter."""
@@ -104,12 +124,17 @@ class DecoderGraph:
         return target
 
 
+# Called once the graph's inputs are declared; emits what all layers share.
+MakeOperators = Callable[[DecoderGraph], Operators]
+
+
 def build_decoder(
     config: DecoderConfig,
     parameters: tuple[Parameter, ...],
     dtype: np.dtype[Any],
     linear: EmitLinear,
     make_table: MakeTable,
+    make_operators: MakeOperators,
     *,
     choose_logits: bool,
     residual_scale: float = 1.0,
@@ -126,39 +151,37 @@ def build_decoder(
     so that everything after it stays the same.
 
     Raises:
-        InputError: a head size that the attention operator refuses, or a parameter of the table
-            that the graph does not use.
+        InputError: a head size that the operators refuse, or a parameter of the table that the
+            graph does not use.
     """
-    if config.head_dim % HEAD_DIM_MULTIPLE:
-        raise InputError(
-            f"head_dim = {config.head_dim}: ONNX Runtime's GroupQueryAttention needs a multiple of"
-            f" {HEAD_DIM_MULTIPLE}; export this model to GGUF instead"
-        )
     b = DecoderGraph(config, parameters, dtype, linear, residual_scale)
     g = b.graph
     positions: Dim = "num_logits" if choose_logits else SEQUENCE
     g.output("logits", FLOAT32, [BATCH, positions, config.vocab])
-    shared = _declare_inputs(b)
+    _declare_inputs(b)
+    operators = make_operators(b)
     embedding = make_table(b.target(Role.EMBEDDING), config.tied)
     residual = embedding.rows(g, "input_ids", "/model/embed_tokens")
     if residual_scale != 1:
         # Not folded into the table, which may be the head's too.
         scale = g.constant("residual_scale", np.array(residual_scale, dtype))
         residual = g.node("Mul", [residual, scale], "/model/embed_tokens")
-    # The first norm has nothing to add. Adding the embedding to itself and taking 4ε gives the same
-    # bits (both are exact powers of two) and needs no operator that ONNX's checker rejects.
-    skip, epsilon = residual, 4 * config.norm_eps
+    skip = ""
     for layer in range(config.layers):
         path = f"/model/layers.{layer}"
-        norm = b.target(Role.INPUT_NORM, layer)
-        x, total = _norm(b, residual, skip, norm, f"{path}/input_layernorm", epsilon)
-        residual = residual if layer == 0 else total
-        skip = _attention(b, x, shared, layer)
-        norm = b.target(Role.POST_NORM, layer)
-        epsilon = config.norm_eps
-        x, residual = _norm(b, residual, skip, norm, f"{path}/post_attention_layernorm", epsilon)
+        norm, norm_path = b.target(Role.INPUT_NORM, layer), f"{path}/input_layernorm"
+        if layer == 0:  # nothing to add yet
+            x = operators.norm(
+                residual, norm, norm_path, [BATCH, SEQUENCE, config.hidden], b.epsilon
+            )
+        else:
+            x, residual = operators.add_norm(residual, skip, norm, norm_path, b.epsilon)
+        skip = _attention(b, operators, x, layer)
+        norm, norm_path = b.target(Role.POST_NORM, layer), f"{path}/post_attention_layernorm"
+        x, residual = operators.add_norm(residual, skip, norm, norm_path, b.epsilon)
         skip = _mlp(b, x, layer)
-    x, _ = _norm(b, residual, skip, b.target(Role.FINAL_NORM), "/model/norm", epsilon)
+    norm = b.target(Role.FINAL_NORM)
+    x, _ = operators.add_norm(residual, skip, norm, "/model/norm", b.epsilon)
     if choose_logits:
         x = _last_positions(b, x)
     head = embedding if config.tied else make_table(b.target(Role.HEAD), False)
@@ -167,7 +190,7 @@ def build_decoder(
     return g
 
 
-def _declare_inputs(b: DecoderGraph) -> AttentionInputs:
+def _declare_inputs(b: DecoderGraph) -> None:
     g, c = b.graph, b.config
     g.input("input_ids", INT64, [BATCH, SEQUENCE])
     g.input("attention_mask", INT64, [BATCH, TOTAL])
@@ -176,92 +199,27 @@ def _declare_inputs(b: DecoderGraph) -> AttentionInputs:
             g.input(
                 f"past_key_values.{layer}.{kind}", b.dtype, [BATCH, c.kv_heads, PAST, c.head_dim]
             )
-    path = "/model/attention"
-    batch = g.node("Shape", ["input_ids"], f"{path}/batch", start=0, end=1)
-    sequence = g.node("Shape", ["input_ids"], f"{path}/sequence", start=1, end=2)
-    total = g.node("Shape", ["attention_mask"], f"{path}/total", start=1, end=2)
-    total32 = g.node("Cast", [total], f"{path}/total", to=element_type(INT32))
-    one = g.constant("one", np.array([1], np.int64))
-    one32 = g.constant("one_int32", np.array([1], np.int32))
-    last = g.node("Sub", [total32, one32], f"{path}/last_key")
-    mask = g.node("Cast", ["attention_mask"], f"{path}/mask", to=element_type(b.dtype))
-    inverse = g.node("Sub", [g.constant("visible", np.ones((), b.dtype)), mask], f"{path}/hidden")
-    weight = g.constant("hidden_key_bias", np.array(HIDDEN_KEY_BIAS, b.dtype))
-    row = g.node("Mul", [inverse, weight], f"{path}/bias_row")
-    axes = g.constant("bias_axes", np.array([1, 2], np.int64))
-    row = g.node("Unsqueeze", [row, axes], f"{path}/bias_row")  # [batch, 1, 1, total]
-    # The operator refuses a bias of one row for all queries: its third size must be the sequence's.
-    full = g.node("Concat", [batch, one, sequence, one], f"{path}/bias_shape", axis=0)
-    rotary = c.max_positions, scaled_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
-    rotary_shape = (c.max_positions, c.head_dim // 2)
-    return AttentionInputs(
-        last_key=g.node("Expand", [last, batch], f"{path}/last_key"),
-        total=g.node("Squeeze", [total32], f"{path}/total"),
-        bias=g.node("Expand", [row, full], f"{path}/bias"),
-        cosine=g.store(table("rotary.cosine", rotary_shape, b.dtype, partial(cosines, *rotary))),
-        sine=g.store(table("rotary.sine", rotary_shape, b.dtype, partial(sines, *rotary))),
-    )
 
 
-def _norm(
-    b: DecoderGraph, residual: str, skip: str, weight: Target, path: str, epsilon: float
-) -> tuple[str, str]:
-    """RMSNorm of residual + skip, accumulated in float32 by the runtime; and that sum."""
-    outputs = [f"{path}/output_0", f"{path}/residual"]
-    shape: list[Dim] = [BATCH, SEQUENCE, b.config.hidden]
-    b.graph.emit(
-        "SkipSimplifiedLayerNormalization",
-        [residual, skip, b.graph.store(plain(weight, b.dtype))],
-        path,
-        [outputs[0], "", "", outputs[1]],
-        domain=CONTRIB,
-        epsilon=epsilon * b.residual_scale**2,
-    )
-    for name in outputs:
-        b.graph.typed(name, b.dtype, shape)
-    return outputs[0], outputs[1]
-
-
-def _attention(b: DecoderGraph, x: str, shared: AttentionInputs, layer: int) -> str:
-    g, c = b.graph, b.config
+def _attention(b: DecoderGraph, operators: Operators, x: str, layer: int) -> str:
     path = f"/model/layers.{layer}/self_attn"
-    present = [
-        g.output(f"present.{layer}.{kind}", b.dtype, [BATCH, c.kv_heads, TOTAL, c.head_dim])
-        for kind in ("key", "value")
-    ]
-    past = [f"past_key_values.{layer}.{kind}" for kind in ("key", "value")]
-    tables = [shared.cosine, shared.sine]
-    y = g.emit(
-        "GroupQueryAttention",
-        [
-            *_query_key_value(b, x, layer, path),
-            *past,
-            shared.last_key,
-            shared.total,
-            *tables,
-            "",
-            shared.bias,
-        ],
-        path,
-        [f"{path}/output_0", *present],
-        domain=CONTRIB,
-        num_heads=c.heads,
-        kv_num_heads=c.kv_heads,
-        scale=c.head_dim**-0.5,
-        do_rotary=1,
-    )
-    g.typed(y, b.dtype, [BATCH, SEQUENCE, c.heads * c.head_dim])
+    for kind in ("key", "value"):
+        shape: list[Dim] = [BATCH, b.config.kv_heads, TOTAL, b.config.head_dim]
+        b.graph.output(f"present.{layer}.{kind}", b.dtype, shape)
+    y = operators.attention(_query_key_value(b, operators, x, layer, path), layer, path)
     return _linear(b, y, Role.OUTPUT, layer, f"{path}/o_proj")
 
 
-def _query_key_value(b: DecoderGraph, x: str, layer: int, path: str) -> list[str]:
-    """The first three inputs of GroupQueryAttention: packed in one, or each for itself."""
+def _query_key_value(
+    b: DecoderGraph, operators: Operators, x: str, layer: int, path: str
+) -> list[str]:
+    """See `Operators.attention`: packed in one, or, with norms of their own, each for itself."""
     if b.has(Role.QUERY_NORM, layer):
         query = _linear(b, x, Role.QUERY, layer, f"{path}/q_proj")
         key = _linear(b, x, Role.KEY, layer, f"{path}/k_proj")
         return [
-            _head_norm(b, query, b.target(Role.QUERY_NORM, layer), f"{path}/q_norm"),
-            _head_norm(b, key, b.target(Role.KEY_NORM, layer), f"{path}/k_norm"),
+            _head_norm(b, operators, query, b.target(Role.QUERY_NORM, layer), f"{path}/q_norm"),
+            _head_norm(b, operators, key, b.target(Role.KEY_NORM, layer), f"{path}/k_norm"),
             _linear(b, x, Role.VALUE, layer, f"{path}/v_proj"),
         ]
     roles = (Role.QUERY, Role.KEY, Role.VALUE)
@@ -270,26 +228,18 @@ def _query_key_value(b: DecoderGraph, x: str, layer: int, path: str) -> list[str
     if b.has(Role.QUERY_BIAS, layer):
         biases = tuple(BIASES[role] for role in roles)
         qkv = _add(b, qkv, b.fused(f"{name}.bias", biases, layer), f"{path}/qkv_proj")
-    return [qkv, "", ""]
+    return [qkv]
 
 
-def _head_norm(b: DecoderGraph, x: str, weight: Target, path: str) -> str:
+def _head_norm(b: DecoderGraph, operators: Operators, x: str, weight: Target, path: str) -> str:
     """RMSNorm of each head by itself: x [.., heads × size], weight [size]."""
     g, size = b.graph, b.config.head_dim
     width = b.config.heads if weight.role is Role.QUERY_NORM else b.config.kv_heads
     rows = g.constant("head_rows", np.array([0, -1, size], np.int64))
     flat = g.constant(f"{width}_heads", np.array([0, -1, width * size], np.int64))
     x = g.node("Reshape", [x, rows], f"{path}/heads")  # [batch, sequence × heads, size]
-    # Nothing to add: as for the embedding, x + x with 4ε has the same bits.
-    y = g.emit(
-        "SkipSimplifiedLayerNormalization",
-        [x, x, g.store(plain(weight, b.dtype))],
-        path,
-        [f"{path}/output_0"],
-        domain=CONTRIB,
-        epsilon=4 * b.config.norm_eps,
-    )
-    g.typed(y, b.dtype, [BATCH, f"{path}/rows", size])
+    shape: list[Dim] = [BATCH, f"{path}/rows", size]
+    y = operators.norm(x, weight, path, shape, b.config.norm_eps)
     return g.node("Reshape", [y, flat], path)
 
 

@@ -28,8 +28,11 @@ OUTPUTS = {
 MODEL_TYPE = "decoder"
 
 
-def genai_config(checkpoint: Checkpoint, file: str) -> bytes:
+def genai_config(checkpoint: Checkpoint, file: str, *, in_place: bool) -> bytes:
     """The content of genai_config.json for the root graph `file`.
+
+    `in_place`: its attention can write new keys and values into a cache of full length
+    (GroupQueryAttention) instead of copying what came before.
 
     Sampling is generation_config.json's, else the model cards' recommendation; top_k 0 is none.
 
@@ -63,8 +66,7 @@ def genai_config(checkpoint: Checkpoint, file: str) -> bytes:
             "top_k": int(number(generation.get("top_k"), 0)),
             "repetition_penalty": number(generation.get("repetition_penalty"), 1.0),
             "max_length": c.max_positions,
-            # GroupQueryAttention then writes keys and values in place instead of copying them.
-            "past_present_share_buffer": True,
+            "past_present_share_buffer": in_place,
         },
     }
     return (json.dumps(config, indent=2) + "\n").encode()

@@ -26,8 +26,8 @@ from export.architecture import Target
 from export.checkpoint import Checkpoint
 
 OPSET = 21
-# Opset 21's own IR version; ONNX Runtime 1.18 and later read it.
-IR_VERSION = 10
+# Opset → the IR version that came with it; ONNX Runtime reads 10 since 1.18.
+IR_VERSIONS = {21: 10, 23: 11}
 CONTRIB = "com.microsoft"
 
 Dim = int | str | None  # None: unknown, any size
@@ -87,8 +87,12 @@ def element_type(dtype: np.dtype[Any]) -> int:
 
 @dataclass
 class Graph:
-    """A graph under construction. Methods return the name of the value that they add."""
+    """A graph under construction. Methods return the name of the value that they add.
 
+    `opset` is that of the standard operators, one of `IR_VERSIONS`.
+    """
+
+    opset: int = OPSET
     nodes: list[NodeProto] = field(default_factory=list)
     inputs: list[ValueInfoProto] = field(default_factory=list)
     outputs: list[ValueInfoProto] = field(default_factory=list)
@@ -144,11 +148,13 @@ class Graph:
         proto.value_info.extend(self.values)
         proto.initializer.extend(self.constants.values())
         proto.initializer.extend(external_tensor(placement, folder) for placement in placements)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        opsets = [helper.make_opsetid("", self.opset)]
+        if any(node.domain == CONTRIB for node in self.nodes):
+            opsets.append(helper.make_opsetid(CONTRIB, 1))
         return helper.make_model(
             proto,
             opset_imports=opsets,
-            ir_version=IR_VERSION,
+            ir_version=IR_VERSIONS[self.opset],
             producer_name="edgeproof",
             producer_version=__version__,
         )

@@ -22,6 +22,10 @@ EMBEDDINGS = {
 }
 ASYMMETRIC = "-asymmetric"
 NATIVE = "native"
+FUSED, PORTABLE = "fused", "portable"
+# The storages that standard operators compute with.
+PORTABLE_LINEARS = ("float32", "float16", "int8", "uint8")
+PORTABLE_EMBEDDINGS = ("float32", "float16")
 FLOAT_DTYPES = ("fp32", "fp16")
 FOUR_BIT_DTYPES = ("q4", "q4f16")
 
@@ -44,6 +48,15 @@ OPTIONS = (
         help="native: look up q8 and q4 embeddings with GatherBlockQuantized, which older"
         " ONNX Runtime builds for browsers lack.",
     ),
+    click.Option(
+        ["--graph"],
+        type=click.Choice([FUSED, PORTABLE]),
+        default=FUSED,
+        show_default=True,
+        help="fused: ONNX Runtime's own operators where they are faster. portable: standard"
+        " operators of opset 23 only, for other runtimes; float dtypes, or int8 and uint8 with a"
+        " float --embedding.",
+    ),
 )
 
 
@@ -58,11 +71,12 @@ def customise(
     embedding: str | None = None,
     symmetric: bool | None = None,
     target: str = "web",
+    graph: str = FUSED,
 ) -> Variant:
     """The variant with the options' values in its recipe and in its name.
 
     Raises:
-        InputError: an option that the dtype does not have.
+        InputError: an option that the dtype does not have, or a graph that its storage rules out.
     """
     storage, labels, precision = dict(variant.storage), [], variant.precision
     if symmetric is not None and variant.name not in FOUR_BIT_DTYPES:
@@ -84,6 +98,10 @@ def customise(
     if target == NATIVE and storage["embedding"].startswith("q"):
         storage["target"] = NATIVE
         labels.append(NATIVE)
+    if graph == PORTABLE:
+        _check_portable(variant, storage)
+        storage["graph"] = PORTABLE
+        labels.append(PORTABLE)
     if not labels:
         return variant
     return replace(
@@ -105,3 +123,16 @@ def _embedding(variant: Variant, embedding: str) -> tuple[str, Precision]:
     if embedding == "fp32" and dict(variant.storage)["kv_cache"] == "float16":
         raise InputError(f"--embedding fp32: {variant.name} computes in fp16; choose fp16")
     return name, limit
+
+
+def _check_portable(variant: Variant, storage: dict[str, str]) -> None:
+    if storage["linear"] not in PORTABLE_LINEARS:
+        raise InputError(
+            f"--graph portable: ONNX has no standard operator for the weights of {variant.name};"
+            " choose fp32 or fp16"
+        )
+    if storage["embedding"] not in PORTABLE_EMBEDDINGS:
+        raise InputError(
+            f"--graph portable: ONNX has no standard operator for the 8-bit embedding of"
+            f" {variant.name}; add --embedding fp16"
+        )

@@ -13,10 +13,14 @@ import numpy as np
 
 from export.onnx.bnb4 import NAME as BNB4
 from export.onnx.bnb4 import bnb4_linear
+from export.onnx.decoder import MakeOperators
 from export.onnx.dynamic import SIGNED, UNSIGNED, dynamic_linear
 from export.onnx.embedding import BlockTable, FloatTable, MakeTable
+from export.onnx.fused import FusedOperators
 from export.onnx.linear import EmitLinear, float_linear
 from export.onnx.nbits import BlockScheme, block_linear
+from export.onnx.portable import PortableOperators
+from export.onnx.recipe import FUSED, PORTABLE
 from export.quantization.cast import FLOAT16, FLOAT32
 
 BLOCKS = {
@@ -42,6 +46,7 @@ LINEARS: dict[str, Callable[[np.dtype[Any]], EmitLinear]] = {
     **{scheme.name: _in_float32(dynamic_linear(scheme)) for scheme in (SIGNED, UNSIGNED)},
     BNB4: _in_float32(bnb4_linear),
 }
+STYLES: dict[str, MakeOperators] = {FUSED: FusedOperators, PORTABLE: PortableOperators}
 FLOATS = {dtype.name: dtype for dtype in (FLOAT32, FLOAT16)}
 
 

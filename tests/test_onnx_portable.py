@@ -1,0 +1,89 @@
+"""--graph portable: standard operators alone; tests/test_onnx_logits.py checks what it computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from export.errors import InputError
+from export.onnx import FORMAT
+from runtimes.registry import open_reference, open_runtime
+from runtimes.weights import dequantise
+from tests.exported import export_tiny
+from tests.test_onnx_artifact import check_graph
+from tests.tiny import FAMILIES, VOCAB, make_checkpoint
+
+IDS = np.random.default_rng(0).integers(0, VOCAB, 30).tolist()
+# Recipes whose storage standard operators compute with.
+RECIPES: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "fp16": {"residual_scale": 0.25},
+    "int8": {"embedding": "fp16"},
+    "uint8": {"embedding": "fp32"},
+}
+
+
+@pytest.mark.parametrize("dtype", RECIPES)
+@pytest.mark.parametrize("family", ["biases", "qwen3"])
+def test_the_file_has_standard_operators_only(tmp_path: Path, family: str, dtype: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    artifact = export_tiny(checkpoint, "onnx", dtype, tmp_path, graph="portable", **RECIPES[dtype])
+    graphs = list(artifact.path.rglob("*.onnx"))
+    assert len(graphs) == 2
+    for path in graphs:
+        model = onnx.load(path, load_external_data=False)
+        assert [(item.domain, item.version) for item in model.opset_import] == [("", 23)]
+        assert {node.domain for node in model.graph.node} == {""}
+        check_graph(path)
+
+
+@pytest.mark.parametrize("dtype", RECIPES)
+def test_it_stores_and_computes_what_the_fused_graph_does(tmp_path: Path, dtype: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    fused, portable = (
+        export_tiny(checkpoint, "onnx", dtype, tmp_path, graph=graph, **RECIPES[dtype])
+        for graph in ("fused", "portable")
+    )
+    data = [next((item.path / "onnx").glob("*_data")).read_bytes() for item in (fused, portable)]
+    assert data[0] == data[1]
+    stored = dequantise(portable)
+    assert stored.keys() == dequantise(fused).keys()
+    for name, values in dequantise(fused).items():
+        np.testing.assert_array_equal(stored[name], values, name)
+    expected, found = (open_runtime(item, 1).logits(IDS) for item in (fused, portable))
+    assert np.sqrt(np.square(found - expected).mean()) / expected.std() < 5e-3
+
+
+def test_it_takes_head_sizes_that_group_query_attention_refuses(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", head_dim=24)
+    with pytest.raises(InputError, match="--graph portable"):
+        export_tiny(checkpoint, "onnx", "fp32", tmp_path)
+    artifact = export_tiny(checkpoint, "onnx", "fp32", tmp_path, graph="portable")
+    expected = open_reference(checkpoint, 1).logits(IDS)
+    np.testing.assert_allclose(open_runtime(artifact, 1).logits(IDS), expected, rtol=0, atol=1e-4)
+
+
+def test_it_is_in_name_and_recipe_and_genai_copies_the_cache(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    for graph, folder in (("fused", "fp16"), ("portable", "fp16-portable")):
+        artifact = export_tiny(checkpoint, "onnx", "q016", tmp_path, graph=graph)
+        assert artifact.path.name == folder
+        storage = dict(artifact.manifest.variant.storage)
+        assert storage.get("graph", "fused") == graph
+        assert (artifact.path / "onnx" / "model_fp16.onnx").is_file()
+        config = json.loads((artifact.path / "genai_config.json").read_text())
+        assert config["search"]["past_present_share_buffer"] == (graph == "fused")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fix"),
+    [("q8", "fp32 or fp16"), ("q4f16", "fp32 or fp16"), ("bnb4", "fp16"), ("int8", "--embedding")],
+)
+def test_storages_without_a_standard_operator_are_refused(dtype: str, fix: str) -> None:
+    with pytest.raises(InputError, match=rf"^--graph portable: .*{dtype}.*{fix}"):
+        FORMAT.variant(dtype, graph="portable")
