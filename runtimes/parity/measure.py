@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from export.errors import InputError
-from runtimes.parity.decoding import CACHE_KL_LIMIT, GreedyResult, decode_greedily
+from runtimes.parity.decoding import (
+    CACHE_KL_LIMIT,
+    GreedyResult,
+    SampledResult,
+    decode_greedily,
+    decode_sampled,
+)
+from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.reference import Reference
 from runtimes.parity.statistics import Estimate, summarise
@@ -36,6 +43,7 @@ class Measurement:
     estimates: dict[str, Estimate]
     weights: dict[str, Estimate] | None
     greedy: GreedyResult | None
+    sampled: SampledResult | None
     tokenizer_strings: int
     tokenizer_mismatches: int
     max_kl: float
@@ -50,6 +58,7 @@ def measure(
     torch_runtime: Runtime,
     open_runtime: Callable[[], Runtime],
     weight_logits: LogitBlocks | None,
+    scorer: Scorer,
     threads: int,
     advance: Callable[[], None],
     *,
@@ -58,8 +67,8 @@ def measure(
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
     `weight_logits` runs the artifact's weights in PyTorch; None says that they equal the
-    checkpoint's, value by value, so that their own error is zero. `residual_scale` is how much
-    smaller the artifact's residual stream is than the reference's.
+    checkpoint's, value by value, so that their own error is zero. `scorer` reads the replies.
+    `residual_scale` is how much smaller the artifact's residual stream is than the reference's.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
@@ -73,13 +82,14 @@ def measure(
         failures = list(replayed.failures)
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
-        chats = [document for document in reference.documents if document.reply]
-        asked = chats[: reference.greedy_prompts] if not failures else []
-        greedy = decode_greedily(runtime, asked) if asked else None
+        asked = reference.greedy_chats if not failures else ()
+        greedy = decode_greedily(runtime, asked, scorer) if asked else None
         if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
             )
+        asked = reference.sampled_chats if not failures else ()
+        sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
@@ -92,6 +102,7 @@ def measure(
         estimates=estimates,
         weights=summarise(replayed.weight_metrics) if replayed.weight_metrics else None,
         greedy=greedy,
+        sampled=sampled,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
+from runtimes.parity.degeneration import Scorer
 from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.report import Entry
+from runtimes.parity.samples import reference_samples
 from runtimes.parity.suite import Suite
 from runtimes.parity.verdict import Judgement, Verdict, judge
 from runtimes.registry import open_reference, open_runtime
@@ -59,7 +61,11 @@ def run_parity(
         reference = load_reference(torch_runtime, suite, inputs, advance)
     if positions is not None:
         reference = reference.part(positions)
-    bench = Bench(reference, torch_runtime, open_reference(checkpoint, threads), inputs, threads)
+    prompts = [document.prompt for document in reference.sampled_chats]
+    reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
+    scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
+    others = open_reference(checkpoint, threads)
+    bench = Bench(reference, torch_runtime, others, scorer, inputs, threads)
     entries = []
     for artifact, request in zip(artifacts, requests, strict=True):
         judgement, measurement = _compare(artifact, request.runtime, bench, gates)
@@ -82,12 +88,14 @@ def run_parity(
 class Bench:
     """What every comparison of one model shares.
 
-    `original` has the checkpoint's weights; `weights` is given each artifact's in turn.
+    `original` has the checkpoint's weights and is `scorer`'s; `weights` is given each artifact's in
+    turn.
     """
 
     reference: Reference
     original: TorchRuntime
     weights: TorchRuntime
+    scorer: Scorer
     inputs: tuple[OutputFile, ...]
     threads: int
 
@@ -114,6 +122,7 @@ def _compare(
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads, runtime),
                 None if exact else bench.weights.logit_blocks,
+                bench.scorer,
                 bench.threads,
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
