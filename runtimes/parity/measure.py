@@ -18,6 +18,7 @@ from runtimes.parity.decoding import (
 )
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
+from runtimes.parity.padding import padding_fault, padding_kl
 from runtimes.parity.reference import Reference
 from runtimes.parity.statistics import Estimate, summarise
 from runtimes.parity.tokenizer import tokenizer_mismatches
@@ -44,6 +45,7 @@ class Measurement:
     weights: dict[str, Estimate] | None
     greedy: GreedyResult | None
     sampled: SampledResult | None
+    padding_kl: float | None
     tokenizer_strings: int
     tokenizer_mismatches: int
     max_kl: float
@@ -90,10 +92,13 @@ def measure(
             )
         asked = reference.sampled_chats if not failures else ()
         sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
+        padded = padding_kl(runtime, reference.documents)
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
+    fault = None if padded is None else padding_fault(padded, estimates["mean_kl"].value)
+    failures += [fault] if fault else []
     headroom = FP16_MAX / (reference.peak_activation * residual_scale)
     estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
     return Measurement(
@@ -103,6 +108,7 @@ def measure(
         weights=summarise(replayed.weight_metrics) if replayed.weight_metrics else None,
         greedy=greedy,
         sampled=sampled,
+        padding_kl=padded,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),
