@@ -174,7 +174,7 @@ def decode(
     return Decoded(tuple(reply), rows, time.perf_counter() - begin)
 
 
-def first_difference(a: Sequence[int], b: Sequence[int]) -> int:
+def first_difference(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the common prefix."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:

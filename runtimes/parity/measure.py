@@ -21,6 +21,7 @@ from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.padding import padding_fault, padding_kl
 from runtimes.parity.reference import Reference
 from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.protocol import Runtime
 
@@ -46,6 +47,7 @@ class Measurement:
     greedy: GreedyResult | None
     sampled: SampledResult | None
     padding_kl: float | None
+    chat_template: TemplateResult
     tokenizer_strings: int
     tokenizer_mismatches: int
     max_kl: float
@@ -61,6 +63,7 @@ def measure(
     open_runtime: Callable[[], Runtime],
     weight_logits: LogitBlocks | None,
     scorer: Scorer,
+    template: TemplateResult,
     threads: int,
     advance: Callable[[], None],
     *,
@@ -69,8 +72,9 @@ def measure(
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
     `weight_logits` runs the artifact's weights in PyTorch; None says that they equal the
-    checkpoint's, value by value, so that their own error is zero. `scorer` reads the replies.
-    `residual_scale` is how much smaller the artifact's residual stream is than the reference's.
+    checkpoint's, value by value, so that their own error is zero. `scorer` reads the replies,
+    `template` is how the artifact's chat template came out. `residual_scale` is how much smaller
+    the artifact's residual stream is than the reference's.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
@@ -81,7 +85,7 @@ def measure(
     try:
         replayed = replay(reference, runtime.logit_blocks, weight_logits, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-        failures = list(replayed.failures)
+        failures = [*replayed.failures, *([template.fault] if template.fault else [])]
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         asked = reference.greedy_chats if not failures else ()
@@ -109,6 +113,7 @@ def measure(
         greedy=greedy,
         sampled=sampled,
         padding_kl=padded,
+        chat_template=template,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),

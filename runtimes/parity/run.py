@@ -13,13 +13,15 @@ from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
+from runtimes.chat_templates import read_chat_template
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.report import Entry
 from runtimes.parity.samples import reference_samples
-from runtimes.parity.suite import Suite
+from runtimes.parity.suite import Prompt, Suite
+from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, Verdict, judge
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
@@ -65,7 +67,7 @@ def run_parity(
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     others = open_reference(checkpoint, threads)
-    bench = Bench(reference, torch_runtime, others, scorer, inputs, threads)
+    bench = Bench(reference, torch_runtime, others, scorer, suite.prompts, inputs, threads)
     entries = []
     for artifact, request in zip(artifacts, requests, strict=True):
         judgement, measurement = _compare(artifact, request.runtime, bench, gates)
@@ -96,6 +98,7 @@ class Bench:
     original: TorchRuntime
     weights: TorchRuntime
     scorer: Scorer
+    prompts: tuple[Prompt, ...]
     inputs: tuple[OutputFile, ...]
     threads: int
 
@@ -109,6 +112,11 @@ def _compare(
     variant = artifact.manifest.variant
     try:
         check_current(artifact, bench.inputs)
+        template = compare_templates(
+            read_chat_template(artifact),
+            bench.original.render_chat if bench.original.has_chat_template else None,
+            bench.prompts,
+        )
         weights = dequantise(artifact)
         exact = bench.original.has_weights(weights)
         if not exact:
@@ -123,6 +131,7 @@ def _compare(
                 lambda: open_runtime(artifact, bench.threads, runtime),
                 None if exact else bench.weights.logit_blocks,
                 bench.scorer,
+                template,
                 bench.threads,
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
@@ -131,7 +140,8 @@ def _compare(
         return Judgement(Verdict.FAIL, (str(error),)), None
     limits = gates_for(variant.precision, gates, runtime)
     m = measurement
-    return judge(m.estimates, m.weights, limits, m.failures), m
+    judgement = judge(m.estimates, m.weights, limits, m.failures)
+    return judgement.noted(m.chat_template.note), m
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:
