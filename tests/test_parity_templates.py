@@ -112,7 +112,7 @@ def test_mlc_without_a_place_for_system_messages_is_a_note(tmp_path: Path) -> No
     with_system = [c for c in CHATS if any(m["role"] == "system" for m in c.messages)]
     assert result.fault is None
     assert result.inexpressible == len(with_system) > 0
-    assert "system message" in (result.note or "")
+    assert "system message" in result.notes[0]
 
 
 @pytest.mark.parametrize("text", ["{% for %}", "{{ raise_exception('no') }}", "{{ 1 + 'a' }}"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from export.artifact.manifest import OutputFile
 from export.errors import InputError
 from runtimes.chat_templates import read_chat_template
 from runtimes.parity.degeneration import Scorer
+from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
@@ -68,10 +69,18 @@ def run_parity(
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     others = open_reference(checkpoint, threads)
     bench = Bench(reference, torch_runtime, others, scorer, suite.prompts, inputs, threads)
+    results = [
+        _compare(artifact, request.runtime, bench, gates)
+        for artifact, request in zip(artifacts, requests, strict=True)
+    ]
+    known = floors(zip(artifacts, (measurement for _, measurement in results), strict=True))
     entries = []
-    for artifact, request in zip(artifacts, requests, strict=True):
-        judgement, measurement = _compare(artifact, request.runtime, bench, gates)
-        entries.append(Entry(artifact, request.allow_degraded, judgement, measurement))
+    for artifact, request, (judgement, measurement) in zip(
+        artifacts, requests, results, strict=True
+    ):
+        limits = gates_for(artifact.manifest.variant.precision, gates, request.runtime)
+        explained = judgement.noted(*floor_notes(measurement, limits, known))
+        entries.append(Entry(artifact, request.allow_degraded, explained, measurement))
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
         "text": {"name": suite.name, "sha256": suite.digest},
@@ -81,6 +90,7 @@ def run_parity(
         # Of the residual stream, and of its squares: below 1, norms must add up in float32.
         "fp16_headroom": FP16_MAX / reference.peak_activation,
         "fp16_headroom_squared": FP16_MAX / reference.peak_activation**2,
+        "floors": {name: asdict(floor) for name, floor in known.items()},
         "inputs": [{"path": item.path, "sha256": item.sha256} for item in inputs],
     }
     return description, entries
@@ -141,7 +151,7 @@ def _compare(
     limits = gates_for(variant.precision, gates, runtime)
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
-    return judgement.noted(m.chat_template.note), m
+    return judgement.noted(*m.chat_template.notes), m
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

@@ -26,14 +26,14 @@ class TemplateResult:
     fault: str | None
 
     @property
-    def note(self) -> str | None:
+    def notes(self) -> list[str]:
         """What is no fault of the file, but users should know."""
         if not self.inexpressible:
-            return None
-        return (
+            return []
+        return [
             f"{self.inexpressible} of {self.chats} chats have a system message, which this"
             " conversation template has no place for"
-        )
+        ]
 
 
 def compare_templates(

@@ -33,9 +33,9 @@ class Judgement:
     reasons: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    def noted(self, note: str | None) -> Judgement:
-        """The same with one more note, if there is one."""
-        return replace(self, notes=(*self.notes, note)) if note else self
+    def noted(self, *notes: str) -> Judgement:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
 
 def judge(
