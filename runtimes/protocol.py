@@ -6,7 +6,7 @@ An adapter module `runtimes/<name>.py` has one public function `open_runtime(art
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -39,3 +39,11 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Free the model. The runtime cannot be used afterwards."""
+
+
+@runtime_checkable
+class BatchRuntime(Protocol):
+    """What some adapters offer besides: several sequences in one call."""
+
+    def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Run non-empty sequences as one left-padded batch: float32 [T_i, V] of each."""

@@ -1,19 +1,58 @@
-"""Greedy decoding through a runtime's own KV cache: divergence from the reference, cache faults."""
+"""Replies decoded through a runtime's own KV cache: greedy and sampled, against the reference's.
+
+One sampler and one stream of random numbers serve every runtime: two seeds of the very same model
+soon write different texts, so only shared numbers let a difference mean something.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.parity.metrics import compare
+from runtimes.parity.degeneration import Scorer, TextQuality
+from runtimes.parity.metrics import compare, nucleus
 from runtimes.parity.suite import Document
 from runtimes.protocol import Runtime
 
+# Tokens of a reply that does not stop by itself.
+REPLY_TOKENS = 48
 # Cached and uncached passes may use other kernels; a wrong cache costs whole nats.
 CACHE_KL_LIMIT = 0.02
+SEED = 20240816
+
+# The step's number and logits float32 [V] → the next token.
+Choose = Callable[[int, np.ndarray], int]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One reply, the logits [V] that chose each of its tokens, and the seconds of all steps."""
+
+    reply: tuple[int, ...]
+    rows: list[np.ndarray]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SampledResult:
+    """Sampled replies against the reference's, with the same random numbers.
+
+    `agreed_tokens` is the mean number of tokens before the first difference, `replies` the token
+    ids; `texts` and `reference_texts` say how the export's and the reference's read.
+    """
+
+    prompts: int
+    identical: int
+    agreed_tokens: float
+    reply_tokens: float
+    texts: TextQuality
+    reference_texts: TextQuality
+    replies: tuple[tuple[int, ...], ...]
+    reference_replies: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -30,25 +69,31 @@ class GreedyResult:
     reply_tokens: float
     cache_kl: float
     tokens_per_second: float
+    texts: TextQuality
+    reference_texts: TextQuality
 
 
-def decode_greedily(runtime: Runtime, documents: Sequence[Document]) -> GreedyResult:
-    """Answer each chat document's prompt greedily, as long as the reference's reply."""
-    agreed, cache_kl, steps = [], [], 0
+def decode_greedily(
+    runtime: Runtime, documents: Sequence[Document], scorer: Scorer
+) -> GreedyResult:
+    """Answer each chat document's prompt greedily, and compare with the reference's reply.
+
+    That may have been cut where batching changed it: what goes on after its end still agrees.
+    """
+    agreed, cache_kl, replies, steps = [], [], [], 0
     seconds = 0.0
     for document in documents:
-        prompt = document.ids[: document.prompt_length]
-        rows = [runtime.start(prompt)]
-        begin = time.perf_counter()
-        for _ in document.reply[1:]:
-            rows.append(runtime.step(int(rows[-1].argmax())))
-        seconds += time.perf_counter() - begin
-        steps += len(rows) - 1
-        reply = [int(row.argmax()) for row in rows]
-        agreed.append(first_difference(reply, document.reply))
-        uncached = runtime.logits([*prompt, *reply[:-1]])[len(prompt) - 1 :]
-        (metrics,) = compare(uncached, [np.stack(rows)], reply)
+        decoded = decode(runtime, document.prompt, REPLY_TOKENS, _most_likely, scorer.stop_tokens)
+        seconds += decoded.seconds
+        steps += len(decoded.reply) - 1
+        replies.append(decoded.reply)
+        agreed.append(first_difference(decoded.reply, document.reply))
+        uncached = runtime.logits([*document.prompt, *decoded.reply[:-1]])
+        (metrics,) = compare(
+            uncached[len(document.prompt) - 1 :], [np.stack(decoded.rows)], decoded.reply
+        )
         cache_kl.append(metrics.kl.mean())
+    prompts = [document.prompt for document in documents]
     lengths = [len(document.reply) for document in documents]
     return GreedyResult(
         prompts=len(documents),
@@ -57,12 +102,85 @@ def decode_greedily(runtime: Runtime, documents: Sequence[Document]) -> GreedyRe
         reply_tokens=float(np.mean(lengths)),
         cache_kl=float(np.mean(cache_kl)),
         tokens_per_second=steps / seconds if seconds else 0.0,
+        texts=scorer.quality(prompts, replies),
+        reference_texts=scorer.quality(prompts, [document.reply for document in documents]),
     )
 
 
-def first_difference(a: Sequence[int], b: Sequence[int]) -> int:
+def decode_sampled(
+    runtime: Runtime,
+    documents: Sequence[Document],
+    expected: Sequence[Sequence[int]],
+    scorer: Scorer,
+) -> SampledResult:
+    """Answer each chat document's prompt with the shared sampler, and compare with `expected`."""
+    prompts = [document.prompt for document in documents]
+    replies = [sampled_reply(runtime, prompt, scorer.stop_tokens) for prompt in prompts]
+    theirs = [tuple(reply) for reply in expected]
+    pairs = list(zip(replies, theirs, strict=True))
+    return SampledResult(
+        prompts=len(prompts),
+        identical=sum(a == b for a, b in pairs),
+        agreed_tokens=float(np.mean([first_difference(a, b) for a, b in pairs])),
+        reply_tokens=float(np.mean([len(reply) for reply in theirs])),
+        texts=scorer.quality(prompts, replies),
+        reference_texts=scorer.quality(prompts, theirs),
+        replies=tuple(replies),
+        reference_replies=tuple(theirs),
+    )
+
+
+def sampled_reply(
+    runtime: Runtime, prompt: Sequence[int], stop_tokens: Collection[int]
+) -> tuple[int, ...]:
+    """Up to `REPLY_TOKENS` sampled tokens, the first stop token included."""
+    numbers = uniforms(prompt)
+    return decode(
+        runtime, prompt, REPLY_TOKENS, lambda step, row: draw(row, numbers[step]), stop_tokens
+    ).reply
+
+
+def uniforms(prompt: Sequence[int]) -> np.ndarray:
+    """The random numbers that choose a reply to this prompt, one a step: float64 in [0, 1)."""
+    digest = hashlib.sha256(np.asarray(prompt, "<i8").tobytes()).digest()
+    return np.random.default_rng([SEED, *digest]).random(REPLY_TOKENS)
+
+
+def draw(logits: np.ndarray, uniform: float) -> int:
+    """The token where the sampling distribution's cumulative sum, by token id, passes `uniform`.
+
+    Ordered by id, not by probability: where two tokens are about equally likely, runtimes would
+    put them in either order.
+    """
+    chances = sorted(nucleus(logits.astype(np.float64)).items())
+    index = int(np.searchsorted(np.cumsum([mass for _, mass in chances]), uniform, side="right"))
+    return chances[min(index, len(chances) - 1)][0]
+
+
+def decode(
+    runtime: Runtime,
+    prompt: Sequence[int],
+    count: int,
+    choose: Choose,
+    stop_tokens: Collection[int],
+) -> Decoded:
+    """Up to `count` tokens after a prompt, step by step; a stop token ends them and is included."""
+    rows = [runtime.start(prompt)]
+    reply = [choose(0, rows[0])]
+    begin = time.perf_counter()
+    while len(reply) < count and reply[-1] not in stop_tokens:
+        rows.append(runtime.step(reply[-1]))
+        reply.append(choose(len(reply), rows[-1]))
+    return Decoded(tuple(reply), rows, time.perf_counter() - begin)
+
+
+def first_difference(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the common prefix."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return index
     return min(len(a), len(b))
+
+
+def _most_likely(_: int, logits: np.ndarray) -> int:
+    return int(logits.argmax())

@@ -9,10 +9,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from export.errors import InputError
-from runtimes.parity.decoding import CACHE_KL_LIMIT, GreedyResult, decode_greedily
+from runtimes.parity.decoding import (
+    CACHE_KL_LIMIT,
+    GreedyResult,
+    SampledResult,
+    decode_greedily,
+    decode_sampled,
+)
+from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
+from runtimes.parity.padding import padding_fault, padding_kl
 from runtimes.parity.reference import Reference
 from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.protocol import Runtime
 
@@ -37,6 +46,9 @@ class Measurement:
     estimates: dict[str, Estimate]
     weights: dict[str, Estimate] | None
     greedy: GreedyResult | None
+    sampled: SampledResult | None
+    padding_kl: float | None
+    chat_template: TemplateResult
     tokenizer_strings: int
     tokenizer_mismatches: int
     max_kl: float
@@ -52,6 +64,8 @@ def measure(
     torch_runtime: Runtime,
     open_runtime: Callable[[], Runtime],
     weight_logits: LogitBlocks | None,
+    scorer: Scorer,
+    template: TemplateResult,
     threads: int,
     advance: Callable[[], None],
     *,
@@ -60,7 +74,8 @@ def measure(
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
     `weight_logits` runs the artifact's weights in PyTorch; None says that there is nothing to run:
-    they equal the checkpoint's, value by value, or cannot be read. `residual_scale` is how much
+    they equal the checkpoint's, value by value, or cannot be read. `scorer` reads the replies,
+    `template` is how the artifact's chat template came out. `residual_scale` is how much
     smaller the artifact's residual stream is than the reference's.
 
     Raises:
@@ -72,20 +87,24 @@ def measure(
     try:
         replayed = replay(reference, runtime.logit_blocks, weight_logits, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-        failures = list(replayed.failures)
+        failures = [*replayed.failures, *([template.fault] if template.fault else [])]
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
-        chats = [document for document in reference.documents if document.reply]
-        asked = chats[: reference.greedy_prompts] if not failures else []
-        greedy = decode_greedily(runtime, asked) if asked else None
+        asked = reference.greedy_chats if not failures else ()
+        greedy = decode_greedily(runtime, asked, scorer) if asked else None
         if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
             )
+        asked = reference.sampled_chats if not failures else ()
+        sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
+        padded = padding_kl(runtime, reference.documents)
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
+    fault = None if padded is None else padding_fault(padded, estimates["mean_kl"].value)
+    failures += [fault] if fault else []
     headroom = FP16_MAX / (reference.peak_activation * residual_scale)
     estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
     return Measurement(
@@ -94,6 +113,9 @@ def measure(
         estimates=estimates,
         weights=summarise(replayed.weight_metrics) if replayed.weight_metrics else None,
         greedy=greedy,
+        sampled=sampled,
+        padding_kl=padded,
+        chat_template=template,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),

@@ -22,17 +22,17 @@ import numpy as np
 from export.artifact.atomic import write_atomic
 from export.artifact.cache import cache_folder
 from export.artifact.manifest import OutputFile
-from runtimes.parity.decoding import first_difference
+from runtimes.parity.decoding import REPLY_TOKENS, first_difference
 from runtimes.parity.suite import Document, Prompt, Suite, prompt_ids
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 CAPTURE_VERSION = 4
-REPLY_TOKENS = 48
 # Documents captured and stored together; their replies are decoded in one batch.
 GROUP = 16
 GREEDY_PROMPTS = 6
+SAMPLED_PROMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,17 @@ class Reference:
     """Documents with their hidden states (float32 [T, hidden] each) and the head [V, hidden].
 
     `peak_activation` is the largest |value| of the residual stream over all positions;
-    `greedy_prompts` is how many chats are to be answered step by step.
+    `greedy_chats` and `sampled_chats` are to be answered step by step; `samples` are the
+    reference's sampled replies to the latter, empty until they are asked for.
     """
 
     documents: tuple[Document, ...]
     hidden: tuple[np.ndarray, ...]
     head: np.ndarray
     peak_activation: float
-    greedy_prompts: int = GREEDY_PROMPTS
+    greedy_chats: tuple[Document, ...] = ()
+    sampled_chats: tuple[Document, ...] = ()
+    samples: tuple[tuple[int, ...], ...] = ()
 
     @property
     def positions(self) -> int:
@@ -55,14 +58,18 @@ class Reference:
         return sum(len(document.ids) for document in self.documents)
 
     def part(self, positions: int) -> Reference:
-        """Every n-th document, with n so that at least `positions` remain, or all there are."""
+        """Every n-th document, with n so that at least `positions` remain, or all there are.
+
+        As much fewer chats are answered, but one greedily.
+        """
         for step in range(max(1, self.positions // positions), 0, -1):
             chosen = slice(step // 2, None, step)
             part = replace(
                 self,
                 documents=self.documents[chosen],
                 hidden=self.hidden[chosen],
-                greedy_prompts=max(1, self.greedy_prompts // step),
+                greedy_chats=self.greedy_chats[: max(1, GREEDY_PROMPTS // step)],
+                sampled_chats=self.sampled_chats[: SAMPLED_PROMPTS // step],
             )
             if part.positions >= positions:
                 return part
@@ -97,11 +104,15 @@ def load_reference(
         groups.append(group)
         for _ in group.documents:
             advance()
+    documents = tuple(document for group in groups for document in group.documents)
+    chats = tuple(document for document in documents if document.reply)
     return Reference(
-        tuple(document for group in groups for document in group.documents),
+        documents,
         tuple(rows for group in groups for rows in group.hidden),
         runtime.head,
         max(group.peak for group in groups),
+        chats[:GREEDY_PROMPTS],
+        chats[:SAMPLED_PROMPTS],
     )
 
 

@@ -129,6 +129,7 @@ COLUMNS = (
     Column("accept %", _percent("acceptance"), essential=True),
     Column("PPL ratio", lambda m: f"{m.estimates['perplexity_ratio'].value:.3f}"),
     Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
+    Column("sampled", lambda m: f"{m.sampled.identical}/{m.sampled.prompts}" if m.sampled else "–"),
 )
 
 

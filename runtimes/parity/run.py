@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,16 @@ from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
+from runtimes.chat_templates import read_chat_template
+from runtimes.parity.degeneration import Scorer
+from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.report import Entry
-from runtimes.parity.suite import Suite
+from runtimes.parity.samples import reference_samples
+from runtimes.parity.suite import Prompt, Suite
+from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, Verdict, judge
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise, readable
@@ -59,11 +64,23 @@ def run_parity(
         reference = load_reference(torch_runtime, suite, inputs, advance)
     if positions is not None:
         reference = reference.part(positions)
-    bench = Bench(reference, torch_runtime, open_reference(checkpoint, threads), inputs, threads)
+    prompts = [document.prompt for document in reference.sampled_chats]
+    reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
+    scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
+    others = open_reference(checkpoint, threads)
+    bench = Bench(reference, torch_runtime, others, scorer, suite.prompts, inputs, threads)
+    results = [
+        _compare(artifact, request.runtime, bench, gates)
+        for artifact, request in zip(artifacts, requests, strict=True)
+    ]
+    known = floors(zip(artifacts, (measurement for _, measurement in results), strict=True))
     entries = []
-    for artifact, request in zip(artifacts, requests, strict=True):
-        judgement, measurement = _compare(artifact, request.runtime, bench, gates)
-        entries.append(Entry(artifact, request.allow_degraded, judgement, measurement))
+    for artifact, request, (judgement, measurement) in zip(
+        artifacts, requests, results, strict=True
+    ):
+        limits = gates_for(artifact.manifest.variant.precision, gates, request.runtime)
+        explained = judgement.noted(*floor_notes(measurement, limits, known))
+        entries.append(Entry(artifact, request.allow_degraded, explained, measurement))
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
         "text": {"name": suite.name, "sha256": suite.digest},
@@ -73,6 +90,7 @@ def run_parity(
         # Of the residual stream, and of its squares: below 1, norms must add up in float32.
         "fp16_headroom": FP16_MAX / reference.peak_activation,
         "fp16_headroom_squared": FP16_MAX / reference.peak_activation**2,
+        "floors": {name: asdict(floor) for name, floor in known.items()},
         "inputs": [{"path": item.path, "sha256": item.sha256} for item in inputs],
     }
     return description, entries
@@ -82,12 +100,15 @@ def run_parity(
 class Bench:
     """What every comparison of one model shares.
 
-    `original` has the checkpoint's weights; `weights` is given each artifact's in turn.
+    `original` has the checkpoint's weights and is `scorer`'s; `weights` is given each artifact's in
+    turn.
     """
 
     reference: Reference
     original: TorchRuntime
     weights: TorchRuntime
+    scorer: Scorer
+    prompts: tuple[Prompt, ...]
     inputs: tuple[OutputFile, ...]
     threads: int
 
@@ -103,6 +124,11 @@ def _compare(
         check_current(artifact, bench.inputs)
         read = readable(artifact)
         exact = read and _load_weights(artifact, bench)
+        template = compare_templates(
+            read_chat_template(artifact),
+            bench.original.render_chat if bench.original.has_chat_template else None,
+            bench.prompts,
+        )
         with progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)
         ) as advance:
@@ -111,6 +137,8 @@ def _compare(
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads, runtime),
                 bench.weights.logit_blocks if read and not exact else None,
+                bench.scorer,
+                template,
                 bench.threads,
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
@@ -120,7 +148,8 @@ def _compare(
         return Judgement(Verdict.FAIL, (str(error),)), None
     limits = gates_for(variant.precision, gates, runtime)
     m = measurement
-    return judge(m.estimates, m.weights, limits, m.failures), m
+    judgement = judge(m.estimates, m.weights, limits, m.failures)
+    return judgement.noted(*m.chat_template.notes), m
 
 
 def _load_weights(artifact: Artifact, bench: Bench) -> bool:

@@ -58,6 +58,11 @@ class Document:
     prompt_length: int
 
     @property
+    def prompt(self) -> tuple[int, ...]:
+        """The rendered prompt of a chat; empty for plain text."""
+        return self.ids[: self.prompt_length]
+
+    @property
     def reply(self) -> tuple[int, ...]:
         """The reference's greedy reply; empty for plain text."""
         return self.ids[self.prompt_length :] if self.prompt_length else ()

@@ -7,7 +7,7 @@ gate, DEGRADED needs one gate's whole interval on the bad side.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from runtimes.parity.gates import HEADROOM, Gate
@@ -32,6 +32,10 @@ class Judgement:
     verdict: Verdict
     reasons: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    def noted(self, *notes: str) -> Judgement:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
 
 def judge(

@@ -1,0 +1,75 @@
+"""Chat template equality: an artifact renders the same prompts as the checkpoint's own template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runtimes.chat_templates import Message, Render
+from runtimes.parity.decoding import first_difference
+from runtimes.parity.suite import Prompt
+
+# Characters of a difference that a reason shows.
+EXCERPT = 40
+
+
+@dataclass(frozen=True)
+class TemplateResult:
+    """How many chats were rendered, how many came out differently or cannot be said at all.
+
+    `fault` says in words what is wrong, with the first prompt that differs and the place.
+    """
+
+    chats: int
+    different: int
+    inexpressible: int
+    fault: str | None
+
+    @property
+    def notes(self) -> list[str]:
+        """What is no fault of the file, but users should know."""
+        if not self.inexpressible:
+            return []
+        return [
+            f"{self.inexpressible} of {self.chats} chats have a system message, which this"
+            " conversation template has no place for"
+        ]
+
+
+def compare_templates(
+    render: Render | None,
+    expected: Callable[[Sequence[Message]], str] | None,
+    prompts: Sequence[Prompt],
+) -> TemplateResult:
+    """Render all chats among the prompts by an artifact's template and by the checkpoint's.
+
+    Raises:
+        InputError: the artifact's template fails.
+    """
+    chats = [prompt for prompt in prompts if prompt.messages]
+    if render is None or expected is None:
+        fault = None
+        if (render is None) != (expected is None):
+            owner, other = ("artifact", "checkpoint")[:: 1 if render else -1]
+            fault = f"chat template: the {owner} has one, the {other} has none"
+        return TemplateResult(0, 0, 0, fault)
+    different, inexpressible, fault = 0, 0, None
+    for chat in chats:
+        ours, theirs = render(chat.messages), expected(chat.messages)
+        if ours is None:
+            inexpressible += 1
+        elif ours != theirs:
+            different += 1
+            fault = fault or _difference(chat.id, ours, theirs)
+    if fault:
+        fault = f"chat template: {different} of {len(chats)} prompts differ, first {fault}"
+    return TemplateResult(len(chats), different, inexpressible, fault)
+
+
+def _difference(name: str, ours: str, theirs: str) -> str:
+    place = first_difference(ours, theirs)
+    excerpt = slice(place, place + EXCERPT)
+    return (
+        f"{name} at character {place}: {ours[excerpt]!r} where the checkpoint has"
+        f" {theirs[excerpt]!r}"
+    )

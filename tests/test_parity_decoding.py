@@ -1,0 +1,164 @@
+"""Replies: one sampler, shared random numbers, every runtime's own KV cache, and how texts read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtimes.parity.decoding import (
+    REPLY_TOKENS,
+    decode_greedily,
+    decode_sampled,
+    draw,
+    sampled_reply,
+    uniforms,
+)
+from runtimes.parity.degeneration import Scorer, repetition
+from runtimes.parity.metrics import nucleus
+from runtimes.parity.samples import reference_samples
+from runtimes.parity.suite import Document
+from runtimes.pytorch import TorchRuntime
+from runtimes.registry import open_reference, open_runtime
+from tests.exported import export_tiny
+from tests.tiny import make_checkpoint
+
+THREADS = 1
+EXACT = [("onnx", "fp32"), ("gguf", "f32")]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("decoding") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Iterator[TorchRuntime]:
+    runtime = open_reference(checkpoint, THREADS)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture(scope="module")
+def scorer(reference: TorchRuntime) -> Scorer:
+    return Scorer(reference, reference.stop_tokens)
+
+
+@pytest.fixture(scope="module")
+def chats(reference: TorchRuntime) -> list[Document]:
+    result = []
+    for index, text in enumerate(("Hello", "What is 2 + 2?", "Write a poem.")):
+        prompt = reference.tokenize(reference.render_chat([{"role": "user", "content": text}]))
+        (reply,) = reference.greedy_replies([prompt], REPLY_TOKENS)
+        result.append(Document(str(index), "chat", (*prompt, *reply), len(prompt)))
+    return result
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_draws_have_the_sampling_distribution(seed: int) -> None:
+    """Inverse CDF: evenly spread numbers hit each token in proportion to its probability."""
+    logits = np.random.default_rng(seed).normal(0, 0.5, 40).astype(np.float32)
+    chances = nucleus(logits.astype(np.float64))
+    count = 2000
+    drawn = [draw(logits, (i + 0.5) / count) for i in range(count)]
+    for token in set(drawn) | set(chances):
+        assert drawn.count(token) / count == pytest.approx(chances[token], abs=1.5 / count)
+
+
+def test_the_largest_uniform_number_is_still_a_token() -> None:
+    assert draw(np.zeros(7, np.float32), np.nextafter(1.0, 0.0)) == 6
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_nearly_equal_logits_draw_the_same_tokens(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0, 1, (REPLY_TOKENS, 40))
+    noisy = rows + rng.normal(0, 1e-6, rows.shape)
+    numbers = uniforms([seed])
+    same = [draw(a, u) == draw(b, u) for a, b, u in zip(rows, noisy, numbers, strict=True)]
+    assert np.mean(same) >= 0.95
+
+
+def test_each_prompt_has_random_numbers_of_its_own_that_never_change() -> None:
+    assert np.array_equal(uniforms([1, 2]), uniforms((1, 2)))
+    assert not np.array_equal(uniforms([1, 2]), uniforms([1, 2, 3]))
+    assert uniforms([1])[:2].tolist() == [0.11174377323036988, 0.3139512540659237]
+
+
+@pytest.mark.parametrize(("form", "variant"), EXACT)
+def test_an_exact_export_repeats_every_reply_of_pytorch(
+    checkpoint: Path,
+    reference: TorchRuntime,
+    scorer: Scorer,
+    chats: list[Document],
+    tmp_path: Path,
+    form: str,
+    variant: str,
+) -> None:
+    expected = reference_samples(reference, (), [chat.prompt for chat in chats])
+    runtime = open_runtime(export_tiny(checkpoint, form, variant, tmp_path), THREADS)
+    sampled = decode_sampled(runtime, chats, expected, scorer)
+    greedy = decode_greedily(runtime, chats, scorer)
+    runtime.close()
+    assert len({sampled.replies, sampled.reference_replies}) == 1
+    assert (sampled.identical, sampled.prompts) == (3, 3)
+    assert sampled.agreed_tokens == sampled.reply_tokens
+    assert sampled.texts == sampled.reference_texts
+    assert greedy.identical == 3
+    assert greedy.texts == greedy.reference_texts
+
+
+def test_a_damaged_model_diverges_and_the_reference_finds_its_text_unlikely(
+    checkpoint: Path, reference: TorchRuntime, scorer: Scorer, chats: list[Document], tmp_path: Path
+) -> None:
+    other = open_reference(make_checkpoint(tmp_path / "other", seed=5), THREADS)
+    expected = reference_samples(reference, (), [chat.prompt for chat in chats])
+    result = decode_sampled(other, chats, expected, scorer)
+    assert result.identical == 0
+    assert result.agreed_tokens < 5
+    assert result.texts.perplexity > 3 * result.reference_texts.perplexity
+
+
+def test_the_references_samples_are_decoded_once(
+    reference: TorchRuntime, chats: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [chats[0].prompt]
+    first = reference_samples(reference, (), prompts)
+    monkeypatch.setattr(reference, "start", None)
+    assert reference_samples(reference, (), prompts) == first
+
+
+def test_a_reply_ends_with_its_stop_token(reference: TorchRuntime, chats: list[Document]) -> None:
+    free = sampled_reply(reference, chats[0].prompt, ())
+    stopped = sampled_reply(reference, chats[0].prompt, {free[5]})
+    assert len(free) == REPLY_TOKENS
+    assert stopped == free[: free.index(free[5]) + 1]
+
+
+def test_a_loop_is_seen_and_a_varied_text_is_none() -> None:
+    assert repetition(range(48)) == 0
+    assert repetition([1, 2, 3] * 16) == pytest.approx(1 - 3 / 45)
+    assert repetition([1, 2]) == 0
+
+
+def test_the_figures_of_texts_follow_their_definitions(
+    reference: TorchRuntime, chats: list[Document]
+) -> None:
+    prompt, stop = chats[0].prompt, 2
+    replies = [(7, 8, 9, 7, 8, 9, 7, 8), (30, stop)]
+    quality = Scorer(reference, {stop}).quality([prompt, prompt], replies)
+    assert quality.tokens == 5
+    assert quality.stopped == 0.5
+    assert quality.repetition == pytest.approx((2 / 5 + 0) / 2)
+    costs = []
+    for reply in replies:
+        rows = reference.logits([*prompt, *reply]).astype(np.float64)
+        chance = np.exp(rows) / np.exp(rows).sum(-1, keepdims=True)
+        costs += [-np.log(chance[len(prompt) - 1 + i, token]) for i, token in enumerate(reply)]
+    assert quality.perplexity == pytest.approx(np.exp(np.mean(costs)))
