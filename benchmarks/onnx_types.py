@@ -33,6 +33,10 @@ LEVEL_0 = "/level-0"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fp32": ("fp32", {}),
     "fp16": ("fp16", {}),
+    "fp32-portable": ("fp32", {"graph": "portable"}),
+    "fp16-portable": ("fp16", {"graph": "portable"}),
+    "q8-embedding-fp16-portable": ("q8", {"embedding": "fp16", "graph": "portable"}),
+    "q4-embedding-fp16-portable": ("q4", {"embedding": "fp16", "graph": "portable"}),
     "q8": ("q8", {}),
     "q8" + LEVEL_0: ("q8", {}),
     "q8-native": ("q8", {"target": "native"}),

@@ -19,7 +19,7 @@ from export.onnx.decoder import build_decoder
 from export.onnx.genai import genai_config
 from export.onnx.recipe import FUSED, NATIVE, dtype_name
 from export.onnx.residual_scale import residual_scale_of
-from export.onnx.schemes import STYLES, linear_storage, table_storage
+from export.onnx.schemes import STYLES, table_storage
 from export.onnx.weights import place, write_weights
 
 FOLDER = "onnx/"
@@ -48,15 +48,16 @@ def write_folder(
     storage = dict(variant.storage)
     dtype = np.dtype(storage["kv_cache"])
     native = storage.get("target") == NATIVE
-    style = storage.get("graph", FUSED)
+    name = storage.get("graph", FUSED)
+    style = STYLES[name]
     graphs = {
         folder: build_decoder(
             checkpoint.config,
             checkpoint.parameters,
             dtype,
-            linear_storage(storage["linear"], dtype),
+            style.linears[storage["linear"]](dtype),
             table_storage(storage["embedding"], dtype, native=native),
-            STYLES[style],
+            style.operators,
             choose_logits=folder == FOLDER,
             residual_scale=residual_scale_of(variant),
         )
@@ -69,7 +70,7 @@ def write_folder(
         writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
     config = config_json(checkpoint, dtype_name(variant), storage["kv_cache"], file, chunks)
     writer.write("config.json", config)
-    writer.write("genai_config.json", genai_config(checkpoint, file, in_place=style == FUSED))
+    writer.write("genai_config.json", genai_config(checkpoint, file, in_place=name == FUSED))
     for name, path in checkpoint.tokenizer_files.items():
         writer.write(name, path.read_bytes())
 

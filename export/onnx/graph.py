@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from onnx import (
     GraphProto,
@@ -29,6 +30,8 @@ OPSET = 21
 # Opset → the IR version that came with it; ONNX Runtime reads 10 since 1.18.
 IR_VERSIONS = {21: 10, 23: 11}
 CONTRIB = "com.microsoft"
+INT4, UINT4 = np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4)
+FOUR_BITS = (INT4, UINT4)
 
 Dim = int | str | None  # None: unknown, any size
 # Yields C-contiguous arrays whose bytes, one after the other, are the tensor's.
@@ -67,8 +70,13 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
-        return self.size * self.dtype.itemsize
+        """Bytes in the file, where two 4-bit values share one."""
+        return -(-self.size * self.bits // 8)
+
+    @property
+    def bits(self) -> int:
+        """Of one element."""
+        return 4 if self.dtype in FOUR_BITS else 8 * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

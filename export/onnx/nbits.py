@@ -8,7 +8,7 @@ alike. A last block that is not full is padded with code 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from export.quantization.cast import FLOAT32
 UINT8 = np.dtype(np.uint8)
 # Values per step: the temporaries of rounding stay in the L2 cache.
 GROUP_VALUES = 64_000
+
+Round = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,37 @@ def round_rows(rows: np.ndarray, scheme: BlockScheme, dtype: np.dtype[Any], name
     count, columns = rows.shape
     blocks = scheme.blocks(columns)
     padding = blocks * scheme.block - columns
+    codes, scales, zeros = round_lanes(rows, scheme, dtype, name)
+    if padding:
+        codes[scheme.block - padding :, blocks - 1 :: blocks] = 0
+    packed = _pack(codes, scheme.bits).T.reshape(count, blocks, -1)
+    packed_zeros = np.empty((count, 0), np.uint8) if zeros is None else _pack_zeros(zeros, scheme)
+    return Rounded(np.ascontiguousarray(packed), scales, packed_zeros)
+
+
+def round_lanes(
+    rows: np.ndarray, scheme: BlockScheme, dtype: np.dtype[Any], name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Round float32 [rows, in] without packing.
+
+    Returns:
+        codes uint8 [block, rows × blocks], scales of `dtype` and zero points uint8 [rows, blocks],
+        None if the scheme is symmetric. What pads a last block has codes too.
+
+    Raises:
+        InputError: a scale overflows float16.
+    """
+    count, columns = rows.shape
+    blocks = scheme.blocks(columns)
+    padding = blocks * scheme.block - columns
     if padding:
         rows = np.pad(rows, ((0, 0), (0, padding)))
     lanes = rows.reshape(-1, scheme.block).T.astype(FLOAT32, order="C")  # [block, rows × blocks]
     if scheme.symmetric:
         scales, codes = rounding.symmetric(lanes, scheme.bits, dtype, name)
-        zeros = np.empty((count, 0), np.uint8)
-    else:
-        scales, points, codes = rounding.asymmetric(lanes, scheme.bits, dtype, name)
-        zeros = _pack_zeros(points.reshape(count, blocks), scheme)
-    if padding:
-        codes[scheme.block - padding :, blocks - 1 :: blocks] = 0
-    packed = _pack(codes, scheme.bits).T.reshape(count, blocks, -1)
-    return Rounded(np.ascontiguousarray(packed), scales.reshape(count, blocks), zeros)
+        return codes, scales.reshape(count, blocks), None
+    scales, points, codes = rounding.asymmetric(lanes, scheme.bits, dtype, name)
+    return codes, scales.reshape(count, blocks), points.reshape(count, blocks)
 
 
 @dataclass(frozen=True)
@@ -103,7 +123,12 @@ def block_tensors(target: Target, scheme: BlockScheme, dtype: np.dtype[Any]) -> 
     """Describe a weight [out, in] in blocks."""
     rows, columns = target.shape
     blocks = scheme.blocks(columns)
-    parts = _parts(target, scheme, dtype)
+
+    def rounded(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        result = round_rows(rows, scheme, dtype, target.name)
+        return result.codes, result.scales, result.zeros
+
+    parts = rounded_parts(target, rounded)
     codes_shape = (rows, blocks, scheme.block // scheme.per_byte)
     zeros_shape = (rows, -(-blocks // scheme.per_byte))
     scales = StoredTensor(f"{target.name}.scales", (rows, blocks), dtype, parts.other(1))
@@ -147,15 +172,14 @@ def matmul_nbits(
     return name if output else graph.typed(name, tensors.scales.dtype, [None, None, rows])
 
 
-def _parts(target: Target, scheme: BlockScheme, dtype: np.dtype[Any]) -> Parts:
-    """Codes, scales and zero points, rounded a few rows at a time."""
+def rounded_parts(target: Target, rounded: Round) -> Parts:
+    """What `rounded` makes of float rows [n, in], a few rows at a time."""
     step = max(1, GROUP_VALUES // target.shape[1])
 
     def produce(checkpoint: Checkpoint) -> Iterator[tuple[np.ndarray, ...]]:
         for rows in checkpoint.blocks(target):
             for start in range(0, len(rows), step):
-                part = round_rows(rows[start : start + step], scheme, dtype, target.name)
-                yield part.codes, part.scales, part.zeros
+                yield rounded(rows[start : start + step])
 
     return Parts(produce)
 

@@ -23,8 +23,7 @@ EMBEDDINGS = {
 ASYMMETRIC = "-asymmetric"
 NATIVE = "native"
 FUSED, PORTABLE = "fused", "portable"
-# The storages that standard operators compute with.
-PORTABLE_LINEARS = ("float32", "float16", "int8", "uint8")
+# The embeddings that standard operators look up and multiply with as they are.
 PORTABLE_EMBEDDINGS = ("float32", "float16")
 FLOAT_DTYPES = ("fp32", "fp16")
 FOUR_BIT_DTYPES = ("q4", "q4f16")
@@ -54,8 +53,7 @@ OPTIONS = (
         default=FUSED,
         show_default=True,
         help="fused: ONNX Runtime's own operators where they are faster. portable: standard"
-        " operators of opset 23 only, for other runtimes; float dtypes, or int8 and uint8 with a"
-        " float --embedding.",
+        " operators of opset 23 only, for other runtimes; needs an embedding of floats.",
     ),
 )
 
@@ -126,13 +124,10 @@ def _embedding(variant: Variant, embedding: str) -> tuple[str, Precision]:
 
 
 def _check_portable(variant: Variant, storage: dict[str, str]) -> None:
-    if storage["linear"] not in PORTABLE_LINEARS:
-        raise InputError(
-            f"--graph portable: ONNX has no standard operator for the weights of {variant.name};"
-            " choose fp32 or fp16"
-        )
+    if storage["linear"] == "bnb4":
+        raise InputError("--graph portable: no standard operator reads bnb4; choose q4f16")
     if storage["embedding"] not in PORTABLE_EMBEDDINGS:
         raise InputError(
-            f"--graph portable: ONNX has no standard operator for the 8-bit embedding of"
-            f" {variant.name}; add --embedding fp16"
+            f"--graph portable: {variant.name} would store the embedding as {storage['embedding']},"
+            " which no standard operator looks up and multiplies with; add --embedding fp16"
         )

@@ -6,6 +6,7 @@ A new storage is one more entry here; `export.onnx.recipe` says which variants a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from export.onnx.bnb4 import NAME as BNB4
 from export.onnx.bnb4 import bnb4_linear
 from export.onnx.decoder import MakeOperators
+from export.onnx.dequantised import dequantised_linear
 from export.onnx.dynamic import SIGNED, UNSIGNED, dynamic_linear
 from export.onnx.embedding import BlockTable, FloatTable, MakeTable
 from export.onnx.fused import FusedOperators
@@ -39,20 +41,40 @@ def _in_float32(emit: EmitLinear) -> Callable[[np.dtype[Any]], EmitLinear]:
 
 
 # Each takes the dtype of the activations.
-LINEARS: dict[str, Callable[[np.dtype[Any]], EmitLinear]] = {
+Linears = dict[str, Callable[[np.dtype[Any]], EmitLinear]]
+STANDARD_LINEARS: Linears = {
     "float32": float_linear,
     "float16": float_linear,
-    **{name: partial(block_linear, scheme) for name, scheme in BLOCKS.items()},
     **{scheme.name: _in_float32(dynamic_linear(scheme)) for scheme in (SIGNED, UNSIGNED)},
-    BNB4: _in_float32(bnb4_linear),
 }
-STYLES: dict[str, MakeOperators] = {FUSED: FusedOperators, PORTABLE: PortableOperators}
+
+
+@dataclass(frozen=True)
+class Style:
+    """A value of --graph: the operators of norms and attention, and of each linear storage."""
+
+    operators: MakeOperators
+    linears: Linears
+
+
+STYLES = {
+    FUSED: Style(
+        FusedOperators,
+        {
+            **STANDARD_LINEARS,
+            **{name: partial(block_linear, scheme) for name, scheme in BLOCKS.items()},
+            BNB4: _in_float32(bnb4_linear),
+        },
+    ),
+    PORTABLE: Style(
+        PortableOperators,
+        {
+            **STANDARD_LINEARS,
+            **{name: partial(dequantised_linear, scheme) for name, scheme in BLOCKS.items()},
+        },
+    ),
+}
 FLOATS = {dtype.name: dtype for dtype in (FLOAT32, FLOAT16)}
-
-
-def linear_storage(name: str, dtype: np.dtype[Any]) -> EmitLinear:
-    """What stores and multiplies linear weights; `dtype` is that of the activations."""
-    return LINEARS[name](dtype)
 
 
 def table_storage(name: str, dtype: np.dtype[Any], *, native: bool) -> MakeTable:

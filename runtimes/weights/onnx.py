@@ -3,8 +3,8 @@
 Initializers carry the checkpoint's names, with a suffix where one weight is stored as several;
 their layout is never taken from the name. Sources of the packed layouts: MatMulNBits, MatMulBnb4
 and GatherBlockQuantized in
-https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md, MatMulInteger in ONNX's
-own list of operators.
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md, MatMulInteger and
+DequantizeLinear in ONNX's own list of operators.
 """
 
 from __future__ import annotations
@@ -184,6 +184,20 @@ def _integer(stored: Stored, node: NodeProto) -> np.ndarray:
     return values
 
 
+def _dequantised(stored: Stored, node: NodeProto) -> np.ndarray:
+    """DequantizeLinear in blocks of [in, out]: scales and zero points [blocks, out]."""
+    a = _attributes(node)
+    if a.get("axis", 1) != 0 or not a.get("block_size"):
+        raise InputError(f"{stored.path}: {node.name} has no blocks along axis 0")
+    codes, scales, *zeros = (stored.value(name).astype(np.float32) for name in node.input)
+
+    def spread(blocks: np.ndarray) -> np.ndarray:
+        return np.repeat(blocks, a["block_size"], axis=0)[: len(codes)]
+
+    values = (codes - spread(zeros[0]) if zeros else codes) * spread(scales)
+    return np.asarray(values.T)
+
+
 def _gathered(stored: Stored, node: NodeProto) -> np.ndarray:
     """Gather of a float table as it is; of bytes: blocks that later nodes unpack.
 
@@ -230,6 +244,7 @@ READERS: dict[str, Callable[[Stored, NodeProto], np.ndarray]] = {
     "MatMulBnb4": _bnb4,
     "MatMulInteger": _integer,
     "GatherBlockQuantized": _gather_blocks,
+    "DequantizeLinear": _dequantised,
     "Gemm": _right_operand,
     "FusedMatMul": _right_operand,
     "MatMul": _right_operand,
