@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtimes.parity.metrics import compare
+from runtimes.parity.replies import Detokenize, Reply, reply_texts
 from runtimes.parity.suite import Document
 from runtimes.protocol import Runtime
 
@@ -30,11 +31,14 @@ class GreedyResult:
     reply_tokens: float
     cache_kl: float
     tokens_per_second: float
+    replies: tuple[Reply, ...]
 
 
-def decode_greedily(runtime: Runtime, documents: Sequence[Document]) -> GreedyResult:
+def decode_greedily(
+    runtime: Runtime, documents: Sequence[Document], detokenize: Detokenize
+) -> GreedyResult:
     """Answer each chat document's prompt greedily, as long as the reference's reply."""
-    agreed, cache_kl, steps = [], [], 0
+    agreed, cache_kl, texts, steps = [], [], [], 0
     seconds = 0.0
     for document in documents:
         prompt = document.ids[: document.prompt_length]
@@ -46,6 +50,9 @@ def decode_greedily(runtime: Runtime, documents: Sequence[Document]) -> GreedyRe
         steps += len(rows) - 1
         reply = [int(row.argmax()) for row in rows]
         agreed.append(first_difference(reply, document.reply))
+        texts.append(
+            reply_texts(document.id, prompt, document.reply, reply, agreed[-1], detokenize)
+        )
         uncached = runtime.logits([*prompt, *reply[:-1]])[len(prompt) - 1 :]
         (metrics,) = compare(uncached, [np.stack(rows)], reply)
         cache_kl.append(metrics.kl.mean())
@@ -57,6 +64,7 @@ def decode_greedily(runtime: Runtime, documents: Sequence[Document]) -> GreedyRe
         reply_tokens=float(np.mean(lengths)),
         cache_kl=float(np.mean(cache_kl)),
         tokens_per_second=steps / seconds if seconds else 0.0,
+        replies=tuple(texts),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,18 @@ from export.errors import InputError
 from runtimes.parity.decoding import CACHE_KL_LIMIT, GreedyResult, decode_greedily
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.reference import Reference
-from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.statistics import (
+    Estimate,
+    Histogram,
+    log_histogram,
+    mean_kl_by_kind,
+    summarise,
+)
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.protocol import Runtime
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
 
 FP16_MAX = 65504.0
 
@@ -39,6 +49,8 @@ class Measurement:
     tokenizer_strings: int
     tokenizer_mismatches: int
     max_kl: float
+    kl_histogram: Histogram
+    mean_kl_by_kind: dict[str, float]
     max_logit_difference: float
     load_seconds: float
     prefill_tokens_per_second: float
@@ -47,7 +59,7 @@ class Measurement:
 
 def measure(
     reference: Reference,
-    torch_runtime: Runtime,
+    torch_runtime: TorchRuntime,
     open_runtime: Callable[[], Runtime],
     weight_logits: LogitBlocks | None,
     threads: int,
@@ -75,7 +87,7 @@ def measure(
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         chats = [document for document in reference.documents if document.reply]
         asked = chats[: reference.greedy_prompts] if not failures else []
-        greedy = decode_greedily(runtime, asked) if asked else None
+        greedy = decode_greedily(runtime, asked, torch_runtime.detokenize) if asked else None
         if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
@@ -95,6 +107,10 @@ def measure(
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),
+        kl_histogram=log_histogram(joined.kl),
+        mean_kl_by_kind=mean_kl_by_kind(
+            [document.kind for document in reference.documents], replayed.metrics
+        ),
         max_logit_difference=float(joined.max_difference.max()),
         load_seconds=load_seconds,
         prefill_tokens_per_second=reference.positions / replayed.seconds,

@@ -13,10 +13,10 @@ from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
-from runtimes.parity.gates import gates_for
+from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
-from runtimes.parity.report import Entry
+from runtimes.parity.result import Entry
 from runtimes.parity.suite import Suite
 from runtimes.parity.verdict import Judgement, Verdict, judge
 from runtimes.registry import open_reference, open_runtime
@@ -62,8 +62,9 @@ def run_parity(
     bench = Bench(reference, torch_runtime, open_reference(checkpoint, threads), inputs, threads)
     entries = []
     for artifact, request in zip(artifacts, requests, strict=True):
-        judgement, measurement = _compare(artifact, request.runtime, bench, gates)
-        entries.append(Entry(artifact, request.allow_degraded, judgement, measurement))
+        limits = gates_for(artifact.manifest.variant.precision, gates, request.runtime)
+        judgement, measurement = _compare(artifact, request.runtime, bench, limits)
+        entries.append(Entry(artifact, request.allow_degraded, limits, judgement, measurement))
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
         "text": {"name": suite.name, "sha256": suite.digest},
@@ -96,7 +97,7 @@ def _compare(
     artifact: Artifact,
     runtime: str | None,
     bench: Bench,
-    gates: Mapping[str, Mapping[str, float]],
+    limits: Sequence[Gate],
 ) -> tuple[Judgement, Measurement | None]:
     variant = artifact.manifest.variant
     try:
@@ -120,7 +121,6 @@ def _compare(
             )
     except InputError as error:
         return Judgement(Verdict.FAIL, (str(error),)), None
-    limits = gates_for(variant.precision, gates, runtime)
     m = measurement
     return judge(m.estimates, m.weights, limits, m.failures), m
 
