@@ -39,9 +39,9 @@ PLACES = tuple(
     place
     for far in (7, 16, 28, 42, 58)
     for place in (
+        (far * 0.7, far * 0.7, "left", "bottom"),  # clear of the stepped line
         (far, 0, "left", "center"),
         (-far, 0, "right", "center"),
-        (far * 0.7, far * 0.7, "left", "bottom"),
         (-far * 0.7, far * 0.7, "right", "bottom"),
         (far * 0.7, -far * 0.7, "left", "top"),
         (-far * 0.7, -far * 0.7, "right", "top"),
@@ -49,6 +49,8 @@ PLACES = tuple(
         (0, -far, "center", "top"),
     )
 )
+# What a histogram points out: name, metric, height, and where the name's anchor is.
+MARKS = (("median", "median_kl", 0.86, "right"), ("p99", "p99_kl", 0.99, "right"))
 NEAR = 8  # points: beyond that, a line leads from the label to its mark
 
 
@@ -63,7 +65,7 @@ class Size:
 
 WIDE = Size(10.4, 5.4, 9.5)
 NARROW = Size(4.6, 5.6, 10)
-SMALL = Size(5.4, 1.9, 9.5)
+SMALL = Size(4.3, 1.7, 9.5)
 
 
 def pareto_plot(entries: Sequence[Entry], size: Size, name: str) -> str | None:
@@ -111,17 +113,16 @@ def kl_plot(m: Measurement, span: tuple[float, float], size: Size, name: str) ->
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("KL of a position, nats")
-        marks = {"median": m.estimates["median_kl"].value, "p99": m.estimates["p99_kl"].value}
-        for height, (text, value) in zip((0.88, 0.98), marks.items(), strict=True):
+        for text, metric, height, side in MARKS:
+            value = m.estimates[metric].value
             at = max(value, LEAST_KL)
-            right = at < (span[0] * span[1]) ** 0.5
             axes.axvline(at, ymax=height - 0.02, color=INK, lw=1, ls=":")
             axes.text(
                 at,
                 height,
                 f" {text} {number(value)} ",
                 transform=axes.get_xaxis_transform(),
-                ha="left" if right else "right",
+                ha=side,
                 va="top",
                 color=INK,
             )
