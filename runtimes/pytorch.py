@@ -88,6 +88,11 @@ class TorchRuntime(SequenceRuntime):
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return text
+
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
     ) -> str:

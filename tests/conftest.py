@@ -22,6 +22,7 @@ def _own_cache(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     if "slow" not in request.keywords:
         monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
 

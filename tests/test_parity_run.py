@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
+from junitparser import JUnitXml
 
 from export.__main__ import main as export_main
 from runtimes.parity.__main__ import main as parity_main
 from tests.tiny import make_checkpoint
 
+ROOT = Path(__file__).parent.parent
 PLAN = """
 [[variant]]
 format = "onnx"
@@ -65,8 +68,13 @@ def report(out: Path) -> dict[str, Any]:
     return {f"{a['format']}/{a['variant']}": a for a in raw["artifacts"]}
 
 
-def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(out: Path) -> None:
-    result = compare("--root", out, "--threads", 2)
+def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(out / "summary.md"))
+    result = compare(
+        "--root", out, "--threads", 2, "--junit", out / "p.xml", "--markdown", out / "p.md"
+    )
     assert result.exit_code == 0, result.output
     entries = report(out)
     assert entries["onnx/fp32"]["verdict"] == "PASS"
@@ -79,6 +87,17 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(out: Path) -> Non
         assert entry["measurement"]["tokenizer_strings"] >= 5000
         assert entry["measurement"]["tokenizer_mismatches"] == 0
     assert "DEGRADED (allowed)" in result.output
+    schema = json.loads((ROOT / "docs/parity.schema.json").read_text("utf-8"))
+    raw = json.loads((out / "tiny/parity.json").read_text("utf-8"))
+    Draft202012Validator(schema).validate(raw)
+    for item in raw["artifacts"]:
+        counts = item["measurement"]["kl_histogram"]["counts"]
+        assert sum(counts) == raw["reference"]["positions"]
+        assert len(item["measurement"]["greedy"]["replies"]) > 1
+    assert "mlc q4f16_1" in (out / "tiny/parity.html").read_text("utf-8")
+    document = JUnitXml.fromfile(str(out / "p.xml"))
+    assert (document.tests, document.failures) == (3, 0)
+    assert (out / "summary.md").read_text("utf-8") == (out / "p.md").read_text("utf-8")
 
 
 def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path) -> None:

@@ -1,9 +1,10 @@
-"""`python -m runtimes.parity`: compare artifacts with PyTorch, print a table, write parity.json."""
+"""`python -m runtimes.parity`: compare artifacts with PyTorch, print a table, write the reports."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,18 @@ from export.artifact import open_artifact
 from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
 from export.errors import GateError, InputError
-from runtimes.parity.report import Entry, terminal_table, write_report
 from runtimes.parity.text_options import chosen_suite, text_options
-from runtimes.registry import OTHERS
+from runtimes.registry import OTHERS, Adapter, load
 
 if TYPE_CHECKING:
+    from runtimes.parity.result import ModelResult
     from runtimes.parity.run import Request
     from runtimes.parity.suite import Suite
 
 REPORT = "parity.json"
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
+# Loaded before anything is compared, so that a missing package is said at once.
+OUTPUTS = Adapter("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
 # Wide enough for the table where the output is not a terminal (CI logs).
 PLAIN_WIDTH = 160
 
@@ -43,7 +47,22 @@ PLAIN_WIDTH = 160
 @text_options
 @click.option("--allow-degraded", is_flag=True, help="DEGRADED artifacts do not fail the run.")
 @click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Where to write the report."
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    help="Where to write parity.json; the page parity.html goes beside it, with its name.",
+)
+@click.option("--no-html", is_flag=True, help="Write no page.")
+@click.option(
+    "--junit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write JUnit XML for CI: a test case per artifact.",
+)
+@click.option(
+    "--markdown",
+    "markdown_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write a Markdown summary. It is added to $GITHUB_STEP_SUMMARY where that is set.",
 )
 @click.option(
     "--runtime",
@@ -64,6 +83,9 @@ def main(
     text: Path | None,
     allow_degraded: bool,
     json_path: Path | None,
+    no_html: bool,
+    junit: Path | None,
+    markdown_path: Path | None,
     runtime: str | None,
     positions: int | None,
     threads: int,
@@ -71,7 +93,8 @@ def main(
     r"""Run artifacts in their real runtimes and compare them with PyTorch.
 
     Without ARTIFACTS, everything that the last `python -m export` made is compared, and the
-    reports are written as ROOT/<model>/parity.json. Exit code 1: a required gate was not met.
+    reports are written as ROOT/<model>/parity.json and, for reading, parity.html. Exit code 1: a
+    required gate was not met.
 
     \b
     Examples:
@@ -79,7 +102,9 @@ def main(
       python -m runtimes.parity --budget full
       python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
       python -m runtimes.parity --text my-prompts.jsonl
+      python -m runtimes.parity --junit parity.xml --markdown parity.md
     """
+    outputs = load(OUTPUTS)
     from runtimes.parity.run import Request
 
     suite = chosen_suite(budget, text)
@@ -87,79 +112,75 @@ def main(
         if checkpoint is None:
             raise InputError("--checkpoint DIR is needed with explicit artifacts")
         requests = [Request(path, allow_degraded, runtime) for path in artifacts]
-        entries = compare_model(
-            open_artifact(artifacts[0]).manifest.model.name,
-            checkpoint,
-            suite,
-            requests,
-            threads,
-            {},
-            json_path or Path(REPORT),
-            positions,
-        )
+        name = open_artifact(artifacts[0]).manifest.model.name
+        models = [Model(name, checkpoint, requests, Path(REPORT))]
+        gates = {}
     else:
         if runtime is not None:
             raise InputError("--runtime needs explicit artifacts: --runtime NAME ARTIFACT …")
         record = load_run_record(root)
-        entries = []
-        for model in record.models:
-            requests = [
-                Request(root / item.path, item.allow_degraded or allow_degraded)
-                for item in model.artifacts
-            ]
-            target = json_path or root / model.label / REPORT
-            entries += compare_model(
+        gates = record.gates
+        models = [
+            Model(
                 model.label,
                 Path(model.checkpoint),
-                suite,
-                requests,
-                threads,
-                record.gates,
-                target,
-                positions,
+                [
+                    Request(root / item.path, item.allow_degraded or allow_degraded)
+                    for item in model.artifacts
+                ],
+                root / model.label / REPORT,
             )
+            for model in record.models
+        ]
+    results = []
+    for model in models:
+        result = compare_model(model, suite, threads, gates, positions)
+        for path in outputs.write_reports(result, json_path or model.report, not no_html):
+            click.echo(f"report: {path}")
+        results.append(result)
+    step_summary = os.environ.get(STEP_SUMMARY)
+    outputs.write_summaries(
+        results, junit, markdown_path, Path(step_summary) if step_summary else None
+    )
+    entries = [entry for result in results for entry in result.entries]
     refused = [entry for entry in entries if not entry.accepted]
     if refused:
         names = ", ".join(f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused)
         raise GateError(f"{len(refused)} of {len(entries)} artifacts did not pass: {names}")
 
 
+@dataclass(frozen=True)
+class Model:
+    """One model to compare: its name, its checkpoint, its artifacts, and where parity.json goes."""
+
+    label: str
+    checkpoint: Path
+    requests: Sequence[Request]
+    report: Path
+
+
 def compare_model(
-    label: str,
-    checkpoint: Path,
+    model: Model,
     suite: Suite,
-    requests: Sequence[Request],
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
-    target: Path,
-    positions: int | None = None,
-) -> list[Entry]:
-    """Compare one model's artifacts, print the table and the reasons, write the report."""
+    positions: int | None,
+) -> ModelResult:
+    """Compare one model's artifacts; print the table and the reasons."""
     from rich.console import Console
-    from rich.markup import escape
 
+    from runtimes.parity.environment import environment
+    from runtimes.parity.report.terminal import print_result
+    from runtimes.parity.result import ModelResult
     from runtimes.parity.run import run_parity
 
-    reference, entries = run_parity(checkpoint, suite, requests, threads, gates, positions)
-    write_report(target, label, reference, entries)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
-    console.print(terminal_table(label, reference["positions"], entries, console.width))
-    for entry in entries:
-        lines = (*entry.judgement.reasons, *(f"note: {n}" for n in entry.judgement.notes))
-        if lines:
-            variant = entry.artifact.manifest.variant
-            console.print(f"{variant.format} {variant.name}: {entry.judgement.verdict.value}")
-        for line in lines:
-            console.print(f"  - {escape(line)}")
-    room, squared = reference["fp16_headroom"], reference["fp16_headroom_squared"]
-    console.print(
-        f"float16 headroom of the residual stream: {room:.2f}×; of its squares: {squared:.2g}×"
-        + (" (norms must add them up in float32)" if squared < 1 else "")
+    reference, entries = run_parity(
+        model.checkpoint, suite, model.requests, threads, gates, positions
     )
-    console.print(f"report: {target}")
-    return entries
+    result = ModelResult(model.label, reference, environment(threads), tuple(entries))
+    console = Console()
+    print_result(console if console.is_terminal else Console(width=PLAIN_WIDTH), result)
+    return result
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 
 from runtimes.parity.degeneration import Scorer, TextQuality
 from runtimes.parity.metrics import compare, nucleus
+from runtimes.parity.replies import Detokenize, Reply, reply_texts
 from runtimes.parity.suite import Document
 from runtimes.protocol import Runtime
 
@@ -71,16 +72,17 @@ class GreedyResult:
     tokens_per_second: float
     texts: TextQuality
     reference_texts: TextQuality
+    replies: tuple[Reply, ...]
 
 
 def decode_greedily(
-    runtime: Runtime, documents: Sequence[Document], scorer: Scorer
+    runtime: Runtime, documents: Sequence[Document], scorer: Scorer, detokenize: Detokenize
 ) -> GreedyResult:
     """Answer each chat document's prompt greedily, and compare with the reference's reply.
 
     That may have been cut where batching changed it: what goes on after its end still agrees.
     """
-    agreed, cache_kl, replies, steps = [], [], [], 0
+    agreed, cache_kl, replies, texts, steps = [], [], [], [], 0
     seconds = 0.0
     for document in documents:
         decoded = decode(runtime, document.prompt, REPLY_TOKENS, _most_likely, scorer.stop_tokens)
@@ -88,6 +90,16 @@ def decode_greedily(
         steps += len(decoded.reply) - 1
         replies.append(decoded.reply)
         agreed.append(first_difference(decoded.reply, document.reply))
+        texts.append(
+            reply_texts(
+                document.id,
+                document.prompt,
+                document.reply,
+                decoded.reply,
+                agreed[-1],
+                detokenize,
+            )
+        )
         uncached = runtime.logits([*document.prompt, *decoded.reply[:-1]])
         (metrics,) = compare(
             uncached[len(document.prompt) - 1 :], [np.stack(decoded.rows)], decoded.reply
@@ -104,6 +116,7 @@ def decode_greedily(
         tokens_per_second=steps / seconds if seconds else 0.0,
         texts=scorer.quality(prompts, replies),
         reference_texts=scorer.quality(prompts, [document.reply for document in documents]),
+        replies=tuple(texts),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +21,19 @@ from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.padding import padding_fault, padding_kl
 from runtimes.parity.reference import Reference
-from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.statistics import (
+    Estimate,
+    Histogram,
+    log_histogram,
+    mean_kl_by_kind,
+    summarise,
+)
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.protocol import Runtime
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
 
 FP16_MAX = 65504.0
 
@@ -52,6 +62,8 @@ class Measurement:
     tokenizer_strings: int
     tokenizer_mismatches: int
     max_kl: float
+    kl_histogram: Histogram
+    mean_kl_by_kind: dict[str, float]
     max_logit_difference: float
     load_seconds: float
     prefill_tokens_per_second: float
@@ -61,7 +73,7 @@ class Measurement:
 
 def measure(
     reference: Reference,
-    torch_runtime: Runtime,
+    torch_runtime: TorchRuntime,
     open_runtime: Callable[[], Runtime],
     weight_logits: LogitBlocks | None,
     scorer: Scorer,
@@ -91,7 +103,9 @@ def measure(
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         asked = reference.greedy_chats if not failures else ()
-        greedy = decode_greedily(runtime, asked, scorer) if asked else None
+        greedy = (
+            decode_greedily(runtime, asked, scorer, torch_runtime.detokenize) if asked else None
+        )
         if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
@@ -119,6 +133,10 @@ def measure(
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),
+        kl_histogram=log_histogram(joined.kl),
+        mean_kl_by_kind=mean_kl_by_kind(
+            [document.kind for document in reference.documents], replayed.metrics
+        ),
         max_logit_difference=float(joined.max_difference.max()),
         load_seconds=load_seconds,
         prefill_tokens_per_second=reference.positions / replayed.seconds,

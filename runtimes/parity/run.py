@@ -16,10 +16,10 @@ from export.errors import InputError
 from runtimes.chat_templates import read_chat_template
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.floor import floor_notes, floors
-from runtimes.parity.gates import gates_for
+from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
-from runtimes.parity.report import Entry
+from runtimes.parity.result import Entry
 from runtimes.parity.samples import reference_samples
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
@@ -69,18 +69,21 @@ def run_parity(
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     others = open_reference(checkpoint, threads)
     bench = Bench(reference, torch_runtime, others, scorer, suite.prompts, inputs, threads)
-    results = [
-        _compare(artifact, request.runtime, bench, gates)
+    gated = [
+        gates_for(artifact.manifest.variant.precision, gates, request.runtime)
         for artifact, request in zip(artifacts, requests, strict=True)
+    ]
+    results = [
+        _compare(artifact, request.runtime, bench, limits)
+        for artifact, request, limits in zip(artifacts, requests, gated, strict=True)
     ]
     known = floors(zip(artifacts, (measurement for _, measurement in results), strict=True))
     entries = []
-    for artifact, request, (judgement, measurement) in zip(
-        artifacts, requests, results, strict=True
+    for artifact, request, limits, (judgement, measurement) in zip(
+        artifacts, requests, gated, results, strict=True
     ):
-        limits = gates_for(artifact.manifest.variant.precision, gates, request.runtime)
         explained = judgement.noted(*floor_notes(measurement, limits, known))
-        entries.append(Entry(artifact, request.allow_degraded, explained, measurement))
+        entries.append(Entry(artifact, request.allow_degraded, limits, explained, measurement))
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
         "text": {"name": suite.name, "sha256": suite.digest},
@@ -117,7 +120,7 @@ def _compare(
     artifact: Artifact,
     runtime: str | None,
     bench: Bench,
-    gates: Mapping[str, Mapping[str, float]],
+    limits: Sequence[Gate],
 ) -> tuple[Judgement, Measurement | None]:
     variant = artifact.manifest.variant
     try:
@@ -146,7 +149,6 @@ def _compare(
         measurement = replace(measurement, exact_weights=exact)
     except InputError as error:
         return Judgement(Verdict.FAIL, (str(error),)), None
-    limits = gates_for(variant.precision, gates, runtime)
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     return judgement.noted(*m.chat_template.notes), m

@@ -17,6 +17,9 @@ from runtimes.parity.metrics import PositionMetrics, concatenate
 RESAMPLES = 1000
 SEED = 20240816  # any fixed number: the same report for the same measurements
 LEVEL = 0.95
+BINS_PER_DECADE = 5
+# Below the rounding of a float32 logit a divergence is zero.
+LEAST_KL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class Estimate:
         distance = abs(self.value - limit)
         width = self.high - self.value if self.value < limit else self.value - self.low
         return (width / distance) ** 2 if distance else math.inf
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values lie between one edge and the next; edges grow by a constant factor."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
 
 
 # Each statistic is a function of all positions' metrics and of a weight per position.
@@ -102,6 +113,32 @@ def paired_difference(
         name: _estimate(after[name][0] - value, after[name][1] - values)
         for name, (value, values) in before.items()
     }
+
+
+def mean_kl_by_kind(kinds: Sequence[str], documents: Sequence[PositionMetrics]) -> dict[str, float]:
+    """Mean KL per position of each kind of text; `kinds` are the documents', in their order."""
+    return {
+        kind: float(
+            np.concatenate(
+                [d.kl for k, d in zip(kinds, documents, strict=True) if k == kind]
+            ).mean()
+        )
+        for kind in dict.fromkeys(kinds)
+    }
+
+
+def log_histogram(values: np.ndarray) -> Histogram:
+    """Counts in logarithmic bins, from the first that has any to the last.
+
+    What is below `LEAST_KL` is in its bin, what rounding made negative too.
+    """
+    exponents = np.log10(np.maximum(values, LEAST_KL)) * BINS_PER_DECADE
+    bins = np.floor(exponents).astype(int)
+    first = int(bins.min())
+    counts = np.bincount(bins - first)
+    powers = np.arange(first, first + len(counts) + 1) / BINS_PER_DECADE
+    edges = (float(f"{10.0**power:.4g}") for power in powers)
+    return Histogram(tuple(edges), tuple(counts.tolist()))
 
 
 def _resampled(documents: Sequence[PositionMetrics]) -> dict[str, tuple[float, np.ndarray]]:

@@ -1,0 +1,50 @@
+"""Where a parity run took place: machine and library versions, for its report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from export import __version__
+
+# What logits, rounding or tokens can depend on.
+LIBRARIES = (
+    "torch", "transformers", "tokenizers", "numpy", "onnxruntime", "onnxruntime-ep-webgpu",
+    "llama-cpp-python", "apache-tvm",
+)  # fmt: skip
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """The machine's description; `versions` has the libraries that are installed."""
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu(),
+        "cpu_count": os.cpu_count(),
+        "threads": threads,
+        "versions": {
+            "edgeproof": __version__,
+            "python": platform.python_version(),
+            **{name: found for name in LIBRARIES if (found := _installed(name))},
+        },
+    }
+
+
+def _cpu() -> str:
+    """The processor's name: Linux has it in a file, elsewhere `platform` must do."""
+    try:
+        lines = CPU_INFO.read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

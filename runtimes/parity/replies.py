@@ -1,0 +1,60 @@
+"""Greedy replies as text, cut where they part: for readers, nothing is judged by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+PROMPT_SHOWN = 400  # characters from the end of the rendered prompt
+PARTIAL = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
+
+Detokenize = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One prompt's greedy replies, of the reference and of the export.
+
+    `same` is the text that both begin with; then come the first differing token of each and what
+    follows it, all empty when the replies are identical.
+    """
+
+    document: str
+    prompt: str
+    agreed_tokens: int
+    same: str
+    reference_token: str
+    reference_rest: str
+    export_token: str
+    export_rest: str
+
+
+def reply_texts(
+    document: str,
+    prompt: Sequence[int],
+    reference: Sequence[int],
+    export: Sequence[int],
+    agreed: int,
+    detokenize: Detokenize,
+) -> Reply:
+    """Decode two replies that share their first `agreed` tokens."""
+    shown = detokenize(prompt)
+    if len(shown) > PROMPT_SHOWN:
+        shown = "…" + shown[-PROMPT_SHOWN:]
+    same, *rest = _parted(reference, agreed, detokenize)
+    _, *other = _parted(export, agreed, detokenize)
+    return Reply(document, shown, agreed, same, *rest, *other)
+
+
+def _parted(ids: Sequence[int], at: int, detokenize: Detokenize) -> tuple[str, str, str]:
+    """The text before token `at`, of it, and after it.
+
+    Cut in the decoded whole, since decoding a token alone may change its spaces; a character whose
+    bytes several tokens share belongs to the first that is shown.
+    """
+    whole = detokenize(ids)
+    start = len(detokenize(ids[:at]).rstrip(PARTIAL))
+    if at >= len(ids):
+        return whole, "", ""
+    stop = max(len(detokenize(ids[: at + 1]).rstrip(PARTIAL)), start + 1)
+    return whole[:start], whole[start:stop], whole[stop:]

@@ -1,0 +1,58 @@
+"""What the tables of every report show of a measurement, and how numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtimes.parity.measure import Measurement
+from runtimes.parity.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the overview; `essential` ones stay where there is little room."""
+
+    title: str
+    text: Callable[[Measurement], str]
+    essential: bool = False
+
+
+def number(value: float) -> str:
+    """Three decimals, or two digits where that would show nothing."""
+    return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.3f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """Both ends."""
+    return f"{number(estimate.low)}–{number(estimate.high)}"
+
+
+def megabytes(size: int) -> str:
+    """Millions of bytes."""
+    return f"{size / 1e6:.1f}"
+
+
+def _percent(metric: str) -> Callable[[Measurement], str]:
+    return lambda m: f"{m.estimates[metric].value * 100:.1f}"
+
+
+def _weights_kl(m: Measurement) -> str:
+    if m.weights is None:
+        return "exact" if m.exact_weights else "–"
+    return number(m.weights["mean_kl"].value)
+
+
+COLUMNS = (
+    Column("mean KL", lambda m: number(m.estimates["mean_kl"].value), essential=True),
+    Column("95 % interval", lambda m: interval(m.estimates["mean_kl"])),
+    Column("weights", _weights_kl),
+    Column("p99 KL", lambda m: number(m.estimates["p99_kl"].value)),
+    Column("max KL", lambda m: number(m.max_kl)),
+    Column("top-1 %", _percent("top1"), essential=True),
+    Column("clear %", _percent("clear_top1")),
+    Column("accept %", _percent("acceptance"), essential=True),
+    Column("PPL ratio", lambda m: f"{m.estimates['perplexity_ratio'].value:.3f}"),
+    Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
+    Column("sampled", lambda m: f"{m.sampled.identical}/{m.sampled.prompts}" if m.sampled else "–"),
+)

@@ -1,0 +1,138 @@
+"""One self-contained page per model, for readers: no request, no script, everything escaped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from export.artifact import Precision
+from runtimes.parity.gates import Gate
+from runtimes.parity.report.columns import COLUMNS, interval, megabytes, number
+from runtimes.parity.report.plots import (
+    NARROW,
+    SMALL,
+    WIDE,
+    common_span,
+    kl_plot,
+    pareto_plot,
+)
+from runtimes.parity.result import Entry, ModelResult, smallest_passing
+from runtimes.parity.verdict import Verdict
+
+TEMPLATE = "page.html.j2"
+# How a token that would be invisible is shown.
+INVISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
+
+
+def page(result: ModelResult) -> str:
+    """The page of one model."""
+    environment = Environment(
+        loader=PackageLoader("runtimes.parity.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "interval": interval,
+        "megabytes": megabytes,
+        "visible": visible,
+    }
+    return environment.get_template(TEMPLATE).render(_context(result))
+
+
+def visible(token: str) -> str:
+    """A token as it is to be seen: line ends and tabs as signs, a lone space as an open box."""
+    if token.strip(" ") == "":
+        return "␣" * len(token)
+    return "".join(INVISIBLE.get(character, character) for character in token)
+
+
+def _context(result: ModelResult) -> dict[str, Any]:
+    entries = result.entries
+    measured = [entry.measurement for entry in entries if entry.measurement]
+    span = common_span(measured) if measured else (0.0, 0.0)
+    return {
+        "result": result,
+        "reference": result.reference,
+        "columns": COLUMNS,
+        "counts": _counts(entries),
+        "best": smallest_passing(entries),
+        "pareto": [
+            (kind, _markup(pareto_plot(entries, size, f"pareto-{kind}")))
+            for kind, size in (("wide", WIDE), ("narrow", NARROW))
+        ],
+        "kl_plots": [
+            _markup(kl_plot(e.measurement, span, SMALL, f"kl-{i}") if e.measurement else None)
+            for i, e in enumerate(entries, 1)
+        ],
+        "gate_rows": [_gate_rows(entry) for entry in entries],
+        "low_bit": _low_bit(entries),
+    }
+
+
+def _markup(svg: str | None) -> Markup | None:
+    """SVG of our own plots, whose texts are escaped already."""
+    return None if svg is None else Markup(svg)
+
+
+def _counts(entries: Sequence[Entry]) -> list[tuple[Verdict, int]]:
+    counts = Counter(entry.judgement.verdict for entry in entries)
+    return [(verdict, counts[verdict]) for verdict in Verdict if counts[verdict]]
+
+
+def _gate_rows(entry: Entry) -> list[tuple[Gate, Any]]:
+    """Each gate and the estimate it is asked of; None where the weights are exact."""
+    m = entry.measurement
+    if m is None:
+        return []
+    return [
+        (gate, (m.weights or {}).get(gate.metric) if gate.of_weights else m.estimates[gate.metric])
+        for gate in entry.gates
+    ]
+
+
+@dataclass(frozen=True)
+class LowBit:
+    """What few bits cost one export: in all, by its weights alone, and by kind of text.
+
+    `times` is the mean KL over its gate; `changed` how many of 100 sampled tokens change.
+    """
+
+    name: str
+    kl: float
+    weights: float
+    times: float | None
+    changed: float
+    kinds: dict[str, float]
+
+
+def _low_bit(entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """Rows of the exports below 8 bits, the kinds of text, and the worst value; None for none."""
+    rows = []
+    for entry in entries:
+        m = entry.measurement
+        if m is None or entry.artifact.manifest.variant.precision is not Precision.LOW_BIT:
+            continue
+        limit = next((gate.limit for gate in entry.gates if gate.metric == "mean_kl"), None)
+        kl = m.estimates["mean_kl"].value
+        rows.append(
+            LowBit(
+                name=entry.name,
+                kl=kl,
+                weights=m.weights["mean_kl"].value if m.weights else 0.0,
+                times=kl / limit if limit else None,
+                changed=100 * (1 - m.estimates["acceptance"].value),
+                kinds=m.mean_kl_by_kind,
+            )
+        )
+    if not rows:
+        return None
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row.kinds))
+    return {"rows": rows, "kinds": kinds, "top": max(max(row.kinds.values()) for row in rows)}

@@ -1,0 +1,57 @@
+"""`parity.json`: everything that was measured, as docs/parity.schema.json describes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.artifact.atomic import write_atomic
+from runtimes.parity.result import Entry, ModelResult
+
+# Also in docs/parity.schema.json: readers refuse a number that they do not know.
+SCHEMA = 2
+
+
+def write_json(path: Path, result: ModelResult) -> None:
+    """Write `parity.json` atomically. Numbers that do not exist are null."""
+    data = {
+        "schema": SCHEMA,
+        "model": result.label,
+        "reference": result.reference,
+        "environment": result.environment,
+        "artifacts": [_entry(entry) for entry in result.entries],
+        "accepted": result.accepted,
+    }
+    text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, (text + "\n").encode())
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    manifest = entry.artifact.manifest
+    return {
+        "format": manifest.variant.format,
+        "variant": manifest.variant.name,
+        "precision": manifest.variant.precision.value,
+        "recipe": manifest.recipe,
+        "files": [asdict(item) for item in manifest.outputs],
+        "bytes": entry.bytes,
+        "weights": manifest.weights,
+        "gates": [asdict(gate) for gate in entry.gates],
+        "verdict": entry.judgement.verdict.value,
+        "reasons": entry.judgement.reasons,
+        "notes": entry.judgement.notes,
+        "allow_degraded": entry.allow_degraded,
+        "accepted": entry.accepted,
+        "measurement": asdict(entry.measurement) if entry.measurement else None,
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,39 @@
+"""Every file that a parity run writes, in one place: which there are, and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.artifact.atomic import storage_errors, write_atomic
+from runtimes.parity.report.html import page
+from runtimes.parity.report.json import write_json
+from runtimes.parity.report.junit import write_junit
+from runtimes.parity.report.markdown import markdown
+from runtimes.parity.result import ModelResult
+
+
+def write_reports(result: ModelResult, target: Path, with_page: bool) -> list[Path]:
+    """Write one model's `parity.json` and, beside it, the page; the paths."""
+    write_json(target, result)
+    if not with_page:
+        return [target]
+    beside = target.with_suffix(".html")
+    write_atomic(beside, page(result).encode())
+    return [target, beside]
+
+
+def write_summaries(
+    results: Sequence[ModelResult],
+    junit: Path | None,
+    markdown_path: Path | None,
+    step_summary: Path | None,
+) -> None:
+    """Write what CI shows of all models together; `step_summary` is appended to."""
+    if junit:
+        write_junit(junit, results)
+    if markdown_path:
+        write_atomic(markdown_path, markdown(results).encode())
+    if step_summary:
+        with storage_errors(step_summary), step_summary.open("a", encoding="utf-8") as file:
+            file.write(markdown(results))

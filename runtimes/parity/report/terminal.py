@@ -1,0 +1,67 @@
+"""The parity report on a terminal: the table of verdicts, then the reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtimes.parity.report.columns import COLUMNS, megabytes
+from runtimes.parity.result import ModelResult
+from runtimes.parity.verdict import Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+FULL_WIDTH = 140
+COLOURS = {
+    Verdict.PASS: "green",
+    Verdict.DEGRADED: "yellow",
+    Verdict.FAIL: "red",
+    Verdict.INCONCLUSIVE: "magenta",
+}
+
+
+def print_result(console: Console, result: ModelResult) -> None:
+    """The table, each artifact's reasons and notes, and the room that float16 has."""
+    from rich.markup import escape
+
+    console.print(terminal_table(result, console.width))
+    for entry in result.entries:
+        lines = (*entry.judgement.reasons, *(f"note: {n}" for n in entry.judgement.notes))
+        if lines:
+            console.print(f"{escape(entry.name)}: {entry.judgement.verdict.value}")
+        for line in lines:
+            console.print(f"  - {escape(line)}")
+    room, squared = result.reference["fp16_headroom"], result.reference["fp16_headroom_squared"]
+    console.print(
+        f"float16 headroom of the residual stream: {room:.2f}×; of its squares: {squared:.2g}×"
+        + (" (norms must add them up in float32)" if squared < 1 else "")
+    )
+
+
+def terminal_table(result: ModelResult, width: int) -> Table:
+    """The readable summary; below `FULL_WIDTH` characters only the essential columns."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = [column for column in COLUMNS if column.essential or width >= FULL_WIDTH]
+    positions = result.reference["positions"]
+    title = (
+        f"{escape(result.label)}: exports against PyTorch fp32, {positions} positions, KL in nats"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("export", no_wrap=True)
+    for name in ("MB", "bits/w", *(column.title for column in columns)):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for entry in result.entries:
+        verdict = entry.judgement.verdict
+        table.add_row(
+            escape(entry.name),
+            megabytes(entry.bytes),
+            f"{entry.artifact.manifest.effective_bpw:.2f}",
+            *(column.text(entry.measurement) if entry.measurement else "" for column in columns),
+            f"[{COLOURS[verdict]}]{verdict.value}[/]{' (allowed)' if entry.excused else ''}",
+        )
+    return table

@@ -1,0 +1,100 @@
+"""Results of parity runs that never took place, for tests of how they are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from export.artifact import Artifact, Precision
+from export.artifact.manifest import Manifest, ModelIdentity, OutputFile
+from export.artifact.variant import Variant
+from runtimes.parity.decoding import GreedyResult
+from runtimes.parity.environment import environment
+from runtimes.parity.gates import GATES
+from runtimes.parity.measure import Measurement
+from runtimes.parity.replies import Reply
+from runtimes.parity.result import Entry, ModelResult
+from runtimes.parity.statistics import Estimate, log_histogram
+from runtimes.parity.verdict import Judgement, Verdict
+
+HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_1$|`**\x1b{{7*7}}"
+KL = np.array([0.0, 1e-5, 2e-3, 0.4, 3.0])
+
+
+def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
+    names = ("mean_kl", "median_kl", "p99_kl", "top1", "clear_top1", "acceptance")
+    estimates = {name: Estimate(0.1 * scale, 0.05 * scale, 0.2 * scale) for name in names}
+    estimates |= {
+        name: Estimate(1.0, 1.0, float("inf")) for name in ("perplexity_ratio", "fp16_headroom")
+    }
+    reply = Reply("chat-1", f"prompt {text}", 2, f"same {text}", f"one{text}", text, "two", text)
+    greedy = GreedyResult(1, 0, 2.0, 8.0, 0.0, 100.0, (reply,))
+    return Measurement(
+        runtime=f"runtime {text}",
+        positions=len(KL),
+        estimates=estimates,
+        weights=None,
+        greedy=greedy,
+        tokenizer_strings=10,
+        tokenizer_mismatches=0,
+        max_kl=3.0,
+        kl_histogram=log_histogram(KL),
+        mean_kl_by_kind={f"chat{text}": 0.1 * scale, "code": 0.2 * scale},
+        max_logit_difference=1.0,
+        load_seconds=0.1,
+        prefill_tokens_per_second=10.0,
+    )
+
+
+def entry(
+    name: str,
+    verdict: Verdict,
+    size: int = 1000,
+    *,
+    allowed: bool = False,
+    reasons: tuple[str, ...] = ("too bad",),
+    measured: Measurement | None = None,
+) -> Entry:
+    variant = Variant("gguf", name, Precision.LOW_BIT, (("linear", "q4"),))
+    weights = {"bytes": size, "effective_bpw": 4.5, "fallback_share": 0.0, "fallbacks": []}
+    weights |= {"classes": {}, "types": {"Q4_0": {"tensors": 1, "elements": 2, "bytes": 3}}}
+    files = (OutputFile(f"{name}.gguf", size, "0" * 64),)
+    manifest = Manifest(
+        ModelIdentity("m", None, None, 1, files), variant, "recipe", {}, files, weights
+    )
+    why = () if verdict is Verdict.PASS else reasons
+    judgement = Judgement(verdict, why, ("worth a note",))
+    artifact = Artifact(Path("out/m/gguf") / "x", manifest)
+    return Entry(artifact, allowed, GATES[Precision.LOW_BIT], judgement, measured)
+
+
+def result(*entries: Entry, label: str = "tiny") -> ModelResult:
+    reference = {
+        "runtime": "pytorch 2",
+        "text": {"name": "built-in, fast", "sha256": "1" * 64},
+        "documents": 3,
+        "positions": len(KL),
+        "peak_activation": 10.0,
+        "fp16_headroom": 6550.4,
+        "fp16_headroom_squared": 655.04,
+        "inputs": [{"path": "model.safetensors", "sha256": "2" * 64}],
+    }
+    return ModelResult(label, reference, environment(2), entries)
+
+
+def usual_result() -> ModelResult:
+    """One of each: passed, degraded, degraded but allowed, broken, inconclusive."""
+    return result(
+        entry("q8_0", Verdict.PASS, 2000, measured=measurement(0.01)),
+        entry("q4_0", Verdict.DEGRADED, measured=measurement()),
+        entry("q4_1", Verdict.DEGRADED, allowed=True, measured=measurement()),
+        entry("f16", Verdict.FAIL, reasons=("SHA-256 differs", "second reason")),
+        entry("q5_0", Verdict.INCONCLUSIVE, measured=measurement(0.5)),
+    )
+
+
+def hostile_result() -> ModelResult:
+    """Markup and control characters wherever a name or text comes from outside."""
+    bad = entry(HOSTILE, Verdict.FAIL, reasons=(HOSTILE,), measured=measurement(1.0, HOSTILE))
+    return result(bad, label=HOSTILE)

@@ -1,0 +1,55 @@
+"""The page in a real browser, where there is one: no request, no error, accessible."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtimes.parity.report.html import page
+from tests.parity_results import hostile_result, usual_result
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python"
+)
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as p:
+        found = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module", params=["usual", "hostile"])
+def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path: Path = tmp_path_factory.mktemp("page") / "parity.html"
+    path.write_text(page({"usual": usual_result, "hostile": hostile_result}[request.param]()))
+    return path.as_uri()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_in_chromium(browser: Any, address: str, width: int, scheme: str) -> None:
+    tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    messages: list[str] = []
+    requests: list[str] = []
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("dialog", lambda dialog: messages.append(dialog.message))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(address)
+    tab.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    report = axe.Axe().run(tab).response
+    assert [item["id"] for item in report["passes"]], "axe checked nothing"
+    assert [(item["id"], item["nodes"][0]["html"]) for item in report["violations"]] == []
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [address]
+    tab.close()

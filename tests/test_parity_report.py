@@ -1,0 +1,245 @@
+"""The reports of a parity run: JSON by its schema, JUnit, Markdown and the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from junitparser import JUnitXml
+
+from runtimes.parity.replies import reply_texts
+from runtimes.parity.report.html import page, visible
+from runtimes.parity.report.json import SCHEMA, write_json
+from runtimes.parity.report.junit import write_junit
+from runtimes.parity.report.markdown import markdown
+from runtimes.parity.report.outputs import write_summaries
+from runtimes.parity.result import ModelResult, smallest_passing
+from runtimes.parity.statistics import log_histogram
+from runtimes.parity.verdict import Verdict
+from tests.parity_results import HOSTILE, entry, hostile_result, result, usual_result
+
+SCHEMA_FILE = Path(__file__).parent.parent / "docs/parity.schema.json"
+
+
+@pytest.fixture(scope="module")
+def usual() -> ModelResult:
+    return usual_result()
+
+
+@pytest.fixture(scope="module")
+def hostile() -> ModelResult:
+    return hostile_result()
+
+
+@pytest.fixture(scope="module")
+def usual_page(usual: ModelResult) -> str:
+    return page(usual)
+
+
+@pytest.fixture(scope="module")
+def hostile_page(hostile: ModelResult) -> str:
+    return page(hostile)
+
+
+def validator() -> Draft202012Validator:
+    schema = json.loads(SCHEMA_FILE.read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def test_the_published_schema_has_the_number_that_is_written() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text("utf-8"))
+    assert schema["properties"]["schema"]["const"] == SCHEMA
+    assert schema["$id"].endswith(f":{SCHEMA}")
+
+
+def test_json_keeps_to_the_schema_whatever_happened(
+    usual: ModelResult, hostile: ModelResult, tmp_path: Path
+) -> None:
+    for item in (usual, hostile):
+        write_json(tmp_path / "parity.json", item)
+        validator().validate(json.loads((tmp_path / "parity.json").read_text("utf-8")))
+
+
+def test_the_schema_refuses_an_unknown_key_and_a_missing_one(
+    usual: ModelResult, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "parity.json", usual)
+    raw = json.loads((tmp_path / "parity.json").read_text("utf-8"))
+    raw["artifacts"][0]["measurement"]["extra"] = 1
+    assert not validator().is_valid(raw)
+    del raw["artifacts"][0]["measurement"]["extra"]
+    assert validator().is_valid(raw)
+    del raw["artifacts"][0]["measurement"]["max_kl"]
+    assert not validator().is_valid(raw)
+
+
+def test_junit_fails_what_the_run_refuses_and_passes_what_is_allowed(
+    usual: ModelResult, tmp_path: Path
+) -> None:
+    write_junit(tmp_path / "parity.xml", [usual, usual])
+    document = JUnitXml.fromfile(str(tmp_path / "parity.xml"))
+    assert (document.tests, document.failures) == (10, 6)
+    cases = {case.name: case for case in next(iter(document))}
+    assert cases["gguf q8_0"].is_passed
+    assert cases["gguf q4_1"].is_passed
+    assert "DEGRADED (allowed)" in cases["gguf q4_1"].system_out
+    (failure,) = cases["gguf f16"].result
+    assert failure.type == "FAIL"
+    assert "second reason" in failure.text
+    assert not cases["gguf q5_0"].is_passed
+
+
+def test_hostile_names_stay_text_in_junit(hostile: ModelResult, tmp_path: Path) -> None:
+    write_junit(tmp_path / "parity.xml", [hostile])
+    (suite,) = JUnitXml.fromfile(str(tmp_path / "parity.xml"))
+    assert suite.name == HOSTILE.replace("\x1b", "\ufffd")
+
+
+def test_markdown_is_appended_to_the_step_summary(usual: ModelResult, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    write_summaries([usual], None, tmp_path / "parity.md", summary)
+    written = (tmp_path / "parity.md").read_text("utf-8")
+    assert summary.read_text("utf-8") == f"before\n{written}"
+    assert "Smallest that passes: **gguf q8\\_0**" in written
+    rows = [line for line in written.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(usual.entries)
+    assert len({line.count(" | ") for line in rows}) == 1
+    assert "SHA\\-256 differs" in written
+
+
+def test_hostile_names_stay_text_in_markdown(hostile: ModelResult) -> None:
+    text = markdown([hostile])
+    assert "<" not in text
+    assert not re.search(r"(?<!\\)[`$]", text)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and all its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(text: str) -> Elements:
+    parser = Elements()
+    parser.feed(text)
+    parser.close()
+    return parser
+
+
+@pytest.mark.parametrize("case", ["usual_page", "hostile_page"])
+def test_the_page_has_no_script_and_loads_nothing(
+    case: str, request: pytest.FixtureRequest
+) -> None:
+    text = request.getfixturevalue(case)
+    found = parsed(text)
+    assert {tag for tag, _ in found.elements}.isdisjoint(
+        {"script", "img", "iframe", "object", "embed", "base", "form"}
+    )
+    for tag, attributes in found.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        assert "src" not in attributes
+        target = attributes.get("href", attributes.get("xlink:href"))
+        assert target is None or target.startswith(("#", "data:,")), (tag, target)
+    assert not re.search(r"@import|url\((?!#)", text)
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_hostile_text_is_shown_as_it_is(hostile_page: str) -> None:
+    found = parsed(hostile_page)
+    assert HOSTILE in found.text
+    assert f"Parity of {HOSTILE}" in found.text
+    assert "<script" not in hostile_page
+
+
+def test_the_page_shows_verdicts_first_and_marks_the_diverging_token(
+    usual: ModelResult, usual_page: str
+) -> None:
+    order = [usual_page.index(f'id="{name}"') for name in ("verdicts", "size", "exports")]
+    assert order == sorted(order)
+    for item in usual.entries:
+        assert f">{item.name}<" in usual_page
+    assert "<mark>onea</mark>" in usual_page
+    assert "<mark>two</mark>" in usual_page
+    assert "SHA-256 differs" in usual_page
+    assert "Where 4 bits hurt" in usual_page
+
+
+def test_the_page_is_the_same_for_the_same_result(usual_page: str) -> None:
+    assert page(usual_result()) == usual_page
+
+
+def test_a_run_in_which_nothing_could_be_opened_has_a_page() -> None:
+    text = page(result(entry("f16", Verdict.FAIL)))
+    assert "No export passes all its gates" in text
+    assert "<svg" not in text
+
+
+def test_the_smallest_that_passes_is_recommended(usual: ModelResult) -> None:
+    best = smallest_passing(usual.entries)
+    assert best is usual.entries[0]
+    small = replace(best, artifact=entry("q6", Verdict.PASS, 10).artifact)
+    assert smallest_passing((*usual.entries, small)) is small
+
+
+@pytest.mark.parametrize(
+    ("reference", "export", "agreed", "expected"),
+    [
+        ([0, 1, 2], [0, 1, 2], 3, ("a b c", "", "", "", "")),
+        ([0, 1, 2], [0, 3, 1], 1, ("a", " b", " c", " d", " b")),
+        # Both bytes of ü are tokens; the replies part between them.
+        ([0, 10, 11, 1], [0, 10, 12, 1], 2, ("a", "ü", " b", "ý", " b")),
+    ],
+)
+def test_replies_are_cut_at_the_first_differing_token(
+    reference: list[int], export: list[int], agreed: int, expected: tuple[str, ...]
+) -> None:
+    pieces = {0: b"a", 1: b" b", 2: b" c", 3: b" d", 10: b"\xc3", 11: b"\xbc", 12: b"\xbd"}
+
+    def detokenize(ids: object) -> str:
+        return b"".join(pieces[i] for i in ids).decode("utf-8", "replace")  # type: ignore[attr-defined]
+
+    reply = reply_texts("d", [0] * 1000, reference, export, agreed, detokenize)
+    found = (
+        reply.same, reply.reference_token, reply.reference_rest, reply.export_token,
+        reply.export_rest,
+    )  # fmt: skip
+    assert found == expected
+    assert len(reply.prompt) < 500
+
+
+def test_invisible_tokens_are_seen() -> None:
+    assert visible("  ") == "␣␣"
+    assert visible("\n") == "↵\n"
+    assert visible(" word") == " word"
+
+
+def test_the_histogram_counts_every_position() -> None:
+    values = np.array([-1e-17, 0.0, 1e-12, 3e-4, 0.5, 0.5, 20.0])
+    histogram = log_histogram(values)
+    assert sum(histogram.counts) == len(values)
+    assert histogram.counts[0] == 3
+    assert histogram.counts[-1] == 1
+    for low, high, count in zip(
+        histogram.edges[1:], histogram.edges[2:], histogram.counts[1:], strict=False
+    ):
+        assert count == ((values >= low) & (values < high)).sum()
