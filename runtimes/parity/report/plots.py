@@ -39,11 +39,11 @@ PLACES = tuple(
     place
     for far in (7, 16, 28, 42, 58)
     for place in (
-        (far * 0.7, far * 0.7, "left", "bottom"),  # clear of the stepped line
+        (far * 0.7, far * 0.7, "left", "bottom"),  # off the stepped line
+        (far * 0.7, -far * 0.7, "left", "top"),
         (far, 0, "left", "center"),
         (-far, 0, "right", "center"),
         (-far * 0.7, far * 0.7, "right", "bottom"),
-        (far * 0.7, -far * 0.7, "left", "top"),
         (-far * 0.7, -far * 0.7, "right", "top"),
         (0, far, "center", "bottom"),
         (0, -far, "center", "top"),
