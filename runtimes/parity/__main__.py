@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REPORT = "parity.json"
 # Wide enough for the table where the output is not a terminal (CI logs).
-PLAIN_WIDTH = 160
+PLAIN_WIDTH = 180
 
 
 @click.command(cls=EdgeproofCommand, name="parity")
@@ -55,6 +55,12 @@ PLAIN_WIDTH = 160
     type=click.IntRange(1),
     help="Compare about this many positions, not the whole text: for slow runtimes.",
 )
+@click.option(
+    "--footprint/--no-footprint",
+    default=True,
+    show_default=True,
+    help="Measure memory, load time and speed of each artifact in a process of its own.",
+)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 def main(
     artifacts: tuple[Path, ...],
@@ -66,6 +72,7 @@ def main(
     json_path: Path | None,
     runtime: str | None,
     positions: int | None,
+    footprint: bool,
     threads: int,
 ) -> None:
     r"""Run artifacts in their real runtimes and compare them with PyTorch.
@@ -96,6 +103,7 @@ def main(
             {},
             json_path or Path(REPORT),
             positions,
+            footprint,
         )
     else:
         if runtime is not None:
@@ -117,6 +125,7 @@ def main(
                 record.gates,
                 target,
                 positions,
+                footprint,
             )
     refused = [entry for entry in entries if not entry.accepted]
     if refused:
@@ -133,6 +142,7 @@ def compare_model(
     gates: Mapping[str, Mapping[str, float]],
     target: Path,
     positions: int | None = None,
+    footprints: bool = True,
 ) -> list[Entry]:
     """Compare one model's artifacts, print the table and the reasons, write the report."""
     from rich.console import Console
@@ -140,7 +150,9 @@ def compare_model(
 
     from runtimes.parity.run import run_parity
 
-    reference, entries = run_parity(checkpoint, suite, requests, threads, gates, positions)
+    reference, entries = run_parity(
+        checkpoint, suite, requests, threads, gates, positions, footprints=footprints
+    )
     write_report(target, label, reference, entries)
     console = Console()
     if not console.is_terminal:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from export.errors import InputError
+from runtimes.footprint import Footprint
 from runtimes.parity.decoding import (
     CACHE_KL_LIMIT,
     GreedyResult,
@@ -18,7 +19,7 @@ from runtimes.parity.decoding import (
 )
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
-from runtimes.parity.padding import padding_fault, padding_kl
+from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.reference import Reference
 from runtimes.parity.statistics import Estimate, summarise
 from runtimes.parity.templates import TemplateResult
@@ -46,7 +47,7 @@ class Measurement:
     weights: dict[str, Estimate] | None
     greedy: GreedyResult | None
     sampled: SampledResult | None
-    padding_kl: float | None
+    padding: PaddingResult | None
     chat_template: TemplateResult
     tokenizer_strings: int
     tokenizer_mismatches: int
@@ -54,6 +55,7 @@ class Measurement:
     max_logit_difference: float
     load_seconds: float
     prefill_tokens_per_second: float
+    footprint: Footprint | None = None
     failures: tuple[str, ...] = field(default=())
 
 
@@ -96,13 +98,12 @@ def measure(
             )
         asked = reference.sampled_chats if not failures else ()
         sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
-        padded = padding_kl(runtime, reference.documents)
+        padding = measure_padding(runtime, reference.documents)
+        failures += [padding.fault] if padding and padding.fault else []
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
-    fault = None if padded is None else padding_fault(padded, estimates["mean_kl"].value)
-    failures += [fault] if fault else []
     headroom = FP16_MAX / (reference.peak_activation * residual_scale)
     estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
     return Measurement(
@@ -112,7 +113,7 @@ def measure(
         weights=summarise(replayed.weight_metrics) if replayed.weight_metrics else None,
         greedy=greedy,
         sampled=sampled,
-        padding_kl=padded,
+        padding=padding,
         chat_template=template,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
-FULL_WIDTH = 140
+FULL_WIDTH = 165
 COLOURS = {
     Verdict.PASS: "green",
     Verdict.DEGRADED: "yellow",
@@ -124,6 +124,7 @@ COLUMNS = (
     Column("PPL ratio", lambda m: f"{m.estimates['perplexity_ratio'].value:.3f}"),
     Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
     Column("sampled", lambda m: f"{m.sampled.identical}/{m.sampled.prompts}" if m.sampled else "–"),
+    Column("RAM MB", lambda m: f"{m.footprint.peak_mb:.0f}" if m.footprint else "–"),
 )
 
 
