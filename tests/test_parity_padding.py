@@ -76,6 +76,7 @@ def test_one_scale_per_call_rounds_otherwise_in_any_batch_and_is_no_fault(
     result = measure_padding(runtime, documents)
     assert result is not None
     assert result.unpadded_kl > 1e-6, "rounded with the batch's scale"
+    assert result.limit >= 4 * result.unpadded_kl
     assert result.fault is None
 
 

@@ -90,16 +90,17 @@ def measure(
         failures = [*replayed.failures, *([template.fault] if template.fault else [])]
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
+        padding = measure_padding(runtime, reference.documents)
+        failures += [padding.fault] if padding and padding.fault else []
+        cache_limit = padding.limit if padding else CACHE_KL_LIMIT
         asked = reference.greedy_chats if not failures else ()
         greedy = decode_greedily(runtime, asked, scorer) if asked else None
-        if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
+        if greedy and not greedy.cache_kl <= cache_limit:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
             )
         asked = reference.sampled_chats if not failures else ()
         sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
-        padding = measure_padding(runtime, reference.documents)
-        failures += [padding.fault] if padding and padding.fault else []
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()

@@ -32,14 +32,18 @@ class PaddingResult:
     unpadded_kl: float
 
     @property
+    def limit(self) -> float:
+        """What another call of the same tokens may cost: that much is the artifact's rounding."""
+        return max(PADDING_KL_LIMIT, COARSER * self.unpadded_kl)
+
+    @property
     def fault(self) -> str | None:
         """What is wrong, in words."""
-        limit = max(PADDING_KL_LIMIT, COARSER * self.unpadded_kl)
-        if self.kl <= limit:
+        if self.kl <= self.limit:
             return None
         return (
             f"left padding: a row in a batch differs from the same row alone by KL {self.kl:.3g},"
-            f" more than {limit:.3g}: attention mask or positions are wrong"
+            f" more than {self.limit:.3g}: attention mask or positions are wrong"
         )
 
 
