@@ -16,6 +16,7 @@ COMMANDS = {
     "mlc": ("export.mlc.__main__", "main"),
     "imatrix": ("runtimes.imatrix.__main__", "main"),
     "parity": ("runtimes.parity.__main__", "main"),
+    "footprint": ("runtimes.footprint", "main"),
     "compare": ("runtimes.parity.compare", "main"),
 }
 

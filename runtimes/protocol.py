@@ -21,6 +21,8 @@ class Runtime(Protocol):
     name: str
     version: str
     device: str
+    context: int
+    """The greatest sequence length the model was made for."""
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
@@ -42,8 +44,8 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
-class BatchRuntime(Protocol):
-    """What some adapters offer besides: several sequences in one call."""
+class BatchRuntime(Runtime, Protocol):
+    """A runtime that also takes several sequences in one call."""
 
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Run non-empty sequences as one left-padded batch: float32 [T_i, V] of each."""

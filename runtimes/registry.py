@@ -20,17 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter module, the optional packages it imports, and the extra that installs them."""
+    """An adapter module, the optional packages it imports, and the extra that installs them.
+
+    `code` is the cache's folder where it keeps what it compiles, if it does.
+    """
 
     module: str
     packages: tuple[str, ...]
     extra: str
+    code: str | None = None
 
 
 ADAPTERS = {
     "onnx": Adapter("runtimes.onnxruntime", ("onnxruntime",), "onnxruntime"),
     "gguf": Adapter("runtimes.llamacpp", ("llama_cpp",), "llamacpp"),
-    "mlc": Adapter("runtimes.tvm", ("tvm",), "tvm"),
+    "mlc": Adapter("runtimes.tvm", ("tvm",), "tvm", code="tvm"),
 }
 WEBGPU = Adapter("runtimes.webgpu", ("onnxruntime", "onnxruntime_ep_webgpu"), "webgpu")
 # Other runtimes that execute a format, by the name that asks for them.
@@ -45,14 +49,22 @@ def open_runtime(artifact: Artifact, threads: int, other: str | None = None) -> 
     Raises:
         InputError: no runtime for the format, its package is not installed, or it refuses the file.
     """
+    runtime: Runtime = load(adapter_of(artifact, other)).open_runtime(artifact, threads)
+    return runtime
+
+
+def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:
+    """The adapter that executes an artifact's format, or the `other` one named.
+
+    Raises:
+        InputError: there is none.
+    """
     form = artifact.manifest.variant.format
     if form not in ADAPTERS:
         raise InputError(f"{artifact.path}: no runtime for format {form!r}; known: {[*ADAPTERS]}")
     if other is not None and (form, other) not in OTHERS:
         raise InputError(f"{artifact.path}: {other} does not execute {form}")
-    adapter = ADAPTERS[form] if other is None else OTHERS[form, other]
-    runtime: Runtime = load(adapter).open_runtime(artifact, threads)
-    return runtime
+    return ADAPTERS[form] if other is None else OTHERS[form, other]
 
 
 def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:

@@ -27,7 +27,7 @@ def measurement(mean_kl: float) -> Measurement:
         weights=None,
         greedy=None,
         sampled=None,
-        padding_kl=None,
+        padding=None,
         chat_template=TemplateResult(0, 0, 0, None),
         tokenizer_strings=0,
         tokenizer_mismatches=0,

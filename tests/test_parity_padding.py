@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtimes.llamacpp import LlamaCpp
 from runtimes.onnxruntime import OnnxRuntime
-from runtimes.parity.metrics import compare
-from runtimes.parity.padding import padding_fault, padding_kl
+from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.suite import Document
-from runtimes.protocol import BatchRuntime
-from runtimes.registry import open_reference, open_runtime
+from runtimes.registry import open_runtime
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 
@@ -38,12 +35,15 @@ def documents() -> list[Document]:
 def test_rows_of_a_float_export_are_equal(
     checkpoint: Path, documents: list[Document], tmp_path: Path
 ) -> None:
-    kl = padding_kl(open_runtime(export_tiny(checkpoint, "onnx", "fp32", tmp_path), 1), documents)
-    assert kl is not None
-    assert kl < 1e-9
-    assert padding_fault(kl, 0.0) is None
+    runtime = open_runtime(export_tiny(checkpoint, "onnx", "fp32", tmp_path), THREADS)
+    result = measure_padding(runtime, documents)
+    assert result is not None
+    assert result.kl < 1e-9
+    assert result.unpadded_kl < 1e-9
+    assert result.fault is None
 
 
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
 @pytest.mark.parametrize("fault", ["mask", "positions"])
 def test_a_batch_without_its_mask_or_positions_is_a_fault(
     checkpoint: Path,
@@ -51,8 +51,9 @@ def test_a_batch_without_its_mask_or_positions_is_a_fault(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
+    variant: str,
 ) -> None:
-    runtime = open_runtime(export_tiny(checkpoint, "onnx", "fp32", tmp_path), THREADS)
+    runtime = open_runtime(export_tiny(checkpoint, "onnx", variant, tmp_path), THREADS)
     assert isinstance(runtime, OnnxRuntime)
     run = runtime._run
 
@@ -61,36 +62,43 @@ def test_a_batch_without_its_mask_or_positions_is_a_fault(
         return run(outputs, ids, bad if len(mask) > 1 else mask, past, keep)
 
     monkeypatch.setattr(runtime, "_run", wrong)
-    kl = padding_kl(runtime, documents)
-    assert kl is not None
-    reason = padding_fault(kl, 0.0)
-    assert reason is not None
-    assert "left padding" in reason
+    result = measure_padding(runtime, documents)
+    assert result is not None
+    assert result.fault is not None
+    assert "left padding" in result.fault
 
 
 @pytest.mark.parametrize("variant", ["int8", "uint8"])
-def test_one_scale_per_call_rounds_otherwise_in_a_batch_and_is_no_fault(
+def test_one_scale_per_call_rounds_otherwise_in_any_batch_and_is_no_fault(
     checkpoint: Path, documents: list[Document], tmp_path: Path, variant: str
 ) -> None:
-    reference = open_reference(checkpoint, THREADS)
     runtime = open_runtime(export_tiny(checkpoint, "onnx", variant, tmp_path), THREADS)
-    kl = padding_kl(runtime, documents)
-    own = [
-        compare(reference.logits(d.ids), [runtime.logits(d.ids)], d.ids)[0].kl.mean()
-        for d in documents
-    ]
-    assert kl is not None
-    assert kl > 1e-9, "rounded with the batch's scale"
-    assert padding_fault(kl, float(np.mean(own))) is None
+    result = measure_padding(runtime, documents)
+    assert result is not None
+    assert result.unpadded_kl > 1e-6, "rounded with the batch's scale"
+    assert result.limit >= 4 * result.unpadded_kl
+    assert result.fault is None
 
 
-def test_the_limit_follows_what_the_artifacts_own_rounding_costs() -> None:
-    assert padding_fault(0.5, 0.2) is None
-    assert padding_fault(0.5, 0.1) is not None
-    assert padding_fault(0.5, float("nan")) is not None
-    assert padding_fault(float("nan"), 1.0) is not None
+@pytest.mark.parametrize(
+    ("kl", "unpadded", "sound"),
+    [
+        (0.01, 0, True),
+        (0.5, 0.2, True),
+        (0.5, 0.1, False),
+        (0.5, 0, False),
+        (float("nan"), 1, False),
+    ],
+)
+def test_the_limit_follows_what_a_batch_without_padding_costs(
+    kl: float, unpadded: float, sound: bool
+) -> None:
+    assert (PaddingResult(kl, unpadded).fault is None) == sound
 
 
-def test_a_runtime_without_batches_has_no_figure(documents: list[Document]) -> None:
-    assert not issubclass(LlamaCpp, BatchRuntime)
-    assert issubclass(OnnxRuntime, BatchRuntime)
+def test_a_runtime_without_batches_has_no_figure(
+    checkpoint: Path, documents: list[Document], tmp_path: Path
+) -> None:
+    runtime = open_runtime(export_tiny(checkpoint, "gguf", "f32", tmp_path), THREADS)
+    assert measure_padding(runtime, documents) is None
+    runtime.close()

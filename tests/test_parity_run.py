@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 
 from export.__main__ import main as export_main
+from runtimes.onnxruntime import OnnxRuntime
 from runtimes.parity.__main__ import main as parity_main
 from tests.tiny import make_checkpoint
 
@@ -39,7 +41,7 @@ def invoke(command: Any, *arguments: str | Path) -> Result:
 
 
 def compare(*arguments: str | Path) -> Result:
-    return invoke(parity_main, *arguments, "--budget", "fast")
+    return invoke(parity_main, *arguments, "--budget", "fast", "--no-footprint")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,9 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
         assert entry["measurement"]["greedy"]["cache_kl"] < 1e-6
         assert entry["measurement"]["tokenizer_strings"] >= 5000
         assert entry["measurement"]["tokenizer_mismatches"] == 0
+        assert entry["measurement"]["chat_template"]["fault"] is None
+        assert entry["measurement"]["chat_template"]["chats"] > 10
+        assert entry["measurement"]["footprint"]["peak_mb"] > 0
     assert "DEGRADED (allowed)" in result.output
     schema = json.loads((ROOT / "docs/parity.schema.json").read_text("utf-8"))
     raw = json.loads((out / "tiny/parity.json").read_text("utf-8"))
@@ -112,7 +117,7 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
 
 
 def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
-    result = compare("--root", out, "--positions", 300)
+    result = compare("--root", out, "--positions", 300, "--no-footprint")
     assert result.exit_code == 0, result.output
     raw = json.loads((out / "tiny" / "parity.json").read_text())
     assert 300 <= raw["reference"]["positions"] < 1000
@@ -168,6 +173,41 @@ def test_a_broken_artifact_fails_and_the_others_are_still_judged(
     assert entries["gguf/f16"]["verdict"] == "FAIL"
     assert reason in entries["gguf/f16"]["reasons"][0]
     assert entries["onnx/fp32"]["verdict"] == "PASS"
+
+
+def test_a_runtime_that_crashes_fails_its_artifact_and_the_others_are_still_judged(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("import os; os.kill(os.getpid(), 11)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    only(out, "tiny/onnx/fp32", "tiny/gguf/f16")
+    assert invoke(parity_main, "--root", out, "--budget", "fast").exit_code == 1
+    entries = report(out)
+    assert entries["onnx/fp32"]["verdict"] == "FAIL"
+    assert "SIGSEGV" in entries["onnx/fp32"]["reasons"][0]
+    assert entries["gguf/f16"]["verdict"] == "PASS"
+
+
+def test_a_batch_without_its_mask_fails(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = OnnxRuntime._run
+
+    def unmasked(self: OnnxRuntime, outputs: Any, ids: Any, mask: Any, past: Any, keep: int) -> Any:
+        whole = np.ones_like(mask) if len(mask) > 1 else mask
+        return run(self, outputs, ids, whole, past, keep)
+
+    monkeypatch.setattr(OnnxRuntime, "_run", unmasked)
+    only(out, "tiny/onnx/fp32")
+    assert compare("--root", out).exit_code == 1
+    (entry,) = report(out).values()
+    assert entry["verdict"] == "FAIL"
+    assert "left padding" in entry["reasons"][0]
+
+
+def only(out: Path, *paths: str) -> None:
+    """Leave only these artifacts in the run record."""
+    record = json.loads((out / "run.json").read_text())
+    record["models"][0]["artifacts"] = [{"path": p, "allow_degraded": False} for p in paths]
+    (out / "run.json").write_text(json.dumps(record))
 
 
 def test_nothing_exported_is_bad_input(tmp_path: Path) -> None:

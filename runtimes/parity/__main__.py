@@ -27,7 +27,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the 
 # Loaded before anything is compared, so that a missing package is said at once.
 OUTPUTS = Adapter("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
 # Wide enough for the table where the output is not a terminal (CI logs).
-PLAIN_WIDTH = 160
+PLAIN_WIDTH = 180
 
 
 @click.command(cls=EdgeproofCommand, name="parity")
@@ -74,6 +74,12 @@ PLAIN_WIDTH = 160
     type=click.IntRange(1),
     help="Compare about this many positions, not the whole text: for slow runtimes.",
 )
+@click.option(
+    "--footprint/--no-footprint",
+    default=True,
+    show_default=True,
+    help="Measure memory, load time and speed of each artifact in a process of its own.",
+)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 def main(
     artifacts: tuple[Path, ...],
@@ -88,6 +94,7 @@ def main(
     markdown_path: Path | None,
     runtime: str | None,
     positions: int | None,
+    footprint: bool,
     threads: int,
 ) -> None:
     r"""Run artifacts in their real runtimes and compare them with PyTorch.
@@ -134,7 +141,7 @@ def main(
         ]
     results = []
     for model in models:
-        result = compare_model(model, suite, threads, gates, positions)
+        result = compare_model(model, suite, threads, gates, positions, footprint)
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
@@ -164,7 +171,8 @@ def compare_model(
     suite: Suite,
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
-    positions: int | None,
+    positions: int | None = None,
+    footprints: bool = True,
 ) -> ModelResult:
     """Compare one model's artifacts; print the table and the reasons."""
     from rich.console import Console
@@ -175,7 +183,13 @@ def compare_model(
     from runtimes.parity.run import run_parity
 
     reference, entries = run_parity(
-        model.checkpoint, suite, model.requests, threads, gates, positions
+        model.checkpoint,
+        suite,
+        model.requests,
+        threads,
+        gates,
+        positions,
+        footprints=footprints,
     )
     result = ModelResult(model.label, reference, environment(threads), tuple(entries))
     console = Console()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.errors import InputError
+from runtimes.footprint import Footprint
 from runtimes.parity.decoding import (
     CACHE_KL_LIMIT,
     GreedyResult,
@@ -19,7 +20,7 @@ from runtimes.parity.decoding import (
 )
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
-from runtimes.parity.padding import padding_fault, padding_kl
+from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.reference import Reference
 from runtimes.parity.statistics import (
     Estimate,
@@ -57,7 +58,7 @@ class Measurement:
     weights: dict[str, Estimate] | None
     greedy: GreedyResult | None
     sampled: SampledResult | None
-    padding_kl: float | None
+    padding: PaddingResult | None
     chat_template: TemplateResult
     tokenizer_strings: int
     tokenizer_mismatches: int
@@ -67,6 +68,7 @@ class Measurement:
     max_logit_difference: float
     load_seconds: float
     prefill_tokens_per_second: float
+    footprint: Footprint | None = None
     failures: tuple[str, ...] = field(default=())
     exact_weights: bool = False
 
@@ -102,23 +104,23 @@ def measure(
         failures = [*replayed.failures, *([template.fault] if template.fault else [])]
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
+        padding = measure_padding(runtime, reference.documents)
+        failures += [padding.fault] if padding and padding.fault else []
+        cache_limit = padding.limit if padding else CACHE_KL_LIMIT
         asked = reference.greedy_chats if not failures else ()
         greedy = (
             decode_greedily(runtime, asked, scorer, torch_runtime.detokenize) if asked else None
         )
-        if greedy and not greedy.cache_kl <= CACHE_KL_LIMIT:
+        if greedy and not greedy.cache_kl <= cache_limit:
             failures.append(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
             )
         asked = reference.sampled_chats if not failures else ()
         sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
-        padded = padding_kl(runtime, reference.documents)
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
-    fault = None if padded is None else padding_fault(padded, estimates["mean_kl"].value)
-    failures += [fault] if fault else []
     headroom = FP16_MAX / (reference.peak_activation * residual_scale)
     estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
     return Measurement(
@@ -128,7 +130,7 @@ def measure(
         weights=summarise(replayed.weight_metrics) if replayed.weight_metrics else None,
         greedy=greedy,
         sampled=sampled,
-        padding_kl=padded,
+        padding=padding,
         chat_template=template,
         tokenizer_strings=strings,
         tokenizer_mismatches=wrong,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,35 +15,53 @@ from runtimes.protocol import BatchRuntime, Runtime
 LENGTHS = (64, 23, 41, 7)
 # Other shapes may use other kernels; a wrong mask or position costs whole nats.
 PADDING_KL_LIMIT = 0.02
-# Two independent roundings differ by twice the KL of one; a batch's common scale is coarser too.
-ROUNDINGS = 4
+# A padded batch may be rounded more coarsely than one without padding.
+COARSER = 4
 
 
-def padding_kl(runtime: Runtime, documents: Sequence[Document]) -> float | None:
-    """Mean KL in nats between rows alone and in one batch; None where there are no batches."""
+@dataclass(frozen=True)
+class PaddingResult:
+    """Mean KL in nats between rows in a batch and the same rows alone.
+
+    `kl` is of a left-padded batch, `unpadded_kl` of one of equally long rows: above 0 where a
+    row's rounding depends on its company, as with ONNX's int8 and uint8, which round activations
+    with one scale per call. That is no fault, and the measure of what padding may cost.
+    """
+
+    kl: float
+    unpadded_kl: float
+
+    @property
+    def limit(self) -> float:
+        """What another call of the same tokens may cost: that much is the artifact's rounding."""
+        return max(PADDING_KL_LIMIT, COARSER * self.unpadded_kl)
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong, in words."""
+        if self.kl <= self.limit:
+            return None
+        return (
+            f"left padding: a row in a batch differs from the same row alone by KL {self.kl:.3g},"
+            f" more than {self.limit:.3g}: attention mask or positions are wrong"
+        )
+
+
+def measure_padding(runtime: Runtime, documents: Sequence[Document]) -> PaddingResult | None:
+    """Run batches of pieces of the documents; None where the runtime has no batches."""
     if not isinstance(runtime, BatchRuntime):
         return None
-    sequences = [
-        documents[index % len(documents)].ids[:length] for index, length in enumerate(LENGTHS)
-    ]
+    texts = [documents[index % len(documents)].ids for index in range(len(LENGTHS))]
+    equal = min(max(LENGTHS), *map(len, texts))
+    return PaddingResult(
+        kl=_batch_kl(runtime, [ids[:length] for ids, length in zip(texts, LENGTHS, strict=True)]),
+        unpadded_kl=_batch_kl(runtime, [ids[:equal] for ids in texts]),
+    )
+
+
+def _batch_kl(runtime: BatchRuntime, sequences: Sequence[Sequence[int]]) -> float:
     divergences = []
-    for ids, padded in zip(sequences, runtime.padded_logits(sequences), strict=True):
-        (metrics,) = compare(runtime.logits(ids), [padded], ids)
+    for ids, batched in zip(sequences, runtime.padded_logits(sequences), strict=True):
+        (metrics,) = compare(runtime.logits(ids), [batched], ids)
         divergences.append(metrics.kl)
     return float(np.concatenate(divergences).mean())
-
-
-def padding_fault(padded: float, mean_kl: float) -> str | None:
-    """What is wrong with a batch whose rows differ by `padded` from the rows alone.
-
-    An artifact that rounds activations with one scale per call (ONNX's int8 and uint8) rounds
-    otherwise in other company. That is no fault up to `ROUNDINGS` times what rounding costs it at
-    all, `mean_kl`.
-    """
-    limit = max(PADDING_KL_LIMIT, ROUNDINGS * mean_kl)
-    if padded <= limit:
-        return None
-    return (
-        f"left padding: a row in a batch differs from the same row alone by KL {padded:.3g}, more"
-        f" than {limit:.3g}: attention mask or positions are wrong"
-    )

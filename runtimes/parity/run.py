@@ -14,6 +14,7 @@ from export.artifact.hashing import input_records
 from export.artifact.manifest import OutputFile
 from export.errors import InputError
 from runtimes.chat_templates import read_chat_template
+from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
@@ -47,12 +48,16 @@ def run_parity(
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
     positions: int | None = None,
+    *,
+    footprints: bool = True,
 ) -> tuple[dict[str, Any], list[Entry]]:
     """Compare artifacts with their checkpoint: a description of the reference, and the entries.
 
-    `positions` asks for about so many instead of all.
+    `positions` asks for about so many instead of all; `footprints` for memory and speed of each
+    artifact in a process of its own.
 
-    An artifact that is damaged, stale or cannot be opened becomes a FAIL entry.
+    An artifact that is damaged or stale, cannot be opened, or makes its runtime crash in that
+    process becomes a FAIL entry.
 
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
@@ -68,7 +73,9 @@ def run_parity(
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     others = open_reference(checkpoint, threads)
-    bench = Bench(reference, torch_runtime, others, scorer, suite.prompts, inputs, threads)
+    bench = Bench(
+        reference, torch_runtime, others, scorer, suite.prompts, inputs, threads, footprints
+    )
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
         for artifact, request in zip(artifacts, requests, strict=True)
@@ -114,6 +121,7 @@ class Bench:
     prompts: tuple[Prompt, ...]
     inputs: tuple[OutputFile, ...]
     threads: int
+    footprints: bool
 
 
 def _compare(
@@ -125,6 +133,9 @@ def _compare(
     variant = artifact.manifest.variant
     try:
         check_current(artifact, bench.inputs)
+        # WebGPU is left out: a software GPU's memory and speed say nothing of a real one's.
+        wanted = bench.footprints and runtime is None
+        cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
         exact = read and _load_weights(artifact, bench)
         template = compare_templates(
@@ -146,8 +157,8 @@ def _compare(
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
-        measurement = replace(measurement, exact_weights=exact)
-    except InputError as error:
+        measurement = replace(measurement, exact_weights=exact, footprint=cost)
+    except (InputError, Crash) as error:
         return Judgement(Verdict.FAIL, (str(error),)), None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)

@@ -55,4 +55,5 @@ COLUMNS = (
     Column("PPL ratio", lambda m: f"{m.estimates['perplexity_ratio'].value:.3f}"),
     Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
     Column("sampled", lambda m: f"{m.sampled.identical}/{m.sampled.prompts}" if m.sampled else "–"),
+    Column("RAM MB", lambda m: f"{m.footprint.peak_mb:.0f}" if m.footprint else "–"),
 )

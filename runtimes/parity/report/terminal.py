@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FULL_WIDTH = 140
+FULL_WIDTH = 165
 COLOURS = {
     Verdict.PASS: "green",
     Verdict.DEGRADED: "yellow",

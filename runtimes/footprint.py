@@ -1,0 +1,144 @@
+"""`python -m runtimes.footprint`: what a runtime needs for an artifact, in a process of its own.
+
+Only there is peak memory the runtime's, and only there is a crash the artifact's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from export.artifact import Artifact, open_artifact
+from export.artifact.cache import cache_folder
+from export.command import EdgeproofCommand, run_main
+from export.errors import InputError
+from runtimes.protocol import Runtime
+from runtimes.registry import OTHERS, Adapter, adapter_of, load, open_runtime
+
+PREFILL, DECODE = 256, 16
+TEXT = "On 21 June 1999, the ferry left at noon with 42 people, 3 goats and a piano. "
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Costs of opening an artifact, reading `prefill_tokens` and writing `decode_tokens`.
+
+    `peak_mb` is resident memory (10⁶ bytes) above a process that has only imported the runtime; of
+    a file that is mapped into memory, the pages that were read count.
+    """
+
+    load_seconds: float
+    prefill_tokens: int
+    prefill_tokens_per_second: float
+    decode_tokens: int
+    decode_tokens_per_second: float
+    peak_mb: float
+
+
+class Crash(Exception):
+    """The process ended without a result; the message says how."""
+
+
+def footprint(artifact: Artifact, threads: int, other: str | None = None) -> Footprint:
+    """Measure in a new process; once more if the first one had to compile something.
+
+    Raises:
+        InputError: the artifact cannot be opened.
+        Crash: the process was killed by a signal, or ended with an error that is not its input's.
+    """
+    command = [sys.executable, "-m", "runtimes.footprint", str(artifact.path)]
+    command += [f"--threads={threads}", *([f"--runtime={other}"] if other else [])]
+    adapter = adapter_of(artifact, other)
+    before = _compiled(adapter)
+    result = _run(command)
+    return result if _compiled(adapter) == before else _run(command)
+
+
+@click.command(cls=EdgeproofCommand, name="footprint")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@click.option(
+    "--runtime",
+    type=click.Choice(sorted({name for _, name in OTHERS})),
+    help="Run it in this runtime, not in its format's usual one.",
+)
+def main(artifact: Path, threads: int, runtime: str | None) -> None:
+    """Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON."""
+    click.echo(json.dumps(asdict(_measure(open_artifact(artifact), threads, runtime))))
+
+
+def _measure(artifact: Artifact, threads: int, other: str | None) -> Footprint:
+    """Measure in this process, which has done nothing else before."""
+    load(adapter_of(artifact, other))
+    idle = _resident_mb("VmRSS")
+    begin = time.perf_counter()
+    runtime = open_runtime(artifact, threads, other)
+    opened = time.perf_counter()
+    prompt = _prompt(runtime)
+    started = time.perf_counter()
+    row = runtime.start(prompt)
+    read = time.perf_counter()
+    for _ in range(DECODE):
+        row = runtime.step(int(row.argmax()))
+    written = time.perf_counter()
+    peak = _resident_mb("VmHWM")
+    runtime.close()
+    return Footprint(
+        load_seconds=opened - begin,
+        prefill_tokens=len(prompt),
+        prefill_tokens_per_second=len(prompt) / (read - started),
+        decode_tokens=DECODE,
+        decode_tokens_per_second=DECODE / (written - read),
+        peak_mb=peak - idle,
+    )
+
+
+def _prompt(runtime: Runtime) -> list[int]:
+    """`PREFILL` tokens, or what leaves room for the reply in a shorter context."""
+    ids = runtime.tokenize(TEXT)
+    length = min(PREFILL, runtime.context - DECODE)
+    return (ids * (length // len(ids) + 1))[:length]
+
+
+def _resident_mb(field: str) -> float:
+    """Resident memory now (VmRSS) or at most (VmHWM); without /proc, at most for both.
+
+    Not `ru_maxrss` on Linux: that counts the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
+
+
+def _run(command: Sequence[str]) -> Footprint:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode < 0:
+        name = signal.Signals(-result.returncode).name
+        raise Crash(f"the runtime crashes: its process was ended by {name}")
+    last = (result.stderr.strip() or "no message").splitlines()[-1]
+    if result.returncode == InputError.exit_code:
+        raise InputError(last.removeprefix("error: "))
+    if result.returncode:
+        raise Crash(f"the runtime fails: {last}")
+    return Footprint(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def _compiled(adapter: Adapter) -> set[Path]:
+    return set((cache_folder() / adapter.code).glob("*")) if adapter.code else set()
+
+
+if __name__ == "__main__":
+    run_main(main)
