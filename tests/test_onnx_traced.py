@@ -20,6 +20,7 @@ from export.onnx.__main__ import main
 from export.onnx.traced import TRACED, exporter
 from export.onnx.traced.environment import REQUIREMENTS
 from runtimes.parity.run import Request, run_parity
+from runtimes.parity.suite import Budget, built_in
 from tests.tiny import make_checkpoint, write_tokenizer
 
 EMBEDDING = "gpt_neox.embed_in.weight"
@@ -184,7 +185,9 @@ def test_the_parity_run_judges_what_optimum_traces(
 ) -> None:
     checkpoint = make(tmp_path / "checkpoint")
     artifact = exported(checkpoint, tmp_path / "out", dtype)
-    _, (entry,) = run_parity(checkpoint, [Request(artifact.path, False)], 2, {})
+    _, (entry,) = run_parity(
+        checkpoint, built_in(Budget.FAST), [Request(artifact.path, False)], 2, {}, footprints=False
+    )
     assert entry.judgement.verdict.value == "PASS", entry.judgement.reasons
     assert entry.measurement is not None
     assert entry.measurement.weights is None
