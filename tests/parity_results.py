@@ -9,13 +9,17 @@ import numpy as np
 from export.artifact import Artifact, Precision
 from export.artifact.manifest import Manifest, ModelIdentity, OutputFile
 from export.artifact.variant import Variant
-from runtimes.parity.decoding import GreedyResult
+from runtimes.footprint import Footprint
+from runtimes.parity.decoding import GreedyResult, SampledResult
+from runtimes.parity.degeneration import TextQuality
 from runtimes.parity.environment import environment
 from runtimes.parity.gates import GATES
 from runtimes.parity.measure import Measurement
+from runtimes.parity.padding import PaddingResult
 from runtimes.parity.replies import Reply
 from runtimes.parity.result import Entry, ModelResult
 from runtimes.parity.statistics import Estimate, log_histogram
+from runtimes.parity.templates import TemplateResult
 from runtimes.parity.verdict import Judgement, Verdict
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_1$|`**\x1b{{7*7}}"
@@ -29,13 +33,18 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         name: Estimate(1.0, 1.0, float("inf")) for name in ("perplexity_ratio", "fp16_headroom")
     }
     reply = Reply("chat-1", f"prompt {text}", 2, f"same {text}", f"one{text}", text, "two", text)
-    greedy = GreedyResult(1, 0, 2.0, 8.0, 0.0, 100.0, (reply,))
+    texts = TextQuality(repetition=0.1, tokens=8.0, stopped=1.0, perplexity=3.0)
+    greedy = GreedyResult(1, 0, 2.0, 8.0, 0.0, 100.0, texts, texts, (reply,))
+    sampled = SampledResult(1, 0, 2.0, 8.0, texts, texts, ((1, 2),), ((1, 3),))
     return Measurement(
         runtime=f"runtime {text}",
         positions=len(KL),
         estimates=estimates,
         weights=None,
         greedy=greedy,
+        sampled=sampled,
+        padding=PaddingResult(1e-9, 1e-9),
+        chat_template=TemplateResult(4, 0, 0, None),
         tokenizer_strings=10,
         tokenizer_mismatches=0,
         max_kl=3.0,
@@ -44,6 +53,7 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         max_logit_difference=1.0,
         load_seconds=0.1,
         prefill_tokens_per_second=10.0,
+        footprint=Footprint(0.1, 256, 1000.0, 16, 50.0, 200.0),
     )
 
 

@@ -104,7 +104,7 @@ def test_an_exact_export_repeats_every_reply_of_pytorch(
     expected = reference_samples(reference, (), [chat.prompt for chat in chats])
     runtime = open_runtime(export_tiny(checkpoint, form, variant, tmp_path), THREADS)
     sampled = decode_sampled(runtime, chats, expected, scorer)
-    greedy = decode_greedily(runtime, chats, scorer)
+    greedy = decode_greedily(runtime, chats, scorer, reference.detokenize)
     runtime.close()
     assert len({sampled.replies, sampled.reference_replies}) == 1
     assert (sampled.identical, sampled.prompts) == (3, 3)

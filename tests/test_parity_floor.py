@@ -6,13 +6,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from export.artifact import Precision
 from runtimes.parity.floor import Floor, floor_notes, floors
 from runtimes.parity.gates import Gate
 from runtimes.parity.measure import Measurement
-from runtimes.parity.statistics import Estimate
+from runtimes.parity.statistics import Estimate, log_histogram
 from runtimes.parity.templates import TemplateResult
 
 GATE = Gate("mean_kl", 2e-4, "test")
@@ -32,6 +33,8 @@ def measurement(mean_kl: float) -> Measurement:
         tokenizer_strings=0,
         tokenizer_mismatches=0,
         max_kl=0.0,
+        kl_histogram=log_histogram(np.zeros(1)),
+        mean_kl_by_kind={},
         max_logit_difference=0.0,
         load_seconds=0.0,
         prefill_tokens_per_second=0.0,

@@ -74,9 +74,10 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(out / "summary.md"))
-    result = compare(
-        "--root", out, "--threads", 2, "--junit", out / "p.xml", "--markdown", out / "p.md"
-    )
+    result = invoke(
+        parity_main, "--root", out, "--threads", 2, "--budget", "fast",
+        "--junit", out / "p.xml", "--markdown", out / "p.md",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     entries = report(out)
     assert entries["onnx/fp32"]["verdict"] == "PASS"
@@ -117,7 +118,7 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
 
 
 def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
-    result = compare("--root", out, "--positions", 300, "--no-footprint")
+    result = compare("--root", out, "--positions", 300)
     assert result.exit_code == 0, result.output
     raw = json.loads((out / "tiny" / "parity.json").read_text())
     assert 300 <= raw["reference"]["positions"] < 1000
