@@ -1,14 +1,17 @@
 """Decode and prefill speed of our graphs beside the peers', pair by pair in ONNX Runtime's CPU.
 
 Invariant: the two graphs of a pair run in turns (A B A B …), so that whatever else the machine does
-falls on both. What decides is the ratio of tokens per CPU second on one thread: wall time would
-measure the other users of a busy machine, and a second thread's CPU time is in part waiting.
+falls on both; and in several pairs of sessions, since where a session's memory happens to lie
+changes its speed for as long as it lives. What decides is the ratio of tokens per CPU second on one
+thread: wall time would measure the other users of a busy machine, and a second thread's CPU time is
+in part waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +22,8 @@ from benchmarks.graph_speed import PROMPT, STEPS, Decoder, Pace, only_graph, pro
 from benchmarks.promises import Promises
 from export.checkpoint import open_checkpoint
 
-ROUNDS, THREADS, DECISIVE_THREADS = 5, (1, 2), 1
+SESSIONS, TURNS = 3, 2
+THREADS, DECISIVE_THREADS = (1, 2), 1
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,11 @@ def speed_tables(checkpoint: Path, folder: Path, promises: Promises) -> list[Tab
             table.add_column(name, justify="right" if name.startswith("tokens") else "left")
         for pair in PAIRS:
             folders = (our_folder(folder, pair.ours) / "onnx", folder / pair.peer)
-            graphs = map(only_graph, folders)
-            sessions = [Decoder(path, threads, config.kv_heads, config.head_dim) for path in graphs]
-            ours, peer = in_turns(sessions, ids)
+            graphs = [only_graph(path) for path in folders]
+            open_graph = partial(
+                Decoder, threads=threads, kv_heads=config.kv_heads, head_dim=config.head_dim
+            )
+            ours, peer = in_turns(open_graph, graphs, ids)
             for phase, name in enumerate(("decode", "prefill")):
                 ratios = [a[phase].cpu / b[phase].cpu for a, b in zip(ours, peer, strict=True)]
                 decisive = threads == DECISIVE_THREADS and name == "decode"
@@ -77,11 +83,16 @@ def speed_tables(checkpoint: Path, folder: Path, promises: Promises) -> list[Tab
     return tables
 
 
-def in_turns(sessions: Sequence[Decoder], ids: Sequence[int]) -> list[Measurements]:
-    """Run each session once unmeasured, then all of them in turns."""
-    for session in sessions:
-        session.measure(ids)
-    rounds = [[session.measure(ids) for session in sessions] for _ in range(ROUNDS)]
+def in_turns(
+    open_graph: Callable[[Path], Decoder], graphs: Sequence[Path], ids: Sequence[int]
+) -> list[Measurements]:
+    """Measurements of each graph; each session has run once unmeasured before."""
+    rounds = []
+    for _ in range(SESSIONS):
+        sessions = [open_graph(path) for path in graphs]
+        for session in sessions:
+            session.measure(ids)
+        rounds += [[session.measure(ids) for session in sessions] for _ in range(TURNS)]
     return [list(column) for column in zip(*rounds, strict=True)]
 
 
