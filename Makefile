@@ -41,8 +41,8 @@ verify: setup ## Slow checks: the whole of export-all on the real bundled model,
 verify-webgpu: setup ## Of these: the real fp16 model on WebGPU, in software where there is no GPU
 	$(BIN)/python -m pytest -m slow -v tests/test_real_webgpu.py
 
-bench: setup ## CPU time and peak memory of the exporters beside their peers, in one run
-	$(BIN)/python -m benchmarks.exporters
+bench: setup ## Cost of exporting, file sizes and speed of the graphs beside their peers, in one run
+	$(BIN)/python -m benchmarks
 
 lint: setup ## ruff, mypy, and the import rules of docs/architecture.md
 	$(BIN)/ruff check .

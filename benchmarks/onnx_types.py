@@ -10,24 +10,23 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.graph_speed import Decoder, only_graph, prompt
 from export import job
+from export.architecture import DecoderConfig
 from export.artifact import Artifact
 from export.checkpoint import open_checkpoint
 from export.onnx import FORMAT
 from export.sources import resolve
-from runtimes.onnxruntime import OnnxRuntime, open_runtime
 
 OUT = Path("artifacts")
-ROUNDS, PROMPT, STEPS = 2, 64, 16
+ROUNDS = 2
 LEVEL_0 = "/level-0"
 # Name → dtype and options.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,13 +59,15 @@ def main() -> None:
     table = Table(title="ONNX dtypes, ONNX Runtime on one CPU thread", title_justify="left")
     for name in ("variant", "MB", "bits/weight", "decode tokens/CPU-s", "prefill tokens/CPU-s"):
         table.add_column(name, justify="left" if name == "variant" else "right")
+    config = open_checkpoint(resolve("bundled").path).config
     for name in sys.argv[1:] or CASES:
         dtype, options = CASES[name]
         artifact = export(dtype, options)
+        graph = only_graph(artifact.path / "onnx")
         with tempfile.TemporaryDirectory(prefix="edgeproof-bench-") as folder:
             if name.endswith(LEVEL_0):
-                artifact = at_level_0(artifact, Path(folder) / "copy")
-            decode, prefill = speed(open_runtime(artifact, 1))
+                graph = at_level_0(graph, Path(folder) / "copy")
+            decode, prefill = speed(graph, config)
         manifest = artifact.manifest
         size = sum(item.bytes for item in manifest.outputs) / 1e6
         numbers = (size, manifest.effective_bpw, decode, prefill)
@@ -83,33 +84,24 @@ def export(dtype: str, options: dict[str, Any]) -> Artifact:
     return job.run(source, checkpoint, identity, FORMAT, variant, OUT, lambda n: None).artifact
 
 
-def at_level_0(artifact: Artifact, folder: Path) -> Artifact:
-    """A copy whose MatMulNBits nodes have no accuracy level."""
-    shutil.copytree(artifact.path, folder)
-    (path,) = (folder / "onnx").glob("*.onnx")
+def at_level_0(graph: Path, folder: Path) -> Path:
+    """A copy of the graph, beside the same weights, whose MatMulNBits nodes have no such level."""
+    shutil.copytree(graph.parent, folder)
+    path = folder / graph.name
     model = onnx.load(path, load_external_data=False)
     for node in model.graph.node:
         kept = [item for item in node.attribute if item.name != "accuracy_level"]
         del node.attribute[:]
         node.attribute.extend(kept)
     onnx.save(model, path)
-    return Artifact(folder, artifact.manifest)
+    return path
 
 
-def speed(runtime: OnnxRuntime) -> tuple[float, float]:
+def speed(graph: Path, config: DecoderConfig) -> tuple[float, float]:
     """Decoded and prefilled tokens per CPU second."""
-    ids = np.random.default_rng(0).integers(100, runtime.vocabulary, PROMPT).tolist()
-    decode = prefill = 0.0
-    for _ in range(ROUNDS):
-        begin = time.process_time()
-        runtime.start(ids)
-        middle = time.process_time()
-        for token in ids[:STEPS]:
-            runtime.step(token)
-        decode = max(decode, STEPS / (time.process_time() - middle))
-        prefill = max(prefill, PROMPT / (middle - begin))
-    runtime.close()
-    return decode, prefill
+    session, ids = Decoder(graph, 1, config.kv_heads, config.head_dim), prompt(config.vocab)
+    rounds = [session.measure(ids) for _ in range(ROUNDS)]
+    return max(decode.cpu for decode, _ in rounds), max(prefill.cpu for _, prefill in rounds)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
 """Streaming exporters from Hugging Face checkpoints to ONNX, GGUF and MLC."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -88,6 +88,7 @@ def result(*entries: Entry, label: str = "tiny") -> ModelResult:
         "peak_activation": 10.0,
         "fp16_headroom": 6550.4,
         "fp16_headroom_squared": 655.04,
+        "floors": {"runtime 1": {"artifact": "onnx fp32", "mean_kl": 1e-11, "p99_kl": 1e-10}},
         "inputs": [{"path": "model.safetensors", "sha256": "2" * 64}],
     }
     return ModelResult(label, reference, environment(2), entries)

@@ -1,0 +1,56 @@
+"""`make bench` runs graphs as they must be run, counts bytes and notices what was missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.exporters import CASES, PEERS, folder_bytes, model_bytes
+from benchmarks.graph_speed import STEPS, Decoder, only_graph
+from benchmarks.promises import Promises
+from tests.exported import export_tiny
+
+IDS = [5, 9, 11, 3, 7, 20]
+
+
+@pytest.mark.parametrize("graph", ["onnx", "."])
+def test_decoding_one_by_one_fills_the_cache_as_a_prefill_does(
+    checkpoint_folder: Path, tmp_path: Path, graph: str
+) -> None:
+    artifact = export_tiny(checkpoint_folder, "onnx", "fp32", tmp_path)
+    session = Decoder(only_graph(artifact.path / graph), 1, 2, 16)
+    whole = session.extend(IDS, 0, session.empty)
+    past = session.extend(IDS[:3], 0, session.empty)
+    for position in range(3, len(IDS)):
+        past = session.extend(IDS[position : position + 1], position, past)
+    for name, value in whole.items():
+        assert value.shape()[2] == len(IDS)
+        np.testing.assert_allclose(value.numpy(), past[name].numpy(), atol=1e-5)
+    decode, prefill = session.measure(IDS * STEPS)
+    assert min(decode.wall, decode.cpu, prefill.wall, prefill.cpu) > 0
+
+
+def test_promises_say_what_was_missed() -> None:
+    promises = Promises()
+    assert promises.at_most("size", 2.0, 2.0) == "≤ 2"
+    assert promises.at_least("speed", 0.5, None) == ""
+    assert not promises.missed
+    assert promises.at_least("speed", 1.25, 1.3) == "≥ 1.3 missed"
+    assert promises.at_most("CPU s", 1.6, 1.5) == "≤ 1.5 missed"
+    assert promises.missed == ["speed: 1.25, promised ≥ 1.3", "CPU s: 1.6, promised ≤ 1.5"]
+
+
+def test_model_bytes_are_graphs_and_weights_under_every_exporters_names(tmp_path: Path) -> None:
+    for name in ("model.onnx", "onnx/model.onnx", "onnx/model.onnx_data_1", "model.onnx.data"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"1234")
+    (tmp_path / "tokenizer.json").write_bytes(b"12345")
+    assert (model_bytes(tmp_path), folder_bytes(tmp_path)) == (16, 21)
+
+
+def test_each_peer_is_compared_with_a_variant_that_is_exported() -> None:
+    variants = {case.variant for case in CASES if case.module == "export.onnx"}
+    assert {peer.ours for peer in PEERS} <= variants
