@@ -15,6 +15,7 @@ from typing import Any
 
 from export.artifact import Artifact
 from export.errors import InputError
+from runtimes.json_file import read_json
 
 Message = Mapping[str, str]
 # Messages → the prompt for the next reply; None where the format has no way to say them.
@@ -58,7 +59,7 @@ def _gguf(artifact: Artifact) -> Render | None:
 
 
 def _onnx(artifact: Artifact) -> Render | None:
-    settings = _read_json(artifact.path / SETTINGS)
+    settings = read_json(artifact.path / SETTINGS)
     special = {
         key: value["content"] if isinstance(value, dict) else value
         for key, value in settings.items()
@@ -75,7 +76,7 @@ def _onnx(artifact: Artifact) -> Render | None:
 
 def _mlc(artifact: Artifact) -> Render | None:
     path = artifact.path / MLC_CONFIG
-    template: dict[str, Any] = _read_json(path).get("conv_template", {})
+    template: dict[str, Any] = read_json(path).get("conv_template", {})
     missing = MLC_FIELDS - template.keys()
     if missing:
         raise InputError(f"{path}: conv_template lacks {sorted(missing)}; export the model again")
@@ -157,11 +158,3 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(form: str) -> str:
     return datetime.datetime.now().strftime(form)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
-    return parsed

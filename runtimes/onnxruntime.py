@@ -6,7 +6,6 @@ length are read from the JSON files beside it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer
 
 from export.artifact import Artifact
 from export.errors import InputError
+from runtimes.json_file import read_json
 from runtimes.sequence import SequenceRuntime
 
 GRAPH_FOLDER = "onnx"
@@ -164,9 +164,9 @@ def open_graph(
 
 
 def _settings(folder: Path) -> Settings:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     generation = folder / "generation_config.json"
-    merged = {**config, **(_read_json(generation) if generation.exists() else {})}
+    merged = {**config, **(read_json(generation) if generation.exists() else {})}
     end = merged.get("eos_token_id") or 0
     first_end = end[0] if isinstance(end, list) else end
     pad = merged.get("pad_token_id")
@@ -218,11 +218,3 @@ def _empty_like(value: Any, batch: int) -> Any:
 
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
-    return parsed

@@ -7,7 +7,6 @@ Sources: tvm `contrib/tvmjs.py`, `load_tensor_cache`; mlc_llm
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from export.artifact import Artifact
 from export.errors import InputError
+from runtimes.json_file import read_json
 from runtimes.weights.fused import Heads, split
 
 BF16_STORAGE = "f32-to-bf16"
@@ -60,7 +60,7 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
     """
     stored = _stored(artifact.path / "tensor-cache.json")
     config_path = artifact.path / "mlc-chat-config.json"
-    chat = _json(config_path)
+    chat = read_json(config_path)
     try:
         config = chat["model_config"]
         heads, widths = Heads.of(config), _widths(config)
@@ -113,7 +113,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
     """Every record, as a loader gives it to the model (a view of the file where that is free)."""
     tensors: dict[str, np.ndarray] = {}
     try:
-        for shard in _json(path)["records"]:
+        for shard in read_json(path)["records"]:
             data = _shard_bytes(path.parent / Path(shard["dataPath"]).name, shard)
             tensors.update({record["name"]: _record(data, record) for record in shard["records"]})
     except MALFORMED as error:
@@ -149,11 +149,3 @@ def _widths(config: Mapping[str, Any]) -> dict[str, int]:
         "o_proj": int(config["num_attention_heads"]) * int(config["head_dim"]),
         "down_proj": int(config["intermediate_size"]),
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
-    return parsed
