@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from export.artifact import Precision
+from export.display import megabytes, number
 from runtimes.parity.gates import Gate
-from runtimes.parity.report.columns import COLUMNS, interval, megabytes, number
+from runtimes.parity.report.columns import COLUMNS, interval
 from runtimes.parity.report.plots import (
     NARROW,
     SMALL,

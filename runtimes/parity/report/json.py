@@ -12,7 +12,7 @@ from export.artifact.atomic import write_atomic
 from runtimes.parity.result import Entry, ModelResult
 
 # Also in docs/parity.schema.json: readers refuse a number that they do not know.
-SCHEMA = 2
+SCHEMA = 3
 
 
 def write_json(path: Path, result: ModelResult) -> None:
@@ -36,6 +36,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "variant": manifest.variant.name,
         "precision": manifest.variant.precision.value,
         "recipe": manifest.recipe,
+        "manifest": manifest.sha256,
         "files": [asdict(item) for item in manifest.outputs],
         "bytes": entry.bytes,
         "weights": manifest.weights,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterable, Sequence
 
-from runtimes.parity.report.columns import COLUMNS, megabytes
+from export.display import markdown_row as _row
+from export.display import markdown_text as _plain
+from export.display import megabytes
+from runtimes.parity.report.columns import COLUMNS
 from runtimes.parity.result import ModelResult, smallest_passing
-
-# What Markdown or GitHub would read as markup, also inside a table's cell.
-MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
 
 
 def markdown(results: Sequence[ModelResult]) -> str:
@@ -51,13 +49,3 @@ def _section(result: ModelResult) -> Iterable[str]:
             for line in lines:
                 yield f"- **{_plain(entry.name)}**: {kind}{_plain(line)}"
     yield ""
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    """Text that stays what it is: one line, no markup, no HTML."""
-    one_line = " ".join(text.split())
-    return MARKUP.sub(r"\\\1", html.escape(one_line, quote=False))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtimes.parity.report.columns import COLUMNS, megabytes
+from export.display import megabytes
+from runtimes.parity.report.columns import COLUMNS
 from runtimes.parity.result import ModelResult
 from runtimes.parity.verdict import Verdict
 
