@@ -7,12 +7,16 @@ OUT ?= artifacts
 PLAN ?=
 # One or more models, for example: make export-all MODEL="bundled ./my-checkpoint"
 MODEL ?=
+# The release: its version, its folder, and the private key that signs it (none: not signed)
+VERSION ?=
+DIST ?= dist
+KEY ?=
 # How much text the comparison uses: fast, default or full
 BUDGET ?= default
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
-.PHONY: help setup export-all gguf-table test verify verify-webgpu bench lint clean
+.PHONY: help setup export-all release gguf-table test verify verify-webgpu bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +30,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
 	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) --out $(OUT)
 	$(BIN)/python -m runtimes.parity --root $(OUT) --budget $(BUDGET)
+
+release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
+	@ls $(OUT)/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
+	$(BIN)/python -m export.release build $(OUT) --out $(DIST) $(if $(VERSION),--version $(VERSION)) $(if $(KEY),--key $(KEY))
+	$(BIN)/python -m export.release verify $(DIST)/*
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from export import __version__
 from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
-from export.errors import InputError
+from export.errors import GateError, InputError
 from export.release.report import REPORT, Key, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -54,6 +55,11 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="The checkpoint's folder, for its model card. Default: as ROOT/run.json says.",
 )
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sign it with this private EC key (PEM), as `sign` does.",
+)
 @click.option("--no-archives", is_flag=True, help="No archives for GitHub Releases: half the size.")
 def build(
     root: Path,
@@ -65,6 +71,7 @@ def build(
     previous: Path | None,
     namespace: str,
     checkpoint: Path | None,
+    key: Path | None,
     no_archives: bool,
 ) -> None:
     r"""Write releases of what `make export-all` left in ROOT.
@@ -81,11 +88,20 @@ def build(
     from export.release.card import source_card
     from export.release.record import read_record
     from export.release.selection import not_compared, select
+    from export.release.signature import sign as sign_release
 
     if not VERSION.fullmatch(version):
         raise InputError(f"--version {version}: use letters, digits, '.', '_', '+' and '-'")
+    command = ["python", "-m", "export.release", "build", "ROOT", "--version", version]
+    command += ["--namespace", namespace, *(f"--exclude={name}" for name in exclude)]
+    command += ["--allow-degraded"] * allow_degraded + ["--no-archives"] * no_archives
+    command += ["--previous", "PREVIOUS"] if previous else []
     options = dist.Options(
-        version, namespace, not no_archives, previous=read_record(previous) if previous else None
+        version,
+        namespace,
+        tuple(command),
+        archives=not no_archives,
+        previous=read_record(previous) if previous else None,
     )
     excluded = [_key(text) for text in exclude]
     names = models or tuple(sorted(path.parent.name for path in root.glob(f"*/{REPORT}")))
@@ -102,7 +118,78 @@ def build(
         )
         if source.license is None:
             click.echo(f"warning: {name}: its model card names no licence", err=True)
-        click.echo(f"release: {dist.build(folder, report, released, source, out, options)}")
+        release = dist.build(folder, report, released, source, out, options)
+        if key is not None:
+            sign_release(release, key)
+        click.echo(f"release: {release}")
+
+
+@main.command(cls=EdgeproofCommand)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Private EC key (PEM)."
+)
+@click.option("--sigstore", is_flag=True, help="By CI's own identity, without a key.")
+def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
+    r"""Sign a release in the OpenSSF model signing format.
+
+    \b
+    A key:
+      openssl ecparam -name prime256v1 -genkey -noout -out key.pem
+      openssl ec -in key.pem -pubout -out key.pub
+    """
+    from export.release import signature
+    from export.release.verify import problems
+
+    if (key is None) != sigstore:
+        raise InputError("give --key FILE or --sigstore")
+    _refuse(folder, problems(folder))
+    signature.sign(folder, key)
+    click.echo(f"signed: {folder / signature.SIGNATURE}")
+
+
+@main.command(cls=EdgeproofCommand)
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Public key of the signer."
+)
+@click.option("--identity", help="Identity of a sigstore signature, such as a workflow's URL.")
+@click.option("--issuer", help="Who vouches for it (OIDC issuer).")
+def verify(
+    folders: tuple[Path, ...], key: Path | None, identity: str | None, issuer: str | None
+) -> None:
+    r"""Check every byte of releases, their documents and their signatures, offline.
+
+    Exit code 1: something was changed; a line for each file that is to blame.
+
+    \b
+    Examples:
+      python -m export.release verify dist/M-1.0 --key key.pub
+      python -m export.release verify dist/M-1.0 --issuer https://token.actions.githubusercontent.com
+        --identity https://github.com/o/r/.github/workflows/release.yml@refs/tags/v1.0
+    """
+    from export.release.signature import SIGNATURE, Identity
+    from export.release.verify import problems
+
+    if (identity is None) != (issuer is None):
+        raise InputError("--identity needs --issuer, and the other way round")
+    signer = key or (Identity(identity, issuer) if identity and issuer else None)
+    how = "is right" if signer else "was not checked: give --key or --identity"
+    for folder in folders:
+        _refuse(folder, problems(folder, signer))
+        signed = f"its signature {how}" if (folder / SIGNATURE).is_file() else "not signed"
+        click.echo(f"{folder}: as it was built; {signed}")
+
+
+def _refuse(folder: Path, problems: Iterable[str]) -> None:
+    found = list(problems)
+    if found:
+        raise GateError("\n  ".join([f"{folder} is not what was built:", *found]))
 
 
 def _key(text: str) -> Key:

@@ -6,13 +6,14 @@ streamed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact import HashedFile, OutputFile
+from export.artifact import MANIFEST, HashedFile, OutputFile
 from export.artifact.atomic import atomic_folder
 from export.artifact.hashing import file_sha256
 from export.artifact.lock import exclusive
@@ -22,9 +23,11 @@ from export.errors import InputError
 from export.release.archives import PART_BYTES, write_archive
 from export.release.card import SourceCard, model_card
 from export.release.notes import NOTES, release_notes
+from export.release.provenance import PROVENANCE, Input, provenance_bytes
 from export.release.record import RECORD, Record, record_bytes, release_record, with_files
 from export.release.report import PAGE, REPORT, ParityReport
 from export.release.repositories import Content, Repository, repositories, safe_name
+from export.release.sbom import SBOM, sbom_bytes
 from export.release.selection import Released
 
 ARCHIVES = "archives"
@@ -34,10 +37,14 @@ SMALL_BYTES = 16 << 20  # cards, notes, records: room for them on the disk
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for; see its help texts."""
+    """What the command line asks for; see its help texts.
+
+    `command` is that command line, with folders named by their role.
+    """
 
     version: str
     namespace: str
+    command: tuple[str, ...]
     archives: bool = True
     part_bytes: int = PART_BYTES
     previous: Record | None = None
@@ -68,10 +75,14 @@ class Dist:
             path = f"{folder}/{item.path}"
             self.files[path] = OutputFile(path, item.bytes, item.sha256)
 
-    def sums(self) -> bytes:
-        """The text of SHA256SUMS, as sha256sum writes it."""
-        lines = (f"{item.sha256}  {path}\n" for path, item in sorted(self.files.items()))
-        return "".join(lines).encode()
+    def digests(self) -> dict[str, str]:
+        """Path → hex SHA-256."""
+        return {path: item.sha256 for path, item in self.files.items()}
+
+
+def sums_text(digests: Mapping[str, str]) -> bytes:
+    """SHA256SUMS, as sha256sum writes it, sorted."""
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items())).encode()
 
 
 def build(
@@ -106,10 +117,27 @@ def build(
         record = release_record(
             options.version, source.model, source.license, report, laid_out, archives
         )
+        dist.add(SBOM, sbom_bytes(record, source.model, list(dist.files.values())))
         dist.add(NOTES, release_notes(record, options.previous))
         dist.add(RECORD, record_bytes(with_files(record, dist.files.values())))
-        dist.add(SUMS, dist.sums())
+        inputs = _inputs(source, released, dist, options)
+        dist.add(PROVENANCE, provenance_bytes(options.command, inputs, dist.files.values()))
+        dist.add(SUMS, sums_text(dist.digests()))
     return target
+
+
+def _inputs(
+    source: SourceCard, released: Sequence[Released], dist: Dist, options: Options
+) -> Iterator[Input]:
+    for item in source.model.inputs:
+        yield Input(f"checkpoint/{item.path}", item.sha256)
+    for release in released:
+        compared = release.compared
+        yield Input(f"artifacts/{compared.format}/{compared.variant}/{MANIFEST}", compared.manifest)
+    yield Input(REPORT, dist.files[REPORT].sha256)
+    if options.previous is not None:
+        digest = hashlib.sha256(record_bytes(options.previous)).hexdigest()
+        yield Input(f"previous/{RECORD}", digest)
 
 
 def _write_repository(dist: Dist, repository: Repository, card: bytes) -> None:

@@ -26,6 +26,8 @@ JS_CONFIG = "transformers.js_config"
 JS_TABLES = ("use_external_data_format", "kv_cache_dtype")
 # ONNX Runtime GenAI reads one such file per folder: the recommended variant's.
 GENAI = "genai_config.json"
+# Written anew for a repository with several variants.
+MERGED = (CONFIG, GENAI)
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 # What a file is made of: a file of an artifact, or bytes.
