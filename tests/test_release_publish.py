@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from export.release.__main__ import main
 from export.release.publish import retries
 from tests import github_server, hub_write_server
+from tests.consumers.environment import s3_python
 from tests.releases import make_root
 
 ROOT = Path(__file__).parent.parent
@@ -262,6 +263,25 @@ def test_a_store_that_always_fails_is_an_error_that_names_the_file(
     assert done.exit_code == 2
     assert "no route to host" in done.output.splitlines()[-1]
     assert store.digests(f"b/{releases[0].name}") == {}
+
+
+@pytest.mark.slow
+def test_s3_gets_the_release_through_its_own_protocol(releases: tuple[Path, Path]) -> None:
+    """The real client against moto's server: interrupted, gone on with, repeated, changed."""
+    script = ROOT / "tests" / "consumers" / "s3_publish.py"
+    done = subprocess.run(
+        [str(s3_python()), str(script), *map(str, releases)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    interrupted, *complete = (json.loads(line)["bucket"] for line in lines)
+    first, second = releases
+    hidden = f"llm/.edgeproof-publish-{first.name}/"
+    assert interrupted
+    assert all(key.startswith(hidden) for key in interrupted)
+    for bucket, release in zip(complete, (first, first, second), strict=True):
+        assert bucket == {f"llm/{first.name}/{p}": d for p, d in digests(release).items()}
 
 
 @pytest.fixture
