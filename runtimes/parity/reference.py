@@ -62,22 +62,32 @@ class Reference:
 
         As much fewer chats are answered, but one greedily.
         """
-        for step in range(max(1, self.positions // positions), 0, -1):
-            chosen = slice(step // 2, None, step)
-            part = replace(
-                self,
-                documents=self.documents[chosen],
-                hidden=self.hidden[chosen],
-                greedy_chats=self.greedy_chats[: max(1, GREEDY_PROMPTS // step)],
-                sampled_chats=self.sampled_chats[: SAMPLED_PROMPTS // step],
-            )
-            if part.positions >= positions:
-                return part
-        return self
+        chosen = self.spread(positions)
+        return replace(
+            self,
+            documents=self.documents[chosen],
+            hidden=self.hidden[chosen],
+            greedy_chats=self.greedy_chats[: max(1, GREEDY_PROMPTS // chosen.step)],
+            sampled_chats=self.sampled_chats[: SAMPLED_PROMPTS // chosen.step],
+        )
 
-    def logits(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Logits of one document at some of its positions: float32 [stop − start, V]."""
-        return np.asarray(self.hidden[index][start:stop] @ self.head.T)
+    def spread(self, positions: int) -> slice:
+        """Which documents those are."""
+        for step in range(max(1, self.positions // positions), 1, -1):
+            chosen = slice(step // 2, None, step)
+            if sum(len(document.ids) for document in self.documents[chosen]) >= positions:
+                return chosen
+        return slice(0, None, 1)
+
+    def logits(
+        self, index: int, start: int = 0, stop: int | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Logits of one document at some of its positions: float32 [stop − start, V].
+
+        `out` [≥ stop − start, V] is memory for them: fresh memory costs as much as the product.
+        """
+        rows = self.hidden[index][start:stop]
+        return np.matmul(rows, self.head.T, out=None if out is None else out[: len(rows)])
 
 
 @dataclass(frozen=True)
