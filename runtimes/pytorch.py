@@ -1,6 +1,6 @@
 """The reference: a checkpoint in PyTorch, float32, eager attention, transformers' own model code.
 
-Invariant: nothing is patched. `load_weights` changes values only, so that weights read back from
+Invariant: nothing is patched. `running` changes values only, so that weights read back from
 an exported file run through the same arithmetic as the originals.
 """
 
@@ -110,13 +110,15 @@ class TorchRuntime(SequenceRuntime):
         )
         return text
 
-    def load_weights(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Run with other weights: every parameter, by its Hugging Face name; a tied head once.
+    @contextlib.contextmanager
+    def running(self, tensors: Mapping[str, np.ndarray]) -> Iterator[None]:
+        """Run with other weights meanwhile; the model's own stay in memory.
 
-        The arrays are used, not copied, where they are float32, contiguous and writable.
+        `tensors` has every parameter by its Hugging Face name, a tied head once. The arrays are
+        used, not copied, where they are float32, contiguous and writable.
 
         Raises:
-            InputError: a missing, unknown or misshapen tensor; the weights are then unchanged.
+            InputError: a missing, unknown or misshapen tensor.
         """
         parameters = dict(self._model.named_parameters())
         missing, unknown = parameters.keys() - tensors.keys(), tensors.keys() - parameters.keys()
@@ -130,9 +132,21 @@ class TorchRuntime(SequenceRuntime):
                 raise InputError(
                     f"{name}: shape {list(tensors[name].shape)}, expected {list(parameter.shape)}"
                 )
-        for name, parameter in parameters.items():
-            array = np.require(tensors[name], np.float32, ["C", "W"])
-            parameter.data = torch.from_numpy(array)
+        own = {name: parameter.data for name, parameter in parameters.items()}
+        peak = self._peak
+        try:
+            for name, parameter in parameters.items():
+                array = np.require(tensors[name], np.float32, ["C", "W"])
+                parameter.data = torch.from_numpy(array)
+            self._begin_anew()
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter.data = own[name]
+            self._begin_anew()
+            self._peak = peak
+
+    def _begin_anew(self) -> None:
         self._clear()
         self.length = 0
         self._peak = torch.zeros(())

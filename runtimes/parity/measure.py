@@ -21,7 +21,7 @@ from runtimes.parity.decoding import (
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.padding import PaddingResult, measure_padding
-from runtimes.parity.reference import Reference
+from runtimes.parity.reference import Reference, Rerun
 from runtimes.parity.statistics import (
     Estimate,
     Histogram,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 FP16_MAX = 65504.0
-# How much of the text the weights alone are run on: PyTorch takes longer than most runtimes.
-WEIGHT_POSITIONS = 2000
 # Rows that are compared at a time: the reference's logits of so many are in memory.
 COMPARED_ROWS = 128
 
@@ -85,7 +83,7 @@ def measure(
     reference: Reference,
     torch_runtime: TorchRuntime,
     open_runtime: Callable[[], Runtime],
-    weight_logits: LogitBlocks | None,
+    weights: Rerun | None,
     scorer: Scorer,
     template: TemplateResult,
     threads: int,
@@ -95,8 +93,8 @@ def measure(
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
-    `weight_logits` runs the artifact's weights in PyTorch; None says that there is nothing to run:
-    they equal the checkpoint's, value by value, or cannot be read. `scorer` reads the replies,
+    `weights` is what the artifact's weights gave in PyTorch; None says that there was nothing to
+    run: they equal the checkpoint's, value by value, or cannot be read. `scorer` reads the replies,
     `template` is how the artifact's chat template came out. `residual_scale` is how much
     smaller the artifact's residual stream is than the reference's.
 
@@ -107,7 +105,7 @@ def measure(
     runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        replayed = replay(reference, runtime.logit_blocks, weight_logits, threads, advance)
+        replayed = replay(reference, runtime.logit_blocks, weights, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
         failures = [*replayed.failures, *([template.fault] if template.fault else [])]
         if wrong:
@@ -181,7 +179,7 @@ class Replay:
 def replay(
     reference: Reference,
     logits: LogitBlocks,
-    weight_logits: LogitBlocks | None,
+    weights: Rerun | None,
     threads: int,
     advance: Callable[[], None],
 ) -> Replay:
@@ -192,15 +190,13 @@ def replay(
     """
     metrics: list[PositionMetrics] = []
     weight_metrics: list[PositionMetrics] = []
-    documents = range(len(reference.documents))
-    weighed = list(documents[reference.spread(WEIGHT_POSITIONS)]) if weight_logits else []
+    weighed = list(weights.hidden) if weights else []
     failures: list[str] = []
     seconds = 0.0
     expected = np.empty((COMPARED_ROWS, len(reference.head)), np.float32)
     for index, document in enumerate(reference.documents):
         parts: list[list[PositionMetrics]] = []
         blocks = Stopwatch(logits(document.ids))
-        others = weight_logits(document.ids) if weight_logits and index in weighed else None
         start = 0
         for got in blocks:
             if got.shape[-1] != expected.shape[-1]:
@@ -214,16 +210,17 @@ def replay(
                     f" {document.id}"
                 )
                 got = np.where(bad[:, None], 0.0, got)  # noqa: PLW2901
-            exports = [got] if others is None else [got, next(others)]
             for first in range(0, len(got), COMPARED_ROWS):
-                rows = [export[first : first + COMPARED_ROWS] for export in exports]
-                stop = start + len(rows[0])
+                exports = [got[first : first + COMPARED_ROWS]]
+                stop = start + len(exports[0])
+                if weights and index in weights.hidden:
+                    exports.append(weights.logits(index, start, stop))
                 theirs = reference.logits(index, start, stop, expected)
-                parts.append(compare(theirs, rows, document.ids[start : stop + 1], threads))
+                parts.append(compare(theirs, exports, document.ids[start : stop + 1], threads))
                 start = stop
-        run, *weights = (concatenate(side) for side in zip(*parts, strict=True))
+        run, *others = (concatenate(side) for side in zip(*parts, strict=True))
         metrics.append(run)
-        weight_metrics.extend(weights)
+        weight_metrics.extend(others)
         seconds += blocks.seconds
         advance()
     return Replay(metrics, weight_metrics, weighed, failures, seconds)

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +91,18 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Rerun:
+    """Other weights' hidden states on some of a reference's documents, by index, and their head."""
+
+    hidden: dict[int, np.ndarray]
+    head: np.ndarray
+
+    def logits(self, index: int, start: int, stop: int) -> np.ndarray:
+        """Logits of one document at some of its positions: float32 [stop − start, V]."""
+        return np.asarray(self.hidden[index][start:stop] @ self.head.T)
+
+
+@dataclass(frozen=True)
 class Captured:
     """A group of documents with their hidden states, and the peak of the residual stream."""
 
@@ -124,6 +136,24 @@ def load_reference(
         chats[:GREEDY_PROMPTS],
         chats[:SAMPLED_PROMPTS],
     )
+
+
+def rerun(
+    runtime: TorchRuntime,
+    weights: Mapping[str, np.ndarray],
+    reference: Reference,
+    positions: int,
+) -> Rerun:
+    """Run other weights on every n-th document, as `Reference.spread` chooses them.
+
+    Raises:
+        InputError: a missing, unknown or misshapen tensor.
+    """
+    documents = reference.documents
+    chosen = range(len(documents))[reference.spread(positions)]
+    with runtime.running(weights):
+        hidden = {index: runtime.hidden(documents[index].ids) for index in chosen}
+        return Rerun(hidden, runtime.head)
 
 
 def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) -> str:
