@@ -12,7 +12,9 @@ BUDGET ?= default
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
-.PHONY: help setup export-all gguf-table test verify verify-webgpu bench lint clean
+DEMO ?= build/demo
+
+.PHONY: help setup export-all demo gguf-table test verify verify-webgpu bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +28,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
 	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) --out $(OUT)
 	$(BIN)/python -m runtimes.parity --root $(OUT) --budget $(BUDGET)
+
+demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
+	@test -f $(OUT)/run.json || $(MAKE) export-all BUDGET=fast
+	$(BIN)/python -m demo build $(DEMO) --root $(OUT)
+	$(BIN)/python -m demo serve $(DEMO)
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types
