@@ -110,7 +110,7 @@ def opened(
             profile,
             executable_path=browser.executable,
             headless=False,
-            args=[*browser.arguments],
+            args=[*browser.arguments, "--hide-scrollbars"],  # as on a phone
             env={**os.environ, **browser.environment},
             ignore_default_args=UNWANTED,
         )

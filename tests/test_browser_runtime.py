@@ -87,6 +87,6 @@ def test_a_graph_that_cannot_be_loaded_is_one_line(artifact: Artifact, runtime: 
     shutil.copytree(artifact.path, broken)
     (broken / "onnx" / "model.onnx").write_bytes(b"not a graph")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runtimes.browser.runtime.web_packages", lambda say: PACKAGES)
+        patch.setattr("runtimes.browser.harness_page.web_packages", lambda say: PACKAGES)
         with pytest.raises(InputError, match=r"transformers.js cannot load it: [^\n]*$"):
             load(BROWSER).open_runtime(open_artifact(broken), 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import InputError
-from runtimes.browser.chromium import find_chromium
+from runtimes.browser.chromium import find_chromium, with_gpu
 from runtimes.browser.server import ISOLATION, Site, serving
 
 
@@ -85,3 +85,21 @@ def test_a_wrong_or_missing_chromium_is_named(
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InputError, match=r"not installed; install it \(Debian: apt-get install"):
         find_chromium()
+
+
+def test_without_a_compiler_there_is_webgpu_without_float16_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chromium = tmp_path / "chromium"
+    for name in ("chromium", "libvk_swiftshader.so", "vk_swiftshader_icd.json"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("EDGEPROOF_CHROMIUM", str(chromium))
+    monkeypatch.setenv("EDGEPROOF_VULKAN", "lavapipe")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr("runtimes.browser.chromium.driver_folder", lambda: tmp_path)
+    browser = with_gpu()
+    assert browser.executable == chromium
+    assert browser.gpu == "SwiftShader without shader-f16"
+    assert "no C compiler" in caplog.text
+    assert "without float16" in caplog.text
+    assert (tmp_path / "libvk_swiftshader.so").read_bytes() == b""  # the installed one is as it was

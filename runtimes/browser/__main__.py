@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from export.command import EdgeproofCommand, run_main
-from export.errors import InputError
 from runtimes.browser.chromium import install_chromium, with_gpu
 from runtimes.browser.packages import web_packages
 
@@ -19,10 +18,7 @@ def main() -> None:
     """
     click.echo(f"packages: {web_packages(click.echo)}")
     click.echo(f"Chromium: {install_chromium(click.echo)}")
-    try:
-        click.echo(f"WebGPU with shader-f16: {with_gpu().gpu}")
-    except InputError as error:
-        click.echo(f"no WebGPU with shader-f16, WebAssembly only: {error}")
+    click.echo(f"WebGPU: {with_gpu().gpu}")
 
 
 if __name__ == "__main__":

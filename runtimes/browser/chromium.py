@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from export.artifact.cache import cache_folder
 from export.artifact.lock import exclusive
 from export.errors import InputError
 from runtimes.lavapipe import MESA, SYSTEM, driver_folder, shader_cache, vulkan_choice
+
+log = logging.getLogger(__name__)
 
 EXECUTABLE = "EDGEPROOF_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -122,17 +125,24 @@ def without_gpu() -> Browser:
 def with_gpu() -> Browser:
     """Chromium with WebGPU and shader-f16: on lavapipe, or with `EDGEPROOF_VULKAN=system` on a GPU.
 
+    Without a compiler for the shim, or without lavapipe, it is Chromium's own software driver,
+    which has no float16; that is said.
+
     Raises:
-        InputError: no Chromium, no compiler for the shim, or no lavapipe; says the way out.
+        InputError: no Chromium; says the way out.
     """
     executable = find_chromium()
     if vulkan_choice() == SYSTEM:
         return Browser(executable, ARGUMENTS + WEBGPU, gpu="this machine's driver")
-    environment = {
-        "EDGEPROOF_LAVAPIPE": str(driver_folder()),
-        "MESA_SHADER_CACHE_DIR": os.environ.get("MESA_SHADER_CACHE_DIR") or str(shader_cache()),
-    }
-    copy = _copy_with_shim(executable)
+    try:
+        environment = {
+            "EDGEPROOF_LAVAPIPE": str(driver_folder()),
+            "MESA_SHADER_CACHE_DIR": os.environ.get("MESA_SHADER_CACHE_DIR") or str(shader_cache()),
+        }
+        copy = _copy_with_shim(executable)
+    except InputError as error:
+        log.warning("%s; until then SwiftShader runs WebGPU, without float16", error)
+        return Browser(executable, ARGUMENTS + SOFTWARE, gpu="SwiftShader without shader-f16")
     return Browser(copy, ARGUMENTS + SOFTWARE, environment, f"Mesa {MESA} lavapipe")
 
 

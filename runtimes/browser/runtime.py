@@ -7,7 +7,6 @@ use and is given no other; transformers.js does not fall back by itself.
 from __future__ import annotations
 
 import contextlib
-from importlib.resources import as_file, files
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy as np
 from export.artifact import Artifact
 from export.errors import InputError
 from runtimes.browser.chromium import Browser, with_gpu, without_gpu
-from runtimes.browser.packages import versions, web_packages
-from runtimes.browser.page import BrowserPage, PageError
-from runtimes.browser.server import Site, serving
+from runtimes.browser.harness_page import open_page
+from runtimes.browser.packages import versions
+from runtimes.browser.page import PageError
 from runtimes.json_file import read_json
 from runtimes.sequence import SequenceRuntime
 
@@ -100,23 +99,6 @@ def open_gpu_runtime(artifact: Artifact, threads: int) -> TransformersJs:
         InputError: as for `open_runtime`, or no GPU to be had.
     """
     return TransformersJs(artifact, with_gpu(), "webgpu", threads)
-
-
-def open_page(
-    closing: contextlib.ExitStack, artifact: Artifact, browser: Browser, engine: str
-) -> tuple[BrowserPage, Site]:
-    """The harness with one engine, beside an artifact at /artifact/; `closing` ends both.
-
-    Raises:
-        InputError: Chromium does not start, or npm's packages cannot be had.
-    """
-    harness = closing.enter_context(as_file(files("runtimes.browser").joinpath("harness")))
-    packages = web_packages(lambda line: None)
-    site = Site({"/": harness, "/web/": packages, "/artifact/": artifact.path})
-    address = closing.enter_context(serving(site))
-    page = BrowserPage(browser, f"{address}/?engine={engine}")
-    closing.callback(page.close)
-    return page, site
 
 
 def _dtype(artifact: Artifact) -> str:
