@@ -18,6 +18,7 @@ COMMANDS = {
     "parity": ("runtimes.parity.__main__", "main"),
     "footprint": ("runtimes.footprint", "main"),
     "compare": ("runtimes.parity.compare", "main"),
+    "demo": ("demo.__main__", "main"),
 }
 
 
