@@ -7,6 +7,10 @@ OUT ?= artifacts
 PLAN ?=
 # One or more models, for example: make export-all MODEL="bundled ./my-checkpoint"
 MODEL ?=
+# The release: its version, its folder, and the private key that signs it (none: not signed)
+VERSION ?=
+DIST ?= dist
+KEY ?=
 # How much text the comparison uses: fast, default or full
 BUDGET ?= default
 
@@ -16,7 +20,7 @@ DEMO ?= build/demo
 # On a software GPU its first run takes some ten minutes: not part of verify.
 BROWSER_WEBGPU := tests/test_real_browser_webgpu.py
 
-.PHONY: help setup export-all demo gguf-table test verify verify-webgpu bench lint clean
+.PHONY: help setup export-all release demo gguf-table test verify verify-webgpu bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +39,11 @@ demo: setup ## A chat page with the exports of the last export-all, built into b
 	@test -f $(OUT)/run.json || $(MAKE) export-all BUDGET=fast
 	$(BIN)/python -m demo build $(DEMO) --root $(OUT)
 	$(BIN)/python -m demo serve $(DEMO)
+
+release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
+	@ls $(OUT)/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
+	$(BIN)/python -m export.release build $(OUT) --out $(DIST) $(if $(VERSION),--version $(VERSION)) $(if $(KEY),--key $(KEY))
+	$(BIN)/python -m export.release verify $(DIST)/*
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types

@@ -11,10 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from export.artifact import Precision
+from export.display import megabytes, number
 from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
 from runtimes.parity.report.advice import SHIP_TITLES, dominated_text, point_cells, ship_cells
-from runtimes.parity.report.columns import COLUMNS, interval, megabytes, number
+from runtimes.parity.report.columns import COLUMNS, interval
 from runtimes.parity.report.plots import (
     NARROW,
     SMALL,

@@ -38,6 +38,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "variant": manifest.variant.name,
         "precision": manifest.variant.precision.value,
         "recipe": manifest.recipe,
+        "manifest": manifest.sha256,
         "files": [asdict(item) for item in manifest.outputs],
         "bytes": entry.bytes,
         "weights": manifest.weights,

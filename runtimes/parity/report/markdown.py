@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterable, Sequence
 
+from export.display import markdown_row as _row
+from export.display import markdown_text as _plain
+from export.display import megabytes
 from runtimes.parity.advice import Advice, advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
-from runtimes.parity.report.columns import COLUMNS, megabytes
+from runtimes.parity.report.columns import COLUMNS
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult, smallest_passing
-
-# What Markdown or GitHub would read as markup, also inside a table's cell.
-MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
 
 
 def markdown(results: Sequence[ModelResult]) -> str:
@@ -84,13 +82,3 @@ def _section(result: ModelResult) -> Iterable[str]:
                 yield f"- **{_plain(entry.name)}**: {kind}{_plain(line)}"
     yield ""
     yield from _advice(advise(result.entries))
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    """Text that stays what it is: one line, no markup, no HTML."""
-    one_line = " ".join(text.split())
-    return MARKUP.sub(r"\\\1", html.escape(one_line, quote=False))

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from export.artifact import Precision
+from export.display import number
 from runtimes.parity.advice import Advice
 from runtimes.parity.measure import Measurement
-from runtimes.parity.report.columns import number
 from runtimes.parity.report.svg import BACKGROUND, FAINT, INK, VERDICTS, inline
 from runtimes.parity.report.xml_text import legal
 from runtimes.parity.result import Entry

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from export.display import megabytes
 from runtimes.parity.advice import advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
-from runtimes.parity.report.columns import COLUMNS, megabytes
+from runtimes.parity.report.columns import COLUMNS
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult
 from runtimes.parity.verdict import Verdict
