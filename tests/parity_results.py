@@ -35,7 +35,7 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
     reply = Reply("chat-1", f"prompt {text}", 2, f"same {text}", f"one{text}", text, "two", text)
     texts = TextQuality(repetition=0.1, tokens=8.0, stopped=1.0, perplexity=3.0)
     greedy = GreedyResult(1, 0, 2.0, 8.0, 0.0, 100.0, texts, texts, (reply,))
-    sampled = SampledResult(1, 0, 2.0, 8.0, texts, texts, ((1, 2),), ((1, 3),))
+    sampled = SampledResult(1, 0, 2.0, 8.0, texts, texts, ((1, 2),), ((1, 3),), (reply,))
     return Measurement(
         runtime=f"runtime {text}",
         positions=len(KL),

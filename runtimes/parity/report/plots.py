@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from export.artifact import Precision
+from export.display import number
+from runtimes.parity.advice import Advice
 from runtimes.parity.measure import Measurement
-from runtimes.parity.report.columns import number
 from runtimes.parity.report.svg import BACKGROUND, FAINT, INK, VERDICTS, inline
 from runtimes.parity.report.xml_text import legal
 from runtimes.parity.result import Entry
@@ -68,11 +69,11 @@ NARROW = Size(4.6, 5.6, 10)
 SMALL = Size(4.3, 1.7, 9.5)
 
 
-def pareto_plot(entries: Sequence[Entry], size: Size, name: str) -> str | None:
+def pareto_plot(entries: Sequence[Entry], advice: Advice, size: Size, name: str) -> str | None:
     """Size in MB against mean KL, both logarithmic; None where nothing was measured.
 
-    Marks have their interval; dashed lines are the gates, the stepped one joins what is best for
-    its size. `name` keeps the ids of several plots on one page apart.
+    Marks have their interval; dashed lines are the gates, the stepped one is the Pareto front,
+    rings are the exports to ship. `name` keeps the ids of several plots on one page apart.
     """
     points = [
         (entry, entry.bytes / 1e6, entry.measurement) for entry in entries if entry.measurement
@@ -89,10 +90,12 @@ def pareto_plot(entries: Sequence[Entry], size: Size, name: str) -> str | None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.set_xlabel("size, MB")
         axes.set_ylabel("mean KL, nats")
+        shipped = {found.export for found in advice.recommendations}
         for entry, mb, m in points:
-            _mark(axes, entry, mb, m)
-        front = list(_front([(mb, _mean_kl(m)) for _, mb, m in points]))
-        axes.step(*zip(*front, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
+            _mark(axes, entry, mb, m, ringed=entry.name in shipped)
+        front = [(p.bytes / 1e6, max(p.mean_kl, LEAST_KL)) for p in advice.front]
+        if front:
+            axes.step(*zip(*front, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
         taken = _gate_lines(axes, entries)
         axes.margins(y=0.08)
         names = [legal(entry.name) for entry, _, _ in points]
@@ -160,7 +163,7 @@ def _mean_kl(m: Measurement) -> float:
     return max(m.estimates["mean_kl"].value, LEAST_KL)
 
 
-def _mark(axes: Axes, entry: Entry, mb: float, m: Measurement) -> None:
+def _mark(axes: Axes, entry: Entry, mb: float, m: Measurement, *, ringed: bool) -> None:
     colour = VERDICTS[entry.judgement.verdict]
     ends = [max(end, LEAST_KL) for end in (m.estimates["mean_kl"].low, m.estimates["mean_kl"].high)]
     axes.plot([mb, mb], ends, color=colour, lw=1.5, zorder=2)
@@ -173,15 +176,8 @@ def _mark(axes: Axes, entry: Entry, mb: float, m: Measurement) -> None:
         mec=BACKGROUND,
         zorder=3,
     )
-
-
-def _front(points: Iterable[tuple[float, float]]) -> Iterable[tuple[float, float]]:
-    """Points that no other beats in both: smallest first, each better than all before it."""
-    best = float("inf")
-    for size, kl in sorted(points):
-        if kl < best:
-            best = kl
-            yield size, kl
+    if ringed:
+        axes.plot([mb], [_mean_kl(m)], marker="o", ms=15, mfc="none", mec=INK, mew=1.3, zorder=2)
 
 
 def _gate_lines(axes: Axes, entries: Sequence[Entry]) -> list[Annotation]:
