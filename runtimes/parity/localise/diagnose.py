@@ -170,14 +170,15 @@ def _compare_states(
 def _rerun(
     subject: Subject, ids: Sequence[int], measurement: Measurement | None
 ) -> Iterable[Finding]:
-    """Tokenizer and KV cache, in the runtime."""
+    """Tokenizer and KV cache, in the runtime; how alike one pass and steps are, was measured."""
     runtime = open_runtime(subject.artifact, subject.threads)
     try:
-        padding = measurement.padding if measurement else None
-        limit = padding.limit if padding else CACHE_KL_LIMIT
-        found = [cache_fault(runtime, ids, limit)]
+        found = []
         if measurement is None or measurement.tokenizer_mismatches:
             found.append(tokenizer_fault(runtime, subject.original))
+        if measurement is not None:
+            limit = measurement.padding.limit if measurement.padding else CACHE_KL_LIMIT
+            found.append(cache_fault(runtime, ids, limit))
         return [finding for finding in found if finding]
     finally:
         runtime.close()
