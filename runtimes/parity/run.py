@@ -18,7 +18,14 @@ from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
-from runtimes.parity.localise import TOKENS, Localisation, Subject, localise
+from runtimes.parity.localise import (
+    TOKENS,
+    Localisation,
+    Subject,
+    Weighed,
+    localise,
+    weigh,
+)
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
 from runtimes.parity.result import Entry
@@ -81,7 +88,9 @@ def run_parity(
     prompts = [document.prompt for document in reference.sampled_chats]
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
-    bench = Bench(reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints)
+    bench = Bench(
+        reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints, checkpoint
+    )
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
         for artifact, request in zip(artifacts, requests, strict=True)
@@ -90,15 +99,15 @@ def run_parity(
         _compare(artifact, request.runtime, bench, limits)
         for artifact, request, limits in zip(artifacts, requests, gated, strict=True)
     ]
-    known = floors(zip(artifacts, (measurement for _, measurement in results), strict=True))
+    known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
-    for artifact, request, limits, (judgement, measurement) in zip(
+    for artifact, request, limits, (judgement, measurement, weighed) in zip(
         artifacts, requests, gated, results, strict=True
     ):
         explained = judgement.noted(*floor_notes(measurement, limits, known))
         entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
         if localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
-            found = _localise(entry, checkpoint, request.runtime, bench, always=localise_all)
+            found = _localise(entry, request.runtime, weighed, bench, always=localise_all)
             entry = replace(entry, localisation=found)
         entries.append(entry)
     description = {
@@ -127,6 +136,14 @@ class Bench:
     inputs: tuple[OutputFile, ...]
     threads: int
     footprints: bool
+    checkpoint: Path
+
+    def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
+        """What localisation asks of an artifact, on the first text that is long enough."""
+        document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
+        return Subject(
+            artifact, self.checkpoint, self.original, document.ids, self.threads, runtime
+        )
 
 
 def _compare(
@@ -134,7 +151,7 @@ def _compare(
     runtime: str | None,
     bench: Bench,
     limits: Sequence[Gate],
-) -> tuple[Judgement, Measurement | None]:
+) -> tuple[Judgement, Measurement | None, Weighed | None]:
     variant = artifact.manifest.variant
     try:
         check_current(artifact, bench.inputs)
@@ -142,7 +159,7 @@ def _compare(
         wanted = bench.footprints and runtime is None
         cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
-        weights = _run_weights(artifact, bench) if read else None
+        weights, weighed = _run_weights(artifact, bench) if read else (None, None)
         template = compare_templates(
             read_chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
@@ -164,14 +181,14 @@ def _compare(
             )
         measurement = replace(measurement, exact_weights=read and weights is None, footprint=cost)
     except (InputError, Crash) as error:
-        return Judgement(Verdict.FAIL, (str(error),)), None
+        return Judgement(Verdict.FAIL, (str(error),)), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
-    return judgement.noted(*m.chat_template.notes), m
+    return judgement.noted(*m.chat_template.notes), m, weighed
 
 
 def _localise(
-    entry: Entry, checkpoint: Path, runtime: str | None, bench: Bench, *, always: bool
+    entry: Entry, runtime: str | None, weighed: Weighed | None, bench: Bench, *, always: bool
 ) -> Localisation:
     """Where it breaks. What weights do not explain is traced through the runtime, where it runs.
 
@@ -183,19 +200,16 @@ def _localise(
         or entry.judgement.verdict is Verdict.FAIL
         or m.arithmetic_kl > max(UNEXPLAINED_KL, m.weights["mean_kl"].value if m.weights else 0)
     )
-    document = max(bench.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
-    subject = Subject(
-        entry.artifact, checkpoint, bench.original, document.ids, bench.threads, runtime
-    )
-    return localise(subject, m, trace=trace)
+    return localise(bench.subject(entry.artifact, runtime), m, weighed, trace=trace)
 
 
-def _run_weights(artifact: Artifact, bench: Bench) -> Rerun | None:
-    """What the artifact's weights give in PyTorch; None where they are exact."""
+def _run_weights(artifact: Artifact, bench: Bench) -> tuple[Rerun | None, Weighed]:
+    """What the artifact's weights give in PyTorch, None where they are exact; and how they err."""
     weights = dequantise(artifact)
     if bench.original.has_weights(weights):
-        return None
-    return rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS)
+        return None, Weighed()
+    ran = rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS)
+    return ran, weigh(bench.subject(artifact), weights)
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

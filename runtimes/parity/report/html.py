@@ -14,6 +14,7 @@ from export.artifact import Precision
 from export.display import megabytes, number
 from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
+from runtimes.parity.localise.result import Localisation
 from runtimes.parity.report.advice import SHIP_TITLES, dominated_text, point_cells, ship_cells
 from runtimes.parity.report.columns import COLUMNS, interval
 from runtimes.parity.report.plots import (
@@ -22,9 +23,11 @@ from runtimes.parity.report.plots import (
     WIDE,
     common_span,
     kl_plot,
+    layer_plot,
     pareto_plot,
 )
 from runtimes.parity.report.texts import legible, sheets, visible
+from runtimes.parity.report.where import broken
 from runtimes.parity.result import Entry, ModelResult, smallest_passing
 from runtimes.parity.verdict import Verdict
 
@@ -67,6 +70,7 @@ def _context(result: ModelResult) -> dict[str, Any]:
         "advice": advice,
         "ship_titles": SHIP_TITLES,
         "sheets": sheets(entries),
+        "where": _where(entries),
         "pareto": [
             (kind, _markup(pareto_plot(entries, advice, size, f"pareto-{kind}")))
             for kind, size in (("wide", WIDE), ("narrow", NARROW))
@@ -78,6 +82,29 @@ def _context(result: ModelResult) -> dict[str, Any]:
         "gate_rows": [_gate_rows(entry) for entry in entries],
         "low_bit": _low_bit(entries),
     }
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where one export breaks, and a plot of its layers if they were traced."""
+
+    entry: Entry
+    found: Localisation
+    broken: bool
+    plot: Markup | None
+
+
+def _where(entries: Sequence[Entry]) -> list[Where]:
+    return [
+        Where(
+            entry,
+            entry.localisation,
+            broken(entry.localisation),
+            _markup(layer_plot(entry.localisation, SMALL, f"layers-{index}")),
+        )
+        for index, entry in enumerate(entries, 1)
+        if entry.localisation
+    ]
 
 
 def _markup(svg: str | None) -> Markup | None:

@@ -19,11 +19,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from export.artifact import Precision
 from export.display import number
 from runtimes.parity.advice import Advice
+from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
 from runtimes.parity.report.svg import BACKGROUND, FAINT, INK, VERDICTS, inline
 from runtimes.parity.report.xml_text import legal
 from runtimes.parity.result import Entry
 from runtimes.parity.statistics import LEAST_KL
+from runtimes.parity.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +54,8 @@ PLACES = tuple(
 )
 # What a histogram points out: name, metric, height, and where the name's anchor is.
 MARKS = (("median", "median_kl", 0.86, "right"), ("p99", "p99_kl", 0.99, "right"))
+# Relative errors beyond these are drawn there: an exact lookup, NaN.
+LEAST_ERROR, MOST_ERROR = 1e-8, 100.0
 NEAR = 8  # points: beyond that, a line leads from the label to its mark
 
 
@@ -130,6 +134,30 @@ def kl_plot(m: Measurement, span: tuple[float, float], size: Size, name: str) ->
                 color=INK,
             )
         return _svg(figure, name, "Histogram of the KL divergence over all positions")
+
+
+def layer_plot(found: Localisation, size: Size, name: str) -> str | None:
+    """Relative error after each layer, and each layer's own; None where layers were not traced."""
+    errors = found.layer_errors
+    if not errors:
+        return None
+    with matplotlib.rc_context({**SETTINGS, "font.size": size.font}):
+        figure, axes = _axes(size)
+        axes.set_yscale("log")
+        _plain(axes.yaxis)
+        places = range(-1, len(errors) - 1)  # the embedding comes before layer 0
+        axes.plot(places, [_drawn(item.total) for item in errors], color=INK, lw=1.5)
+        own = [_drawn(item.own) for item in errors]
+        axes.plot(places, own, color=INK, ls="", marker=".", ms=4)
+        if found.cause.layer is not None:
+            axes.axvline(found.cause.layer, color=VERDICTS[Verdict.FAIL], lw=1, ls="--")
+        axes.set_xlabel("layer")
+        return _svg(figure, name, "Relative error by layer")
+
+
+def _drawn(error: float) -> float:
+    """On a logarithmic axis: neither zero nor infinite."""
+    return min(max(error, LEAST_ERROR), MOST_ERROR)
 
 
 def common_span(measurements: Iterable[Measurement]) -> tuple[float, float]:
