@@ -142,13 +142,19 @@ def main(
             )
             for model in record.models
         ]
+    if json_path is not None and len(models) > 1:
+        raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
     results = []
     for model in models:
         result = compare_model(model, suite, threads, gates, positions, footprint)
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
-    print_summary(_console(), results)
+    if len(results) > 1:
+        print_summary(_console(), results)
+        if not no_html:
+            over_all = outputs.write_models_page(results, [m.report for m in models], root)
+            click.echo(f"report: {over_all}")
     step_summary = os.environ.get(STEP_SUMMARY)
     outputs.write_summaries(
         results, junit, markdown_path, Path(step_summary) if step_summary else None
