@@ -99,11 +99,12 @@ def main(
     footprint: bool,
     threads: int,
 ) -> None:
-    r"""Run artifacts in their real runtimes and compare them with PyTorch.
+    """Run artifacts in their real runtimes and compare them with PyTorch.
 
     Without ARTIFACTS, everything that the last `python -m export` made is compared, and the
-    reports are written as ROOT/<model>/parity.json and, for reading, parity.html. Exit code 1: a
-    required gate was not met.
+    reports are written as ROOT/<model>/parity.json and, for reading, parity.html; several models
+    also get ROOT/parity.html over all of them. The verdicts are followed by what to ship for each
+    target and what few bits cost. Exit code 1: a required gate was not met.
 
     \b
     Examples:
@@ -112,7 +113,7 @@ def main(
       python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
       python -m runtimes.parity --text my-prompts.jsonl
       python -m runtimes.parity --junit parity.xml --markdown parity.md
-    """
+    """  # noqa: D301
     outputs = load(OUTPUTS)
     from runtimes.parity.report.terminal import print_summary
     from runtimes.parity.run import Request
