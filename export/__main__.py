@@ -44,14 +44,14 @@ def main(
     dry_run: bool,
     verify: bool,
 ) -> None:
-    r"""Export every model of a plan in every variant of the plan.
+    """Export every model of a plan in every variant of the plan.
 
     \b
     Examples:
       python -m export
       python -m export --model ./my-checkpoint --dry-run
       python -m export --plan edgeproof.toml --out build/artifacts
-    """
+    """  # noqa: D301
     if plan_path is None and LOCAL_PLAN.exists():
         plan_path = LOCAL_PLAN
     if revision and not models:
