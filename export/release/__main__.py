@@ -186,6 +186,53 @@ def verify(
         click.echo(f"{folder}: as it was built; {signed}")
 
 
+@main.command(cls=EdgeproofCommand)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--to",
+    "addresses",
+    multiple=True,
+    required=True,
+    help="dir:/path, hub:name, hub:name/repository, github:owner/repo, or a URL that fsspec"
+    " knows, such as s3://bucket/folder. Repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Public key of the signer."
+)
+@click.option(
+    "--public",
+    is_flag=True,
+    help="Repositories on the hub become public; without it, new ones stay private.",
+)
+def publish(
+    folder: Path, addresses: tuple[str, ...], dry_run: bool, key: Path | None, public: bool
+) -> None:
+    r"""Upload a release that verifies; it becomes visible when all of it has arrived.
+
+    Only what differs is uploaded. After an interruption the same command goes on.
+
+    \b
+    Examples:
+      python -m export.release publish dist/M-1.0 --to dir:/srv/models --dry-run
+      python -m export.release publish dist/M-1.0 --to hub:my-name --to github:me/models
+    """
+    from export.release.publish.destinations import open_destination
+    from export.release.publish.plan import load_publication
+    from export.release.verify import problems
+
+    _refuse(folder, problems(folder, key))
+    publication = load_publication(folder, public=public)
+    for address in addresses:
+        destination = open_destination(publication, address)
+        for plan in destination.plans():
+            if dry_run:
+                click.echo("\n".join(plan.lines()))
+                continue
+            destination.carry_out(plan, click.echo)
+            click.echo(f"published: {plan.place} ({len(plan.keep)} files were there already)")
+
+
 def _refuse(folder: Path, problems: Iterable[str]) -> None:
     found = list(problems)
     if found:
