@@ -20,7 +20,9 @@ COMMANDS = {
     "release": ("export.release.__main__", "main"),
     "status": ("export.status", "main"),
     "clean": ("export.clean", "main"),
+    "chat": ("runtimes.chat.__main__", "main"),
     "compare": ("runtimes.parity.compare", "main"),
+    "demo": ("demo.__main__", "main"),
 }
 
 

@@ -51,7 +51,7 @@ def main(
     dry_run: bool,
     verify: bool,
 ) -> None:
-    r"""Export every model of a plan in every variant of the plan.
+    """Export every model of a plan in every variant of the plan.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def main(
       python -m export --model ./my-checkpoint --dry-run
       python -m export --format gguf --format mlc
       python -m export --plan edgeproof.toml --out build/artifacts
-    """
+    """  # noqa: D301
     if plan_path is None and LOCAL_PLAN.exists():
         plan_path = LOCAL_PLAN
     if revision and not models:

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from export.errors import GateError, InputError
+from export.format import DIRECT
 from export.log import log_as_json
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from export.sources import Source
 
 MODEL_HELP = (
-    "Hub id (org/name), checkpoint folder, .gguf file, or 'bundled' (real SmolLM2-135M-Instruct)."
+    "Hub id (org/name), checkpoint folder, .gguf file, 'bundled' (real SmolLM2-135M-Instruct) or"
+    " 'bundled-360m' (a stand-in: that model grown to the shape of SmolLM-360M, same function)."
 )
 
-DIRECT = "direct"
 LOGS_JSON = "edgeproof.logs_json"  # in a command's context
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ def format_command(form: Format[Any], example: str) -> click.Command:
         **options: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
-        maker = form.engines.get(engine, form)
+        maker = form.engine(engine)
         accepted = _accepted(maker, options)
         variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
         handling = Handling(force=force, dry_run=dry_run, strict=strict, verify=verify)
