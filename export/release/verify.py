@@ -69,7 +69,8 @@ def problems(folder: Path, signer: Path | Identity | None = None) -> Iterator[st
                 yield from check(release)
             except InputError as error:
                 yield str(error).removeprefix(f"{folder}/")
-    yield from signature_problems(folder, signer)
+    # A signature cannot be right over files that are not: only its own damage is news then.
+    yield from signature_problems(folder, None if wrong or damaged else signer)
 
 
 def read_sums(path: Path) -> tuple[dict[str, str], list[str]]:
