@@ -82,6 +82,9 @@ def test_keys_that_are_none_are_bad_input(built: Path, keys: Path, release: Path
     assert run("verify", built, "--key", keys / "absent.pub").exit_code == 2
     assert run("sign", release, "--key", keys / "key.pub").exit_code == 2
     assert run("sign", release).exit_code == 2
+    rsa = keys / "rsa.pem"
+    subprocess.run(["openssl", "genrsa", "-out", rsa], check=True, capture_output=True)
+    assert run("sign", release, "--key", rsa).exit_code == 2
 
 
 @settings(
@@ -144,6 +147,12 @@ def test_missing_extra_and_linked_files_are_named(release: Path) -> None:
     assert "parity.html: missing" in lines
     assert "extra: not part of the release" in lines
     assert "README.md: a symbolic link" in lines
+
+
+def test_a_signing_that_was_interrupted_is_repeated(release: Path, keys: Path) -> None:
+    (release / "model.sig.sha256").unlink()
+    assert run("sign", release, "--key", keys / "other.pem").exit_code == 0
+    assert run("verify", release, "--key", keys / "other.pub").exit_code == 0
 
 
 def test_a_lost_signature_is_named_where_one_is_asked_for(release: Path, keys: Path) -> None:
