@@ -20,7 +20,6 @@ from export.release.__main__ import main
 from export.release.publish import retries
 from tests import github_server, hub_write_server
 from tests.consumers.environment import s3_python
-from tests.releases import make_root
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,11 +50,10 @@ def build(root: Path, out: Path, namespace: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def releases(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One release, and another of the same name whose cards, and what follows, are not the same."""
     folder = tmp_path_factory.mktemp("releases")
-    root = make_root(folder)
-    return build(root, folder / "first", "first"), build(root, folder / "second", "second")
+    return build(exported, folder / "first", "first"), build(exported, folder / "second", "second")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from export.release.__main__ import main
 from export.release.record import read_record, record_bytes
 from export.release.verify import problems
-from tests.releases import make_root
 
 
 def run(*arguments: str | Path) -> Result:
@@ -38,11 +37,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(exported: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A signed release that no test may change."""
     folder = tmp_path_factory.mktemp("release")
-    root = make_root(folder)
-    assert run("build", root, "--version", "1.0", "--out", folder / "dist").exit_code == 0
+    assert run("build", exported, "--version", "1.0", "--out", folder / "dist").exit_code == 0
     (release,) = (folder / "dist").iterdir()
     assert run("sign", release, "--key", keys / "key.pem").exit_code == 0
     return release
