@@ -205,8 +205,10 @@ def _graph(graph: GraphProto, folder: Path, residual_scale: float) -> Iterator[S
 
 def _epsilon_factor(node: NodeProto, residual_scale: float) -> float:
     """What a graph multiplies ε with: 4 where x + x is normalised, S² of a scaled stream."""
-    doubled = node.name.startswith(FIRST_NORM) and node.input[0] == node.input[1]
-    scaled = 1.0 if HEAD_NORM.search(node.name) else residual_scale**2
+    of_head = HEAD_NORM.search(node.name)
+    first = of_head or node.name.startswith(FIRST_NORM)  # nothing to add yet
+    doubled = first and node.input[0] == node.input[1]
+    scaled = 1.0 if of_head else residual_scale**2
     return scaled * (4 if doubled else 1)
 
 
