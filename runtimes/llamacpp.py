@@ -29,15 +29,19 @@ LOG_LINES = 3
 
 
 class LlamaCpp(SequenceRuntime):
-    """A GGUF model, memory-mapped, with one context. Use `open_runtime`."""
+    """A GGUF model, memory-mapped, with one context. Use `open_runtime`.
+
+    `watch`, of llama.cpp's type `ggml_backend_sched_eval_callback`, is told of every operation.
+    """
 
     name = "llama.cpp"
     version: str = llama_cpp.__version__
     device = "CPU"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, watch: Any = None) -> None:
         self._path = path
         self._threads = threads
+        self._watch = watch
         self._model: Any = _load(path)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
@@ -118,6 +122,8 @@ class LlamaCpp(SequenceRuntime):
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if self._watch is not None:
+            params.cb_eval = self._watch
         with captured_log() as log:
             context = llama_cpp.llama_init_from_model(self._model, params)
         if not context:

@@ -87,6 +87,12 @@ class OnnxRuntime(SequenceRuntime):
             for rows, tokens in zip(batch, sequences, strict=True)
         ]
 
+    def values(self, names: Sequence[str], ids: Sequence[int]) -> list[np.ndarray]:
+        """Any of the graph's outputs for one new sequence, read in one pass."""
+        (tokens,) = self._begin(ids)
+        outputs = self._run(names, tokens[None], np.ones_like(tokens)[None], self._empty, keep=0)
+        return [output.numpy() for output in outputs]
+
     def close(self) -> None:
         """Free the session and the cache."""
         self._session = None
@@ -196,15 +202,17 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     return session
 
 
-def create_session(path: Path, options: ort.SessionOptions, **providers: Any) -> Any:
-    """A session that logs errors only.
+def create_session(
+    path: Path, options: ort.SessionOptions, model: bytes | None = None, **providers: Any
+) -> Any:
+    """A session that logs errors only, on the file or on the `model` that was read from it.
 
     Raises:
         InputError: ONNX Runtime cannot load the graph.
     """
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, **providers)
+        return ort.InferenceSession(model or str(path), options, **providers)
     except ORT_ERRORS as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None

@@ -41,6 +41,8 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         positions=len(KL),
         estimates=estimates,
         weights=None,
+        weight_positions=0,
+        arithmetic_kl=0.0,
         greedy=greedy,
         sampled=sampled,
         padding=PaddingResult(1e-9, 1e-9),

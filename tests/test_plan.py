@@ -118,6 +118,18 @@ def test_a_variant_takes_the_options_of_its_format(tmp_path: Path) -> None:
     assert plain.resolve()[1] == gguf.variant("f16")
 
 
+def test_a_variant_may_be_made_by_another_engine(tmp_path: Path) -> None:
+    table = '[[variant]]\nformat = "onnx"\ndtype = ["fp32", "fp16"]\nengine = '
+    onnx = load_format("onnx")
+    for engine in ("optimum", "direct"):
+        requests = load(tmp_path, f'{table}"{engine}"').variants
+        resolved = [request.resolve() for request in requests]
+        assert all(form is onnx.engine(engine) for form, _ in resolved)
+        assert [variant.name.endswith("-optimum") for _, variant in resolved] == [
+            engine == "optimum"
+        ] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -132,6 +144,11 @@ def test_a_variant_takes_the_options_of_its_format(tmp_path: Path) -> None:
         (VARIANT + "strict = 1", "strict must be true or false"),
         (VARIANT.replace("f16", "f17"), "no dtype 'f17'"),
         (VARIANT.replace("gguf", "coreml"), "unknown format 'coreml'"),
+        (VARIANT + 'engine = "optimum"', "gguf has no engine 'optimum'; choose from direct"),
+        (
+            VARIANT.replace("gguf", "onnx") + 'engine = "optimum"\ngraph = "portable"',
+            "unknown key 'graph'",
+        ),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_exported(

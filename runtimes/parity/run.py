@@ -19,7 +19,7 @@ from runtimes.parity.degeneration import Scorer
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
-from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
 from runtimes.parity.result import Entry
 from runtimes.parity.samples import reference_samples
 from runtimes.parity.suite import Prompt, Suite
@@ -30,6 +30,10 @@ from runtimes.weights import dequantise, readable
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
+
+
+# How much of the text the weights alone are run on: PyTorch takes longer than most runtimes.
+WEIGHT_POSITIONS = 2000
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,7 @@ def run_parity(
     prompts = [document.prompt for document in reference.sampled_chats]
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
-    others = open_reference(checkpoint, threads)
-    bench = Bench(
-        reference, torch_runtime, others, scorer, suite.prompts, inputs, threads, footprints
-    )
+    bench = Bench(reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints)
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
         for artifact, request in zip(artifacts, requests, strict=True)
@@ -108,15 +109,10 @@ def run_parity(
 
 @dataclass(frozen=True)
 class Bench:
-    """What every comparison of one model shares.
-
-    `original` has the checkpoint's weights and is `scorer`'s; `weights` is given each artifact's in
-    turn.
-    """
+    """What every comparison of one model shares; `original` is `scorer`'s too."""
 
     reference: Reference
     original: TorchRuntime
-    weights: TorchRuntime
     scorer: Scorer
     prompts: tuple[Prompt, ...]
     inputs: tuple[OutputFile, ...]
@@ -137,7 +133,7 @@ def _compare(
         wanted = bench.footprints and runtime is None
         cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
-        exact = read and _load_weights(artifact, bench)
+        weights = _run_weights(artifact, bench) if read else None
         template = compare_templates(
             read_chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
@@ -150,14 +146,14 @@ def _compare(
                 bench.reference,
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads, runtime),
-                bench.weights.logit_blocks if read and not exact else None,
+                weights,
                 bench.scorer,
                 template,
                 bench.threads,
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
-        measurement = replace(measurement, exact_weights=exact, footprint=cost)
+        measurement = replace(measurement, exact_weights=read and weights is None, footprint=cost)
     except (InputError, Crash) as error:
         return Judgement(Verdict.FAIL, (str(error),)), None
     m = measurement
@@ -165,13 +161,12 @@ def _compare(
     return judgement.noted(*m.chat_template.notes), m
 
 
-def _load_weights(artifact: Artifact, bench: Bench) -> bool:
-    """Run `bench.weights` with the artifact's weights, unless they are exact: whether they are."""
+def _run_weights(artifact: Artifact, bench: Bench) -> Rerun | None:
+    """What the artifact's weights give in PyTorch; None where they are exact."""
     weights = dequantise(artifact)
-    exact = bench.original.has_weights(weights)
-    if not exact:
-        bench.weights.load_weights(weights)
-    return exact
+    if bench.original.has_weights(weights):
+        return None
+    return rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS)
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

@@ -9,14 +9,14 @@ from enum import Enum
 class Cause(str, Enum):
     """What is wrong, in the order in which one explains away those after it."""
 
-    FILE = "file"  # it cannot be read at all
     TOKENIZER = "tokenizer"
     TEMPLATE = "chat template"
     METADATA = "metadata"  # a key of a config, of GGUF's metadata or of the graph's attributes
     WEIGHTS = "weights"  # a stored tensor is not the checkpoint's
+    GRAPH = "graph"  # every weight and key is right, the hidden states are not
     KV_CACHE = "KV cache"  # one pass is right, step by step is not
     PADDING = "padding"  # rows of a left-padded batch
-    GRAPH = "graph"  # every weight and key is right, the hidden states are not
+    FILE = "file"  # it cannot be read, or its bytes are not the manifest's
     ROUNDING = "rounding"  # what the precision costs: expected damage, nothing is broken
     NONE = "none"
 
@@ -60,10 +60,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class LayerError:
-    """Relative errors of the residual stream after a place: `embedding`, `layer 3`, `final norm`.
+    """Relative errors after a place, of the residual stream (`layer 3`) or of the `logits`.
 
-    `total` is against PyTorch fp32 on the checkpoint; `own` is what was added here: against
-    PyTorch on the artifact's weights, given the runtime's own input to the layer.
+    `total` is against PyTorch fp32 on the checkpoint; `own` that of the worst step there, against
+    PyTorch on the artifact's weights, given what the runtime gave to the step.
     """
 
     place: str

@@ -108,6 +108,7 @@ class LowBit:
     name: str
     kl: float
     weights: float
+    arithmetic: float
     times: float | None
     changed: float
     kinds: dict[str, float]
@@ -127,6 +128,7 @@ def _low_bit(entries: Sequence[Entry]) -> dict[str, Any] | None:
                 name=entry.name,
                 kl=kl,
                 weights=m.weights["mean_kl"].value if m.weights else 0.0,
+                arithmetic=m.arithmetic_kl,
                 times=kl / limit if limit else None,
                 changed=100 * (1 - m.estimates["acceptance"].value),
                 kinds=m.mean_kl_by_kind,
