@@ -23,11 +23,7 @@ UNTIED = {"tie_word_embeddings": False, "num_key_value_heads": 4}
 
 
 def localised(artifact: Artifact, checkpoint: Path) -> Localisation:
-    runtimes = [open_reference(checkpoint, 1) for _ in range(2)]
-    found = localise(Subject(artifact, checkpoint, *runtimes, IDS, 1), None)
-    for runtime in runtimes:
-        runtime.close()
-    return found
+    return localise(Subject(artifact, checkpoint, open_reference(checkpoint, 1), IDS, 1), None)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,11 @@ PLAIN_WIDTH = 180
     show_default=True,
     help="Measure memory, load time and speed of each artifact in a process of its own.",
 )
+@click.option(
+    "--localise",
+    is_flag=True,
+    help="Say of every artifact where it diverges, layer by layer; else of those that fail.",
+)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 def main(
     artifacts: tuple[Path, ...],
@@ -95,6 +100,7 @@ def main(
     runtime: str | None,
     positions: int | None,
     footprint: bool,
+    localise: bool,
     threads: int,
 ) -> None:
     r"""Run artifacts in their real runtimes and compare them with PyTorch.
@@ -109,6 +115,7 @@ def main(
       python -m runtimes.parity --budget full
       python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
       python -m runtimes.parity --text my-prompts.jsonl
+      python -m runtimes.parity artifacts/my-model/onnx/q4 --checkpoint ./my-model --localise
       python -m runtimes.parity --junit parity.xml --markdown parity.md
     """
     outputs = load(OUTPUTS)
@@ -141,7 +148,7 @@ def main(
         ]
     results = []
     for model in models:
-        result = compare_model(model, suite, threads, gates, positions, footprint)
+        result = compare_model(model, suite, threads, gates, positions, footprint, localise)
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
@@ -173,6 +180,7 @@ def compare_model(
     gates: Mapping[str, Mapping[str, float]],
     positions: int | None = None,
     footprints: bool = True,
+    localise_all: bool = False,
 ) -> ModelResult:
     """Compare one model's artifacts; print the table and the reasons."""
     from rich.console import Console
@@ -190,6 +198,7 @@ def compare_model(
         gates,
         positions,
         footprints=footprints,
+        localise_all=localise_all,
     )
     result = ModelResult(model.label, reference, environment(threads), tuple(entries))
     console = Console()

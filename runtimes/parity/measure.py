@@ -21,6 +21,7 @@ from runtimes.parity.decoding import (
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.padding import PaddingResult, measure_padding
+from runtimes.parity.positions import WorstPosition, worst_positions
 from runtimes.parity.reference import Reference, Rerun
 from runtimes.parity.statistics import (
     Estimate,
@@ -77,6 +78,7 @@ class Measurement:
     footprint: Footprint | None = None
     failures: tuple[str, ...] = field(default=())
     exact_weights: bool = False
+    worst_positions: tuple[WorstPosition, ...] = ()
 
 
 def measure(
@@ -151,6 +153,9 @@ def measure(
         load_seconds=load_seconds,
         prefill_tokens_per_second=reference.positions / replayed.seconds,
         failures=tuple(failures),
+        worst_positions=worst_positions(
+            reference.documents, replayed.metrics, torch_runtime.detokenize
+        ),
     )
 
 

@@ -28,7 +28,8 @@ BLOCK_ROWS = 4
 class PositionMetrics:
     """One value per position (float64 [T], bool [T]).
 
-    The `nll` arrays are the negative log-likelihood of the next token, NaN at the last position.
+    The `nll` arrays are the negative log-likelihood of the next token, NaN at the last position;
+    the `best` ones are the most likely tokens (int64).
     """
 
     kl: np.ndarray
@@ -40,6 +41,8 @@ class PositionMetrics:
     max_difference: np.ndarray
     squared_error: np.ndarray
     squared_signal: np.ndarray
+    best_reference: np.ndarray
+    best_export: np.ndarray
 
 
 def compare(
@@ -131,6 +134,8 @@ def _compare_block(
         max_difference=np.maximum(difference.max(-1), -difference.min(-1)),
         squared_error=np.einsum("bv,bv->b", difference, difference),
         squared_signal=reference.signal,
+        best_reference=reference.best,
+        best_export=best,
     )
 
 

@@ -18,6 +18,7 @@ from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
+from runtimes.parity.localise import TOKENS, Localisation, Subject, localise
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
 from runtimes.parity.result import Entry
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # How much of the text the weights alone are run on: PyTorch takes longer than most runtimes.
 WEIGHT_POSITIONS = 2000
+# Mean KL that the runtime may add to what the weights cost before hidden states are traced.
+UNEXPLAINED_KL = 0.02
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ def run_parity(
     positions: int | None = None,
     *,
     footprints: bool = True,
+    localise_all: bool = False,
 ) -> tuple[dict[str, Any], list[Entry]]:
     """Compare artifacts with their checkpoint: a description of the reference, and the entries.
 
     `positions` asks for about so many instead of all; `footprints` for memory and speed of each
-    artifact in a process of its own.
+    artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
+    only of those that do not pass.
 
     An artifact that is damaged or stale, cannot be opened, or makes its runtime crash in that
     process becomes a FAIL entry.
@@ -91,7 +96,11 @@ def run_parity(
         artifacts, requests, gated, results, strict=True
     ):
         explained = judgement.noted(*floor_notes(measurement, limits, known))
-        entries.append(Entry(artifact, request.allow_degraded, limits, explained, measurement))
+        entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
+        if localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
+            found = _localise(entry, checkpoint, request.runtime, bench, always=localise_all)
+            entry = replace(entry, localisation=found)
+        entries.append(entry)
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
         "text": {"name": suite.name, "sha256": suite.digest},
@@ -159,6 +168,26 @@ def _compare(
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     return judgement.noted(*m.chat_template.notes), m
+
+
+def _localise(
+    entry: Entry, checkpoint: Path, runtime: str | None, bench: Bench, *, always: bool
+) -> Localisation:
+    """Where it breaks. What weights do not explain is traced through the runtime, where it runs.
+
+    An artifact that could not be opened is not run again: it may end this process.
+    """
+    m = entry.measurement
+    trace = m is not None and (
+        always
+        or entry.judgement.verdict is Verdict.FAIL
+        or m.arithmetic_kl > max(UNEXPLAINED_KL, m.weights["mean_kl"].value if m.weights else 0)
+    )
+    document = max(bench.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
+    subject = Subject(
+        entry.artifact, checkpoint, bench.original, document.ids, bench.threads, runtime
+    )
+    return localise(subject, m, trace=trace)
 
 
 def _run_weights(artifact: Artifact, bench: Bench) -> Rerun | None:

@@ -120,7 +120,7 @@ def _ggml() -> ctypes.CDLL:
 
 def _paired_heads(path: Path) -> dict[str, int]:
     """Head counts of the states whose rotary partners lie side by side."""
-    fields = GGUFReader(path).fields
+    fields = GGUFReader(path).fields  # llama.cpp has just loaded it
     family = fields["general.architecture"].contents()
     heads = {
         layer: int(fields[f"{family}.{key}"].contents())

@@ -7,7 +7,7 @@ runtime against PyTorch's on the same weights, decoding against one pass.
 
 from __future__ import annotations
 
-from runtimes.parity.localise.diagnose import Subject, localise
+from runtimes.parity.localise.diagnose import TOKENS, Subject, localise
 from runtimes.parity.localise.result import (
     Cause,
     Component,
@@ -18,6 +18,7 @@ from runtimes.parity.localise.result import (
 )
 
 __all__ = [
+    "TOKENS",
     "Cause",
     "Component",
     "Finding",

@@ -53,19 +53,15 @@ ORDER = list(Cause)
 class Subject:
     """An artifact, its checkpoint folder, and what both are run on.
 
-    `original` has the checkpoint's weights, `own` is given the artifact's. `ids` is a text, of
-    which the beginning is used; `tensors` are the artifact's weights where they have been read
-    already.
+    `original` is the checkpoint in PyTorch; `ids` is a text, of which the beginning is used.
     """
 
     artifact: Artifact
     checkpoint: Path
     original: TorchRuntime
-    own: TorchRuntime
     ids: Sequence[int]
     threads: int
     runtime: str | None = None
-    tensors: Mapping[str, np.ndarray] | None = None
 
 
 def localise(
@@ -123,9 +119,9 @@ def _asked(question: Callable[[], Iterable[Finding] | None]) -> list[Finding]:
 
 
 def _stored(subject: Subject) -> tuple[Mapping[str, np.ndarray] | None, list[Finding]]:
-    """The artifact's weights, None where they cannot be told apart, and why where that is new."""
-    if subject.tensors is not None or not readable(subject.artifact):
-        return subject.tensors, []
+    """The artifact's weights; None where they cannot be read, and why if that is a fault."""
+    if not readable(subject.artifact):
+        return None, []
     try:
         return dequantise(subject.artifact), []
     except InputError as error:
@@ -139,14 +135,16 @@ def _traced(
     stored: Mapping[str, np.ndarray] | None,
 ) -> tuple[tuple[LayerError, ...], list[Step], list[Finding]]:
     """Errors by layer, every step's own error, and the first that is wrong."""
+    model = subject.original
     try:
         got = trace_states(subject.artifact, ids, subject.threads)
-        subject.own.load_weights(stored if stored is not None else subject.original.weights)
+        with model.running(stored if stored is not None else model.weights):
+            forced = model.states(ids, given(got))
+            forced[LOGITS] = forced[LAST_NORM] @ model.head.T
+            embedded = model.weights[EMBEDDING][ids]
     except InputError as error:
         return (), [], [Finding(Cause.FILE, str(error))]
-    forced = subject.own.states(ids, given(got))
-    forced[LOGITS] = forced[LAST_NORM] @ subject.own.head.T
-    steps = own_steps(got, forced, subject.own.weights[EMBEDDING][ids])
+    steps = own_steps(got, forced, embedded)
     fault = first_fault(steps, limits_of(subject.artifact))
     return layer_errors(got, original, steps), steps, [fault] if fault else []
 

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import onnx
 from gguf import GGUFReader
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from export.artifact import Artifact
+from export.errors import InputError
 from runtimes.json_file import read_json
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
@@ -100,17 +102,23 @@ FIRST_NORM = "/model/layers.0/input_layernorm/"
 HEAD_NORM = re.compile(r"/[qk]_norm/")
 TOLERANCE = 1e-3  # of numbers, so that a table in float16 is the same
 SHOWN = 5
+# The damage that a file written by others can do to the code below.
+MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, DecodeError)
 
 
 def compare_metadata(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...]:
     """One finding for each fact that the artifact states wrongly.
 
     Raises:
-        InputError: a config of the artifact cannot be read.
+        InputError: a file of the artifact cannot be read, or is malformed.
     """
     facts = facts_of(read_json(checkpoint / "config.json"))
     wrong: dict[str, list[Statement]] = {}
-    for statement in READERS[artifact.manifest.variant.format](artifact, facts):
+    try:
+        statements = [*READERS[artifact.manifest.variant.format](artifact, facts)]
+    except MALFORMED as error:
+        raise InputError(f"{artifact.path}: its metadata cannot be read ({error})") from None
+    for statement in statements:
         _, said, fact = statement
         if fact in facts and not _equal(said, facts[fact]):
             wrong.setdefault(fact, []).append(statement)

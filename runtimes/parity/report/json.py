@@ -12,7 +12,7 @@ from export.artifact.atomic import write_atomic
 from runtimes.parity.result import Entry, ModelResult
 
 # Also in docs/parity.schema.json: readers refuse a number that they do not know.
-SCHEMA = 2
+SCHEMA = 3
 
 
 def write_json(path: Path, result: ModelResult) -> None:
@@ -45,6 +45,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "notes": entry.judgement.notes,
         "allow_degraded": entry.allow_degraded,
         "accepted": entry.accepted,
+        "localisation": asdict(entry.localisation) if entry.localisation else None,
         "measurement": asdict(entry.measurement) if entry.measurement else None,
     }
 

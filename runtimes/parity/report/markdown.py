@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from runtimes.parity.report.columns import COLUMNS, megabytes
+from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult, smallest_passing
 
 # What Markdown or GitHub would read as markup, also inside a table's cell.
@@ -47,7 +48,11 @@ def _section(result: ModelResult) -> Iterable[str]:
         )
     yield ""
     for entry in result.entries:
-        for kind, lines in (("", entry.judgement.reasons), ("note: ", entry.judgement.notes)):
+        for kind, lines in (
+            ("", entry.judgement.reasons),
+            ("", where_lines(entry.localisation)),
+            ("note: ", entry.judgement.notes),
+        ):
             for line in lines:
                 yield f"- **{_plain(entry.name)}**: {kind}{_plain(line)}"
     yield ""

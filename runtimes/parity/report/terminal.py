@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtimes.parity.report.columns import COLUMNS, megabytes
+from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult
 from runtimes.parity.verdict import Verdict
 
@@ -27,7 +28,11 @@ def print_result(console: Console, result: ModelResult) -> None:
 
     console.print(terminal_table(result, console.width))
     for entry in result.entries:
-        lines = (*entry.judgement.reasons, *(f"note: {n}" for n in entry.judgement.notes))
+        lines = (
+            *entry.judgement.reasons,
+            *where_lines(entry.localisation),
+            *(f"note: {n}" for n in entry.judgement.notes),
+        )
         if lines:
             console.print(f"{escape(entry.name)}: {entry.judgement.verdict.value}")
         for line in lines:
