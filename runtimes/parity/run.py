@@ -23,6 +23,7 @@ from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
 from runtimes.parity.result import Entry
 from runtimes.parity.samples import reference_samples
+from runtimes.parity.stored import metadata_faults, weight_faults
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, Verdict, judge
@@ -81,7 +82,9 @@ def run_parity(
     prompts = [document.prompt for document in reference.sampled_chats]
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
-    bench = Bench(reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints)
+    bench = Bench(
+        checkpoint, reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints
+    )
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
         for artifact, request in zip(artifacts, requests, strict=True)
@@ -98,7 +101,7 @@ def run_parity(
         explained = judgement.noted(*floor_notes(measurement, limits, known))
         entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
         if localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
-            found = _localise(entry, checkpoint, request.runtime, bench, always=localise_all)
+            found = _localise(entry, request.runtime, bench, always=localise_all)
             entry = replace(entry, localisation=found)
         entries.append(entry)
     description = {
@@ -120,6 +123,7 @@ def run_parity(
 class Bench:
     """What every comparison of one model shares; `original` is `scorer`'s too."""
 
+    checkpoint: Path
     reference: Reference
     original: TorchRuntime
     scorer: Scorer
@@ -136,13 +140,15 @@ def _compare(
     limits: Sequence[Gate],
 ) -> tuple[Judgement, Measurement | None]:
     variant = artifact.manifest.variant
+    faults: list[str] = []
     try:
         check_current(artifact, bench.inputs)
         # WebGPU is left out: a software GPU's memory and speed say nothing of a real one's.
         wanted = bench.footprints and runtime is None
         cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
-        weights = _run_weights(artifact, bench) if read else None
+        faults += metadata_faults(artifact, bench.checkpoint)
+        weights = _run_weights(artifact, bench, faults) if read else None
         template = compare_templates(
             read_chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
@@ -162,17 +168,20 @@ def _compare(
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
-        measurement = replace(measurement, exact_weights=read and weights is None, footprint=cost)
+        measurement = replace(
+            measurement,
+            exact_weights=read and weights is None,
+            footprint=cost,
+            failures=(*faults, *measurement.failures),
+        )
     except (InputError, Crash) as error:
-        return Judgement(Verdict.FAIL, (str(error),)), None
+        return Judgement(Verdict.FAIL, (*faults, str(error))), None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     return judgement.noted(*m.chat_template.notes), m
 
 
-def _localise(
-    entry: Entry, checkpoint: Path, runtime: str | None, bench: Bench, *, always: bool
-) -> Localisation:
+def _localise(entry: Entry, runtime: str | None, bench: Bench, *, always: bool) -> Localisation:
     """Where it breaks. What weights do not explain is traced through the runtime, where it runs.
 
     An artifact that could not be opened is not run again: it may end this process.
@@ -185,16 +194,20 @@ def _localise(
     )
     document = max(bench.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
     subject = Subject(
-        entry.artifact, checkpoint, bench.original, document.ids, bench.threads, runtime
+        entry.artifact, bench.checkpoint, bench.original, document.ids, bench.threads, runtime
     )
     return localise(subject, m, trace=trace)
 
 
-def _run_weights(artifact: Artifact, bench: Bench) -> Rerun | None:
-    """What the artifact's weights give in PyTorch; None where they are exact."""
+def _run_weights(artifact: Artifact, bench: Bench, faults: list[str]) -> Rerun | None:
+    """What the artifact's weights give in PyTorch; None where they are exact.
+
+    What is wrong with them is added to `faults`.
+    """
     weights = dequantise(artifact)
     if bench.original.has_weights(weights):
         return None
+    faults += weight_faults(artifact, bench.checkpoint, weights, bench.original.weights)
     return rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS)
 
 
