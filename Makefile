@@ -7,12 +7,20 @@ OUT ?= artifacts
 PLAN ?=
 # One or more models, for example: make export-all MODEL="bundled ./my-checkpoint"
 MODEL ?=
+# The release: its version, its folder, and the private key that signs it (none: not signed)
+VERSION ?=
+DIST ?= dist
+KEY ?=
 # How much text the comparison uses: fast, default or full
 BUDGET ?= default
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
-.PHONY: help setup export-all gguf-table test verify verify-webgpu bench lint clean
+DEMO ?= build/demo
+# On a software GPU its first run takes some ten minutes: not part of verify.
+BROWSER_WEBGPU := tests/test_real_browser_webgpu.py
+
+.PHONY: help setup export-all release demo gguf-table test verify verify-webgpu bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +35,16 @@ export-all: setup ## Export the plan (MODEL="A B" overrides its models), run eve
 	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) --out $(OUT)
 	$(BIN)/python -m runtimes.parity --root $(OUT) --budget $(BUDGET)
 
+demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
+	@test -f $(OUT)/run.json || $(MAKE) export-all BUDGET=fast
+	$(BIN)/python -m demo build $(DEMO) --root $(OUT)
+	$(BIN)/python -m demo serve $(DEMO)
+
+release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
+	@ls $(OUT)/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
+	$(BIN)/python -m export.release build $(OUT) --out $(DIST) $(if $(VERSION),--version $(VERSION)) $(if $(KEY),--key $(KEY))
+	$(BIN)/python -m export.release verify $(DIST)/*
+
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types
 	$(BIN)/python -m runtimes.parity --root $(OUT)/gguf-types --budget $(BUDGET)
@@ -36,10 +54,10 @@ test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(BIN)/python -m pytest -m "not slow"
 
 verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
-	$(BIN)/python -m pytest -m slow -v
+	$(BIN)/python -m pytest -m slow -v --ignore=$(BROWSER_WEBGPU)
 
-verify-webgpu: setup ## Of these: the real fp16 model on WebGPU, in software where there is no GPU
-	$(BIN)/python -m pytest -m slow -v tests/test_real_webgpu.py
+verify-webgpu: setup ## The real fp16 model on WebGPU, also in Chromium; in software where there is no GPU
+	$(BIN)/python -m pytest -m slow -v tests/test_real_webgpu.py $(BROWSER_WEBGPU)
 
 bench: setup ## Cost of exporting, file sizes and speed of the graphs beside their peers, in one run
 	$(BIN)/python -m benchmarks

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from export.sources import Source
 
 MODEL_HELP = (
-    "Hub id (org/name), checkpoint folder, .gguf file, or 'bundled' (real SmolLM2-135M-Instruct)."
+    "Hub id (org/name), checkpoint folder, .gguf file, 'bundled' (real SmolLM2-135M-Instruct) or"
+    " 'bundled-360m' (a stand-in: that model grown to the shape of SmolLM-360M, same function)."
 )
 
 

@@ -37,8 +37,15 @@ ADAPTERS = {
     "mlc": Adapter("runtimes.tvm", ("tvm",), "tvm", code="tvm"),
 }
 WEBGPU = Adapter("runtimes.webgpu", ("onnxruntime", "onnxruntime_ep_webgpu"), "webgpu")
+# transformers.js in a page of Chromium.
+BROWSER = Adapter("runtimes.browser", ("playwright",), "browser")
+BROWSER_WEBGPU = Adapter("runtimes.browser.webgpu", ("playwright",), "browser")
 # Other runtimes that execute a format, by the name that asks for them.
-OTHERS = {("onnx", "webgpu"): WEBGPU}
+OTHERS = {
+    ("onnx", "webgpu"): WEBGPU,
+    ("onnx", "browser"): BROWSER,
+    ("onnx", "browser-webgpu"): BROWSER_WEBGPU,
+}
 SPIN_COUNT = "2000"  # some microseconds, then threads sleep
 REFERENCE = Adapter("runtimes.pytorch", ("torch", "transformers", "jinja2"), "parity")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from export.errors import InputError
+from runtimes.parity.localise import Cause, Finding, Subject, weigh
 from runtimes.parity.localise.metadata import compare_metadata
-from runtimes.parity.stored import metadata_faults, weight_faults
+from runtimes.parity.stored import stored_faults
 from runtimes.registry import open_reference
 from runtimes.weights import dequantise
 from tests.exported import export_tiny
@@ -24,11 +25,12 @@ EVERY_TYPE = {
 @pytest.mark.parametrize("form", EVERY_TYPE)
 def test_no_clean_export_is_blamed_whatever_its_type(tmp_path: Path, form: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
-    expected = open_reference(checkpoint, 1).weights
+    original = open_reference(checkpoint, 1)
     for variant in EVERY_TYPE[form]:
         artifact = export_tiny(checkpoint, form, variant, tmp_path)
-        assert metadata_faults(artifact, checkpoint) == []
-        assert weight_faults(artifact, checkpoint, dequantise(artifact), expected) == [], variant
+        assert compare_metadata(artifact, checkpoint) == ()
+        subject = Subject(artifact, checkpoint, original, range(1, 20), 1)
+        assert weigh(subject, dequantise(artifact)).findings == (), variant
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -50,4 +52,11 @@ def test_several_tokens_may_end_a_reply(tmp_path: Path) -> None:
     (checkpoint / "generation_config.json").write_text('{"eos_token_id": [2, 0]}')
     for form in EVERY_TYPE:
         artifact = export_tiny(checkpoint, form, EVERY_TYPE[form][0], tmp_path)
-        assert metadata_faults(artifact, checkpoint) == []
+        assert compare_metadata(artifact, checkpoint) == ()
+
+
+def test_one_line_says_what_is_wrong_and_how_often() -> None:
+    first = Finding(Cause.WEIGHTS, "a.weight: transposed")
+    assert stored_faults([]) == []
+    assert stored_faults([first]) == ["weights: a.weight: transposed"]
+    assert stored_faults([first, first]) == ["weights: a.weight: transposed (and 1 more)"]

@@ -22,7 +22,7 @@ from tests.truncated import make_truncated
 
 pytest.importorskip("onnxruntime_ep_webgpu", reason="no WebGPU plugin: Python 3.11 or later has it")
 
-from runtimes.webgpu import lavapipe
+from runtimes.lavapipe import lavapipe
 from runtimes.webgpu.device import open_device
 from runtimes.webgpu.placement import computing_nodes
 

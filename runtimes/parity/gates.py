@@ -70,13 +70,17 @@ GATES: dict[Precision, tuple[Gate, ...]] = {
     ),
 }
 
+# fp16 on a GPU: sums are float16 too.
+FP16_ON_GPU = (
+    Gate("mean_kl", 0.02, "every product and sum is rounded to 11 bits, not only the weights"),
+    Gate("clear_top1", 0.995, CLEAR, at_least=True),
+    HEADROOM,
+)
+
 # What a runtime's own arithmetic makes classes of their own: "<precision>-<runtime>".
 GATES_ON: dict[tuple[Precision, str], tuple[Gate, ...]] = {
-    (Precision.FP16, "webgpu"): (
-        Gate("mean_kl", 0.02, "every product and sum is rounded to 11 bits, not only the weights"),
-        Gate("clear_top1", 0.995, CLEAR, at_least=True),
-        HEADROOM,
-    ),
+    (Precision.FP16, "webgpu"): FP16_ON_GPU,
+    (Precision.FP16, "browser-webgpu"): FP16_ON_GPU,
 }
 
 

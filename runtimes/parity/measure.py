@@ -124,7 +124,11 @@ def measure(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
             )
         asked = reference.sampled_chats if not failures else ()
-        sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
+        sampled = (
+            decode_sampled(runtime, asked, reference.samples, scorer, torch_runtime.detokenize)
+            if asked
+            else None
+        )
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()

@@ -1,10 +1,11 @@
-"""Greedy replies as text, cut where they part: for readers, nothing is judged by it."""
+"""Replies as text, cut where they part: for readers, nothing is judged by it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+REPLIES_SHOWN = 6  # of each kind: parity.json is for programs that show a few
 PROMPT_SHOWN = 400  # characters from the end of the rendered prompt
 PARTIAL = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
 
@@ -13,7 +14,7 @@ Detokenize = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Reply:
-    """One prompt's greedy replies, of the reference and of the export.
+    """One prompt's replies, of the reference and of the export.
 
     `same` is the text that both begin with; then come the first differing token of each and what
     follows it, all empty when the replies are identical.

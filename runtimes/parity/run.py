@@ -18,12 +18,20 @@ from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
-from runtimes.parity.localise import TOKENS, Localisation, Subject, localise
+from runtimes.parity.localise import (
+    TOKENS,
+    Localisation,
+    Subject,
+    Weighed,
+    localise,
+    weigh,
+)
+from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
 from runtimes.parity.result import Entry
 from runtimes.parity.samples import reference_samples
-from runtimes.parity.stored import metadata_faults, weight_faults
+from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, Verdict, judge
@@ -83,7 +91,7 @@ def run_parity(
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     bench = Bench(
-        checkpoint, reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints
+        reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints, checkpoint
     )
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
@@ -93,15 +101,15 @@ def run_parity(
         _compare(artifact, request.runtime, bench, limits)
         for artifact, request, limits in zip(artifacts, requests, gated, strict=True)
     ]
-    known = floors(zip(artifacts, (measurement for _, measurement in results), strict=True))
+    known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
-    for artifact, request, limits, (judgement, measurement) in zip(
+    for artifact, request, limits, (judgement, measurement, weighed) in zip(
         artifacts, requests, gated, results, strict=True
     ):
         explained = judgement.noted(*floor_notes(measurement, limits, known))
         entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
         if localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
-            found = _localise(entry, request.runtime, bench, always=localise_all)
+            found = _localise(entry, request.runtime, weighed, bench, always=localise_all)
             entry = replace(entry, localisation=found)
         entries.append(entry)
     description = {
@@ -123,7 +131,6 @@ def run_parity(
 class Bench:
     """What every comparison of one model shares; `original` is `scorer`'s too."""
 
-    checkpoint: Path
     reference: Reference
     original: TorchRuntime
     scorer: Scorer
@@ -131,6 +138,14 @@ class Bench:
     inputs: tuple[OutputFile, ...]
     threads: int
     footprints: bool
+    checkpoint: Path
+
+    def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
+        """What localisation asks of an artifact, on the first text that is long enough."""
+        document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
+        return Subject(
+            artifact, self.checkpoint, self.original, document.ids, self.threads, runtime
+        )
 
 
 def _compare(
@@ -138,7 +153,7 @@ def _compare(
     runtime: str | None,
     bench: Bench,
     limits: Sequence[Gate],
-) -> tuple[Judgement, Measurement | None]:
+) -> tuple[Judgement, Measurement | None, Weighed | None]:
     variant = artifact.manifest.variant
     faults: list[str] = []
     try:
@@ -147,8 +162,8 @@ def _compare(
         wanted = bench.footprints and runtime is None
         cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
-        faults += metadata_faults(artifact, bench.checkpoint)
-        weights = _run_weights(artifact, bench, faults) if read else None
+        faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
+        weights, weighed = _run_weights(artifact, bench, faults) if read else (None, None)
         template = compare_templates(
             read_chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
@@ -175,13 +190,15 @@ def _compare(
             failures=(*faults, *measurement.failures),
         )
     except (InputError, Crash) as error:
-        return Judgement(Verdict.FAIL, (*faults, str(error))), None
+        return Judgement(Verdict.FAIL, (*faults, str(error))), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
-    return judgement.noted(*m.chat_template.notes), m
+    return judgement.noted(*m.chat_template.notes), m, weighed
 
 
-def _localise(entry: Entry, runtime: str | None, bench: Bench, *, always: bool) -> Localisation:
+def _localise(
+    entry: Entry, runtime: str | None, weighed: Weighed | None, bench: Bench, *, always: bool
+) -> Localisation:
     """Where it breaks. What weights do not explain is traced through the runtime, where it runs.
 
     An artifact that could not be opened is not run again: it may end this process.
@@ -192,23 +209,22 @@ def _localise(entry: Entry, runtime: str | None, bench: Bench, *, always: bool) 
         or entry.judgement.verdict is Verdict.FAIL
         or m.arithmetic_kl > max(UNEXPLAINED_KL, m.weights["mean_kl"].value if m.weights else 0)
     )
-    document = max(bench.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
-    subject = Subject(
-        entry.artifact, bench.checkpoint, bench.original, document.ids, bench.threads, runtime
-    )
-    return localise(subject, m, trace=trace)
+    return localise(bench.subject(entry.artifact, runtime), m, weighed, trace=trace)
 
 
-def _run_weights(artifact: Artifact, bench: Bench, faults: list[str]) -> Rerun | None:
-    """What the artifact's weights give in PyTorch; None where they are exact.
+def _run_weights(
+    artifact: Artifact, bench: Bench, faults: list[str]
+) -> tuple[Rerun | None, Weighed]:
+    """What the artifact's weights give in PyTorch, None where they are exact; and how they err.
 
-    What is wrong with them is added to `faults`.
+    What rounding does not explain is added to `faults`.
     """
     weights = dequantise(artifact)
     if bench.original.has_weights(weights):
-        return None
-    faults += weight_faults(artifact, bench.checkpoint, weights, bench.original.weights)
-    return rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS)
+        return None, Weighed()
+    weighed = weigh(bench.subject(artifact), weights)
+    faults += stored_faults(weighed.findings)
+    return rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS), weighed
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

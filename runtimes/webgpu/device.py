@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +17,9 @@ import onnxruntime_ep_webgpu as plugin
 from onnx import TensorProto, helper
 
 from export.errors import InputError
+from runtimes.lavapipe import CHOICE, LAVAPIPE, MESA, load_lavapipe, vulkan_choice
 from runtimes.onnxruntime import ORT_ERRORS
-from runtimes.webgpu.lavapipe import MESA, load_lavapipe
 
-CHOICE = "EDGEPROOF_VULKAN"
-LAVAPIPE, SYSTEM = "lavapipe", "system"
 ERRORS_ONLY = 3
 
 
@@ -48,10 +45,7 @@ def open_device() -> Device:
     Raises:
         InputError: there is none, or it has no shader-f16; the message names the way out.
     """
-    default = LAVAPIPE if sys.platform == "linux" else SYSTEM  # elsewhere Dawn uses Metal or D3D12
-    choice = os.environ.get(CHOICE) or default
-    if choice not in (LAVAPIPE, SYSTEM):
-        raise InputError(f"{CHOICE}={choice}: choose {LAVAPIPE} or {SYSTEM}")
+    choice = vulkan_choice()
     if choice == LAVAPIPE:
         load_lavapipe()
         # Without it, the plugin offers no device where ONNX Runtime finds no GPU.

@@ -7,7 +7,7 @@ runtime against PyTorch's on the same weights, decoding against one pass.
 
 from __future__ import annotations
 
-from runtimes.parity.localise.diagnose import TOKENS, Subject, localise
+from runtimes.parity.localise.diagnose import TOKENS, Subject, Weighed, localise, weigh
 from runtimes.parity.localise.result import (
     Cause,
     Component,
@@ -26,5 +26,7 @@ __all__ = [
     "Localisation",
     "Subject",
     "TensorError",
+    "Weighed",
     "localise",
+    "weigh",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 from export.artifact import Artifact, Precision
 from export.errors import InputError
 from runtimes.json_file import read_json
+from runtimes.parity.decoding import CACHE_KL_LIMIT
 from runtimes.parity.localise.layers import (
     Step,
     first_fault,
@@ -64,40 +65,68 @@ class Subject:
     runtime: str | None = None
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """What is wrong with an artifact's weights, and the worst of them."""
+
+    findings: tuple[Finding, ...] = ()
+    tensors: tuple[TensorError, ...] = ()
+
+
+def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
+    """Compare the artifact's weights, as `runtimes.weights` reads them, with the checkpoint's."""
+    model, ids = subject.original, list(subject.ids[:TOKENS])
+    heads = Heads.of(read_json(subject.checkpoint / "config.json"))
+    precision = subject.artifact.manifest.variant.precision
+    return Weighed(
+        *compare_tensors(stored, model.weights, ids, model.states(ids), precision, heads)
+    )
+
+
 def localise(
-    subject: Subject, measurement: Measurement | None, *, trace: bool = True
+    subject: Subject,
+    measurement: Measurement | None,
+    weighed: Weighed | None = None,
+    *,
+    trace: bool = True,
 ) -> Localisation:
     """Say where the artifact breaks; `measurement` is None where it could not be opened.
 
-    Without `trace` nothing is run: cheap, and enough for chat template, metadata and weights.
+    `weighed` is what is known of the weights, if it is. Without `trace` nothing is run: cheap, and
+    enough for chat template, metadata and weights.
     """
-    found: list[Finding] = []
     ids = list(subject.ids[:TOKENS])
-    found += _measured(measurement)
-    found += _asked(subject.artifact.check)
-    found += _asked(lambda: compare_metadata(subject.artifact, subject.checkpoint))
-    states = subject.original.states(ids)
-    tensors: tuple[TensorError, ...] = ()
-    stored, fault = _stored(subject)
-    found += fault
-    if stored is not None:
-        config = read_json(subject.checkpoint / "config.json")
-        precision = subject.artifact.manifest.variant.precision
-        wrong, tensors = compare_tensors(
-            stored, subject.original.weights, ids, states, precision, Heads.of(config)
-        )
-        found += wrong
+    found = [
+        *_measured(measurement),
+        *_asked(subject.artifact.check),
+        *_asked(lambda: compare_metadata(subject.artifact, subject.checkpoint)),
+    ]
+    got: dict[str, np.ndarray] = {}
+    if trace and subject.runtime is None:
+        found += _asked(lambda: got.update(trace_states(subject.artifact, ids, subject.threads)))
+        found += _asked(lambda: _rerun(subject, ids, measurement))
+    stored: Mapping[str, np.ndarray] = {}
+    if readable(subject.artifact) and (weighed is None or got):
+        try:
+            stored = dequantise(subject.artifact)
+        except InputError as error:
+            found.append(Finding(Cause.FILE, str(error)))
+    if weighed is None:
+        weighed = weigh(subject, stored) if stored else Weighed()
+    found += weighed.findings
     layers: tuple[LayerError, ...] = ()
     steps: list[Step] = []
-    if trace and subject.runtime is None:
-        states[LOGITS] = states[LAST_NORM] @ subject.original.head.T
-        layers, steps, faults = _traced(subject, ids, states, stored)
-        found += faults
-        found += _rerun(subject, ids, measurement)
+    if got:
+        try:
+            layers, steps = _compare_states(subject.original, ids, got, stored)
+        except InputError as error:
+            found.append(Finding(Cause.FILE, str(error)))
+        fault = first_fault(steps, limits_of(subject.artifact))
+        found += [fault] if fault else []
     found.sort(key=lambda finding: ORDER.index(finding.cause))
     if not found:
-        found = [_nothing_wrong(subject.artifact, tensors, layers, steps)]
-    return Localisation(tuple(found), layers, tensors)
+        found = [_nothing_wrong(subject.artifact, weighed.tensors, layers, steps)]
+    return Localisation(tuple(found), layers, weighed.tensors)
 
 
 def _measured(measurement: Measurement | None) -> Iterable[Finding]:
@@ -118,51 +147,38 @@ def _asked(question: Callable[[], Iterable[Finding] | None]) -> list[Finding]:
         return [Finding(Cause.FILE, str(error))]
 
 
-def _stored(subject: Subject) -> tuple[Mapping[str, np.ndarray] | None, list[Finding]]:
-    """The artifact's weights; None where they cannot be read, and why if that is a fault."""
-    if not readable(subject.artifact):
-        return None, []
-    try:
-        return dequantise(subject.artifact), []
-    except InputError as error:
-        return None, [Finding(Cause.FILE, str(error))]
-
-
-def _traced(
-    subject: Subject,
+def _compare_states(
+    model: TorchRuntime,
     ids: list[int],
-    original: Mapping[str, np.ndarray],
-    stored: Mapping[str, np.ndarray] | None,
-) -> tuple[tuple[LayerError, ...], list[Step], list[Finding]]:
-    """Errors by layer, every step's own error, and the first that is wrong."""
-    model = subject.original
-    try:
-        got = trace_states(subject.artifact, ids, subject.threads)
-        with model.running(stored if stored is not None else model.weights):
-            forced = model.states(ids, given(got))
-            forced[LOGITS] = forced[LAST_NORM] @ model.head.T
-            embedded = model.weights[EMBEDDING][ids]
-    except InputError as error:
-        return (), [], [Finding(Cause.FILE, str(error))]
-    steps = own_steps(got, forced, embedded)
-    fault = first_fault(steps, limits_of(subject.artifact))
-    return layer_errors(got, original, steps), steps, [fault] if fault else []
+    got: Mapping[str, np.ndarray],
+    stored: Mapping[str, np.ndarray],
+) -> tuple[tuple[LayerError, ...], list[Step]]:
+    """Errors by layer, and every step's own; with the checkpoint's weights if none are `stored`.
+
+    Raises:
+        InputError: the weights do not fit the model.
+    """
+    original = model.states(ids)
+    original[LOGITS] = original[LAST_NORM] @ model.head.T
+    with model.running(stored or model.weights):
+        forced = model.states(ids, given(got))
+        forced[LOGITS] = forced[LAST_NORM] @ model.head.T
+        steps = own_steps(got, forced, model.weights[EMBEDDING][ids])
+    return layer_errors(got, original, steps), steps
 
 
-def _rerun(subject: Subject, ids: Sequence[int], measurement: Measurement | None) -> list[Finding]:
-    """Tokenizer and KV cache, in the runtime."""
-    try:
-        runtime = open_runtime(subject.artifact, subject.threads)
-    except InputError as error:
-        return [Finding(Cause.FILE, str(error))]
+def _rerun(
+    subject: Subject, ids: Sequence[int], measurement: Measurement | None
+) -> Iterable[Finding]:
+    """Tokenizer and KV cache, in the runtime; how alike one pass and steps are, was measured."""
+    runtime = open_runtime(subject.artifact, subject.threads)
     try:
         found = []
         if measurement is None or measurement.tokenizer_mismatches:
             found.append(tokenizer_fault(runtime, subject.original))
-        if measurement and measurement.padding:
-            found.append(cache_fault(runtime, ids, measurement.padding.limit))
-        else:
-            found.append(cache_fault(runtime, ids))
+        if measurement is not None:
+            limit = measurement.padding.limit if measurement.padding else CACHE_KL_LIMIT
+            found.append(cache_fault(runtime, ids, limit))
         return [finding for finding in found if finding]
     finally:
         runtime.close()

@@ -48,35 +48,6 @@ def compare_tensors(
 
     `states` are the reference's on a short text, `ids`: what every module takes and gives.
     """
-    findings, errors = _compared(stored, expected, precision, heads)
-    tied = f"{HEAD}.weight" not in expected
-    inexact = [item for item in errors if item.error > 0]
-    for index, item in enumerate(inexact):
-        got, want = stored.get(item.name), expected[item.name]
-        if got is not None and got.shape == want.shape:
-            worse = _output_error(item.name, got, want, ids, states, tied)
-            inexact[index] = replace(item, output_error=worse)
-    ranked = sorted(inexact, key=lambda item: (-item.output_error, -item.error))
-    return findings, tuple(ranked[:WORST])
-
-
-def wrong_tensors(
-    stored: Mapping[str, np.ndarray],
-    expected: Mapping[str, np.ndarray],
-    precision: Precision,
-    heads: Heads,
-) -> tuple[Finding, ...]:
-    """The tensors that rounding to the precision does not explain, first layers first."""
-    return _compared(stored, expected, precision, heads)[0]
-
-
-def _compared(
-    stored: Mapping[str, np.ndarray],
-    expected: Mapping[str, np.ndarray],
-    precision: Precision,
-    heads: Heads,
-) -> tuple[tuple[Finding, ...], list[TensorError]]:
-    """What is wrong, and the error of every tensor; their output errors are not known yet."""
     errors: list[TensorError] = []
     findings = []
     for name, want in expected.items():
@@ -93,7 +64,15 @@ def _compared(
         Finding(Cause.WEIGHTS, f"{name}: the checkpoint has no such tensor", tensor=name)
         for name in sorted(stored.keys() - expected.keys())
     ]
-    return tuple(findings), errors
+    tied = f"{HEAD}.weight" not in expected
+    inexact = [item for item in errors if item.error > 0]
+    for index, item in enumerate(inexact):
+        got, want = stored.get(item.name), expected[item.name]
+        if got is not None and got.shape == want.shape:
+            worse = _output_error(item.name, got, want, ids, states, tied)
+            inexact[index] = replace(item, output_error=worse)
+    ranked = sorted(inexact, key=lambda item: (-item.output_error, -item.error))
+    return tuple(findings), tuple(ranked[:WORST])
 
 
 def _misfit(got: np.ndarray | None, want: np.ndarray) -> str | None:

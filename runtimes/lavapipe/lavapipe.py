@@ -1,8 +1,8 @@
 """A software GPU without root: Mesa's lavapipe, unpacked from Debian packages into the cache.
 
-Dawn, the WebGPU implementation inside ONNX Runtime, needs a Vulkan driver with shaderFloat16;
-lavapipe has it since Mesa 24, Debian 12's own is 22. Nothing is installed on the machine: the
-libraries are loaded into this process.
+Dawn, the WebGPU implementation inside ONNX Runtime and Chromium, needs a Vulkan driver with
+shaderFloat16; lavapipe has it since Mesa 24, Debian 12's own is 22. Nothing is installed on the
+machine: the libraries are loaded into the process that needs them.
 
 Invariant: what is unpacked is exactly what packages.txt names, by version and SHA-256.
 """
@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +27,7 @@ from export.artifact.cache import cache_folder
 from export.artifact.hashing import file_sha256
 from export.errors import InputError
 
-PACKAGES = files("runtimes.webgpu").joinpath("packages.txt").read_text("utf-8")
+PACKAGES = files("runtimes.lavapipe").joinpath("packages.txt").read_text("utf-8")
 # version of packages.txt's mesa-vulkan-drivers, for people
 MESA = next(line for line in PACKAGES.splitlines() if line.startswith("mesa-")).split("=")[1][:6]
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -39,11 +40,31 @@ DRIVER_JSON = {
     "file_format_version": "1.0.0",
     "ICD": {"api_version": "1.4.305", "library_path": f"./{DRIVER}"},
 }
+CHOICE = "EDGEPROOF_VULKAN"
+LAVAPIPE, SYSTEM = "lavapipe", "system"
 FIX = (
     "on Debian 12 (x86-64, glibc) it comes from deb.debian.org; elsewhere install a Vulkan driver"
     " with shaderFloat16 (for example mesa-vulkan-drivers 24 or later) and set"
     " EDGEPROOF_VULKAN=system"
 )
+
+
+def vulkan_choice() -> str:
+    """Which Vulkan driver WebGPU is to use: LAVAPIPE, or what `EDGEPROOF_VULKAN=system` finds.
+
+    Raises:
+        InputError: the variable says something else.
+    """
+    default = LAVAPIPE if sys.platform == "linux" else SYSTEM  # elsewhere Dawn uses Metal or D3D12
+    choice = os.environ.get(CHOICE) or default
+    if choice not in (LAVAPIPE, SYSTEM):
+        raise InputError(f"{CHOICE}={choice}: choose {LAVAPIPE} or {SYSTEM}")
+    return choice
+
+
+def shader_cache() -> Path:
+    """Where Mesa keeps compiled shaders: compiling a model's takes minutes."""
+    return cache_folder() / "shaders"
 
 
 def load_lavapipe() -> None:
@@ -52,15 +73,19 @@ def load_lavapipe() -> None:
     Raises:
         InputError: it cannot be had here; the message names the way out.
     """
-    folder = _unpacked()
+    folder = driver_folder()
     _load_libraries(folder)
     # The first is the loader's current name of the setting, the second what older ones read.
     os.environ["VK_DRIVER_FILES"] = os.environ["VK_ICD_FILENAMES"] = str(folder / DESCRIPTION)
-    os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(cache_folder() / "shaders"))
+    os.environ.setdefault("MESA_SHADER_CACHE_DIR", str(shader_cache()))
 
 
-def _unpacked() -> Path:
-    """The folder of the shared libraries in the cache; made if it is not there."""
+def driver_folder() -> Path:
+    """The folder of the driver and its libraries in the cache; made if it is not there.
+
+    Raises:
+        InputError: it cannot be had here; the message names the way out.
+    """
     digest = hashlib.sha256(PACKAGES.encode()).hexdigest()[:16]
     folder = cache_folder() / "lavapipe" / digest
     if folder.exists():

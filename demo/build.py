@@ -1,0 +1,166 @@
+"""Write the page, its engines and chosen artifacts as a folder that any static host can serve.
+
+Invariant: the page learns from site.json which files a model has, and what its manifest hashes to;
+the manifest has the files' hashes. The page uses no byte that does not agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from export.artifact import Artifact, open_artifact
+from export.artifact.atomic import atomic_folder
+from export.artifact.hashing import file_sha256
+from export.artifact.manifest import MANIFEST
+from export.errors import InputError
+from runtimes.browser.packages import ENGINES, NOTICE, web_packages
+from runtimes.json_file import read_json
+
+REPORT = "parity.json"
+SITE = "site.json"
+# Format → the files that its engine reads, as patterns of the paths in an artifact.
+WANTED = {
+    "onnx": (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "onnx/*",
+    ),
+    "gguf": ("*.gguf",),
+    "mlc": (
+        "mlc-chat-config.json",
+        "tensor-cache.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "webllm-model.json",
+        "*.bin",
+        "*.wasm",
+    ),
+}
+SUFFIX = 12  # characters of a digest in a folder's name
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the page knows of an artifact before it is loaded; `manifest` is edgeproof.json's.
+
+    `verdict` is None where the artifact, in these very bytes, has not been compared.
+    """
+
+    id: str
+    name: str
+    format: str
+    dtype: str
+    folder: str
+    files: list[str]
+    bytes: int
+    bits: float
+    verdict: str | None
+    reasons: list[str]
+    manifest: dict[str, Any]
+
+
+def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> list[Model]:
+    """Write the folder `target` anew, with the artifacts at `paths`, in this order.
+
+    Raises:
+        InputError: no artifacts, damaged ones, one that no browser engine runs, npm's packages
+            cannot be had, or `target` is a folder of something else.
+    """
+    if not paths:
+        raise InputError("no artifacts to show: give their folders, or run `python -m export`")
+    if target.exists() and not (target / SITE).is_file() and any(target.iterdir()):
+        raise InputError(f"{target}: not empty and not a demo; choose another folder")
+    artifacts = [open_artifact(path) for path in paths]
+    models = [describe(artifact) for artifact in artifacts]
+    for artifact in artifacts:
+        artifact.check()
+    packages = web_packages(say)
+    vendor = f"vendor-{packages.name[:SUFFIX]}"
+    with atomic_folder(target) as folder:
+        with as_file(files("demo").joinpath("page")) as page:
+            shutil.copytree(page, folder, dirs_exist_ok=True)
+        (folder / vendor).mkdir()
+        used = {name for model in models for name in ENGINES[model.format]}
+        for name in sorted(used):
+            shutil.copyfile(packages / name, folder / vendor / name)
+        shutil.copyfile(packages / NOTICE, folder / NOTICE)
+        for artifact, model in zip(artifacts, models, strict=True):
+            for name in [MANIFEST, *model.files]:
+                _place(artifact.path / name, folder / model.folder / name)
+        site = {"vendor": vendor, "models": [asdict(model) for model in models]}
+        (folder / SITE).write_text(json.dumps(site, indent=1) + "\n", "utf-8")
+    return models
+
+
+def describe(artifact: Artifact) -> Model:
+    """What the page shows of an artifact.
+
+    Raises:
+        InputError: no engine runs it, or a report beside it cannot be read.
+    """
+    manifest = artifact.manifest
+    form, dtype = manifest.variant.format, manifest.variant.name
+    sizes = {item.path: item.bytes for item in manifest.outputs}
+    chosen = [name for name in sizes if _wanted(name, WANTED.get(form, ()))]
+    if not chosen:
+        raise InputError(f"{artifact.path}: no browser engine runs the format {form}")
+    if form == "mlc" and not any(name.endswith(".wasm") for name in chosen):
+        raise InputError(
+            f"{artifact.path}: WebLLM needs a model library; export again with --model-lib FILE"
+        )
+    verdict, reasons = _verdict(artifact)
+    path = artifact.path / MANIFEST
+    digest = file_sha256(path)
+    return Model(
+        id=f"{manifest.model.name}/{form}/{dtype}",
+        name=manifest.model.name,
+        format=form,
+        dtype=dtype,
+        # The name changes with the content, so that a host or a browser may keep it for ever.
+        folder=f"models/{form}-{dtype}-{digest[:SUFFIX]}",
+        files=chosen,
+        bytes=sum(sizes[name] for name in chosen),
+        bits=manifest.effective_bpw,
+        verdict=verdict,
+        reasons=reasons,
+        manifest={"bytes": path.stat().st_size, "sha256": digest},
+    )
+
+
+def _wanted(name: str, patterns: Sequence[str]) -> bool:
+    path = PurePosixPath(name)
+    return any(
+        path.match(pattern) and len(path.parts) == len(PurePosixPath(pattern).parts)
+        for pattern in patterns
+    )
+
+
+def _verdict(artifact: Artifact) -> tuple[str | None, list[str]]:
+    """Verdict and reasons from the report of the artifact's model, if it is of this recipe."""
+    report = artifact.path.resolve().parents[1] / REPORT
+    if not report.is_file():
+        return None, []
+    entries = read_json(report).get("artifacts", [])
+    for entry in entries:
+        if entry.get("recipe") == artifact.manifest.recipe:
+            return str(entry["verdict"]), [str(reason) for reason in entry["reasons"]]
+    return None, []
+
+
+def _place(source: Path, target: Path) -> None:
+    """A hard link, or a copy on another file system: weights are large."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,92 @@
+"""Exports in transformers.js in Chromium, where both are: its logits, its cache, its tokenizer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from export.artifact import Artifact, open_artifact
+from export.errors import InputError
+from runtimes.registry import BROWSER, load, open_runtime
+from tests.exported import export_tiny
+from tests.tiny import VOCAB, make_checkpoint
+
+pytest.importorskip("playwright", reason='pip install "edgeproof[browser]"')
+
+from runtimes.browser import TransformersJs
+from runtimes.browser.chromium import find_chromium
+from runtimes.browser.packages import packages_folder
+
+IDS = [1, 9, 300, 7, 41, 120, 3, 5]
+# The user's cache: each test has its own, and no test fetches anything.
+PACKAGES = packages_folder()
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Skips where Chromium or npm's packages are missing: no test fetches either."""
+    try:
+        find_chromium()
+    except InputError as error:
+        pytest.skip(str(error))
+    if not PACKAGES.exists():
+        pytest.skip("npm's packages are not in the cache; run: python -m runtimes.browser")
+    root = tmp_path_factory.mktemp("tiny")
+    return export_tiny(make_checkpoint(root / "checkpoint"), "onnx", "fp32", root)
+
+
+@pytest.fixture(scope="module")
+def runtime(artifact: Artifact) -> Iterator[TransformersJs]:
+    opened = open_runtime(artifact, 1, "browser")
+    assert isinstance(opened, TransformersJs)
+    yield opened
+    opened.close()
+
+
+def test_logits_are_onnxruntimes_at_every_position(
+    artifact: Artifact, runtime: TransformersJs
+) -> None:
+    expected = open_runtime(artifact, 1).logits(IDS)
+    got = runtime.logits(IDS)
+    assert got.shape == (len(IDS), VOCAB)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+    assert "wasm" in runtime.device
+
+
+def test_step_by_step_through_the_librarys_cache(runtime: TransformersJs) -> None:
+    whole = runtime.logits(IDS)
+    row = runtime.start(IDS[:3])
+    for position, token in enumerate(IDS[3:], 3):
+        np.testing.assert_allclose(row, whole[position - 1], atol=1e-3)
+        row = runtime.step(token)
+    np.testing.assert_allclose(row, whole[-1], atol=1e-3)
+
+
+def test_the_librarys_own_loop_writes_the_same_greedy_tokens(runtime: TransformersJs) -> None:
+    row, expected = runtime.start(IDS), []
+    for _ in range(5):
+        expected.append(int(row.argmax()))
+        row = runtime.step(expected[-1])
+    assert runtime.generate(IDS, 5) == expected
+
+
+def test_the_tokenizer_is_the_librarys_and_agrees(
+    artifact: Artifact, runtime: TransformersJs
+) -> None:
+    expected = open_runtime(artifact, 1)
+    for text in ["The capital of France", "<|im_start|>user\n12 345<|im_end|>", " naïve 🙂\t"]:
+        assert runtime.tokenize(text) == expected.tokenize(text)
+
+
+def test_a_graph_that_cannot_be_loaded_is_one_line(artifact: Artifact, runtime: object) -> None:
+    broken = artifact.path.parent / "broken"
+    shutil.copytree(artifact.path, broken)
+    (broken / "onnx" / "model.onnx").write_bytes(b"not a graph")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtimes.browser.harness_page.web_packages", lambda say: PACKAGES)
+        with pytest.raises(InputError, match=r"transformers.js cannot load it: [^\n]*$"):
+            load(BROWSER).open_runtime(open_artifact(broken), 1)

@@ -1,0 +1,106 @@
+"""The demo's folder: what is built, from what, and how large it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from demo.__main__ import main
+from demo.build import SITE, build
+from export.artifact import Artifact
+from export.errors import InputError
+from runtimes.browser.packages import ENGINES
+from tests.demo_page import PACKAGES
+from tests.exported import export_tiny
+from tests.tiny import make_checkpoint
+
+ROOT = Path(__file__).parent.parent
+OWN_LINES = 1500
+FIRST_LOAD = 7.5e6  # bytes, compressed, without weights
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
+    root = tmp_path_factory.mktemp("tiny")
+    checkpoint = make_checkpoint(root / "checkpoint")
+    return [
+        export_tiny(checkpoint, form, name, root / "tiny")
+        for form, name in [("onnx", "fp32"), ("onnx", "fp16"), ("gguf", "q8_0")]
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not PACKAGES.exists():
+        pytest.skip("npm's packages are not in the cache; run: python -m runtimes.browser")
+    target = tmp_path_factory.mktemp("demo") / "site"
+    report = artifacts[0].path.parents[1] / "parity.json"
+    entries = [
+        {"recipe": artifacts[0].manifest.recipe, "verdict": "PASS", "reasons": []},
+        {"recipe": "another file's", "verdict": "FAIL", "reasons": ["broken"]},
+    ]
+    report.write_text(json.dumps({"artifacts": entries}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.build.web_packages", lambda say: PACKAGES)
+        build(target, [artifact.path for artifact in artifacts], print)
+    return target
+
+
+def test_the_site_says_what_each_export_is(folder: Path, artifacts: list[Artifact]) -> None:
+    models = json.loads((folder / SITE).read_text())["models"]
+    assert [model["verdict"] for model in models] == ["PASS", None, None]
+    for model, artifact in zip(models, artifacts, strict=True):
+        sizes = {item.path: item.bytes for item in artifact.manifest.outputs}
+        assert model["bytes"] == sum(sizes[name] for name in model["files"])
+        assert model["bits"] == artifact.manifest.effective_bpw
+        for name in ["edgeproof.json", *model["files"]]:
+            assert (folder / model["folder"] / name).read_bytes() == (
+                artifact.path / name
+            ).read_bytes()
+    assert "genai_config.json" not in models[0]["files"]
+
+
+def test_own_code_and_first_load_stay_small(folder: Path) -> None:
+    own = [
+        path
+        for path in (ROOT / "demo").rglob("*")
+        if path.suffix in (".py", ".js", ".html", ".css")
+    ]
+    assert len(own) >= 10
+    assert sum(len(path.read_text().splitlines()) for path in own) <= OWN_LINES
+    page = [path for path in folder.iterdir() if path.is_file()]
+    for engine in ENGINES.values():
+        files = page + [PACKAGES / name for name in engine]
+        assert sum(len(gzip.compress(path.read_bytes(), 6)) for path in files) <= FIRST_LOAD
+
+
+def test_licences_of_the_engines_are_there(folder: Path) -> None:
+    notice = (folder / "NOTICE.txt").read_text()
+    for name in (
+        "@huggingface/transformers",
+        "onnxruntime-web",
+        "@wllama/wllama",
+        "@mlc-ai/web-llm",
+    ):
+        assert name in notice
+    assert "Apache License" in notice
+    assert "MIT License" in notice
+
+
+def test_what_cannot_be_shown_is_refused(artifacts: list[Artifact], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").touch()
+    with pytest.raises(InputError, match="not empty and not a demo"):
+        build(tmp_path / "photos", [artifacts[0].path], print)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    mlc = export_tiny(checkpoint, "mlc", "q4f16_1", tmp_path)
+    with pytest.raises(InputError, match="WebLLM needs a model library"):
+        build(tmp_path / "demo", [mlc.path], print)
+    result = CliRunner().invoke(main, ["build", str(tmp_path / "demo"), "--root", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "run.json: missing" in result.output
+    assert CliRunner().invoke(main, ["serve", str(tmp_path)]).exit_code == 2

@@ -1,0 +1,172 @@
+"""The demo's page in Chromium, on a tiny model: what it does, says, keeps and refuses."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.build import build
+from export.artifact import Artifact
+from runtimes.browser.chromium import without_gpu
+from runtimes.chat_templates import read_chat_template
+from runtimes.registry import open_runtime
+from tests.demo_page import DemoPage, demand_browser, opened, playwright_started
+from tests.exported import export_tiny
+from tests.tiny import make_checkpoint
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "The capital of France"
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
+    demand_browser()
+    root = tmp_path_factory.mktemp("tiny")
+    checkpoint = make_checkpoint(root / "checkpoint")
+    return [
+        export_tiny(checkpoint, form, name, root / "tiny")
+        for form, name in [("onnx", "fp32"), ("onnx", "fp16"), ("gguf", "q8_0")]
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("demo") / "site"
+    build(target, [artifact.path for artifact in artifacts], print)
+    return target
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Any]:
+    demand_browser()
+    with playwright_started() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(
+    playwright: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DemoPage]:
+    with opened(playwright, folder, without_gpu(), tmp_path_factory.mktemp("profile")) as demo:
+        yield demo
+
+
+def greedy(artifact: Artifact, messages: list[dict[str, str]], count: int) -> list[int]:
+    """What the artifact's usual runtime writes after the rendered chat."""
+    template = read_chat_template(artifact)
+    assert template is not None
+    runtime = open_runtime(artifact, 1)
+    row = runtime.start(runtime.tokenize(template(messages) or ""))
+    ids = [int(row.argmax())]
+    while len(ids) < count and ids[-1] != 2:
+        ids.append(int(runtime.step(ids[-1]).argmax()))
+    runtime.close()
+    return ids
+
+
+def test_answers_are_the_exports_and_a_second_turn_knows_the_first(
+    page: DemoPage, artifacts: list[Artifact]
+) -> None:
+    page.load("onnx/fp32")
+    assert "ready on WebAssembly" in page.text("status")
+    first = page.ask(QUESTION, tokens=8)
+    messages = [{"role": "user", "content": QUESTION}]
+    assert page.ids() == greedy(artifacts[0], messages, 8)
+    page.ask("And 42?", tokens=8)
+    messages += [{"role": "assistant", "content": first}, {"role": "user", "content": "And 42?"}]
+    assert page.ids() == greedy(artifacts[0], messages, 8)
+    assert "first token" in page.tab.evaluate("document.getElementById('speed').value")
+    page.tab.click("#clear")
+    assert page.tab.locator(".message").count() == 0
+
+
+def test_stop_ends_the_answer_and_not_the_chat(page: DemoPage) -> None:
+    page.load("onnx/fp32")
+    page.settings(tokens=200, temperature=0)
+    page.tab.fill("#question", QUESTION)
+    page.tab.evaluate(
+        """() => {
+          document.getElementById('ask').requestSubmit();
+          setTimeout(() => document.getElementById('stop').click());
+        }"""
+    )
+    page.tab.wait_for_selector("#log[aria-busy='false']")
+    assert len(page.ids()) < 100
+    assert page.text("problem") == ""
+    page.ask(QUESTION, tokens=3)
+    assert page.ids()
+
+
+def test_without_webgpu_the_page_says_so_and_uses_webassembly(page: DemoPage) -> None:
+    page.load("onnx/fp16", device="webgpu")
+    assert "This browser has no WebGPU: using WebAssembly" in page.text("status")
+    page.ask(QUESTION, tokens=3, temperature=0.7)
+    assert page.ids()
+
+
+def test_gguf_answers(page: DemoPage) -> None:
+    page.tab.click("#clear")
+    page.load("gguf/q8_0", device="webgpu")
+    assert "GGUF runs on WebAssembly here" in page.text("status")
+    page.ask(QUESTION, tokens=5)
+    assert page.ids()
+
+
+def test_only_this_origin_is_asked_and_nothing_fails(page: DemoPage) -> None:
+    assert page.site.requests
+    assert page.elsewhere == []
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_fits_and_is_accessible(page: DemoPage, width: int, scheme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python"
+    )
+    page.screenshot("tiny", width, scheme)
+    root = "document.documentElement"
+    assert page.tab.evaluate(f"{root}.scrollWidth") <= page.tab.evaluate(f"{root}.clientWidth")
+    report: Any = axe.Axe().run(page.tab).response
+    assert report["passes"], "axe checked nothing"
+    assert [(item["id"], item["nodes"][0]["html"]) for item in report["violations"]] == []
+
+
+def damage(folder: Path, name: str) -> None:
+    """Change one byte of a file, and of no other name of it."""
+    (path,) = folder.glob(f"models/{name}")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+def test_damaged_files_are_named_and_not_used_and_a_good_one_is_kept_for_offline(
+    playwright: Any, folder: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "site"
+    shutil.copytree(folder, broken)
+    damage(broken, "onnx-fp32-*/onnx/model.onnx_data")
+    damage(broken, "onnx-fp16-*/edgeproof.json")
+    profile = tmp_path / "profile"
+    with opened(playwright, broken, without_gpu(), profile, isolated=False) as page:
+        for name, file in [("onnx/fp32", "onnx/model.onnx_data"), ("onnx/fp16", "edgeproof.json")]:
+            page.load(name)
+            assert f"{file} is damaged" in page.text("problem")
+            assert page.tab.is_disabled("#question")
+            assert page.tab.evaluate("edgeproof.engine") is None
+        page.load("gguf/q8_0")
+        assert "1 thread." in page.text("status")
+        page.unplug()
+        page.tab.reload()
+        page.ready()
+        assert "kept on this device" in page.text("models")
+        page.load("gguf/q8_0")
+        assert page.text("problem") == ""
+        page.ask(QUESTION, tokens=3)
+        assert page.ids()
+        assert page.elsewhere == []

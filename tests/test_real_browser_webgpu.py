@@ -1,0 +1,74 @@
+"""`make verify-webgpu`: the real float16 model on WebGPU in Chromium, compared and in the demo."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo.build import build
+from export.sources import resolve
+from runtimes.browser.chromium import with_gpu
+from runtimes.registry import open_reference
+from tests.demo_page import demand_browser, opened, playwright_started
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+MODEL = "SmolLM2-135M-Instruct"
+# A software GPU takes seconds for a step, and minutes for the first one of a new machine.
+POSITIONS = "40"
+QUESTION = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    demand_browser()
+    out = tmp_path_factory.mktemp("fp16")
+    run = [sys.executable, "-m", "export.onnx", "--dtype", "fp16", "--out", str(out)]
+    subprocess.run(run, cwd=ROOT, check=True)
+    return out / MODEL / "onnx" / "fp16"
+
+
+def test_transformers_js_passes_the_gate_of_float16_on_a_gpu(
+    artifact: Path, tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        [
+            sys.executable, "-m", "runtimes.parity", artifact, "--runtime", "browser-webgpu",
+            "--positions", POSITIONS, "--checkpoint", resolve("bundled", None).path,
+            "--json", tmp_path / "parity.json",
+        ],
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0
+    (item,) = json.loads((tmp_path / "parity.json").read_text())["artifacts"]
+    assert item["verdict"] == "PASS"
+    measured = item["measurement"]
+    assert "WebGPU with shader-f16" in measured["runtime"]
+    assert measured["positions"] >= int(POSITIONS)
+    assert measured["tokenizer_mismatches"] == 0
+    assert measured["greedy"]["identical"] == measured["greedy"]["prompts"] > 0
+
+
+def test_the_demo_answers_on_webgpu_with_pytorchs_greedy_tokens(
+    artifact: Path, tmp_path: Path
+) -> None:
+    build(tmp_path / "site", [artifact], print)
+    with (
+        playwright_started() as started,
+        opened(started, tmp_path / "site", with_gpu(), tmp_path / "profile") as page,
+    ):
+        page.load("onnx/fp16")
+        assert "ready on WebGPU" in page.text("status")
+        answer = page.ask(QUESTION)
+        ids = page.ids()
+        page.screenshot("onnx-fp16-webgpu", 1280, "dark")
+        assert page.elsewhere == []
+    assert "Paris" in answer
+    reference = open_reference(resolve("bundled", None).path, threads=2)
+    prompt = reference.tokenize(reference.render_chat([{"role": "user", "content": QUESTION}]))
+    assert [ids] == reference.greedy_replies([prompt], 20)
