@@ -17,6 +17,8 @@ COMMANDS = {
     "imatrix": ("runtimes.imatrix.__main__", "main"),
     "parity": ("runtimes.parity.__main__", "main"),
     "footprint": ("runtimes.footprint", "main"),
+    "release": ("export.release.__main__", "main"),
+    "chat": ("runtimes.chat.__main__", "main"),
     "compare": ("runtimes.parity.compare", "main"),
     "demo": ("demo.__main__", "main"),
 }

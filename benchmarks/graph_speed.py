@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-PROMPT, STEPS = 64, 24
+STEPS = 24
 PAST, PRESENT = "past_key_values.", "present."
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -78,9 +78,9 @@ class Decoder:
         return dict(zip(past, binding.get_outputs()[1:], strict=True))
 
 
-def prompt(vocabulary: int) -> list[int]:
+def prompt(vocabulary: int, tokens: int) -> list[int]:
     """The same meaningless tokens for every graph."""
-    ids: list[int] = np.random.default_rng(0).integers(100, vocabulary, PROMPT).tolist()
+    ids: list[int] = np.random.default_rng(0).integers(100, vocabulary, tokens).tolist()
     return ids
 
 

@@ -26,6 +26,7 @@ from export.onnx import FORMAT
 from export.sources import resolve
 
 OUT = Path("artifacts")
+PROMPT = 64
 ROUNDS = 2
 LEVEL_0 = "/level-0"
 # Name → dtype and options.
@@ -99,7 +100,8 @@ def at_level_0(graph: Path, folder: Path) -> Path:
 
 def speed(graph: Path, config: DecoderConfig) -> tuple[float, float]:
     """Decoded and prefilled tokens per CPU second."""
-    session, ids = Decoder(graph, 1, config.kv_heads, config.head_dim), prompt(config.vocab)
+    session = Decoder(graph, 1, config.kv_heads, config.head_dim)
+    ids = prompt(config.vocab, PROMPT)
     rounds = [session.measure(ids) for _ in range(ROUNDS)]
     return max(decode.cpu for decode, _ in rounds), max(prefill.cpu for _, prefill in rounds)
 

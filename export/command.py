@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from export.errors import GateError, InputError
+from export.format import DIRECT
 
 if TYPE_CHECKING:
     from export.artifact import Variant
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
     from export.sources import Source
 
 MODEL_HELP = (
-    "Hub id (org/name), checkpoint folder, .gguf file, or 'bundled' (real SmolLM2-135M-Instruct)."
+    "Hub id (org/name), checkpoint folder, .gguf file, 'bundled' (real SmolLM2-135M-Instruct) or"
+    " 'bundled-360m' (a stand-in: that model grown to the shape of SmolLM-360M, same function)."
 )
-
-DIRECT = "direct"
 
 
 class EdgeproofCommand(click.Command):
@@ -129,7 +129,7 @@ def format_command(form: Format[Any], example: str) -> click.Command:
         **options: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
-        maker = form.engines.get(engine, form)
+        maker = form.engine(engine)
         accepted = _accepted(maker, options)
         variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
         handling = Handling(force=force, dry_run=dry_run, strict=strict, verify=verify)

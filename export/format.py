@@ -23,6 +23,9 @@ Write = Callable[[Opened, ModelIdentity, Variant, ArtifactWriter, Advance], None
 # The written files, each with the SHA-256 of its sections by name; a line on what was checked more.
 Check = Callable[[Opened, Mapping[Path, Mapping[str, str]]], str]
 
+# The engine that every format has: this program.
+DIRECT = "direct"
+
 
 def _variant_name(model: str, variant: Variant) -> str:
     return variant.name
@@ -63,6 +66,17 @@ class Format(Generic[Opened]):
     check: Check[Opened] | None = None
     folder: Callable[[str, Variant], str] = _variant_name
     engines: Mapping[str, Format[Any]] = field(default_factory=dict)
+
+    def engine(self, name: str) -> Format[Any]:
+        """This format as that engine makes it.
+
+        Raises:
+            InputError: unknown engine.
+        """
+        if name != DIRECT and name not in self.engines:
+            known = ", ".join((DIRECT, *self.engines))
+            raise InputError(f"{self.name} has no engine {name!r}; choose from {known}")
+        return self.engines.get(name, self)
 
     def tools_of(self, variant: Variant) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.

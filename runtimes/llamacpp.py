@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,19 @@ LOG_LINES = 3
 
 
 class LlamaCpp(SequenceRuntime):
-    """A GGUF model, memory-mapped, with one context. Use `open_runtime`."""
+    """A GGUF model, memory-mapped, with one context. Use `open_runtime`.
+
+    `watch`, of llama.cpp's type `ggml_backend_sched_eval_callback`, is told of every operation.
+    """
 
     name = "llama.cpp"
     version: str = llama_cpp.__version__
     device = "CPU"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, watch: Any = None) -> None:
         self._path = path
         self._threads = threads
+        self._watch = watch
         self._model: Any = _load(path)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
@@ -52,6 +57,20 @@ class LlamaCpp(SequenceRuntime):
         if count < 0:  # it needs more room: a normaliser made the text longer
             count, ids = self._tokenize(data, -count)
         return list(ids[:count])
+
+    @cached_property
+    def stop_tokens(self) -> frozenset[int]:
+        """The ids that end a reply, as llama.cpp finds them in the file's metadata."""
+        ends = (i for i in range(self.vocabulary) if llama_cpp.llama_vocab_is_eog(self._vocab, i))
+        return frozenset(ends)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        data = self._detokenize(ids, 16 * len(ids))
+        if isinstance(data, int):
+            data = self._detokenize(ids, data)
+        assert isinstance(data, bytes)
+        return data.decode(errors="replace")
 
     def close(self) -> None:
         """Free the batch, the context and the model; calling it again does nothing."""
@@ -70,6 +89,13 @@ class LlamaCpp(SequenceRuntime):
             self._vocab, data, len(data), ids, room, add_special, parse_special
         )
         return int(count), ids
+
+    def _detokenize(self, ids: Sequence[int], room: int) -> bytes | int:
+        """The text's bytes, or how much room they need."""
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        buffer = ctypes.create_string_buffer(room)
+        count = llama_cpp.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, False, True)
+        return buffer.raw[:count] if count >= 0 else -count
 
     def _clear(self) -> None:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
@@ -118,6 +144,8 @@ class LlamaCpp(SequenceRuntime):
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if self._watch is not None:
+            params.cb_eval = self._watch
         with captured_log() as log:
             context = llama_cpp.llama_init_from_model(self._model, params)
         if not context:

@@ -51,6 +51,7 @@ class OnnxRuntime(SequenceRuntime):
         self._session: Any = session
         self._tokenizer = tokenizer
         self._pad = settings.pad
+        self.stop_tokens = settings.stop_tokens
         self.context = settings.context
         inputs = {item.name: item for item in self._session.get_inputs()}
         self._inputs = set(inputs)
@@ -69,6 +70,11 @@ class OnnxRuntime(SequenceRuntime):
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Run several sequences as one left-padded batch: float32 [T_i, V] of each, unpadded."""
         if not all(len(ids) for ids in sequences):
@@ -85,6 +91,12 @@ class OnnxRuntime(SequenceRuntime):
             rows[width - len(tokens) :].astype(np.float32)
             for rows, tokens in zip(batch, sequences, strict=True)
         ]
+
+    def values(self, names: Sequence[str], ids: Sequence[int]) -> list[np.ndarray]:
+        """Any of the graph's outputs for one new sequence, read in one pass."""
+        (tokens,) = self._begin(ids)
+        outputs = self._run(names, tokens[None], np.ones_like(tokens)[None], self._empty, keep=0)
+        return [output.numpy() for output in outputs]
 
     def close(self) -> None:
         """Free the session and the cache."""
@@ -128,10 +140,11 @@ class OnnxRuntime(SequenceRuntime):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the graph does not say: the context length and the padding id."""
+    """What the graph does not say: context length, padding id and the ids that end a reply."""
 
     context: int
     pad: int
+    stop_tokens: frozenset[int]
 
 
 def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -> OnnxRuntime:
@@ -167,13 +180,17 @@ def _settings(folder: Path) -> Settings:
     config = read_json(folder / "config.json")
     generation = folder / "generation_config.json"
     merged = {**config, **(read_json(generation) if generation.exists() else {})}
-    end = merged.get("eos_token_id") or 0
-    first_end = end[0] if isinstance(end, list) else end
+    end = merged.get("eos_token_id")
+    ends = end if isinstance(end, list) else [] if end is None else [end]
     pad = merged.get("pad_token_id")
     lengths = [config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)]
     if not lengths:
         raise InputError(f"{folder / 'config.json'}: names no context length ({CONTEXT_KEYS[0]})")
-    return Settings(context=lengths[0], pad=int(first_end if pad is None else pad))
+    return Settings(
+        context=lengths[0],
+        pad=int([*ends, 0][0] if pad is None else pad),
+        stop_tokens=frozenset(ends),
+    )
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
@@ -187,15 +204,17 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     return session
 
 
-def create_session(path: Path, options: ort.SessionOptions, **providers: Any) -> Any:
-    """A session that logs errors only.
+def create_session(
+    path: Path, options: ort.SessionOptions, model: bytes | None = None, **providers: Any
+) -> Any:
+    """A session that logs errors only, on the file or on the `model` that was read from it.
 
     Raises:
         InputError: ONNX Runtime cannot load the graph.
     """
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, **providers)
+        return ort.InferenceSession(model or str(path), options, **providers)
     except LOAD_ERRORS as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None

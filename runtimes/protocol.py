@@ -44,6 +44,18 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class TextRuntime(Runtime, Protocol):
+    """A runtime that also writes text: what a chat needs."""
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """The ids that end a reply, as the artifact's own files say."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included; half a character becomes U+FFFD."""
+
+
+@runtime_checkable
 class BatchRuntime(Runtime, Protocol):
     """A runtime that also takes several sequences in one call."""
 

@@ -1,6 +1,6 @@
 """The reference: a checkpoint in PyTorch, float32, eager attention, transformers' own model code.
 
-Invariant: nothing is patched. `load_weights` changes values only, so that weights read back from
+Invariant: nothing is patched. `running` changes values only, so that weights read back from
 an exported file run through the same arithmetic as the originals.
 """
 
@@ -110,13 +110,15 @@ class TorchRuntime(SequenceRuntime):
         )
         return text
 
-    def load_weights(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Run with other weights: every parameter, by its Hugging Face name; a tied head once.
+    @contextlib.contextmanager
+    def running(self, tensors: Mapping[str, np.ndarray]) -> Iterator[None]:
+        """Run with other weights meanwhile; the model's own stay in memory.
 
-        The arrays are used, not copied, where they are float32, contiguous and writable.
+        `tensors` has every parameter by its Hugging Face name, a tied head once. The arrays are
+        used, not copied, where they are float32, contiguous and writable.
 
         Raises:
-            InputError: a missing, unknown or misshapen tensor; the weights are then unchanged.
+            InputError: a missing, unknown or misshapen tensor.
         """
         parameters = dict(self._model.named_parameters())
         missing, unknown = parameters.keys() - tensors.keys(), tensors.keys() - parameters.keys()
@@ -130,18 +132,35 @@ class TorchRuntime(SequenceRuntime):
                 raise InputError(
                     f"{name}: shape {list(tensors[name].shape)}, expected {list(parameter.shape)}"
                 )
-        for name, parameter in parameters.items():
-            array = np.require(tensors[name], np.float32, ["C", "W"])
-            parameter.data = torch.from_numpy(array)
+        own = {name: parameter.data for name, parameter in parameters.items()}
+        peak = self._peak
+        try:
+            for name, parameter in parameters.items():
+                array = np.require(tensors[name], np.float32, ["C", "W"])
+                parameter.data = torch.from_numpy(array)
+            self._begin_anew()
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter.data = own[name]
+            self._begin_anew()
+            self._peak = peak
+
+    def _begin_anew(self) -> None:
         self._clear()
         self.length = 0
         self._peak = torch.zeros(())
 
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The parameters in use, by their Hugging Face names; not copies: do not write to them."""
+        return {name: value.numpy() for name, value in self._model.named_parameters()}
+
     def has_weights(self, tensors: Mapping[str, np.ndarray]) -> bool:
         """Whether these tensors are the model's own parameters, value by value."""
-        own = dict(self._model.named_parameters())
+        own = self.weights
         return own.keys() == tensors.keys() and all(
-            np.array_equal(parameter.numpy(), tensors[name]) for name, parameter in own.items()
+            np.array_equal(values, tensors[name]) for name, values in own.items()
         )
 
     def greedy_replies(self, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
@@ -215,6 +234,60 @@ class TorchRuntime(SequenceRuntime):
                     hooks.callback(hook.remove)
             self.hidden(ids)
         return sums
+
+    def states(
+        self, ids: Sequence[int], given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What goes into and comes out of each norm and linear layer: float32 [T, width] of each.
+
+        `<module>.input` and `<module>`, by Hugging Face name and without the head; also
+        `<attention>.q_rope` and `k_rope`, queries and keys after the rotary embedding. Modules
+        that are `given` an input (whole layers too) run on that instead of what they would take,
+        which `<module>.input` still is: their results are then of their own work alone.
+
+        Raises:
+            ValueError: as for `logits`.
+        """
+        states: dict[str, np.ndarray] = {}
+        rotations: list[tuple[np.ndarray, ...]] = []
+        base, peak = self._model.base_model, self._peak
+
+        def keep(name: str) -> Callable[..., None]:
+            def watch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+                states.setdefault(f"{name}.input", _rows(inputs[0]))
+                states[name] = _rows(output)
+
+            return watch
+
+        def replace(name: str, rows: np.ndarray) -> Callable[..., tuple[torch.Tensor, ...]]:
+            def give(
+                _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+            ) -> tuple[torch.Tensor, ...]:
+                states[f"{name}.input"] = _rows(inputs[0])
+                return torch.from_numpy(np.require(rows, np.float32, ["C", "W"]))[None], *inputs[1:]
+
+            return give
+
+        def rotation(_: torch.nn.Module, __: Any, output: Any) -> None:
+            rotations.append(tuple(part[0].numpy() for part in output))
+
+        with contextlib.ExitStack() as hooks:
+            for name, module in base.named_modules(prefix=self._model.base_model_prefix):
+                if given is not None and name in given:
+                    hook = module.register_forward_pre_hook(replace(name, given[name]))
+                    hooks.callback(hook.remove)
+                if isinstance(module, torch.nn.Linear) or "norm" in type(module).__name__.lower():
+                    hooks.callback(module.register_forward_hook(keep(name)).remove)
+            hooks.callback(base.rotary_emb.register_forward_hook(rotation).remove)
+            self.hidden(ids)
+        self._peak = peak
+        for name in [name for name in states if name.endswith(("self_attn.q_proj", "k_proj"))]:
+            attention, kind = name.rsplit(".", 1)[0], name[-6]
+            before = states.get(f"{attention}.{kind}_norm", states[name])
+            states[f"{attention}.{kind}_rope"] = _rotated(
+                before.reshape(states[name].shape), *rotations[0]
+            )
+        return states
 
     def close(self) -> None:
         """Free the model."""
@@ -295,6 +368,20 @@ def _check_tokenizer(path: Path, loaded: Any) -> None:
             f"{path}: transformers {transformers.__version__} rebuilds this tokenizer differently;"
             " save it again with tokenizer_class PreTrainedTokenizerFast"
         )
+
+
+def _rows(values: torch.Tensor) -> np.ndarray:
+    """[1, T, …] → a copy [T, width]."""
+    rows: np.ndarray = values[0].flatten(1).numpy().copy()
+    return rows
+
+
+def _rotated(rows: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
+    """Rotate heads [T, heads × size] by angles whose cosines are [T, size], halves as partners."""
+    heads = rows.reshape(len(rows), -1, cosine.shape[-1])
+    first, second = np.split(heads, 2, axis=-1)
+    partner = np.concatenate((-second, first), -1)
+    return np.asarray(heads * cosine[:, None] + partner * sine[:, None]).reshape(rows.shape)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,17 @@ from runtimes.parity.decoding import GreedyResult, SampledResult
 from runtimes.parity.degeneration import TextQuality
 from runtimes.parity.environment import environment
 from runtimes.parity.gates import GATES
+from runtimes.parity.localise import (
+    Cause,
+    Component,
+    Finding,
+    LayerError,
+    Localisation,
+    TensorError,
+)
 from runtimes.parity.measure import Measurement
 from runtimes.parity.padding import PaddingResult
+from runtimes.parity.positions import WorstPosition
 from runtimes.parity.replies import Reply
 from runtimes.parity.result import Entry, ModelResult
 from runtimes.parity.statistics import Estimate, log_histogram
@@ -35,12 +44,14 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
     reply = Reply("chat-1", f"prompt {text}", 2, f"same {text}", f"one{text}", text, "two", text)
     texts = TextQuality(repetition=0.1, tokens=8.0, stopped=1.0, perplexity=3.0)
     greedy = GreedyResult(1, 0, 2.0, 8.0, 0.0, 100.0, texts, texts, (reply,))
-    sampled = SampledResult(1, 0, 2.0, 8.0, texts, texts, ((1, 2),), ((1, 3),))
+    sampled = SampledResult(1, 0, 2.0, 8.0, texts, texts, ((1, 2),), ((1, 3),), (reply,))
     return Measurement(
         runtime=f"runtime {text}",
         positions=len(KL),
         estimates=estimates,
         weights=None,
+        weight_positions=0,
+        arithmetic_kl=0.0,
         greedy=greedy,
         sampled=sampled,
         padding=PaddingResult(1e-9, 1e-9),
@@ -53,6 +64,7 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         max_logit_difference=1.0,
         load_seconds=0.1,
         prefill_tokens_per_second=10.0,
+        worst_positions=(WorstPosition(text, 3, f"before {text}", 3.0, text, "other"),),
         footprint=Footprint(0.1, 256, 1000.0, 16, 50.0, 200.0),
     )
 
@@ -65,6 +77,7 @@ def entry(
     allowed: bool = False,
     reasons: tuple[str, ...] = ("too bad",),
     measured: Measurement | None = None,
+    found: Localisation | None = None,
 ) -> Entry:
     variant = Variant("gguf", name, Precision.LOW_BIT, (("linear", "q4"),))
     weights = {"bytes": size, "effective_bpw": 4.5, "fallback_share": 0.0, "fallbacks": []}
@@ -76,7 +89,21 @@ def entry(
     why = () if verdict is Verdict.PASS else reasons
     judgement = Judgement(verdict, why, ("worth a note",))
     artifact = Artifact(Path("out/m/gguf") / "x", manifest)
-    return Entry(artifact, allowed, GATES[Precision.LOW_BIT], judgement, measured)
+    return Entry(artifact, allowed, GATES[Precision.LOW_BIT], judgement, measured, found)
+
+
+def localisation(text: str) -> Localisation:
+    """A blamed layer, with everything that a report can show."""
+    finding = Finding(Cause.GRAPH, text, 1, Component.ROPE, tensor=text, key=text)
+    layers = (
+        LayerError("embedding", 0.0, 0.0),
+        LayerError("layer 0", 1e-3, 1e-3),
+        LayerError("layer 1", float("inf"), 0.5),
+        LayerError("logits", 0.5, 1e-3),
+    )
+    tensors = (TensorError(text, 0.1, 0.2, text), TensorError("rounded", 0.1, float("inf")))
+    others = (Finding(Cause.ROUNDING, "first other"), *[Finding(Cause.FILE, text)] * 4)
+    return Localisation((finding, *others), layers, tensors)
 
 
 def result(*entries: Entry, label: str = "tiny") -> ModelResult:
@@ -100,12 +127,23 @@ def usual_result() -> ModelResult:
         entry("q8_0", Verdict.PASS, 2000, measured=measurement(0.01)),
         entry("q4_0", Verdict.DEGRADED, measured=measurement()),
         entry("q4_1", Verdict.DEGRADED, allowed=True, measured=measurement()),
-        entry("f16", Verdict.FAIL, reasons=("SHA-256 differs", "second reason")),
+        entry(
+            "f16",
+            Verdict.FAIL,
+            reasons=("SHA-256 differs", "second reason"),
+            found=localisation("wrong at layer 1"),
+        ),
         entry("q5_0", Verdict.INCONCLUSIVE, measured=measurement(0.5)),
     )
 
 
 def hostile_result() -> ModelResult:
     """Markup and control characters wherever a name or text comes from outside."""
-    bad = entry(HOSTILE, Verdict.FAIL, reasons=(HOSTILE,), measured=measurement(1.0, HOSTILE))
+    bad = entry(
+        HOSTILE,
+        Verdict.FAIL,
+        reasons=(HOSTILE,),
+        measured=measurement(1.0, HOSTILE),
+        found=localisation(HOSTILE),
+    )
     return result(bad, label=HOSTILE)

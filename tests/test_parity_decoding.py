@@ -103,7 +103,7 @@ def test_an_exact_export_repeats_every_reply_of_pytorch(
 ) -> None:
     expected = reference_samples(reference, (), [chat.prompt for chat in chats])
     runtime = open_runtime(export_tiny(checkpoint, form, variant, tmp_path), THREADS)
-    sampled = decode_sampled(runtime, chats, expected, scorer)
+    sampled = decode_sampled(runtime, chats, expected, scorer, reference.detokenize)
     greedy = decode_greedily(runtime, chats, scorer, reference.detokenize)
     runtime.close()
     assert len({sampled.replies, sampled.reference_replies}) == 1
@@ -111,6 +111,8 @@ def test_an_exact_export_repeats_every_reply_of_pytorch(
     assert sampled.agreed_tokens == sampled.reply_tokens
     assert sampled.texts == sampled.reference_texts
     assert greedy.identical == 3
+    for reply in (*greedy.replies, *sampled.shown):
+        assert (reply.reference_token, reply.export_token) == ("", "")
     assert greedy.texts == greedy.reference_texts
 
 
@@ -119,9 +121,17 @@ def test_a_damaged_model_diverges_and_the_reference_finds_its_text_unlikely(
 ) -> None:
     other = open_reference(make_checkpoint(tmp_path / "other", seed=5), THREADS)
     expected = reference_samples(reference, (), [chat.prompt for chat in chats])
-    result = decode_sampled(other, chats, expected, scorer)
+    result = decode_sampled(other, chats, expected, scorer, reference.detokenize)
     assert result.identical == 0
     assert result.agreed_tokens < 5
+    for shown, mine, theirs in zip(
+        result.shown, result.replies, result.reference_replies, strict=True
+    ):
+        assert shown.same == reference.detokenize(mine[: shown.agreed_tokens]).rstrip("\ufffd")
+        assert shown.same + shown.export_token + shown.export_rest == reference.detokenize(mine)
+        texts = shown.same + shown.reference_token + shown.reference_rest
+        assert texts == reference.detokenize(theirs)
+        assert shown.export_token
     assert result.texts.perplexity > 3 * result.reference_texts.perplexity
 
 

@@ -26,6 +26,8 @@ def measurement(mean_kl: float) -> Measurement:
         positions=1,
         estimates={name: Estimate(mean_kl, mean_kl, mean_kl) for name in ("mean_kl", "p99_kl")},
         weights=None,
+        weight_positions=0,
+        arithmetic_kl=0.0,
         greedy=None,
         sampled=None,
         padding=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
+from rich.console import Console
 
 from runtimes.parity.replies import reply_texts
 from runtimes.parity.report.html import page, visible
@@ -19,6 +21,7 @@ from runtimes.parity.report.json import SCHEMA, write_json
 from runtimes.parity.report.junit import write_junit
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.outputs import write_summaries
+from runtimes.parity.report.terminal import print_result
 from runtimes.parity.result import ModelResult, smallest_passing
 from runtimes.parity.statistics import log_histogram
 from runtimes.parity.verdict import Verdict
@@ -243,3 +246,16 @@ def test_the_histogram_counts_every_position() -> None:
         histogram.edges[1:], histogram.edges[2:], histogram.counts[1:], strict=False
     ):
         assert count == ((values >= low) & (values < high)).sum()
+
+
+def test_every_report_says_where_an_export_breaks(usual: ModelResult) -> None:
+    broken = next(entry for entry in usual.entries if entry.localisation)
+    console = Console(width=400, record=True, file=io.StringIO())
+    print_result(console, usual)
+    where = "cause: graph: wrong at layer 1"
+    assert where in console.export_text()
+    assert "cause: graph: wrong at layer 1" in markdown([usual]).replace("\\", "")
+    html = page(usual)
+    assert html.index(f'<span class="name">{broken.name}</span>', html.index("Where it breaks"))
+    assert "wrong at layer 1" in html
+    assert "Relative error by layer" in html

@@ -79,6 +79,14 @@ def test_a_wrong_plan_is_refused_in_one_line(tmp_path: Path, text: str, message:
     assert "\n" not in str(caught.value)
 
 
+def test_a_plan_can_be_narrowed_to_formats() -> None:
+    plan = load_plan(None)
+    assert plan.only(()) == plan
+    assert {item.format for item in plan.only(("gguf", "mlc")).variants} == {"gguf", "mlc"}
+    with pytest.raises(InputError, match="--format tflite: the plan has no such variant"):
+        plan.only(("gguf", "tflite"))
+
+
 def test_a_missing_plan_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.toml"):
         load_plan(tmp_path / "nowhere.toml")
@@ -118,6 +126,18 @@ def test_a_variant_takes_the_options_of_its_format(tmp_path: Path) -> None:
     assert plain.resolve()[1] == gguf.variant("f16")
 
 
+def test_a_variant_may_be_made_by_another_engine(tmp_path: Path) -> None:
+    table = '[[variant]]\nformat = "onnx"\ndtype = ["fp32", "fp16"]\nengine = '
+    onnx = load_format("onnx")
+    for engine in ("optimum", "direct"):
+        requests = load(tmp_path, f'{table}"{engine}"').variants
+        resolved = [request.resolve() for request in requests]
+        assert all(form is onnx.engine(engine) for form, _ in resolved)
+        assert [variant.name.endswith("-optimum") for _, variant in resolved] == [
+            engine == "optimum"
+        ] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -132,6 +152,11 @@ def test_a_variant_takes_the_options_of_its_format(tmp_path: Path) -> None:
         (VARIANT + "strict = 1", "strict must be true or false"),
         (VARIANT.replace("f16", "f17"), "no dtype 'f17'"),
         (VARIANT.replace("gguf", "coreml"), "unknown format 'coreml'"),
+        (VARIANT + 'engine = "optimum"', "gguf has no engine 'optimum'; choose from direct"),
+        (
+            VARIANT.replace("gguf", "onnx") + 'engine = "optimum"\ngraph = "portable"',
+            "unknown key 'graph'",
+        ),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_exported(

@@ -59,11 +59,12 @@ def test_loaded_weights_run_as_a_checkpoint_with_them_would(
     other = make_checkpoint(tmp_path / "other", seed=7, **FAMILIES[family])
     reference = open_reference(checkpoint, 2)
     before = reference.logits(IDS)
-    reference.load_weights(load_file(other / "model.safetensors"))
-    assert np.array_equal(reference.logits(IDS), open_reference(other, 2).logits(IDS))
-    reference.load_weights(load_file(checkpoint / "model.safetensors"))
+    peak = reference.peak_activation
+    with reference.running(load_file(other / "model.safetensors")):
+        assert np.array_equal(reference.logits(IDS), open_reference(other, 2).logits(IDS))
+        assert reference.peak_activation != peak
+    assert reference.peak_activation == peak
     assert np.array_equal(reference.logits(IDS), before)
-    assert np.array_equal(open_reference(checkpoint, 2).logits(IDS), before)
 
 
 @pytest.mark.parametrize("damage", ["missing", "unknown", "misshapen"])
@@ -78,8 +79,11 @@ def test_weights_that_do_not_fit_are_refused_whole(checkpoint: Path, damage: str
         weights |= {"model.norm.weight": norm, "model.extra": norm}
     if damage == "misshapen":
         weights["model.norm.weight"] = norm[:-1]
-    with pytest.raises(InputError, match=r"model\.(norm|extra)"):
-        reference.load_weights(weights)
+    with (
+        pytest.raises(InputError, match=r"model\.(norm|extra)"),
+        reference.running(weights),
+    ):
+        pass
     assert np.array_equal(reference.logits(IDS), before)
 
 

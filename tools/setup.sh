@@ -19,7 +19,7 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -qq --upgrade "pip>=24"
 
 say "Python packages (torch, transformers, onnxruntime, TVM …): a few minutes on a first run"
-pip install -qq --constraint constraints.txt --editable ".[parity,onnxruntime,webgpu,tvm,browser,dev]"
+pip install -qq --constraint constraints.txt --editable ".[parity,onnxruntime,webgpu,tvm,browser,release,dev]"
 
 if "$VENV/bin/python" -c 'import llama_cpp' 2>/dev/null; then
   say "llama.cpp is already built"

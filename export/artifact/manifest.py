@@ -106,6 +106,11 @@ class Manifest:
         """Effective bits per weight, as it was counted when the file was written."""
         return float(self.weights["effective_bpw"])
 
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of `edgeproof.json` as it was written."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     def to_json(self) -> str:
         """Stable text: sorted keys, two spaces, final newline."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True) + "\n"

@@ -7,15 +7,15 @@ format's own options are refused.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from export.artifact import Variant
 from export.errors import InputError
-from export.format import Format
+from export.format import DIRECT, Format
 from export.formats import load_format
 
 if sys.version_info >= (3, 11):
@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 PLAN_KEYS = {"models", "variant", "gates"}
-VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict"}
+VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine"}
 MODEL_KEYS = {"id", "revision"}
 
 
@@ -40,23 +40,24 @@ class ModelRequest:
 class VariantRequest:
     """One variant to export; a degraded one fails the run unless `allow_degraded`.
 
-    `strict` refuses a fallback to another type; `options` are the format's own, as the plan has
-    them.
+    `strict` refuses a fallback to another type; `engine` makes the files; `options` are the
+    format's own with that engine, as the plan has them.
     """
 
     format: str
     dtype: str
     allow_degraded: bool = False
     strict: bool = False
+    engine: str = DIRECT
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self) -> tuple[Format[Any], Variant]:
         """The format, and its variant with the options worked into it.
 
         Raises:
-            InputError: an unknown format or dtype, or a bad option.
+            InputError: an unknown format, engine or dtype, or a bad option.
         """
-        form = load_format(self.format)
+        form = load_format(self.format).engine(self.engine)
         return form, form.variant(self.dtype, **form.parse_options(self.options))
 
 
@@ -67,6 +68,18 @@ class Plan:
     models: tuple[ModelRequest, ...]
     variants: tuple[VariantRequest, ...]
     gates: dict[str, dict[str, float]]
+
+    def only(self, formats: Sequence[str]) -> Plan:
+        """The same without other formats; no formats mean all.
+
+        Raises:
+            InputError: the plan has nothing of one of them.
+        """
+        missing = sorted(set(formats) - {request.format for request in self.variants})
+        if missing:
+            raise InputError(f"--format {missing[0]}: the plan has no such variant")
+        kept = tuple(item for item in self.variants if not formats or item.format in formats)
+        return replace(self, variants=kept)
 
 
 def load_plan(path: Path | None) -> Plan:
@@ -115,12 +128,18 @@ def _model(item: Any) -> ModelRequest:
 def _variant(item: Any) -> list[VariantRequest]:
     if not isinstance(item, dict) or not isinstance(item.get("format"), str):
         raise InputError("a [[variant]] needs format and dtype")
-    form = load_format(item["format"])
+    engine = item.get("engine", DIRECT)
+    form = load_format(item["format"]).engine(str(engine))
     _only(item, VARIANT_KEYS.union(form.option_names), f"a {form.name} variant")
     options = {name: value for name, value in item.items() if name not in VARIANT_KEYS}
     requests = [
         VariantRequest(
-            form.name, str(dtype), _flag(item, "allow-degraded"), _flag(item, "strict"), options
+            form.name,
+            str(dtype),
+            _flag(item, "allow-degraded"),
+            _flag(item, "strict"),
+            str(engine),
+            options,
         )
         for dtype in _list(item.get("dtype", []), "dtype")
     ]

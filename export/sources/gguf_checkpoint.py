@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from export.architecture import DecoderConfig, Parameter, read_config
+from export.architecture.axes import AXES, Axis
 from export.artifact.atomic import write_atomic
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
@@ -26,7 +27,7 @@ from export.sources.gguf_container import GgufFile, GgufTensor
 from export.sources.gguf_splits import open_gguf
 from export.sources.gguf_tokenizer import tokenizer_files
 from export.sources.gguf_types import decode
-from export.sources.residual_permutation import RESIDUAL_AXIS, residual_permutation
+from export.sources.residual_permutation import residual_permutation
 
 # 1 MiB as float32: decoding stays inside the processor's cache, which halves its time.
 BLOCK_ELEMENTS = 1 << 18
@@ -141,11 +142,11 @@ def _move(
     config: DecoderConfig,
     permutation: np.ndarray | None,
 ) -> Move:
-    axis = RESIDUAL_AXIS.get(parameter.role)
+    *leading, last = AXES[parameter.role]
     heads = rotary_heads(parameter, config)
     rotated = None if heads is None else _half_split_rows(heads, config)
-    rows = permutation if axis == 0 else rotated
-    columns = permutation if axis == -1 else None
+    rows = permutation if Axis.STREAM in leading else rotated
+    columns = permutation if last is Axis.STREAM else None
     if len(parameter.shape) == 1:
         rows, columns = None, columns if rows is None else rows
     return Move(parameter, tensor, rows, columns)

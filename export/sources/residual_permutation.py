@@ -11,19 +11,6 @@ import hashlib
 
 import numpy as np
 
-from export.architecture import Role
-
-# The axis of a parameter that runs along the residual stream. Those that write it (their rows, or
-# their bias) have it first; embedding, head, norms and the linears that read it have it last. The
-# others, such as biases of queries or norms of heads, have none.
-RESIDUAL_AXIS = {
-    **dict.fromkeys((Role.OUTPUT, Role.DOWN), 0),
-    **dict.fromkeys((Role.OUTPUT_BIAS, Role.DOWN_BIAS), -1),
-    **dict.fromkeys((Role.EMBEDDING, Role.HEAD), -1),
-    **dict.fromkeys((Role.INPUT_NORM, Role.POST_NORM, Role.FINAL_NORM), -1),
-    **dict.fromkeys((Role.QUERY, Role.KEY, Role.VALUE, Role.GATE, Role.UP), -1),
-}
-
 
 def residual_permutation(channels: int, seed: str) -> np.ndarray:
     """Indices [channels], int64: channel i of the new stream is channel `result[i]` of the old.

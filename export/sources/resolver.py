@@ -1,17 +1,25 @@
-"""`resolve`: hub id, local folder, .gguf file or `bundled` → a checkpoint folder here.
+"""`resolve`: hub id, local folder, .gguf file or a built-in model → a checkpoint folder here.
 
-Invariant: importing this module and resolving a warm `bundled` imports no heavy library; each
-kind of model has a module of its own, imported when it is asked for.
+Invariant: importing this module and resolving a warm built-in model imports no heavy library; each
+kind of model has a module of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from export.errors import InputError
+from export.sources.bundled import resolve_bundled
+from export.sources.grown import GROWN, resolve_grown
 from export.sources.source import HUB_ID, Source
 
 BUNDLED = "bundled"
+BUILT_IN: dict[str, Callable[[], Source]] = {
+    BUNDLED: resolve_bundled,
+    **{name: partial(resolve_grown, name) for name in GROWN},
+}
 GGUF_MAGIC = b"GGUF"
 
 
@@ -21,13 +29,13 @@ def resolve(model: str, revision: str | None = None) -> Source:
     What exists on this disk wins over a hub id of the same spelling; `./bundled` names a folder.
 
     Args:
-        model: `bundled`, a checkpoint folder, a `.gguf` file, or a hub id `org/name`.
+        model: a name of `BUILT_IN`, a checkpoint folder, a `.gguf` file, or a hub id `org/name`.
         revision: branch, tag or commit; only for hub ids.
 
     Raises:
         InputError: nothing is there, it cannot be reached, or it is not a supported model.
     """
-    if model != BUNDLED and not _on_disk(model) and HUB_ID.fullmatch(model):
+    if model not in BUILT_IN and not _on_disk(model) and HUB_ID.fullmatch(model):
         if model.endswith(".gguf"):
             raise InputError(f"{model}: no such file")
         from export.sources.hub import resolve_hub
@@ -35,10 +43,8 @@ def resolve(model: str, revision: str | None = None) -> Source:
         return resolve_hub(model, revision or None)
     if revision:
         raise InputError(f"--revision {revision} applies to hub ids (org/name), not to {model}")
-    if model == BUNDLED:
-        from export.sources.bundled import resolve_bundled
-
-        return resolve_bundled()
+    if model in BUILT_IN:
+        return BUILT_IN[model]()
     return _resolve_path(model)
 
 

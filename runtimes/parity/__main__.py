@@ -18,6 +18,8 @@ from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.registry import OTHERS, Adapter, load
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from runtimes.parity.result import ModelResult
     from runtimes.parity.run import Request
     from runtimes.parity.suite import Suite
@@ -80,6 +82,11 @@ PLAIN_WIDTH = 180
     show_default=True,
     help="Measure memory, load time and speed of each artifact in a process of its own.",
 )
+@click.option(
+    "--localise",
+    is_flag=True,
+    help="Say of every artifact where it diverges, layer by layer; else of those that fail.",
+)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 def main(
     artifacts: tuple[Path, ...],
@@ -95,13 +102,15 @@ def main(
     runtime: str | None,
     positions: int | None,
     footprint: bool,
+    localise: bool,
     threads: int,
 ) -> None:
-    r"""Run artifacts in their real runtimes and compare them with PyTorch.
+    """Run artifacts in their real runtimes and compare them with PyTorch.
 
     Without ARTIFACTS, everything that the last `python -m export` made is compared, and the
-    reports are written as ROOT/<model>/parity.json and, for reading, parity.html. Exit code 1: a
-    required gate was not met.
+    reports are written as ROOT/<model>/parity.json and, for reading, parity.html; several models
+    also get ROOT/parity.html over all of them. The verdicts are followed by what to ship for each
+    target and what few bits cost. Exit code 1: a required gate was not met.
 
     \b
     Examples:
@@ -109,9 +118,11 @@ def main(
       python -m runtimes.parity --budget full
       python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
       python -m runtimes.parity --text my-prompts.jsonl
+      python -m runtimes.parity artifacts/my-model/onnx/q4 --checkpoint ./my-model --localise
       python -m runtimes.parity --junit parity.xml --markdown parity.md
-    """
+    """  # noqa: D301
     outputs = load(OUTPUTS)
+    from runtimes.parity.report.terminal import print_summary
     from runtimes.parity.run import Request
 
     suite = chosen_suite(budget, text)
@@ -139,12 +150,19 @@ def main(
             )
             for model in record.models
         ]
+    if json_path is not None and len(models) > 1:
+        raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
     results = []
     for model in models:
-        result = compare_model(model, suite, threads, gates, positions, footprint)
+        result = compare_model(model, suite, threads, gates, positions, footprint, localise)
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
+    if len(results) > 1:
+        print_summary(_console(), results)
+        if not no_html:
+            over_all = outputs.write_models_page(results, [m.report for m in models], root)
+            click.echo(f"report: {over_all}")
     step_summary = os.environ.get(STEP_SUMMARY)
     outputs.write_summaries(
         results, junit, markdown_path, Path(step_summary) if step_summary else None
@@ -173,10 +191,9 @@ def compare_model(
     gates: Mapping[str, Mapping[str, float]],
     positions: int | None = None,
     footprints: bool = True,
+    localise_all: bool = False,
 ) -> ModelResult:
     """Compare one model's artifacts; print the table and the reasons."""
-    from rich.console import Console
-
     from runtimes.parity.environment import environment
     from runtimes.parity.report.terminal import print_result
     from runtimes.parity.result import ModelResult
@@ -190,11 +207,18 @@ def compare_model(
         gates,
         positions,
         footprints=footprints,
+        localise_all=localise_all,
     )
     result = ModelResult(model.label, reference, environment(threads), tuple(entries))
-    console = Console()
-    print_result(console if console.is_terminal else Console(width=PLAIN_WIDTH), result)
+    print_result(_console(), result)
     return result
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 if __name__ == "__main__":

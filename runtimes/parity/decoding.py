@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtimes.parity.degeneration import Scorer, TextQuality
-from runtimes.parity.metrics import compare, nucleus
-from runtimes.parity.replies import Detokenize, Reply, reply_texts
+from runtimes.parity.metrics import TEMPERATURE, TOP_P, compare, nucleus
+from runtimes.parity.replies import REPLIES_SHOWN, Detokenize, Reply, reply_texts
 from runtimes.parity.suite import Document
 from runtimes.protocol import Runtime
 
@@ -43,7 +43,8 @@ class SampledResult:
     """Sampled replies against the reference's, with the same random numbers.
 
     `agreed_tokens` is the mean number of tokens before the first difference, `replies` the token
-    ids; `texts` and `reference_texts` say how the export's and the reference's read.
+    ids, `shown` some of them as text; `texts` and `reference_texts` say how the export's and the
+    reference's read.
     """
 
     prompts: int
@@ -54,6 +55,7 @@ class SampledResult:
     reference_texts: TextQuality
     replies: tuple[tuple[int, ...], ...]
     reference_replies: tuple[tuple[int, ...], ...]
+    shown: tuple[Reply, ...]
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,10 @@ def decode_greedily(
         steps += len(decoded.reply) - 1
         replies.append(decoded.reply)
         agreed.append(first_difference(decoded.reply, document.reply))
+        same = agreed[-1] == len(document.reply)
+        own = decoded.reply[: agreed[-1]] if same else decoded.reply
         texts.append(
-            reply_texts(
-                document.id,
-                document.prompt,
-                document.reply,
-                decoded.reply,
-                agreed[-1],
-                detokenize,
-            )
+            reply_texts(document.id, document.prompt, document.reply, own, agreed[-1], detokenize)
         )
         uncached = runtime.logits([*document.prompt, *decoded.reply[:-1]])
         (metrics,) = compare(
@@ -116,7 +113,7 @@ def decode_greedily(
         tokens_per_second=steps / seconds if seconds else 0.0,
         texts=scorer.quality(prompts, replies),
         reference_texts=scorer.quality(prompts, [document.reply for document in documents]),
-        replies=tuple(texts),
+        replies=tuple(texts[:REPLIES_SHOWN]),
     )
 
 
@@ -125,21 +122,28 @@ def decode_sampled(
     documents: Sequence[Document],
     expected: Sequence[Sequence[int]],
     scorer: Scorer,
+    detokenize: Detokenize,
 ) -> SampledResult:
     """Answer each chat document's prompt with the shared sampler, and compare with `expected`."""
     prompts = [document.prompt for document in documents]
     replies = [sampled_reply(runtime, prompt, scorer.stop_tokens) for prompt in prompts]
     theirs = [tuple(reply) for reply in expected]
     pairs = list(zip(replies, theirs, strict=True))
+    agreed = [first_difference(a, b) for a, b in pairs]
+    shown = [
+        reply_texts(document.id, document.prompt, b, a, count, detokenize)
+        for document, (a, b), count in zip(documents, pairs, agreed, strict=True)
+    ]
     return SampledResult(
         prompts=len(prompts),
         identical=sum(a == b for a, b in pairs),
-        agreed_tokens=float(np.mean([first_difference(a, b) for a, b in pairs])),
+        agreed_tokens=float(np.mean(agreed)),
         reply_tokens=float(np.mean([len(reply) for reply in theirs])),
         texts=scorer.quality(prompts, replies),
         reference_texts=scorer.quality(prompts, theirs),
         replies=tuple(replies),
         reference_replies=tuple(theirs),
+        shown=tuple(shown[:REPLIES_SHOWN]),
     )
 
 
@@ -159,13 +163,15 @@ def uniforms(prompt: Sequence[int]) -> np.ndarray:
     return np.random.default_rng([SEED, *digest]).random(REPLY_TOKENS)
 
 
-def draw(logits: np.ndarray, uniform: float) -> int:
+def draw(
+    logits: np.ndarray, uniform: float, temperature: float = TEMPERATURE, top_p: float = TOP_P
+) -> int:
     """The token where the sampling distribution's cumulative sum, by token id, passes `uniform`.
 
     Ordered by id, not by probability: where two tokens are about equally likely, runtimes would
     put them in either order.
     """
-    chances = sorted(nucleus(logits.astype(np.float64)).items())
+    chances = sorted(nucleus(logits.astype(np.float64), temperature, top_p).items())
     index = int(np.searchsorted(np.cumsum([mass for _, mass in chances]), uniform, side="right"))
     return chances[min(index, len(chances) - 1)][0]
 

@@ -21,7 +21,8 @@ from runtimes.parity.decoding import (
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.padding import PaddingResult, measure_padding
-from runtimes.parity.reference import Reference
+from runtimes.parity.positions import WorstPosition, worst_positions
+from runtimes.parity.reference import Reference, Rerun
 from runtimes.parity.statistics import (
     Estimate,
     Histogram,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 FP16_MAX = 65504.0
+# Rows that are compared at a time: the reference's logits of so many are in memory.
+COMPARED_ROWS = 128
 
 # Token ids [T] → logits float32 [.., V] of consecutive positions, T of them in all.
 LogitBlocks = Callable[[Sequence[int]], Iterator[np.ndarray]]
@@ -48,14 +51,18 @@ class Measurement:
 
     `estimates` are of the runtime as users run it; `weights` of the same bytes dequantised by
     NumPy and run in PyTorch fp32, so that the error of the weights and of the runtime's arithmetic
-    are told apart; None when every weight equals the checkpoint's (`exact_weights`), or when the
-    file's weights cannot be told apart from its graph.
+    are told apart, on the `weight_positions` of every n-th document; None when every weight equals
+    the checkpoint's (`exact_weights`), or when the file's weights cannot be told apart from its
+    graph. `arithmetic_kl` is by how much the runtime's mean KL exceeds the weights' on the same
+    positions, in nats.
     """
 
     runtime: str
     positions: int
     estimates: dict[str, Estimate]
     weights: dict[str, Estimate] | None
+    weight_positions: int
+    arithmetic_kl: float
     greedy: GreedyResult | None
     sampled: SampledResult | None
     padding: PaddingResult | None
@@ -71,13 +78,14 @@ class Measurement:
     footprint: Footprint | None = None
     failures: tuple[str, ...] = field(default=())
     exact_weights: bool = False
+    worst_positions: tuple[WorstPosition, ...] = ()
 
 
 def measure(
     reference: Reference,
     torch_runtime: TorchRuntime,
     open_runtime: Callable[[], Runtime],
-    weight_logits: LogitBlocks | None,
+    weights: Rerun | None,
     scorer: Scorer,
     template: TemplateResult,
     threads: int,
@@ -87,8 +95,8 @@ def measure(
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
-    `weight_logits` runs the artifact's weights in PyTorch; None says that there is nothing to run:
-    they equal the checkpoint's, value by value, or cannot be read. `scorer` reads the replies,
+    `weights` is what the artifact's weights gave in PyTorch; None says that there was nothing to
+    run: they equal the checkpoint's, value by value, or cannot be read. `scorer` reads the replies,
     `template` is how the artifact's chat template came out. `residual_scale` is how much
     smaller the artifact's residual stream is than the reference's.
 
@@ -99,7 +107,7 @@ def measure(
     runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        replayed = replay(reference, runtime.logit_blocks, weight_logits, threads, advance)
+        replayed = replay(reference, runtime.logit_blocks, weights, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
         failures = [*replayed.failures, *([template.fault] if template.fault else [])]
         if wrong:
@@ -116,7 +124,11 @@ def measure(
                 f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
             )
         asked = reference.sampled_chats if not failures else ()
-        sampled = decode_sampled(runtime, asked, reference.samples, scorer) if asked else None
+        sampled = (
+            decode_sampled(runtime, asked, reference.samples, scorer, torch_runtime.detokenize)
+            if asked
+            else None
+        )
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
@@ -128,6 +140,8 @@ def measure(
         positions=reference.positions,
         estimates=estimates,
         weights=summarise(replayed.weight_metrics) if replayed.weight_metrics else None,
+        weight_positions=sum(len(part.kl) for part in replayed.weight_metrics),
+        arithmetic_kl=replayed.arithmetic_kl,
         greedy=greedy,
         sampled=sampled,
         padding=padding,
@@ -143,23 +157,38 @@ def measure(
         load_seconds=load_seconds,
         prefill_tokens_per_second=reference.positions / replayed.seconds,
         failures=tuple(failures),
+        worst_positions=worst_positions(
+            reference.documents, replayed.metrics, torch_runtime.detokenize
+        ),
     )
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Metrics of each document, in the reference's order, and what was broken."""
+    """Metrics of each document, in the reference's order, and what was broken.
+
+    `weight_metrics` are of the documents with the indices `weighed`.
+    """
 
     metrics: list[PositionMetrics]
     weight_metrics: list[PositionMetrics]
+    weighed: list[int]
     failures: list[str]
     seconds: float
+
+    @property
+    def arithmetic_kl(self) -> float:
+        """Mean KL of the runtime minus the weights', on the documents that both have run."""
+        if not self.weighed:
+            return float(concatenate(self.metrics).kl.mean())
+        run = concatenate([self.metrics[index] for index in self.weighed])
+        return float((run.kl - concatenate(self.weight_metrics).kl).mean())
 
 
 def replay(
     reference: Reference,
     logits: LogitBlocks,
-    weight_logits: LogitBlocks | None,
+    weights: Rerun | None,
     threads: int,
     advance: Callable[[], None],
 ) -> Replay:
@@ -170,19 +199,18 @@ def replay(
     """
     metrics: list[PositionMetrics] = []
     weight_metrics: list[PositionMetrics] = []
+    weighed = list(weights.hidden) if weights else []
     failures: list[str] = []
     seconds = 0.0
+    expected = np.empty((COMPARED_ROWS, len(reference.head)), np.float32)
     for index, document in enumerate(reference.documents):
         parts: list[list[PositionMetrics]] = []
         blocks = Stopwatch(logits(document.ids))
-        others = weight_logits(document.ids) if weight_logits else None
         start = 0
         for got in blocks:
-            stop = start + len(got)
-            expected = reference.logits(index, start, stop)
-            if got.shape != expected.shape:
+            if got.shape[-1] != expected.shape[-1]:
                 raise InputError(
-                    f"logits of shape {got.shape}, the reference's are {expected.shape}"
+                    f"logits of {got.shape[-1]} tokens, the reference's are of {expected.shape[-1]}"
                 )
             bad: np.ndarray = ~np.all(np.isfinite(got), axis=-1)
             if bad.any():
@@ -191,15 +219,20 @@ def replay(
                     f" {document.id}"
                 )
                 got = np.where(bad[:, None], 0.0, got)  # noqa: PLW2901
-            exports = [got] if others is None else [got, next(others)]
-            parts.append(compare(expected, exports, document.ids[start : stop + 1], threads))
-            start = stop
-        run, *weights = (concatenate(side) for side in zip(*parts, strict=True))
+            for first in range(0, len(got), COMPARED_ROWS):
+                exports = [got[first : first + COMPARED_ROWS]]
+                stop = start + len(exports[0])
+                if weights and index in weights.hidden:
+                    exports.append(weights.logits(index, start, stop))
+                theirs = reference.logits(index, start, stop, expected)
+                parts.append(compare(theirs, exports, document.ids[start : stop + 1], threads))
+                start = stop
+        run, *others = (concatenate(side) for side in zip(*parts, strict=True))
         metrics.append(run)
-        weight_metrics.extend(weights)
+        weight_metrics.extend(others)
         seconds += blocks.seconds
         advance()
-    return Replay(metrics, weight_metrics, failures, seconds)
+    return Replay(metrics, weight_metrics, weighed, failures, seconds)
 
 
 class Stopwatch:

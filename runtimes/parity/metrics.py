@@ -18,8 +18,8 @@ TEMPERATURE = 0.2
 TOP_P = 0.9
 # Below one nat between the two best tokens the reference itself is undecided.
 CLEAR_MARGIN = 1.0
-# Tokens this many nats below the best one: e^(-6 / 0.2) = 1e-13 of its probability when sampling.
-CANDIDATE_NATS = 6.0
+# Tokens this many temperatures below the best one have e^-30 = 1e-13 of its chance.
+CANDIDATE_TEMPERATURES = 30.0
 # Rows per step: their float64 temporaries stay in the processor's cache.
 BLOCK_ROWS = 4
 
@@ -28,7 +28,8 @@ BLOCK_ROWS = 4
 class PositionMetrics:
     """One value per position (float64 [T], bool [T]).
 
-    The `nll` arrays are the negative log-likelihood of the next token, NaN at the last position.
+    The `nll` arrays are the negative log-likelihood of the next token, NaN at the last position;
+    the `best` ones are the most likely tokens (int64).
     """
 
     kl: np.ndarray
@@ -40,6 +41,8 @@ class PositionMetrics:
     max_difference: np.ndarray
     squared_error: np.ndarray
     squared_signal: np.ndarray
+    best_reference: np.ndarray
+    best_export: np.ndarray
 
 
 def compare(
@@ -58,14 +61,19 @@ def compare(
             raise ValueError(f"logits {export.shape} against {reference.shape}, {len(ids)} tokens")
     following = np.array([*ids[1:], -1])[: len(reference)]
 
-    def block(start: int) -> list[PositionMetrics]:
-        rows = slice(start, start + BLOCK_ROWS)
-        known = _Reference(reference[rows], following[rows])
-        return [_compare_block(known, export[rows]) for export in exports]
+    def share(first: int, stop: int) -> list[list[PositionMetrics]]:
+        scratch = np.empty((3, BLOCK_ROWS, reference.shape[-1]))
+        blocks = []
+        for start in range(first, stop, BLOCK_ROWS):
+            rows = slice(start, min(start + BLOCK_ROWS, stop))
+            known = _Reference(reference[rows], following[rows], scratch)
+            blocks.append([_compare_block(known, export[rows], scratch) for export in exports])
+        return blocks
 
+    bounds = np.linspace(0, len(reference), min(threads, len(reference)) + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        blocks = list(pool.map(block, range(0, len(reference), BLOCK_ROWS)))
-    return [concatenate(parts) for parts in zip(*blocks, strict=True)]
+        shares = list(pool.map(share, bounds, bounds[1:]))
+    return [concatenate(parts) for parts in zip(*(b for s in shares for b in s), strict=True)]
 
 
 def concatenate(parts: Sequence[PositionMetrics]) -> PositionMetrics:
@@ -79,64 +87,80 @@ def concatenate(parts: Sequence[PositionMetrics]) -> PositionMetrics:
 
 
 class _Reference:
-    """What a block of reference logits [B, V] contributes to every comparison."""
+    """What a block of reference logits [B, V] contributes to every comparison.
 
-    def __init__(self, logits: np.ndarray, following: np.ndarray) -> None:
-        self.logits = logits.astype(np.float64)
+    `weights` are exp(logit − peak), `total` their sums [B]. Logits and weights lie in the first and
+    the second third of `scratch` [3, ≥ B, V]: new memory for each block costs more than the work.
+    """
+
+    def __init__(self, block: np.ndarray, following: np.ndarray, scratch: np.ndarray) -> None:
+        self.logits, self.weights = logits, weights = scratch[:2, : len(block)]
+        np.copyto(logits, block)
         self.following = following
-        self.rows = np.arange(len(following))
-        self.best = self.logits.argmax(-1)
-        peak = self.logits[self.rows, self.best]
-        weights = np.exp(self.logits - peak[:, None])
-        total = weights.sum(-1)
-        self.p = weights / total[:, None]
-        self.log_total = peak + np.log(total)
-        self.nll = self.log_total - self.logits[self.rows, following]
-        runner_up = self.logits.copy()
-        runner_up[self.rows, self.best] = -np.inf
-        self.clear = peak - runner_up.max(-1) > CLEAR_MARGIN
-        self.signal = self.logits.var(-1) * self.logits.shape[-1]
-        self.nuclei = [nucleus(row) for row in self.logits]
+        self.rows = rows = np.arange(len(following))
+        self.best = block.argmax(-1)
+        peak = logits[rows, self.best]
+        self.total = _softmax_terms(logits, peak, weights)
+        self.log_total = peak + np.log(self.total)
+        self.nll = self.log_total - logits[rows, following]
+        self.signal = np.einsum("bv,bv->b", logits, logits) - logits.sum(-1) ** 2 / block.shape[-1]
+        self.nuclei = [nucleus(row) for row in logits]
+        logits[rows, self.best] = -np.inf
+        self.clear = peak - logits.max(-1) > CLEAR_MARGIN
+        logits[rows, self.best] = peak
 
 
-def _compare_block(reference: _Reference, logits: np.ndarray) -> PositionMetrics:
-    export = logits.astype(np.float64)
+def _compare_block(
+    reference: _Reference, block: np.ndarray, scratch: np.ndarray
+) -> PositionMetrics:
+    third = scratch[2, : len(block)]
     rows, following = reference.rows, reference.following
-    best = export.argmax(-1)
-    peak = export[rows, best]
-    log_total = peak + np.log(np.exp(export - peak[:, None]).sum(-1))
-    difference = export - reference.logits  # [B, V]
+    best = block.argmax(-1)
+    peak = block[rows, best].astype(np.float64)
+    log_total = peak + np.log(_softmax_terms(block, peak, third))
+    difference = np.subtract(block, reference.logits, out=third)  # [B, V]
+    mean = np.einsum("bv,bv->b", reference.weights, difference) / reference.total
     last = following < 0
     return PositionMetrics(
         # Σ p (log p − log q), with both normalisers taken out of the sum
-        kl=log_total - reference.log_total - np.einsum("bv,bv->b", reference.p, difference),
+        kl=log_total - reference.log_total - mean,
         top1=reference.best == best,
         clear=reference.clear,
         acceptance=np.array(
-            [_overlap(p, nucleus(row)) for p, row in zip(reference.nuclei, export, strict=True)]
+            [_overlap(p, nucleus(row)) for p, row in zip(reference.nuclei, block, strict=True)]
         ),
         nll_reference=np.where(last, np.nan, reference.nll),
-        nll_export=np.where(last, np.nan, log_total - export[rows, following]),
+        nll_export=np.where(last, np.nan, log_total - block[rows, following]),
         max_difference=np.maximum(difference.max(-1), -difference.min(-1)),
         squared_error=np.einsum("bv,bv->b", difference, difference),
         squared_signal=reference.signal,
+        best_reference=reference.best,
+        best_export=best,
     )
+
+
+def _softmax_terms(logits: np.ndarray, peak: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write exp(logits − peak) [B, V] in float64; its sums over V [B]."""
+    np.exp(np.subtract(logits, peak[:, None], out=out), out=out)
+    return np.asarray(out.sum(-1))
 
 
 def _overlap(p: dict[int, float], q: dict[int, float]) -> float:
     return sum(min(mass, q[token]) for token, mass in p.items() if token in q)
 
 
-def nucleus(logits: np.ndarray) -> dict[int, float]:
-    """The sampling distribution at T = 0.2, top-p = 0.9: token → renormalised probability.
+def nucleus(
+    logits: np.ndarray, temperature: float = TEMPERATURE, top_p: float = TOP_P
+) -> dict[int, float]:
+    """The sampling distribution over logits [V]: token → renormalised probability.
 
-    The set is the smallest one of most likely tokens whose mass reaches top-p.
+    The set is the smallest one of most likely tokens whose mass reaches `top_p`.
     """
     peak = logits.max()
-    candidates = np.flatnonzero(logits >= peak - CANDIDATE_NATS)
-    weights = np.exp((logits[candidates] - peak) / TEMPERATURE)
+    candidates = np.flatnonzero(logits >= peak - CANDIDATE_TEMPERATURES * temperature)
+    weights = np.exp((logits[candidates].astype(np.float64) - peak) / temperature)
     order = np.argsort(-weights, kind="stable")
     mass = weights[order] / weights.sum()
-    size = min(int(np.searchsorted(np.cumsum(mass), TOP_P)) + 1, len(order))
+    size = min(int(np.searchsorted(np.cumsum(mass), top_p)) + 1, len(order))
     kept = mass[:size] / mass[:size].sum()
     return dict(zip(candidates[order[:size]].tolist(), kept.tolist(), strict=True))

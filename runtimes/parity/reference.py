@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,20 +62,42 @@ class Reference:
 
         As much fewer chats are answered, but one greedily.
         """
-        for step in range(max(1, self.positions // positions), 0, -1):
-            chosen = slice(step // 2, None, step)
-            part = replace(
-                self,
-                documents=self.documents[chosen],
-                hidden=self.hidden[chosen],
-                greedy_chats=self.greedy_chats[: max(1, GREEDY_PROMPTS // step)],
-                sampled_chats=self.sampled_chats[: SAMPLED_PROMPTS // step],
-            )
-            if part.positions >= positions:
-                return part
-        return self
+        chosen = self.spread(positions)
+        return replace(
+            self,
+            documents=self.documents[chosen],
+            hidden=self.hidden[chosen],
+            greedy_chats=self.greedy_chats[: max(1, GREEDY_PROMPTS // chosen.step)],
+            sampled_chats=self.sampled_chats[: SAMPLED_PROMPTS // chosen.step],
+        )
 
-    def logits(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def spread(self, positions: int) -> slice:
+        """Which documents those are."""
+        for step in range(max(1, self.positions // positions), 1, -1):
+            chosen = slice(step // 2, None, step)
+            if sum(len(document.ids) for document in self.documents[chosen]) >= positions:
+                return chosen
+        return slice(0, None, 1)
+
+    def logits(
+        self, index: int, start: int = 0, stop: int | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Logits of one document at some of its positions: float32 [stop − start, V].
+
+        `out` [≥ stop − start, V] is memory for them: fresh memory costs as much as the product.
+        """
+        rows = self.hidden[index][start:stop]
+        return np.matmul(rows, self.head.T, out=None if out is None else out[: len(rows)])
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """Other weights' hidden states on some of a reference's documents, by index, and their head."""
+
+    hidden: dict[int, np.ndarray]
+    head: np.ndarray
+
+    def logits(self, index: int, start: int, stop: int) -> np.ndarray:
         """Logits of one document at some of its positions: float32 [stop − start, V]."""
         return np.asarray(self.hidden[index][start:stop] @ self.head.T)
 
@@ -114,6 +136,24 @@ def load_reference(
         chats[:GREEDY_PROMPTS],
         chats[:SAMPLED_PROMPTS],
     )
+
+
+def rerun(
+    runtime: TorchRuntime,
+    weights: Mapping[str, np.ndarray],
+    reference: Reference,
+    positions: int,
+) -> Rerun:
+    """Run other weights on every n-th document, as `Reference.spread` chooses them.
+
+    Raises:
+        InputError: a missing, unknown or misshapen tensor.
+    """
+    documents = reference.documents
+    chosen = range(len(documents))[reference.spread(positions)]
+    with runtime.running(weights):
+        hidden = {index: runtime.hidden(documents[index].ids) for index in chosen}
+        return Rerun(hidden, runtime.head)
 
 
 def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) -> str:

@@ -1,10 +1,11 @@
-"""Greedy replies as text, cut where they part: for readers, nothing is judged by it."""
+"""Replies as text, cut where they part: for readers, nothing is judged by it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+REPLIES_SHOWN = 6  # of each kind: parity.json is for programs that show a few
 PROMPT_SHOWN = 400  # characters from the end of the rendered prompt
 PARTIAL = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
 
@@ -13,7 +14,7 @@ Detokenize = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Reply:
-    """One prompt's greedy replies, of the reference and of the export.
+    """One prompt's replies, of the reference and of the export.
 
     `same` is the text that both begin with; then come the first differing token of each and what
     follows it, all empty when the replies are identical.
@@ -41,13 +42,13 @@ def reply_texts(
     shown = detokenize(prompt)
     if len(shown) > PROMPT_SHOWN:
         shown = "…" + shown[-PROMPT_SHOWN:]
-    same, *rest = _parted(reference, agreed, detokenize)
-    _, *other = _parted(export, agreed, detokenize)
+    same, *rest = parted(reference, agreed, detokenize)
+    _, *other = parted(export, agreed, detokenize)
     return Reply(document, shown, agreed, same, *rest, *other)
 
 
-def _parted(ids: Sequence[int], at: int, detokenize: Detokenize) -> tuple[str, str, str]:
-    """The text before token `at`, of it, and after it.
+def parted(ids: Sequence[int], at: int, detokenize: Detokenize) -> tuple[str, str, str]:
+    """The text before token `at`, of it, and after it; token and rest are empty at the end.
 
     Cut in the decoded whole, since decoding a token alone may change its spaces; a character whose
     bytes several tokens share belongs to the first that is shown.

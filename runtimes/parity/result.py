@@ -8,19 +8,24 @@ from typing import Any
 
 from export.artifact import Artifact
 from runtimes.parity.gates import Gate
+from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
 from runtimes.parity.verdict import Judgement, Verdict
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact's result; `measurement` is None when it could not be opened."""
+    """One artifact's result; `measurement` is None when it could not be opened.
+
+    `localisation` says where it breaks, if anybody asked or it does.
+    """
 
     artifact: Artifact
     allow_degraded: bool
     gates: tuple[Gate, ...]
     judgement: Judgement
     measurement: Measurement | None
+    localisation: Localisation | None = None
 
     @property
     def name(self) -> str:

@@ -18,8 +18,16 @@ from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
+from runtimes.parity.localise import (
+    TOKENS,
+    Localisation,
+    Subject,
+    Weighed,
+    localise,
+    weigh,
+)
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
-from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
 from runtimes.parity.result import Entry
 from runtimes.parity.samples import reference_samples
 from runtimes.parity.suite import Prompt, Suite
@@ -30,6 +38,12 @@ from runtimes.weights import dequantise, readable
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
+
+
+# How much of the text the weights alone are run on: PyTorch takes longer than most runtimes.
+WEIGHT_POSITIONS = 2000
+# Mean KL that the runtime may add to what the weights cost before hidden states are traced.
+UNEXPLAINED_KL = 0.02
 
 
 @dataclass(frozen=True)
@@ -50,11 +64,13 @@ def run_parity(
     positions: int | None = None,
     *,
     footprints: bool = True,
+    localise_all: bool = False,
 ) -> tuple[dict[str, Any], list[Entry]]:
     """Compare artifacts with their checkpoint: a description of the reference, and the entries.
 
     `positions` asks for about so many instead of all; `footprints` for memory and speed of each
-    artifact in a process of its own.
+    artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
+    only of those that do not pass.
 
     An artifact that is damaged or stale, cannot be opened, or makes its runtime crash in that
     process becomes a FAIL entry.
@@ -72,9 +88,8 @@ def run_parity(
     prompts = [document.prompt for document in reference.sampled_chats]
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
-    others = open_reference(checkpoint, threads)
     bench = Bench(
-        reference, torch_runtime, others, scorer, suite.prompts, inputs, threads, footprints
+        reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints, checkpoint
     )
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
@@ -84,13 +99,17 @@ def run_parity(
         _compare(artifact, request.runtime, bench, limits)
         for artifact, request, limits in zip(artifacts, requests, gated, strict=True)
     ]
-    known = floors(zip(artifacts, (measurement for _, measurement in results), strict=True))
+    known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
-    for artifact, request, limits, (judgement, measurement) in zip(
+    for artifact, request, limits, (judgement, measurement, weighed) in zip(
         artifacts, requests, gated, results, strict=True
     ):
         explained = judgement.noted(*floor_notes(measurement, limits, known))
-        entries.append(Entry(artifact, request.allow_degraded, limits, explained, measurement))
+        entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
+        if localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
+            found = _localise(entry, request.runtime, weighed, bench, always=localise_all)
+            entry = replace(entry, localisation=found)
+        entries.append(entry)
     description = {
         "runtime": f"{torch_runtime.name} {torch_runtime.version}",
         "text": {"name": suite.name, "sha256": suite.digest},
@@ -108,20 +127,23 @@ def run_parity(
 
 @dataclass(frozen=True)
 class Bench:
-    """What every comparison of one model shares.
-
-    `original` has the checkpoint's weights and is `scorer`'s; `weights` is given each artifact's in
-    turn.
-    """
+    """What every comparison of one model shares; `original` is `scorer`'s too."""
 
     reference: Reference
     original: TorchRuntime
-    weights: TorchRuntime
     scorer: Scorer
     prompts: tuple[Prompt, ...]
     inputs: tuple[OutputFile, ...]
     threads: int
     footprints: bool
+    checkpoint: Path
+
+    def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
+        """What localisation asks of an artifact, on the first text that is long enough."""
+        document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
+        return Subject(
+            artifact, self.checkpoint, self.original, document.ids, self.threads, runtime
+        )
 
 
 def _compare(
@@ -129,7 +151,7 @@ def _compare(
     runtime: str | None,
     bench: Bench,
     limits: Sequence[Gate],
-) -> tuple[Judgement, Measurement | None]:
+) -> tuple[Judgement, Measurement | None, Weighed | None]:
     variant = artifact.manifest.variant
     try:
         check_current(artifact, bench.inputs)
@@ -137,7 +159,7 @@ def _compare(
         wanted = bench.footprints and runtime is None
         cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
-        exact = read and _load_weights(artifact, bench)
+        weights, weighed = _run_weights(artifact, bench) if read else (None, None)
         template = compare_templates(
             read_chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
@@ -150,28 +172,44 @@ def _compare(
                 bench.reference,
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads, runtime),
-                bench.weights.logit_blocks if read and not exact else None,
+                weights,
                 bench.scorer,
                 template,
                 bench.threads,
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
-        measurement = replace(measurement, exact_weights=exact, footprint=cost)
+        measurement = replace(measurement, exact_weights=read and weights is None, footprint=cost)
     except (InputError, Crash) as error:
-        return Judgement(Verdict.FAIL, (str(error),)), None
+        return Judgement(Verdict.FAIL, (str(error),)), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
-    return judgement.noted(*m.chat_template.notes), m
+    return judgement.noted(*m.chat_template.notes), m, weighed
 
 
-def _load_weights(artifact: Artifact, bench: Bench) -> bool:
-    """Run `bench.weights` with the artifact's weights, unless they are exact: whether they are."""
+def _localise(
+    entry: Entry, runtime: str | None, weighed: Weighed | None, bench: Bench, *, always: bool
+) -> Localisation:
+    """Where it breaks. What weights do not explain is traced through the runtime, where it runs.
+
+    An artifact that could not be opened is not run again: it may end this process.
+    """
+    m = entry.measurement
+    trace = m is not None and (
+        always
+        or entry.judgement.verdict is Verdict.FAIL
+        or m.arithmetic_kl > max(UNEXPLAINED_KL, m.weights["mean_kl"].value if m.weights else 0)
+    )
+    return localise(bench.subject(entry.artifact, runtime), m, weighed, trace=trace)
+
+
+def _run_weights(artifact: Artifact, bench: Bench) -> tuple[Rerun | None, Weighed]:
+    """What the artifact's weights give in PyTorch, None where they are exact; and how they err."""
     weights = dequantise(artifact)
-    exact = bench.original.has_weights(weights)
-    if not exact:
-        bench.weights.load_weights(weights)
-    return exact
+    if bench.original.has_weights(weights):
+        return None, Weighed()
+    ran = rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS)
+    return ran, weigh(bench.subject(artifact), weights)
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

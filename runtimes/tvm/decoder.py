@@ -136,7 +136,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
 def lower(shape: DecoderShape, dtype: str) -> IRModule:
     """The decoder as IR, not yet compiled."""
-    module, _ = Decoder(shape, dtype).export_tvm(_signatures(shape))
+    module, _ = Decoder(shape, dtype).export_tvm(signatures(shape))
     return module
 
 
@@ -152,7 +152,8 @@ def parameters(shape: DecoderShape, dtype: str) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _signatures(shape: DecoderShape) -> dict[str, dict[str, Any]]:
+def signatures(shape: DecoderShape) -> dict[str, dict[str, Any]]:
+    """What each compiled function takes."""
     tensor, integer = nn.spec.Tensor, nn.spec.Int()
     weighted = {"$": {"param_mode": "packed", "effect_mode": "none"}}
     hidden = tensor(["n", shape.hidden], "float32")

@@ -27,15 +27,23 @@ from export.artifact.cache import cache_folder
 from runtimes.tvm.decoder import lower
 from runtimes.tvm.loader import lower_loader
 from runtimes.tvm.model_config import DecoderShape
+from runtimes.tvm.probe import lower_probe
 from runtimes.tvm.scheme import Scheme
 
-SOURCES = ("decoder.py", "kernels.py", "library.py", "loader.py", "model_config.py", "scheme.py")
+SOURCES = (
+    "decoder.py", "kernels.py", "library.py", "loader.py", "model_config.py", "probe.py",
+    "scheme.py",
+)  # fmt: skip
 
 
 def open_decoder(shape: DecoderShape, dtype: str) -> relax.VirtualMachine:
     """The compiled decoder for weights in `dtype`; depth and context are no part of it."""
-    dimensions = {k: v for k, v in asdict(shape).items() if k not in ("layers", "context")}
-    return _open({"decoder": dimensions, "dtype": dtype}, lambda: lower(shape, dtype))
+    return _open({"decoder": _dimensions(shape), "dtype": dtype}, lambda: lower(shape, dtype))
+
+
+def open_probe(shape: DecoderShape, dtype: str) -> relax.VirtualMachine:
+    """The compiled layer that shows what happens inside, see `runtimes.tvm.probe`."""
+    return _open({"probe": _dimensions(shape), "dtype": dtype}, lambda: lower_probe(shape, dtype))
 
 
 def open_loader(scheme: Scheme) -> relax.VirtualMachine:
@@ -43,6 +51,10 @@ def open_loader(scheme: Scheme) -> relax.VirtualMachine:
     groups = scheme.groups and replace(scheme.groups, transposed=False)
     parts = {"loader": groups and asdict(groups), "dtype": scheme.dtype}
     return _open(parts, lambda: lower_loader(scheme.dtype, groups))
+
+
+def _dimensions(shape: DecoderShape) -> dict[str, Any]:
+    return {k: v for k, v in asdict(shape).items() if k not in ("layers", "context")}
 
 
 def _open(parts: Mapping[str, Any], lowered: Callable[[], IRModule]) -> relax.VirtualMachine:

@@ -7,6 +7,7 @@ is never read: a new sequence need not clear it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from export.errors import InputError
 from runtimes.sequence import SequenceRuntime
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels
-from runtimes.tvm.library import open_decoder, open_loader
-from runtimes.tvm.model_config import DecoderShape, read_model_config
+from runtimes.tvm.library import open_decoder, open_loader, open_probe
+from runtimes.tvm.model_config import DecoderShape, read_model_config, read_stop_tokens
+from runtimes.tvm.probe import STATES
 from runtimes.tvm.weights import find_weights
 
 # Positions per prefill call: enough that a layer's weights are read from memory rarely, few enough
@@ -41,7 +43,9 @@ class TvmRuntime(SequenceRuntime):
     def __init__(self, artifact: Artifact, threads: int) -> None:
         shape, scheme = read_model_config(artifact.path)
         self.vocabulary, self.context = shape.vocab, shape.context
+        self._shape, self._dtype = shape, scheme.dtype
         self._tokenizer = _open_tokenizer(artifact)
+        self.stop_tokens = read_stop_tokens(artifact.path)
         stored = find_weights(artifact.path, parameters(shape, scheme.dtype), shape.layers, scheme)
         use_threads(threads)
         self._library: Any = open_decoder(shape, scheme.dtype)
@@ -53,6 +57,35 @@ class TvmRuntime(SequenceRuntime):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    def states(self, ids: Sequence[int]) -> dict[str, np.ndarray]:
+        """What happens inside one new sequence of at most CHUNK tokens: float32 [T, width] each.
+
+        By module, as `probe.STATES`; `<norm>.input` is the residual stream before a layer and
+        before the last norm, `<attention>.k_rope` the keys in the cache.
+        """
+        (tokens,) = self._begin(ids)
+        probe: Any = open_probe(self._shape, self._dtype)
+        hidden = self._library["embed"](tvm.runtime.tensor(tokens.astype("i4")), self._weights[0])
+        states = {}
+        for number, (weights, cache) in enumerate(zip(self._weights, self._cache, strict=True)):
+            layer = f"model.layers.{number}"
+            states[f"{layer}.input_layernorm.input"] = hidden.numpy()
+            hidden, *inside = probe["watch_layer"](
+                hidden, ShapeTuple([0]), *self._rotation, *cache, weights
+            )
+            for name, values in zip(STATES, inside, strict=True):
+                states[f"{layer}.{name}"] = values.numpy()
+            keys = cache[0].numpy().transpose(0, 3, 1, 2)  # [blocks, lanes, kv heads, head_dim]
+            states[f"{layer}.self_attn.k_rope"] = keys.reshape(-1, *keys.shape[2:])[
+                : len(tokens)
+            ].reshape(len(tokens), -1)
+        return {**states, "model.norm.input": hidden.numpy()}
 
     def close(self) -> None:
         """Free the weights, the KV cache and the memory that TVM keeps for activations."""

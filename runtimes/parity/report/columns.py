@@ -1,10 +1,11 @@
-"""What the tables of every report show of a measurement, and how numbers are written."""
+"""What the tables of every report show of a measurement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from export.display import number
 from runtimes.parity.measure import Measurement
 from runtimes.parity.statistics import Estimate
 
@@ -18,19 +19,9 @@ class Column:
     essential: bool = False
 
 
-def number(value: float) -> str:
-    """Three decimals, or two digits where that would show nothing."""
-    return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.3f}"
-
-
 def interval(estimate: Estimate) -> str:
     """Both ends."""
     return f"{number(estimate.low)}–{number(estimate.high)}"
-
-
-def megabytes(size: int) -> str:
-    """Millions of bytes."""
-    return f"{size / 1e6:.1f}"
 
 
 def _percent(metric: str) -> Callable[[Measurement], str]:

@@ -1,4 +1,4 @@
-"""One self-contained page per model, for readers: no request, no script, everything escaped."""
+"""Self-contained pages, of one model or over several: no request, no script, all text escaped."""
 
 from __future__ import annotations
 
@@ -6,31 +6,59 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from export.artifact import Precision
+from export.display import megabytes, number
+from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
-from runtimes.parity.report.columns import COLUMNS, interval, megabytes, number
+from runtimes.parity.localise.result import Localisation
+from runtimes.parity.report.advice import (
+    SHIP_TITLES,
+    SUMMARY_TITLES,
+    dominated_text,
+    point_cells,
+    ship_cells,
+    summary_rows,
+)
+from runtimes.parity.report.columns import COLUMNS, interval
 from runtimes.parity.report.plots import (
     NARROW,
     SMALL,
     WIDE,
     common_span,
     kl_plot,
+    layer_plot,
     pareto_plot,
 )
+from runtimes.parity.report.texts import legible, sheets, visible
+from runtimes.parity.report.where import broken
 from runtimes.parity.result import Entry, ModelResult, smallest_passing
 from runtimes.parity.verdict import Verdict
 
 TEMPLATE = "page.html.j2"
-# How a token that would be invisible is shown.
-INVISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
+MODELS_TEMPLATE = "models.html.j2"
 
 
 def page(result: ModelResult) -> str:
     """The page of one model."""
+    return _environment().get_template(TEMPLATE).render(_context(result))
+
+
+def models_page(results: Sequence[ModelResult], pages: Sequence[str]) -> str:
+    """What to ship of every model, with a link to each one's page."""
+    models = [
+        {"rows": summary_rows([result]), "page": quote(target)}
+        for result, target in zip(results, pages, strict=True)
+    ]
+    template = _environment().get_template(MODELS_TEMPLATE)
+    return template.render({"models": models, "titles": SUMMARY_TITLES})
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("runtimes.parity.report"),
         autoescape=True,
@@ -43,20 +71,18 @@ def page(result: ModelResult) -> str:
         "interval": interval,
         "megabytes": megabytes,
         "visible": visible,
+        "legible": legible,
+        "ship_cells": ship_cells,
+        "point_cells": point_cells,
+        "dominated_text": dominated_text,
     }
-    return environment.get_template(TEMPLATE).render(_context(result))
-
-
-def visible(token: str) -> str:
-    """A token as it is to be seen: line ends and tabs as signs, a lone space as an open box."""
-    if token.strip(" ") == "":
-        return "␣" * len(token)
-    return "".join(INVISIBLE.get(character, character) for character in token)
+    return environment
 
 
 def _context(result: ModelResult) -> dict[str, Any]:
     entries = result.entries
     measured = [entry.measurement for entry in entries if entry.measurement]
+    advice = advise(entries)
     span = common_span(measured) if measured else (0.0, 0.0)
     return {
         "result": result,
@@ -64,8 +90,12 @@ def _context(result: ModelResult) -> dict[str, Any]:
         "columns": COLUMNS,
         "counts": _counts(entries),
         "best": smallest_passing(entries),
+        "advice": advice,
+        "ship_titles": SHIP_TITLES,
+        "sheets": sheets(entries),
+        "where": _where(entries),
         "pareto": [
-            (kind, _markup(pareto_plot(entries, size, f"pareto-{kind}")))
+            (kind, _markup(pareto_plot(entries, advice, size, f"pareto-{kind}")))
             for kind, size in (("wide", WIDE), ("narrow", NARROW))
         ],
         "kl_plots": [
@@ -75,6 +105,29 @@ def _context(result: ModelResult) -> dict[str, Any]:
         "gate_rows": [_gate_rows(entry) for entry in entries],
         "low_bit": _low_bit(entries),
     }
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where one export breaks, and a plot of its layers if they were traced."""
+
+    entry: Entry
+    found: Localisation
+    broken: bool
+    plot: Markup | None
+
+
+def _where(entries: Sequence[Entry]) -> list[Where]:
+    return [
+        Where(
+            entry,
+            entry.localisation,
+            broken(entry.localisation),
+            _markup(layer_plot(entry.localisation, SMALL, f"layers-{index}")),
+        )
+        for index, entry in enumerate(entries, 1)
+        if entry.localisation
+    ]
 
 
 def _markup(svg: str | None) -> Markup | None:
@@ -108,6 +161,7 @@ class LowBit:
     name: str
     kl: float
     weights: float
+    arithmetic: float
     times: float | None
     changed: float
     kinds: dict[str, float]
@@ -127,6 +181,7 @@ def _low_bit(entries: Sequence[Entry]) -> dict[str, Any] | None:
                 name=entry.name,
                 kl=kl,
                 weights=m.weights["mean_kl"].value if m.weights else 0.0,
+                arithmetic=m.arithmetic_kl,
                 times=kl / limit if limit else None,
                 changed=100 * (1 - m.estimates["acceptance"].value),
                 kinds=m.mean_kl_by_kind,

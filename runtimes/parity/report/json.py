@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from export.artifact.atomic import write_atomic
+from runtimes.parity.advice import advise
 from runtimes.parity.result import Entry, ModelResult
 
 # Also in docs/parity.schema.json: readers refuse a number that they do not know.
-SCHEMA = 2
+SCHEMA = 3
 
 
 def write_json(path: Path, result: ModelResult) -> None:
@@ -23,6 +24,7 @@ def write_json(path: Path, result: ModelResult) -> None:
         "reference": result.reference,
         "environment": result.environment,
         "artifacts": [_entry(entry) for entry in result.entries],
+        "advice": asdict(advise(result.entries)),
         "accepted": result.accepted,
     }
     text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
@@ -36,6 +38,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "variant": manifest.variant.name,
         "precision": manifest.variant.precision.value,
         "recipe": manifest.recipe,
+        "manifest": manifest.sha256,
         "files": [asdict(item) for item in manifest.outputs],
         "bytes": entry.bytes,
         "weights": manifest.weights,
@@ -45,6 +48,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "notes": entry.judgement.notes,
         "allow_degraded": entry.allow_degraded,
         "accepted": entry.accepted,
+        "localisation": asdict(entry.localisation) if entry.localisation else None,
         "measurement": asdict(entry.measurement) if entry.measurement else None,
     }
 

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterable, Sequence
 
-from runtimes.parity.report.columns import COLUMNS, megabytes
+from export.display import markdown_row as _row
+from export.display import markdown_text as _plain
+from export.display import megabytes
+from runtimes.parity.advice import Advice, advise
+from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
+from runtimes.parity.report.columns import COLUMNS
+from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult, smallest_passing
-
-# What Markdown or GitHub would read as markup, also inside a table's cell.
-MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
 
 
 def markdown(results: Sequence[ModelResult]) -> str:
-    """One section per model: the verdicts as a table, then why they are not PASS."""
-    return "\n".join(line for result in results for line in _section(result))
+    """A table of all models, where there are several; then a section for each.
+
+    Its verdicts, why they are not PASS, what to ship and what few bits cost.
+    """
+    lines = [*_summary(results)] if len(results) > 1 else []
+    lines += [line for result in results for line in _section(result)]
+    return "\n".join(lines)
+
+
+def _summary(results: Sequence[ModelResult]) -> Iterable[str]:
+    yield "## All models\n"
+    yield from _table(SUMMARY_TITLES, summary_rows(results))
+    yield ""
+
+
+def _advice(advice: Advice) -> Iterable[str]:
+    for title, lines in advice_lines(advice).items():
+        if lines:
+            yield f"### {title}\n"
+            yield from (f"- {_plain(line)}" for line in lines)
+            yield ""
+
+
+def _table(titles: Sequence[str], rows: Iterable[Iterable[str]]) -> Iterable[str]:
+    yield _row(titles)
+    yield _row(["---"] * len(titles))
+    yield from (_row(map(_plain, row)) for row in rows)
 
 
 def _section(result: ModelResult) -> Iterable[str]:
@@ -47,17 +73,12 @@ def _section(result: ModelResult) -> Iterable[str]:
         )
     yield ""
     for entry in result.entries:
-        for kind, lines in (("", entry.judgement.reasons), ("note: ", entry.judgement.notes)):
+        for kind, lines in (
+            ("", entry.judgement.reasons),
+            ("", where_lines(entry.localisation)),
+            ("note: ", entry.judgement.notes),
+        ):
             for line in lines:
                 yield f"- **{_plain(entry.name)}**: {kind}{_plain(line)}"
     yield ""
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _plain(text: str) -> str:
-    """Text that stays what it is: one line, no markup, no HTML."""
-    one_line = " ".join(text.split())
-    return MARKUP.sub(r"\\\1", html.escape(one_line, quote=False))
+    yield from _advice(advise(result.entries))

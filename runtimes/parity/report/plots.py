@@ -17,12 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from export.artifact import Precision
+from export.display import number
+from runtimes.parity.advice import Advice
+from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
-from runtimes.parity.report.columns import number
 from runtimes.parity.report.svg import BACKGROUND, FAINT, INK, VERDICTS, inline
 from runtimes.parity.report.xml_text import legal
 from runtimes.parity.result import Entry
 from runtimes.parity.statistics import LEAST_KL
+from runtimes.parity.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +54,8 @@ PLACES = tuple(
 )
 # What a histogram points out: name, metric, height, and where the name's anchor is.
 MARKS = (("median", "median_kl", 0.86, "right"), ("p99", "p99_kl", 0.99, "right"))
+# Relative errors beyond these are drawn there: an exact lookup, NaN.
+LEAST_ERROR, MOST_ERROR = 1e-8, 100.0
 NEAR = 8  # points: beyond that, a line leads from the label to its mark
 
 
@@ -68,11 +73,11 @@ NARROW = Size(4.6, 5.6, 10)
 SMALL = Size(4.3, 1.7, 9.5)
 
 
-def pareto_plot(entries: Sequence[Entry], size: Size, name: str) -> str | None:
+def pareto_plot(entries: Sequence[Entry], advice: Advice, size: Size, name: str) -> str | None:
     """Size in MB against mean KL, both logarithmic; None where nothing was measured.
 
-    Marks have their interval; dashed lines are the gates, the stepped one joins what is best for
-    its size. `name` keeps the ids of several plots on one page apart.
+    Marks have their interval; dashed lines are the gates, the stepped one is the Pareto front,
+    rings are the exports to ship. `name` keeps the ids of several plots on one page apart.
     """
     points = [
         (entry, entry.bytes / 1e6, entry.measurement) for entry in entries if entry.measurement
@@ -89,10 +94,12 @@ def pareto_plot(entries: Sequence[Entry], size: Size, name: str) -> str | None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.set_xlabel("size, MB")
         axes.set_ylabel("mean KL, nats")
+        shipped = {found.export for found in advice.recommendations}
         for entry, mb, m in points:
-            _mark(axes, entry, mb, m)
-        front = list(_front([(mb, _mean_kl(m)) for _, mb, m in points]))
-        axes.step(*zip(*front, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
+            _mark(axes, entry, mb, m, ringed=entry.name in shipped)
+        front = [(p.bytes / 1e6, max(p.mean_kl, LEAST_KL)) for p in advice.front]
+        if front:
+            axes.step(*zip(*front, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
         taken = _gate_lines(axes, entries)
         axes.margins(y=0.08)
         names = [legal(entry.name) for entry, _, _ in points]
@@ -129,6 +136,30 @@ def kl_plot(m: Measurement, span: tuple[float, float], size: Size, name: str) ->
         return _svg(figure, name, "Histogram of the KL divergence over all positions")
 
 
+def layer_plot(found: Localisation, size: Size, name: str) -> str | None:
+    """Relative error after each layer, and each layer's own; None where layers were not traced."""
+    errors = found.layer_errors
+    if not errors:
+        return None
+    with matplotlib.rc_context({**SETTINGS, "font.size": size.font}):
+        figure, axes = _axes(size)
+        axes.set_yscale("log")
+        _plain(axes.yaxis)
+        places = range(-1, len(errors) - 1)  # the embedding comes before layer 0
+        axes.plot(places, [_drawn(item.total) for item in errors], color=INK, lw=1.5)
+        own = [_drawn(item.own) for item in errors]
+        axes.plot(places, own, color=INK, ls="", marker=".", ms=4)
+        if found.cause.layer is not None:
+            axes.axvline(found.cause.layer, color=VERDICTS[Verdict.FAIL], lw=1, ls="--")
+        axes.set_xlabel("layer")
+        return _svg(figure, name, "Relative error by layer")
+
+
+def _drawn(error: float) -> float:
+    """On a logarithmic axis: neither zero nor infinite."""
+    return min(max(error, LEAST_ERROR), MOST_ERROR)
+
+
 def common_span(measurements: Iterable[Measurement]) -> tuple[float, float]:
     """An axis on which all histograms fit, so that their plots can be compared."""
     edges = [edge for m in measurements for edge in m.kl_histogram.edges]
@@ -160,7 +191,7 @@ def _mean_kl(m: Measurement) -> float:
     return max(m.estimates["mean_kl"].value, LEAST_KL)
 
 
-def _mark(axes: Axes, entry: Entry, mb: float, m: Measurement) -> None:
+def _mark(axes: Axes, entry: Entry, mb: float, m: Measurement, *, ringed: bool) -> None:
     colour = VERDICTS[entry.judgement.verdict]
     ends = [max(end, LEAST_KL) for end in (m.estimates["mean_kl"].low, m.estimates["mean_kl"].high)]
     axes.plot([mb, mb], ends, color=colour, lw=1.5, zorder=2)
@@ -173,15 +204,8 @@ def _mark(axes: Axes, entry: Entry, mb: float, m: Measurement) -> None:
         mec=BACKGROUND,
         zorder=3,
     )
-
-
-def _front(points: Iterable[tuple[float, float]]) -> Iterable[tuple[float, float]]:
-    """Points that no other beats in both: smallest first, each better than all before it."""
-    best = float("inf")
-    for size, kl in sorted(points):
-        if kl < best:
-            best = kl
-            yield size, kl
+    if ringed:
+        axes.plot([mb], [_mean_kl(m)], marker="o", ms=15, mfc="none", mec=INK, mew=1.3, zorder=2)
 
 
 def _gate_lines(axes: Axes, entries: Sequence[Entry]) -> list[Annotation]:

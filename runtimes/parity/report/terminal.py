@@ -1,10 +1,15 @@
-"""The parity report on a terminal: the table of verdicts, then the reasons."""
+"""The parity report on a terminal: the table of verdicts, the reasons, then what to ship."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runtimes.parity.report.columns import COLUMNS, megabytes
+from export.display import megabytes
+from runtimes.parity.advice import advise
+from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
+from runtimes.parity.report.columns import COLUMNS
+from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult
 from runtimes.parity.verdict import Verdict
 
@@ -27,7 +32,11 @@ def print_result(console: Console, result: ModelResult) -> None:
 
     console.print(terminal_table(result, console.width))
     for entry in result.entries:
-        lines = (*entry.judgement.reasons, *(f"note: {n}" for n in entry.judgement.notes))
+        lines = (
+            *entry.judgement.reasons,
+            *where_lines(entry.localisation),
+            *(f"note: {n}" for n in entry.judgement.notes),
+        )
         if lines:
             console.print(f"{escape(entry.name)}: {entry.judgement.verdict.value}")
         for line in lines:
@@ -37,6 +46,25 @@ def print_result(console: Console, result: ModelResult) -> None:
         f"float16 headroom of the residual stream: {room:.2f}×; of its squares: {squared:.2g}×"
         + (" (norms must add them up in float32)" if squared < 1 else "")
     )
+    for heading, sentences in advice_lines(advise(result.entries)).items():
+        if sentences:
+            console.print(f"{heading}:")
+        for line in sentences:
+            console.print(f"  - {escape(line)}")
+
+
+def print_summary(console: Console, results: Sequence[ModelResult]) -> None:
+    """What to ship of each model."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="All models", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in SUMMARY_TITLES:
+        table.add_column(name, justify="right" if name == "MB" else "left")
+    for row in summary_rows(results):
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def terminal_table(result: ModelResult, width: int) -> Table:

@@ -1,0 +1,103 @@
+"""`python -m benchmarks.parity_cost [TYPE]`: what comparing costs beside the runtime's own prefill.
+
+The bundled model as GGUF in llama.cpp, over 20,000 positions whose reference is captured already:
+the runtime alone, then the comparison with PyTorch, the run of the file's weights alone included.
+Seconds are wall time, in turns; peak memory is this process's, the capture left out if it was made
+by an earlier run. Exit 1 when a promised figure is missed.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.promises import Promises
+from export import job
+from export.artifact import Artifact
+from export.checkpoint import open_checkpoint
+from export.formats import load_format
+from export.sources import resolve
+from runtimes.parity.measure import replay
+from runtimes.parity.reference import Reference, load_reference, rerun
+from runtimes.parity.run import WEIGHT_POSITIONS, progress, recorded_inputs
+from runtimes.parity.suite import Budget, built_in
+from runtimes.protocol import Runtime
+from runtimes.pytorch import TorchRuntime
+from runtimes.registry import open_reference, open_runtime
+from runtimes.weights import dequantise
+
+POSITIONS, TURNS, THREADS = 20_000, 2, 2
+TIMES_TARGET, PEAK_TARGET = 1.5, 1500.0
+
+
+def main() -> None:
+    """Measure one GGUF type, print the table."""
+    dtype = sys.argv[1] if len(sys.argv) > 1 else "q8_0"
+    checkpoint, promises = resolve("bundled").path, Promises()
+    torch_runtime = open_reference(checkpoint, THREADS)
+    with tempfile.TemporaryDirectory(prefix="edgeproof-bench-") as folder:
+        artifact = _export(dtype, Path(folder))
+        inputs, suite = recorded_inputs(checkpoint, [artifact]), built_in(Budget.FULL)
+        with progress("reference", len(suite.prompts)) as advance:
+            reference = load_reference(torch_runtime, suite, inputs, advance).part(POSITIONS)
+        runtime = open_runtime(artifact, THREADS)
+        alone, whole = [], []
+        for _ in range(TURNS):
+            alone.append(_seconds(lambda: _prefill(runtime, reference)))
+            whole.append(_seconds(lambda: _compare(runtime, torch_runtime, artifact, reference)))
+        runtime.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    table = Table("", title=f"gguf {dtype}, {reference.positions} positions", title_justify="left")
+    for name in ("seconds", "× prefill", "", "peak MB", ""):
+        table.add_column(name, justify="right")
+    times = median(whole) / median(alone)
+    table.add_row("llama.cpp's prefill", f"{median(alone):.1f}", "1", "", "", "")
+    table.add_row(
+        "with the comparison",
+        f"{median(whole):.1f}",
+        f"{times:.2f}",
+        promises.at_most("× prefill", times, TIMES_TARGET),
+        f"{peak:.0f}",
+        promises.at_most("peak MB", peak, PEAK_TARGET),
+    )
+    Console(width=100).print(table)
+    sys.exit(1 if promises.missed else 0)
+
+
+def _export(dtype: str, root: Path) -> Artifact:
+    source, form = resolve("bundled"), load_format("gguf")
+    checkpoint = open_checkpoint(source.path)
+    identity = job.identify(source, checkpoint)
+    variant = form.variant(dtype)
+    return job.run(source, checkpoint, identity, form, variant, root, lambda n: None).artifact
+
+
+def _prefill(runtime: Runtime, reference: Reference) -> None:
+    for document in reference.documents:
+        for _ in runtime.logit_blocks(document.ids):
+            pass
+
+
+def _compare(
+    runtime: Runtime, torch_runtime: TorchRuntime, artifact: Artifact, reference: Reference
+) -> None:
+    weights = rerun(torch_runtime, dequantise(artifact), reference, WEIGHT_POSITIONS)
+    replay(reference, runtime.logit_blocks, weights, THREADS, lambda: None)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What runs along each axis of a parameter: for whoever reorders or pads a network's channels."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from export.architecture.decoder import Role
+
+
+class Axis(Enum):
+    """Channels that must be in the same order wherever they meet."""
+
+    VOCAB = auto()
+    STREAM = auto()  # the residual stream
+    QUERIES = auto()  # all heads' channels, one head after the other
+    KEYS = auto()  # those of the key/value heads
+    INNER = auto()  # inside the MLP
+    HEAD = auto()  # inside one head
+
+
+AXES: dict[Role, tuple[Axis, ...]] = {
+    **dict.fromkeys((Role.EMBEDDING, Role.HEAD), (Axis.VOCAB, Axis.STREAM)),
+    **dict.fromkeys((Role.INPUT_NORM, Role.POST_NORM, Role.FINAL_NORM), (Axis.STREAM,)),
+    Role.QUERY: (Axis.QUERIES, Axis.STREAM),
+    Role.KEY: (Axis.KEYS, Axis.STREAM),
+    Role.VALUE: (Axis.KEYS, Axis.STREAM),
+    Role.OUTPUT: (Axis.STREAM, Axis.QUERIES),
+    Role.GATE: (Axis.INNER, Axis.STREAM),
+    Role.UP: (Axis.INNER, Axis.STREAM),
+    Role.DOWN: (Axis.STREAM, Axis.INNER),
+    Role.QUERY_BIAS: (Axis.QUERIES,),
+    **dict.fromkeys((Role.KEY_BIAS, Role.VALUE_BIAS), (Axis.KEYS,)),
+    **dict.fromkeys((Role.GATE_BIAS, Role.UP_BIAS), (Axis.INNER,)),
+    **dict.fromkeys((Role.OUTPUT_BIAS, Role.DOWN_BIAS), (Axis.STREAM,)),
+    **dict.fromkeys((Role.QUERY_NORM, Role.KEY_NORM), (Axis.HEAD,)),
+}

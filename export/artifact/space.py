@@ -1,0 +1,26 @@
+"""Say before a long run, not at its end, that the disk is too small."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from export.display import megabytes
+from export.errors import InputError
+
+
+def require_space(target: Path, needed: int) -> None:
+    """Refuse to begin what does not fit on the disk of `target`, which need not exist yet.
+
+    Raises:
+        InputError: fewer than `needed` bytes are free.
+    """
+    folder = target.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{target}: {megabytes(needed)} MB are needed and {megabytes(free)} MB are free;"
+            " free some space or write to another disk"
+        )

@@ -1,0 +1,31 @@
+"""How numbers and foreign text are written where people read them: tables, Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+
+# What Markdown or GitHub would read as markup, also inside a table's cell.
+MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
+
+
+def number(value: float) -> str:
+    """Three decimals, or two digits where that would show nothing."""
+    return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.3f}"
+
+
+def megabytes(size: int) -> str:
+    """Millions of bytes."""
+    return f"{size / 1e6:.1f}"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown_text(text: str) -> str:
+    """Text that stays what it is in Markdown: one line, no markup, no HTML."""
+    one_line = " ".join(text.split())
+    return MARKUP.sub(r"\\\1", html.escape(one_line, quote=False))

@@ -1,0 +1,257 @@
+"""`python -m export.release`: build a release from what passed, and prove it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from export import __version__
+from export.artifact.run_record import load_run_record
+from export.command import EdgeproofCommand, run_main
+from export.errors import GateError, InputError
+from export.release.report import REPORT, Key, read_report
+
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+NAMESPACE = "your-name"
+
+
+@click.group(name="release")
+def main() -> None:
+    """Turn the exports that passed into downloads that prove themselves."""
+
+
+@main.command(cls=EdgeproofCommand)
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path), default=Path("artifacts"))
+@click.option("--model", "-m", "models", multiple=True, help="Folders in ROOT. Default: all.")
+@click.option("--version", "version", default=__version__, show_default=True, help="Its version.")
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("dist"),
+    show_default=True,
+    help="The release is the folder OUT/<model>-<version>.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="FORMAT/VARIANT", help="Leave this out. Repeatable."
+)
+@click.option("--allow-degraded", is_flag=True, help="As if the plan allowed it of all variants.")
+@click.option(
+    "--previous",
+    type=click.Path(exists=True, path_type=Path),
+    help="The release before, or its manifest.json: what the notes compare with.",
+)
+@click.option(
+    "--namespace",
+    default=NAMESPACE,
+    show_default=True,
+    help="User or organization on the hub, for the examples in model cards.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The checkpoint's folder, for its model card. Default: as ROOT/run.json says.",
+)
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sign it with this private EC key (PEM), as `sign` does.",
+)
+@click.option("--no-archives", is_flag=True, help="No archives for GitHub Releases: half the size.")
+def build(
+    root: Path,
+    models: tuple[str, ...],
+    version: str,
+    out: Path,
+    exclude: tuple[str, ...],
+    allow_degraded: bool,
+    previous: Path | None,
+    namespace: str,
+    checkpoint: Path | None,
+    key: Path | None,
+    no_archives: bool,
+) -> None:
+    r"""Write releases of what `make export-all` left in ROOT.
+
+    What is not compared, was changed since, FAILs, or is DEGRADED where the plan does not allow
+    it, is refused with exit code 1.
+
+    \b
+    Examples:
+      python -m export.release build --version 1.0
+      python -m export.release build --exclude onnx/q4 --previous dist/M-0.9
+    """
+    from export.release import dist
+    from export.release.card import source_card
+    from export.release.record import read_record
+    from export.release.selection import not_compared, select
+    from export.release.signature import sign as sign_release
+
+    if not VERSION.fullmatch(version):
+        raise InputError(f"--version {version}: use letters, digits, '.', '_', '+' and '-'")
+    command = ["python", "-m", "export.release", "build", "ROOT", "--version", version]
+    command += ["--namespace", namespace, *(f"--exclude={name}" for name in exclude)]
+    command += ["--allow-degraded"] * allow_degraded + ["--no-archives"] * no_archives
+    command += ["--previous", "PREVIOUS"] if previous else []
+    options = dist.Options(
+        version,
+        namespace,
+        tuple(command),
+        archives=not no_archives,
+        previous=read_record(previous) if previous else None,
+    )
+    excluded = [_key(text) for text in exclude]
+    names = models or tuple(sorted(path.parent.name for path in root.glob(f"*/{REPORT}")))
+    if not names:
+        raise InputError(f"{root}: no {REPORT} below it; make export-all writes them")
+    for name in names:
+        folder = root / name
+        report = read_report(folder / REPORT)
+        released = select(folder, report, excluded, allow_degraded=allow_degraded)
+        for left_out in not_compared(folder, report):
+            click.echo(f"left out: {left_out} (not compared)", err=True)
+        source = source_card(
+            released[0].artifact.manifest.model, checkpoint or _checkpoint(root, name)
+        )
+        if source.license is None:
+            click.echo(f"warning: {name}: its model card names no licence", err=True)
+        release = dist.build(folder, report, released, source, out, options)
+        if key is not None:
+            sign_release(release, key)
+        click.echo(f"release: {release}")
+
+
+@main.command(cls=EdgeproofCommand)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Private EC key (PEM)."
+)
+@click.option("--sigstore", is_flag=True, help="By CI's own identity, without a key.")
+def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
+    r"""Sign a release in the OpenSSF model signing format.
+
+    \b
+    A key:
+      openssl ecparam -name prime256v1 -genkey -noout -out key.pem
+      openssl ec -in key.pem -pubout -out key.pub
+    """
+    from export.release import signature
+    from export.release.verify import problems
+
+    if (key is None) != sigstore:
+        raise InputError("give --key FILE or --sigstore")
+    _refuse(folder, problems(folder))
+    signature.sign(folder, key)
+    click.echo(f"signed: {folder / signature.SIGNATURE}")
+
+
+@main.command(cls=EdgeproofCommand)
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Public key of the signer."
+)
+@click.option("--identity", help="Identity of a sigstore signature, such as a workflow's URL.")
+@click.option("--issuer", help="Who vouches for it (OIDC issuer).")
+def verify(
+    folders: tuple[Path, ...], key: Path | None, identity: str | None, issuer: str | None
+) -> None:
+    r"""Check every byte of releases, their documents and their signatures, offline.
+
+    Exit code 1: something was changed; a line for each file that is to blame.
+
+    \b
+    Examples:
+      python -m export.release verify dist/M-1.0 --key key.pub
+      python -m export.release verify dist/M-1.0 --issuer https://token.actions.githubusercontent.com
+        --identity https://github.com/o/r/.github/workflows/release.yml@refs/tags/v1.0
+    """
+    from export.release.signature import SIGNATURE, Identity
+    from export.release.verify import problems
+
+    if (identity is None) != (issuer is None):
+        raise InputError("--identity needs --issuer, and the other way round")
+    signer = key or (Identity(identity, issuer) if identity and issuer else None)
+    how = "is right" if signer else "was not checked: give --key or --identity"
+    for folder in folders:
+        _refuse(folder, problems(folder, signer))
+        signed = f"its signature {how}" if (folder / SIGNATURE).is_file() else "not signed"
+        click.echo(f"{folder}: as it was built; {signed}")
+
+
+@main.command(cls=EdgeproofCommand)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--to",
+    "addresses",
+    multiple=True,
+    required=True,
+    help="dir:/path, hub:name, hub:name/repository, github:owner/repo, or a URL that fsspec"
+    " knows, such as s3://bucket/folder. Repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Public key of the signer."
+)
+@click.option(
+    "--public",
+    is_flag=True,
+    help="Repositories on the hub become public; without it, new ones stay private.",
+)
+def publish(
+    folder: Path, addresses: tuple[str, ...], dry_run: bool, key: Path | None, public: bool
+) -> None:
+    r"""Upload a release that verifies; it becomes visible when all of it has arrived.
+
+    Only what differs is uploaded. After an interruption the same command goes on.
+
+    \b
+    Examples:
+      python -m export.release publish dist/M-1.0 --to dir:/srv/models --dry-run
+      python -m export.release publish dist/M-1.0 --to hub:my-name --to github:me/models
+    """
+    from export.release.publish.destinations import open_destination
+    from export.release.publish.plan import load_publication
+    from export.release.verify import problems
+
+    _refuse(folder, problems(folder, key))
+    publication = load_publication(folder, public=public)
+    for address in addresses:
+        destination = open_destination(publication, address)
+        for plan in destination.plans():
+            if dry_run:
+                click.echo("\n".join(plan.lines()))
+                continue
+            destination.carry_out(plan, click.echo)
+            click.echo(f"published: {plan.place} ({len(plan.keep)} files were there already)")
+
+
+def _refuse(folder: Path, problems: Iterable[str]) -> None:
+    found = list(problems)
+    if found:
+        raise GateError("\n  ".join([f"{folder} is not what was built:", *found]))
+
+
+def _key(text: str) -> Key:
+    form, slash, variant = text.partition("/")
+    if not slash:
+        raise InputError(f"--exclude {text}: not FORMAT/VARIANT, for example onnx/q4")
+    return form, variant
+
+
+def _checkpoint(root: Path, label: str) -> Path:
+    for run in load_run_record(root).models:
+        if run.label == label:
+            return Path(run.checkpoint)
+    raise InputError(f"{root}/run.json does not name {label}; --checkpoint names its folder")
+
+
+if __name__ == "__main__":
+    run_main(main)

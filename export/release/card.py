@@ -1,0 +1,177 @@
+"""A repository's model card: the source card's facts, what was measured, and how to use the files.
+
+Front matter: https://huggingface.co/docs/hub/model-cards#model-card-metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.artifact import ModelIdentity
+from export.artifact.hashing import file_sha256
+from export.checkpoint.model_card import MODEL_CARD, read_model_card
+from export.display import markdown_row, markdown_text, megabytes, number
+from export.errors import InputError
+from export.release.report import Interval, ParityReport
+from export.release.repositories import Repository, recommended
+from export.release.selection import Released
+from export.sources.source import HUB_ID
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# Kept as the source card has them. What is of the original only (model-index, widget …) is not.
+KEPT = ("license", "license_name", "license_link", "language", "datasets", "metrics")
+TEXT_GENERATION = "text-generation"
+TITLES = ("variant", "MB", "bits/weight", "mean KL", "95 %", "top-1 %", "accept %", "verdict")
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a format's repository is called and tagged as, and the file that its users name."""
+
+    title: str
+    library: str
+    tags: tuple[str, ...]
+    file: re.Pattern[str]
+
+
+KINDS = {
+    "onnx": Kind(
+        "ONNX",
+        "transformers.js",
+        ("onnx", "transformers.js", "webgpu"),
+        re.compile(r"onnx/[^/]+\.onnx"),
+    ),
+    "gguf": Kind("GGUF", "gguf", ("gguf", "llama.cpp"), re.compile(r".*\.gguf")),
+    "mlc": Kind("MLC", "mlc-llm", ("mlc-llm", "web-llm", "webgpu"), re.compile(r".*\.wasm")),
+}
+
+
+@dataclass(frozen=True)
+class SourceCard:
+    """The facts of the checkpoint's own card, and what the card must name as its source."""
+
+    facts: dict[str, Any]
+    model: ModelIdentity
+
+    @property
+    def hub_repo(self) -> str | None:
+        """The hub repository that was exported, if it is one."""
+        repo = self.model.repo
+        return repo if repo and HUB_ID.fullmatch(repo) else None
+
+    @property
+    def base_model(self) -> Any:
+        """What was exported, or, where that is on no hub, what it was made from itself."""
+        return self.hub_repo or self.facts.get("base_model")
+
+    @property
+    def license(self) -> Any:
+        """As the source card has it; None where it does not say."""
+        return self.facts.get("license")
+
+
+def source_card(model: ModelIdentity, checkpoint: Path) -> SourceCard:
+    """The card that the artifacts were exported with, from the checkpoint's folder.
+
+    Raises:
+        InputError: it is no longer there, or another one.
+    """
+    recorded = {item.path: item.sha256 for item in model.inputs}.get(MODEL_CARD)
+    if recorded is None:
+        return SourceCard({}, model)
+    path = checkpoint / MODEL_CARD
+    if not path.is_file() or file_sha256(path) != recorded:
+        raise InputError(f"{path}: not the card that was exported; --checkpoint names its folder")
+    return SourceCard(read_model_card(checkpoint), model)
+
+
+def model_card(
+    repository: Repository, source: SourceCard, report: ParityReport, namespace: str
+) -> bytes:
+    """README.md of a repository; `namespace` is whose it is on the hub, for the examples."""
+    from huggingface_hub import ModelCardData
+
+    kind, best = KINDS[repository.format], recommended(repository.released)
+    named = filter(kind.file.fullmatch, repository.own[best.compared.variant])
+    facts: dict[str, Any] = {
+        **{key: source.facts[key] for key in KEPT if key in source.facts},
+        "base_model": source.base_model,
+        "base_model_relation": "quantized" if source.base_model else None,
+        "library_name": kind.library,
+        "pipeline_tag": source.facts.get("pipeline_tag", TEXT_GENERATION),
+        "tags": _tags(repository, source),
+    }
+    front_matter = ModelCardData(**facts, ignore_metadata_errors=True).to_yaml()
+    body = (
+        _templates()
+        .get_template("card.md.j2")
+        .render(
+            repository=repository,
+            hub_id=f"{namespace}/{repository.name}",
+            kind=kind,
+            source=source,
+            table=measured_table(repository.released),
+            best=best,
+            file=next(named, None),
+            degraded=[item for item in repository.released if not item.passed],
+            report=report,
+            usage=f"use_{repository.format}.md.j2",
+        )
+    )
+    return f"---\n{front_matter}\n---\n\n{body}".encode()
+
+
+def measured_table(released: Sequence[Released]) -> str:
+    """Size, bits per weight, KL with its interval, top-1, acceptance and verdict, in Markdown."""
+    rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 2), "---")]
+    return "\n".join(markdown_row(row) for row in [*rows, *map(_cells, released)])
+
+
+def _cells(item: Released) -> Iterable[str]:
+    metrics = item.compared.metrics
+    kl = metrics.get("mean_kl", Interval(None, None, None))
+    yield f"`{item.compared.variant}`"
+    yield megabytes(item.bytes)
+    yield f"{item.artifact.manifest.effective_bpw:.2f}"
+    yield _shown(kl.value)
+    yield f"{_shown(kl.low)}–{_shown(kl.high)}"
+    for metric in ("top1", "acceptance"):
+        value = metrics.get(metric, Interval(None, None, None)).value
+        yield MISSING if value is None else f"{value * 100:.1f}"
+    yield f"**{item.compared.verdict}**"
+
+
+def _shown(value: float | None) -> str:
+    return MISSING if value is None else number(value)
+
+
+def _tags(repository: Repository, source: SourceCard) -> list[str]:
+    own = source.facts.get("tags") or []
+    given = [own] if isinstance(own, str) else [tag for tag in own if isinstance(tag, str)]
+    return list(dict.fromkeys((*KINDS[repository.format].tags, "edgeproof", *given)))
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Markdown: nothing is escaped by itself; the templates send foreign text through `plain`.
+    environment = Environment(
+        loader=PackageLoader("export.release"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = markdown_text
+    environment.filters["mb"] = megabytes
+    return environment

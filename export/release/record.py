@@ -1,0 +1,100 @@
+"""`manifest.json` of a release: what is in it, how each variant came out, and every file's hash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export import __version__
+from export.artifact import ModelIdentity, OutputFile
+from export.errors import InputError
+from export.release.report import ParityReport, metrics_json
+from export.release.repositories import Repository
+from export.release.selection import Released
+
+RECORD = "manifest.json"
+SCHEMA = 1
+
+# The parsed file; its keys are those of `release_record`.
+Record = dict[str, Any]
+
+
+def release_record(
+    version: str,
+    model: ModelIdentity,
+    licence: Any,
+    report: ParityReport,
+    repositories: Sequence[Repository],
+    archives: dict[str, tuple[OutputFile, ...]],
+) -> Record:
+    """All but the `files`; `archives` is `format variant` → parts."""
+    return {
+        "schema": SCHEMA,
+        "edgeproof": __version__,
+        "version": version,
+        "model": {**asdict(model), "license": licence},
+        "parity": {
+            "runtime": report.runtime,
+            "text": report.text,
+            "positions": report.positions,
+        },
+        "repositories": [
+            {"name": item.name, "format": item.format, "variants": list(item.own)}
+            for item in repositories
+        ],
+        "variants": [variant_record(item) for repo in repositories for item in repo.released],
+        "archives": {name: [part.path for part in parts] for name, parts in archives.items()},
+    }
+
+
+def with_files(record: Record, files: Iterable[OutputFile]) -> Record:
+    """The complete record; `files` are all that are written before it."""
+    return {**record, "files": [asdict(f) for f in sorted(files, key=lambda item: item.path)]}
+
+
+def variant_record(item: Released) -> dict[str, Any]:
+    """How a variant came out."""
+    manifest, compared = item.artifact.manifest, item.compared
+    return {
+        "format": compared.format,
+        "variant": compared.variant,
+        "precision": manifest.variant.precision.value,
+        "recipe": manifest.recipe,
+        "manifest": compared.manifest,
+        "bytes": item.bytes,
+        "effective_bpw": manifest.effective_bpw,
+        "verdict": compared.verdict,
+        "reasons": list(compared.reasons),
+        "metrics": metrics_json(compared.metrics),
+    }
+
+
+def record_bytes(record: Record) -> bytes:
+    """The only way in which it is written, so that a change of any byte shows."""
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def read_record(path: Path) -> Record:
+    """Read a release's `manifest.json`; `path` may also be the release's folder.
+
+    Raises:
+        InputError: missing, or not such a file.
+    """
+    file = path / RECORD if path.is_dir() else path
+    try:
+        record: Record = json.loads(file.read_text("utf-8"))
+        if record["schema"] != SCHEMA:
+            raise InputError(f"{file}: written by another version of edgeproof")
+        for item in record["files"]:
+            OutputFile(**item)
+        for key in ("version", "model", "repositories", "variants", "archives"):
+            record[key]
+    except FileNotFoundError:
+        raise InputError(f"{file}: missing; is this a release?") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{file}: not a release's manifest") from None
+    return record

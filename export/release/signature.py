@@ -1,0 +1,106 @@
+"""`model.sig`: the OpenSSF model signature of a whole release, by a key or by sigstore.
+
+Format and implementation: https://github.com/sigstore/model-transparency. It covers every file but
+itself and its own checksum, which makes a damaged signature tell from a wrong key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.artifact.atomic import write_atomic
+from export.artifact.hashing import file_sha256
+from export.errors import InputError
+from export.release.libraries import release_extra
+
+if TYPE_CHECKING:
+    from model_signing import hashing
+
+SIGNATURE = "model.sig"
+SIGNATURE_SUM = "model.sig.sha256"
+UNSIGNED = (SIGNATURE, SIGNATURE_SUM)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who must have signed by sigstore; in GitHub Actions it is a workflow's URL."""
+
+    name: str
+    issuer: str
+
+
+def sign(folder: Path, key: Path | None) -> None:
+    """Sign a release with a private EC key (PEM), or, without one, by the ambient OIDC identity.
+
+    Raises:
+        InputError: a key that cannot be used; no ambient identity.
+    """
+    with release_extra():
+        from model_signing import signing
+
+    config = signing.Config().set_hashing_config(_hashing())
+    try:
+        if key is not None:
+            config.use_elliptic_key_signer(private_key=key)
+        else:
+            config.use_sigstore_signer(use_ambient_credentials=True)
+        config.sign(folder, folder / SIGNATURE)
+    except OSError as error:
+        raise InputError(f"{error.filename or key}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError) as error:
+        what = f"{key}: not a private EC key without a password" if key else "sigstore"
+        raise InputError(f"{what} ({' '.join(str(error).split())})") from None
+    digest = file_sha256(folder / SIGNATURE)
+    write_atomic(folder / SIGNATURE_SUM, f"{digest}  {SIGNATURE}\n".encode())
+
+
+def signature_problems(folder: Path, signer: Path | Identity | None) -> Iterator[str]:
+    """What is wrong with a release's signature; `signer` is a public key or an identity.
+
+    Without a signer only damage is found.
+    """
+    present = [name for name in UNSIGNED if (folder / name).is_file()]
+    if not present:
+        if signer is not None:
+            yield f"{SIGNATURE}: missing, the release is not signed"
+        return
+    if len(present) < len(UNSIGNED):
+        yield f"{(set(UNSIGNED) - set(present)).pop()}: missing beside {present[0]}"
+        return
+    expected = f"{file_sha256(folder / SIGNATURE)}  {SIGNATURE}\n".encode()
+    if (folder / SIGNATURE_SUM).read_bytes() != expected:
+        yield f"{SIGNATURE} or {SIGNATURE_SUM}: damaged, they do not belong together"
+    elif signer is not None:
+        yield from _verified(folder, signer)
+
+
+def _verified(folder: Path, signer: Path | Identity) -> Iterator[str]:
+    with release_extra():
+        from cryptography.exceptions import InvalidSignature
+        from model_signing import verifying
+        from sigstore.errors import Error as SigstoreError
+
+    config = verifying.Config().set_hashing_config(_hashing())
+    try:
+        if isinstance(signer, Path):
+            config.use_elliptic_key_verifier(public_key=signer)
+        else:
+            config.use_sigstore_verifier(identity=signer.name, oidc_issuer=signer.issuer)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{signer}: not a public key or identity ({error})") from None
+    try:
+        config.verify(folder, folder / SIGNATURE)
+    except InvalidSignature:
+        yield f"{SIGNATURE}: not made with this key"
+    except (ValueError, KeyError, TypeError, SigstoreError) as error:
+        yield f"{SIGNATURE}: {' '.join(str(error).split())}"
+
+
+def _hashing() -> hashing.Config:
+    from model_signing import hashing
+
+    ignored = [Path(name) for name in UNSIGNED]
+    return hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=False)

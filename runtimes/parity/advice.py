@@ -1,0 +1,220 @@
+"""What to ship: what few bits cost, what is smallest for each target, and what beats what.
+
+Everything follows from the entries' sizes, estimates and verdicts; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from export.artifact import Precision
+from runtimes.parity.gates import GATES, HEADROOM, Gate
+from runtimes.parity.result import Entry, smallest_passing
+from runtimes.parity.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an export is to run: what it needs of the format, and of the activations' dtype."""
+
+    name: str
+    format: str
+    activations: str | None = None
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the export is made for this target."""
+        variant = entry.artifact.manifest.variant
+        dtype = dict(variant.storage).get("kv_cache")
+        return variant.format == self.format and self.activations in (None, dtype)
+
+
+TARGETS = (
+    Target("browser, WebGPU with f16", "onnx", "float16"),
+    Target("ONNX Runtime on CPU, wasm", "onnx", "float32"),
+    Target("llama.cpp", "gguf"),
+    Target("WebLLM", "mlc"),
+)
+# Gates that any export may be asked to meet, whatever its own precision, strictest first.
+LEVELS = (Precision.FP16, Precision.EIGHT_BIT, Precision.LOW_BIT)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What few bits cost one export.
+
+    `times_gate` is mean KL over its gate. `against` is the smallest passing export of the same
+    format that has 8 bits or more, and `saving` the share of its bytes that this one saves, below
+    zero where it is larger; both None where there is none.
+    """
+
+    export: str
+    mean_kl: float
+    times_gate: float
+    top1: float
+    effective_bpw: float
+    against: str | None
+    saving: float | None
+
+    @property
+    def text(self) -> str:
+        """In a sentence."""
+        said = (
+            f"{self.export}: mean KL {self.mean_kl:.2g} ({self.times_gate:.1f} × its gate), agrees"
+            f" with PyTorch on {100 * self.top1:.0f} % of tokens,"
+            f" {self.effective_bpw:.2f} bits per weight"
+        )
+        if self.saving is None:
+            return f"{said}; no export of its format with 8 bits or more passes"
+        if self.saving <= 0:
+            return f"{said}, and no smaller than {self.against}, which passes"
+        return f"{said}, saves {100 * self.saving:.0f} % against {self.against}"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """For one target, the smallest export that passes its own gates, with its bytes.
+
+    `levels` has the smallest that also meets the gates of other precisions; None where there is
+    none. `smaller` is what the plan has that is smaller still and does not pass, largest first.
+    """
+
+    target: str
+    export: str | None
+    bytes: int | None
+    levels: dict[str, str | None]
+    smaller: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One export's size and damage.
+
+    `dominated_by` is the best of those that are no larger and no worse, None on the Pareto front;
+    `dominated_in_format` the same among exports of its format.
+    """
+
+    export: str
+    bytes: int
+    effective_bpw: float
+    mean_kl: float
+    dominated_by: str | None
+    dominated_in_format: str | None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """All of it for one model; `points` from the smallest to the largest."""
+
+    recommendations: tuple[Recommendation, ...]
+    costs: tuple[Cost, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """The exports that no other beats, from the smallest to the most exact."""
+        return tuple(point for point in self.points if point.dominated_by is None)
+
+
+def advise(entries: Sequence[Entry]) -> Advice:
+    """What the entries of one model say; broken ones are left out."""
+    sound = [e for e in entries if e.measurement and e.judgement.verdict is not Verdict.FAIL]
+    used = [(target, [e for e in sound if target.takes(e)]) for target in TARGETS]
+    low = [e for e in sound if _precision(e) is Precision.LOW_BIT]
+    return Advice(
+        tuple(_recommend(target, found, entries) for target, found in used if found),
+        tuple(_cost(entry, sound) for entry in sorted(low, key=_mean_kl)),
+        _points(sound),
+    )
+
+
+def _recommend(target: Target, found: Sequence[Entry], entries: Sequence[Entry]) -> Recommendation:
+    best = smallest_passing(found)
+    limit = best.bytes if best else float("inf")
+    smaller = [e for e in found if e.bytes < limit]
+    levels = {
+        level.value: smallest_passing(e for e in found if _meets(e, _gates(level, entries)))
+        for level in LEVELS
+    }
+    return Recommendation(
+        target.name,
+        best.name if best else None,
+        best.bytes if best else None,
+        {level: entry.name if entry else None for level, entry in levels.items()},
+        tuple(e.name for e in sorted(smaller, key=lambda e: -e.bytes)),
+    )
+
+
+def _gates(level: Precision, entries: Iterable[Entry]) -> tuple[Gate, ...]:
+    """A level's gates as the run applied them; headroom is asked of what computes in float16."""
+    used = next((e.gates for e in entries if _precision(e) is level), GATES[level])
+    return tuple(gate for gate in used if gate.metric != HEADROOM.metric)
+
+
+def _meets(entry: Entry, gates: Sequence[Gate]) -> bool:
+    m = entry.measurement
+    return m is not None and judge(m.estimates, m.weights, gates, ()).verdict is Verdict.PASS
+
+
+def _cost(entry: Entry, sound: Sequence[Entry]) -> Cost:
+    limit = next(gate.limit for gate in entry.gates if gate.metric == "mean_kl")
+    manifest = entry.artifact.manifest
+    finer = smallest_passing(
+        e
+        for e in sound
+        if _precision(e) is not Precision.LOW_BIT
+        and e.artifact.manifest.variant.format == manifest.variant.format
+    )
+    return Cost(
+        export=entry.name,
+        mean_kl=_mean_kl(entry),
+        times_gate=_mean_kl(entry) / limit,
+        top1=_value(entry, "top1"),
+        effective_bpw=manifest.effective_bpw,
+        against=finer.name if finer else None,
+        saving=1 - entry.bytes / finer.bytes if finer else None,
+    )
+
+
+def _points(sound: Sequence[Entry]) -> tuple[Point, ...]:
+    points = []
+    for entry in sorted(sound, key=lambda e: (e.bytes, _mean_kl(e))):
+        variant = entry.artifact.manifest.variant
+        mates = [e for e in sound if e.artifact.manifest.variant.format == variant.format]
+        points.append(
+            Point(
+                entry.name,
+                entry.bytes,
+                entry.artifact.manifest.effective_bpw,
+                _mean_kl(entry),
+                _dominator(entry, sound),
+                _dominator(entry, mates),
+            )
+        )
+    return tuple(points)
+
+
+def _dominator(entry: Entry, others: Iterable[Entry]) -> str | None:
+    """The best of those that are no larger and no worse, and not the same in both."""
+    place = (entry.bytes, _mean_kl(entry))
+    better = [
+        other
+        for other in others
+        if other.bytes <= place[0] and _mean_kl(other) <= place[1]
+        if (other.bytes, _mean_kl(other)) != place
+    ]
+    best = min(better, key=lambda e: (_mean_kl(e), e.bytes), default=None)
+    return best.name if best else None
+
+
+def _precision(entry: Entry) -> Precision:
+    return entry.artifact.manifest.variant.precision
+
+
+def _mean_kl(entry: Entry) -> float:
+    return _value(entry, "mean_kl")
+
+
+def _value(entry: Entry, metric: str) -> float:
+    assert entry.measurement is not None  # `advise` keeps those only
+    return entry.measurement.estimates[metric].value

@@ -1,0 +1,219 @@
+"""Ask every detector, and put what explains most first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.artifact import Artifact, Precision
+from export.errors import InputError
+from runtimes.json_file import read_json
+from runtimes.parity.decoding import CACHE_KL_LIMIT
+from runtimes.parity.localise.layers import (
+    Step,
+    first_fault,
+    given,
+    layer_errors,
+    limits_of,
+    own_steps,
+)
+from runtimes.parity.localise.metadata import compare_metadata
+from runtimes.parity.localise.replay import cache_fault, tokenizer_fault
+from runtimes.parity.localise.result import (
+    Cause,
+    Component,
+    Finding,
+    LayerError,
+    Localisation,
+    TensorError,
+)
+from runtimes.parity.localise.tensors import compare_tensors
+from runtimes.parity.measure import Measurement
+from runtimes.registry import open_runtime
+from runtimes.states import LAST_NORM, LOGITS
+from runtimes.states import trace as trace_states
+from runtimes.weights import dequantise, readable
+from runtimes.weights.fused import Heads
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
+
+# Tokens of the text that hidden states are compared on.
+TOKENS = 64
+EMBEDDING = "model.embed_tokens.weight"
+# How the three worst are listed in one line.
+LISTED = 3
+ORDER = list(Cause)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An artifact, its checkpoint folder, and what both are run on.
+
+    `original` is the checkpoint in PyTorch; `ids` is a text, of which the beginning is used.
+    """
+
+    artifact: Artifact
+    checkpoint: Path
+    original: TorchRuntime
+    ids: Sequence[int]
+    threads: int
+    runtime: str | None = None
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What is wrong with an artifact's weights, and the worst of them."""
+
+    findings: tuple[Finding, ...] = ()
+    tensors: tuple[TensorError, ...] = ()
+
+
+def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
+    """Compare the artifact's weights, as `runtimes.weights` reads them, with the checkpoint's."""
+    model, ids = subject.original, list(subject.ids[:TOKENS])
+    heads = Heads.of(read_json(subject.checkpoint / "config.json"))
+    precision = subject.artifact.manifest.variant.precision
+    return Weighed(
+        *compare_tensors(stored, model.weights, ids, model.states(ids), precision, heads)
+    )
+
+
+def localise(
+    subject: Subject,
+    measurement: Measurement | None,
+    weighed: Weighed | None = None,
+    *,
+    trace: bool = True,
+) -> Localisation:
+    """Say where the artifact breaks; `measurement` is None where it could not be opened.
+
+    `weighed` is what is known of the weights, if it is. Without `trace` nothing is run: cheap, and
+    enough for chat template, metadata and weights.
+    """
+    ids = list(subject.ids[:TOKENS])
+    found = [
+        *_measured(measurement),
+        *_asked(subject.artifact.check),
+        *_asked(lambda: compare_metadata(subject.artifact, subject.checkpoint)),
+    ]
+    got: dict[str, np.ndarray] = {}
+    if trace and subject.runtime is None:
+        found += _asked(lambda: got.update(trace_states(subject.artifact, ids, subject.threads)))
+        found += _asked(lambda: _rerun(subject, ids, measurement))
+    stored: Mapping[str, np.ndarray] = {}
+    if readable(subject.artifact) and (weighed is None or got):
+        try:
+            stored = dequantise(subject.artifact)
+        except InputError as error:
+            found.append(Finding(Cause.FILE, str(error)))
+    if weighed is None:
+        weighed = weigh(subject, stored) if stored else Weighed()
+    found += weighed.findings
+    layers: tuple[LayerError, ...] = ()
+    steps: list[Step] = []
+    if got:
+        try:
+            layers, steps = _compare_states(subject.original, ids, got, stored)
+        except InputError as error:
+            found.append(Finding(Cause.FILE, str(error)))
+        fault = first_fault(steps, limits_of(subject.artifact))
+        found += [fault] if fault else []
+    found.sort(key=lambda finding: ORDER.index(finding.cause))
+    if not found:
+        found = [_nothing_wrong(subject.artifact, weighed.tensors, layers, steps)]
+    return Localisation(tuple(found), layers, weighed.tensors)
+
+
+def _measured(measurement: Measurement | None) -> Iterable[Finding]:
+    if measurement is None:
+        return
+    if measurement.chat_template.fault:
+        text = measurement.chat_template.fault.removeprefix("chat template: ")
+        yield Finding(Cause.TEMPLATE, text)
+    if measurement.padding and measurement.padding.fault:
+        yield Finding(Cause.PADDING, measurement.padding.fault, component=Component.ATTENTION)
+
+
+def _asked(question: Callable[[], Iterable[Finding] | None]) -> list[Finding]:
+    """The answer; that it cannot be had is one too."""
+    try:
+        return list(question() or ())
+    except InputError as error:
+        return [Finding(Cause.FILE, str(error))]
+
+
+def _compare_states(
+    model: TorchRuntime,
+    ids: list[int],
+    got: Mapping[str, np.ndarray],
+    stored: Mapping[str, np.ndarray],
+) -> tuple[tuple[LayerError, ...], list[Step]]:
+    """Errors by layer, and every step's own; with the checkpoint's weights if none are `stored`.
+
+    Raises:
+        InputError: the weights do not fit the model.
+    """
+    original = model.states(ids)
+    original[LOGITS] = original[LAST_NORM] @ model.head.T
+    with model.running(stored or model.weights):
+        forced = model.states(ids, given(got))
+        forced[LOGITS] = forced[LAST_NORM] @ model.head.T
+        steps = own_steps(got, forced, model.weights[EMBEDDING][ids])
+    return layer_errors(got, original, steps), steps
+
+
+def _rerun(
+    subject: Subject, ids: Sequence[int], measurement: Measurement | None
+) -> Iterable[Finding]:
+    """Tokenizer and KV cache, in the runtime; how alike one pass and steps are, was measured."""
+    runtime = open_runtime(subject.artifact, subject.threads)
+    try:
+        found = []
+        if measurement is None or measurement.tokenizer_mismatches:
+            found.append(tokenizer_fault(runtime, subject.original))
+        if measurement is not None:
+            limit = measurement.padding.limit if measurement.padding else CACHE_KL_LIMIT
+            found.append(cache_fault(runtime, ids, limit))
+        return [finding for finding in found if finding]
+    finally:
+        runtime.close()
+
+
+def _nothing_wrong(
+    artifact: Artifact,
+    tensors: Sequence[TensorError],
+    layers: Sequence[LayerError],
+    steps: Sequence[Step],
+) -> Finding:
+    """Say how the error came about where nothing is broken."""
+    worst = max(steps, key=lambda step: step.error, default=None)
+    cause = Cause.ROUNDING if tensors or _rounds(worst, artifact) else Cause.NONE
+    if cause is Cause.NONE:
+        text = "weights and metadata are the checkpoint's"
+        return Finding(cause, text + (", and no step stands out" if steps else ""))
+    said = []
+    if layers:
+        said.append(
+            f"error grows smoothly, from {layers[1].total:.2g} after layer 0 to"
+            f" {layers[-2].total:.2g} before the last norm"
+        )
+    if tensors:
+        listed = ", ".join(
+            f"{item.name.removesuffix('.weight')} ({item.output_error:.2g})"
+            for item in tensors[:LISTED]
+        )
+        said.append(f"largest contributions to outputs: {listed}")
+    if worst is not None:
+        where = worst.component.value
+        where = where if worst.layer is None else f"layer {worst.layer}, {where}"
+        said.append(f"the runtime's own arithmetic adds at most {worst.error:.2g} ({where})")
+    return Finding(cause, "; ".join(said))
+
+
+def _rounds(worst: Step | None, artifact: Artifact) -> bool:
+    return worst is not None and artifact.manifest.variant.precision is not Precision.FP32

@@ -1,0 +1,181 @@
+"""Hidden states against PyTorch's: how far each layer is off, and the first step that is wrong.
+
+A step's own error is measured given the runtime's own input to it, with the artifact's own weights:
+what came before and what rounding the weights costs is not in it. For a sound file it is the
+runtime's rounding, which is alike in all layers; a fault stands out wherever it is, also behind
+steps that are off themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.artifact import Artifact, Precision
+from runtimes.parity.localise.errors import relative_error
+from runtimes.parity.localise.names import COMPONENTS
+from runtimes.parity.localise.result import Cause, Component, Finding, LayerError
+from runtimes.states import LAST_NORM, LOGITS, residual
+
+States = Mapping[str, np.ndarray]
+# Steps that add no product: their error is a float's, or what they are given.
+ROPE_OF = {"self_attn.q_rope": "self_attn.q_proj", "self_attn.k_rope": "self_attn.k_proj"}
+LIGHT = {Component.EMBEDDING, Component.INPUT_NORM, Component.MLP_NORM, Component.FINAL_NORM}
+# State → the modules that take it.
+TAKEN = {
+    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o_proj.input": ("self_attn.o_proj",),
+    "post_attention_layernorm.input": ("post_attention_layernorm",),
+    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj.input": ("mlp.down_proj",),
+}
+MIDDLE = "post_attention_layernorm.input"
+END = "end"  # the residual stream after a layer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest relative errors of a sound step: of norms and lookups, of everything else.
+
+    `outlier` is how many times the median of the same step in all layers it may be, where it is
+    below that limit and not far below.
+    """
+
+    light: float
+    heavy: float
+    outlier: float = 10.0  # measured up to 2.5
+
+
+# Measured on the real 135M, worst layer: float32 1e-6; fp16 in ONNX Runtime 3e-4 and 1.6e-3; 8-bit
+# activations in llama.cpp and MatMulNBits 3e-7 and 0.05. Each with room for other models.
+LIMITS = {
+    Precision.FP32: Limits(1e-4, 1e-3),
+    Precision.FP16: Limits(5e-3, 0.02),
+    Precision.BF16: Limits(0.02, 0.1),
+    Precision.EIGHT_BIT: Limits(5e-3, 0.25),
+    Precision.LOW_BIT: Limits(5e-3, 0.25),
+}
+# One scale for all activations of a call: measured up to 0.98 where one channel is huge, and not
+# alike in all layers.
+DYNAMIC, DYNAMIC_LIMITS = {"int8", "uint8"}, Limits(5e-3, 1.2, float("inf"))
+FAR_BELOW = 0.05  # of a limit
+# The rotary embedding turns what it is given; it makes no error larger.
+ROPE_GAIN = 3.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the model and its own error."""
+
+    layer: int | None
+    name: str
+    component: Component
+    error: float
+
+
+def limits_of(artifact: Artifact) -> Limits:
+    """What the artifact's arithmetic explains."""
+    variant = artifact.manifest.variant
+    if DYNAMIC & set(dict(variant.storage).values()):
+        return DYNAMIC_LIMITS
+    return LIMITS[variant.precision]
+
+
+def stream(states: States) -> list[np.ndarray]:
+    """The residual stream before each layer and before the last norm."""
+    layers = 0
+    while residual(layers) in states:
+        layers += 1
+    return [*(states[residual(layer)] for layer in range(layers)), states[f"{LAST_NORM}.input"]]
+
+
+def given(got: States) -> dict[str, np.ndarray]:
+    """What PyTorch's modules are given of the runtime's states, as far as it shows them."""
+    streams = stream(got)
+    taken = {LAST_NORM: streams[-1]}
+    for layer, rows in enumerate(streams[:-1]):
+        prefix = f"model.layers.{layer}"
+        taken[prefix] = rows
+        for source, modules in TAKEN.items():
+            if f"{prefix}.{source}" in got:
+                for module in modules:
+                    taken[f"{prefix}.{module}"] = got[f"{prefix}.{source}"]
+    return taken
+
+
+def layer_errors(got: States, original: States, own: Sequence[Step]) -> tuple[LayerError, ...]:
+    """Errors of the residual stream after each layer, and of the logits."""
+    alone: dict[str, float] = {}
+    for step in own:
+        place = "embedding" if step.component is Component.EMBEDDING else "logits"
+        place = place if step.layer is None else f"layer {step.layer}"
+        alone[place] = max(alone.get(place, 0.0), step.error)
+    totals = [*map(relative_error, stream(got), stream(original))]
+    totals.append(relative_error(got[LOGITS], original[LOGITS]))
+    return tuple(
+        LayerError(place, total, alone[place]) for place, total in zip(alone, totals, strict=True)
+    )
+
+
+def own_steps(got: States, forced: States, embedded: np.ndarray) -> list[Step]:
+    """Own error of every step that the runtime shows, in the order of computation.
+
+    `forced` are the states of PyTorch with the artifact's weights, its modules `given` the
+    runtime's; `embedded` are the rows of the artifact's embedding.
+    """
+    streams = stream(got)
+    steps = [Step(None, END, Component.EMBEDDING, relative_error(streams[0], embedded))]
+    for layer in range(len(streams) - 1):
+        prefix = f"model.layers.{layer}."
+        for name, component in COMPONENTS.items():
+            if prefix + name in got:
+                error = relative_error(got[prefix + name], forced[prefix + name])
+                steps.append(Step(layer, name, component, error))
+        middle = got.get(prefix + MIDDLE, forced[prefix + MIDDLE])
+        after = middle + forced[f"{prefix}mlp.down_proj"]
+        error = relative_error(streams[layer + 1], after)
+        steps.append(Step(layer, END, Component.DOWN_PROJ, error))
+    if LAST_NORM in got:
+        error = relative_error(got[LAST_NORM], forced[LAST_NORM])
+        steps.append(Step(None, LAST_NORM, Component.FINAL_NORM, error))
+    error = relative_error(got[LOGITS], forced[LOGITS])
+    return [*steps, Step(None, LOGITS, Component.HEAD, error)]
+
+
+def first_fault(steps: Sequence[Step], limits: Limits) -> Finding | None:
+    """The first step whose own error the arithmetic does not explain."""
+    errors = {(step.layer, step.name): step.error for step in steps}
+    medians = {
+        name: float(np.median([step.error for step in steps if step.name == name]))
+        for name in {step.name for step in steps if step.layer is not None}
+    }
+
+    def wrong(step: Step) -> bool:
+        limit = limits.light if step.component in LIGHT else limits.heavy
+        if step.name in ROPE_OF:
+            given = errors.get((step.layer, ROPE_OF[step.name]), 0.0)
+            limit = max(limits.light, ROPE_GAIN * given)
+        usual = medians.get(step.name, step.error)
+        stands_out = step.error > limits.outlier * usual and step.error > FAR_BELOW * limit
+        return step.error > limit or stands_out
+
+    faulty = [step for step in steps if wrong(step)]
+    if not faulty:
+        return None
+    first = faulty[0]
+    return Finding(Cause.GRAPH, _say(first, faulty, steps), first.layer, first.component)
+
+
+def _say(first: Step, faulty: Sequence[Step], steps: Sequence[Step]) -> str:
+    where = first.component.value
+    if first.layer is not None:
+        where = f"layer {first.layer}, {where}"
+    size = "NaN or infinite" if np.isinf(first.error) else f"off by {first.error:.2g} of their size"
+    text = f"hidden states go wrong at {where}: {size}, though given the right input and weights"
+    layers = {step.layer for step in steps if step.layer is not None}
+    hit = {step.layer for step in faulty if step.component is first.component} - {None}
+    if first.layer is not None and len(layers) > 1:
+        text += f" (in {len(hit)} of {len(layers)} layers)"
+    return text

@@ -1,0 +1,119 @@
+"""The stored weights against the checkpoint's: the worst ones, and what no rounding explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from export.artifact import Precision
+from runtimes.parity.localise.errors import WeightError, relative_error, weight_error
+from runtimes.parity.localise.hints import hint
+from runtimes.parity.localise.names import place_of
+from runtimes.parity.localise.result import Cause, Finding, TensorError
+from runtimes.weights.fused import Heads
+
+EMBEDDING, LAST_NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"
+WORST = 10
+INF = float("inf")
+# ‖W′ − W‖ / ‖W‖ that a precision can cost. Measured on the real 135M: fp16 2e-4, 8 bits 0.012,
+# 4 bits 0.13; two bits may reach 0.4, while unrelated values give 1.4 and zeros 1.
+LIMITS = {
+    Precision.FP32: 1e-6,
+    Precision.FP16: 2e-3,
+    Precision.BF16: 8e-3,
+    Precision.EIGHT_BIT: 0.05,
+    Precision.LOW_BIT: 0.6,
+}
+# Norms and biases are stored in 16 bits at least.
+VECTOR_LIMIT = 8e-3
+# Rounding is hardly correlated with what it rounds: the measured gains are within 0.005 of 1. The
+# best scale of few bits makes values smaller by the square of the error.
+GAIN, GAIN_OF_SQUARE = 0.01, 2.0
+# The largest error within a block's own largest value, as a multiple of the tensor's error:
+# measured up to 5. A damaged scale or a row in the wrong place gives 1 and more.
+PEAK, PEAK_OF_ERROR = 0.08, 8.0
+
+
+def compare_tensors(
+    stored: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    ids: Sequence[int],
+    states: Mapping[str, np.ndarray],
+    precision: Precision,
+    heads: Heads,
+) -> tuple[tuple[Finding, ...], tuple[TensorError, ...]]:
+    """What is wrong with the weights, first layers first, and the worst by output error.
+
+    `states` are the reference's on a short text, `ids`: what every module takes and gives.
+    """
+    errors: list[TensorError] = []
+    findings = []
+    for name, want in expected.items():
+        wrong = _misfit(stored.get(name), want)
+        measured = None if wrong else weight_error(stored[name], want)
+        if measured and not _explained(measured, precision, want.ndim):
+            wrong = hint(stored[name], name, expected, heads, measured)
+        layer, component = place_of(name)
+        if wrong:
+            text = f"{name}: {wrong}"
+            findings.append(Finding(Cause.WEIGHTS, text, layer, component, tensor=name))
+        errors.append(TensorError(name, measured.error if measured else INF, INF, wrong))
+    findings += [
+        Finding(Cause.WEIGHTS, f"{name}: the checkpoint has no such tensor", tensor=name)
+        for name in sorted(stored.keys() - expected.keys())
+    ]
+    tied = f"{HEAD}.weight" not in expected
+    inexact = [item for item in errors if item.error > 0]
+    for index, item in enumerate(inexact):
+        got, want = stored.get(item.name), expected[item.name]
+        if got is not None and got.shape == want.shape:
+            worse = _output_error(item.name, got, want, ids, states, tied)
+            inexact[index] = replace(item, output_error=worse)
+    ranked = sorted(inexact, key=lambda item: (-item.output_error, -item.error))
+    return tuple(findings), tuple(ranked[:WORST])
+
+
+def _misfit(got: np.ndarray | None, want: np.ndarray) -> str | None:
+    if got is None:
+        return "missing"
+    if got.shape != want.shape:
+        return f"shape {list(got.shape)}, the checkpoint's is {list(want.shape)}"
+    return None
+
+
+def _explained(found: WeightError, precision: Precision, axes: int) -> bool:
+    """Whether rounding to the precision can do that."""
+    limit = LIMITS[precision]
+    if axes == 1:
+        limit = min(limit, VECTOR_LIMIT)
+    return (
+        found.error <= limit
+        and abs(found.gain - 1) <= GAIN + GAIN_OF_SQUARE * found.spread**2
+        and found.peak <= max(PEAK, PEAK_OF_ERROR * found.spread)
+    )
+
+
+def _output_error(
+    name: str,
+    got: np.ndarray,
+    want: np.ndarray,
+    ids: Sequence[int],
+    states: Mapping[str, np.ndarray],
+    tied: bool,
+) -> float:
+    """Relative error of its module's results that the tensor alone causes."""
+    module, _, kind = name.rpartition(".")
+    if kind == "bias":
+        return relative_error(states[module] + (got - want), states[module])
+    if want.ndim == 1:  # a norm: its weight multiplies channels, in each head alike
+        rows = states[f"{module}.input"].reshape(-1, len(want))
+        return relative_error(rows * got, rows * want)
+    found = []
+    if module == EMBEDDING:
+        found.append(relative_error(got[np.asarray(ids)], want[np.asarray(ids)]))
+    if module != EMBEDDING or tied:
+        taken = states[LAST_NORM if module in (EMBEDDING, HEAD) else f"{module}.input"]
+        found.append(relative_error(taken @ got.T, taken @ want.T))
+    return max(found)

@@ -1,0 +1,53 @@
+"""The positions where an export is furthest from the reference, with their text: for readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtimes.parity.metrics import PositionMetrics
+from runtimes.parity.suite import Document
+
+WORST = 10
+CONTEXT = 16  # tokens before, and with, the position
+
+Detokenize = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class WorstPosition:
+    """One position of a text: what was read last, its KL, and what each side expects next."""
+
+    document: str
+    position: int
+    context: str
+    kl: float
+    reference_token: str
+    export_token: str
+
+
+def worst_positions(
+    documents: Sequence[Document], metrics: Sequence[PositionMetrics], detokenize: Detokenize
+) -> tuple[WorstPosition, ...]:
+    """The positions of greatest KL, the worst first; NaN counts as greatest."""
+    owners = np.repeat(np.arange(len(documents)), [len(part.kl) for part in metrics])
+    starts = np.cumsum([0, *(len(part.kl) for part in metrics)])
+    kl = np.concatenate([part.kl for part in metrics])
+    order = np.argsort(-np.nan_to_num(kl, nan=np.inf), kind="stable")[:WORST]
+    worst = []
+    for index in order.tolist():
+        owner = int(owners[index])
+        document, part, place = documents[owner], metrics[owner], index - int(starts[owner])
+        worst.append(
+            WorstPosition(
+                document.id,
+                place,
+                detokenize(document.ids[max(0, place + 1 - CONTEXT) : place + 1]),
+                float(kl[index]),
+                detokenize([int(part.best_reference[place])]),
+                detokenize([int(part.best_export[place])]),
+            )
+        )
+    return tuple(worst)

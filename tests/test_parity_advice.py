@@ -1,0 +1,178 @@
+"""Advice: what few bits cost, what is smallest for each target, and what beats what."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from export.artifact import Precision
+from runtimes.parity.advice import LEVELS, advise
+from runtimes.parity.gates import GATES
+from runtimes.parity.report.html import models_page, page
+from runtimes.parity.report.json import write_json
+from runtimes.parity.report.markdown import markdown
+from runtimes.parity.report.terminal import print_result, print_summary
+from runtimes.parity.result import Entry
+from runtimes.parity.statistics import Estimate
+from runtimes.parity.verdict import Verdict
+from tests.parity_results import entry, measurement, result
+
+# What a good export of each level reaches, besides its KL.
+GOOD = {"top1": 0.999, "clear_top1": 1.0, "acceptance": 0.99}
+
+
+def made(
+    form: str,
+    name: str,
+    precision: Precision,
+    size: int,
+    kl: float,
+    verdict: Verdict = Verdict.PASS,
+    activations: str = "float32",
+) -> Entry:
+    values = {"mean_kl": kl, "p99_kl": 5 * kl, **GOOD}
+    m = replace(
+        measurement(),
+        estimates={
+            **measurement().estimates,
+            **{key: Estimate(value, value, value) for key, value in values.items()},
+        },
+    )
+    found = entry(name, verdict, size, measured=m)
+    manifest = found.artifact.manifest
+    variant = replace(
+        manifest.variant, format=form, precision=precision, storage=(("kv_cache", activations),)
+    )
+    artifact = replace(found.artifact, manifest=replace(manifest, variant=variant))
+    return replace(found, artifact=artifact, gates=GATES[precision])
+
+
+ENTRIES = (
+    made("onnx", "fp32", Precision.FP32, 540, 1e-11),
+    made("onnx", "fp16", Precision.FP16, 270, 1e-5, activations="float16"),
+    made("onnx", "q8", Precision.EIGHT_BIT, 150, 5e-3),
+    made("onnx", "q4", Precision.LOW_BIT, 110, 0.3, Verdict.DEGRADED),
+    made("onnx", "q4f16", Precision.LOW_BIT, 120, 0.36, Verdict.DEGRADED, "float16"),
+    made("gguf", "q8_0", Precision.EIGHT_BIT, 145, 6e-3),
+    made("gguf", "q6_k", Precision.LOW_BIT, 130, 9e-3),
+    made("gguf", "q5_1", Precision.LOW_BIT, 112, 0.03),
+    made("gguf", "q4_0", Precision.LOW_BIT, 90, 0.4, Verdict.DEGRADED),
+    made("mlc", "q4f16_1", Precision.LOW_BIT, 80, 0.5, Verdict.DEGRADED),
+)
+
+
+def test_each_target_gets_its_smallest_passing_export_and_what_meets_stricter_gates() -> None:
+    found = {item.target: item for item in advise(ENTRIES).recommendations}
+    webgpu, cpu, llama, webllm = found.values()
+    assert (webgpu.export, webgpu.bytes) == ("onnx fp16", 270)
+    assert webgpu.smaller == ("onnx q4f16",)
+    assert cpu.export == "onnx q8"
+    assert cpu.levels == {"fp16": "onnx fp32", "8-bit": "onnx q8", "4-bit": "onnx q8"}
+    assert llama.export == "gguf q5_1"
+    assert llama.levels == {"fp16": None, "8-bit": "gguf q6_k", "4-bit": "gguf q5_1"}
+    assert (webllm.export, webllm.bytes, webllm.smaller) == (None, None, ("mlc q4f16_1",))
+    assert set(webllm.levels.values()) == {None}
+
+
+def test_a_plans_own_gates_decide_the_levels() -> None:
+    strict = tuple(replace(gate, limit=0.02) for gate in GATES[Precision.LOW_BIT][:1])
+    entries = [
+        replace(item, gates=strict) if item.gates == GATES[Precision.LOW_BIT] else item
+        for item in ENTRIES
+    ]
+    found = {item.target: item for item in advise(entries).recommendations}
+    assert found["llama.cpp"].levels["4-bit"] == "gguf q6_k"
+
+
+def test_costs_are_sentences_against_the_smallest_passing_of_eight_bits() -> None:
+    texts = {cost.export: cost.text for cost in advise(ENTRIES).costs}
+    assert next(iter(texts)) == "gguf q6_k"
+    assert texts["onnx q4f16"] == (
+        "onnx q4f16: mean KL 0.36 (7.2 × its gate), agrees with PyTorch on 100 % of tokens,"
+        " 4.50 bits per weight, saves 20 % against onnx q8"
+    )
+    assert "saves 38 % against gguf q8_0" in texts["gguf q4_0"]
+    assert texts["mlc q4f16_1"].endswith("no export of its format with 8 bits or more passes")
+    larger = replace(ENTRIES[4], artifact=made("onnx", "x", Precision.LOW_BIT, 151, 1).artifact)
+    (cost,) = advise([ENTRIES[2], larger]).costs
+    assert cost.text.endswith("and no smaller than onnx q8, which passes")
+
+
+def test_the_front_and_what_dominates_the_rest() -> None:
+    advice = advise(ENTRIES)
+    points = {point.export: point for point in advice.points}
+    front = [point.export for point in advice.front]
+    assert front == [
+        "mlc q4f16_1", "gguf q4_0", "onnx q4", "gguf q5_1", "gguf q6_k", "gguf q8_0",
+        "onnx q8", "onnx fp16", "onnx fp32",
+    ]  # fmt: skip
+    dominated = points["onnx q4f16"]
+    assert (dominated.dominated_by, dominated.dominated_in_format) == ("gguf q5_1", "onnx q4")
+    for point in advice.points:
+        better = [
+            other
+            for other in advice.points
+            if other.bytes <= point.bytes
+            and other.mean_kl <= point.mean_kl
+            and (other.bytes, other.mean_kl) != (point.bytes, point.mean_kl)
+        ]
+        assert (point.dominated_by is None) == (not better)
+
+
+def test_broken_exports_advise_nothing_and_twins_do_not_dominate_each_other() -> None:
+    broken = made("gguf", "f16", Precision.FP16, 1, 0.0, Verdict.FAIL)
+    unopened = entry("f16", Verdict.FAIL)
+    assert advise([broken, unopened]) == advise([])
+    twins = [made("gguf", name, Precision.LOW_BIT, 10, 0.1) for name in "ab"]
+    assert [point.dominated_by for point in advise(twins).points] == [None, None]
+
+
+def test_every_report_shows_it(tmp_path: Path) -> None:
+    run = result(*ENTRIES)
+    console = Console(file=io.StringIO(), width=180)
+    print_result(console, run)
+    assert isinstance(console.file, io.StringIO)
+    terminal = console.file.getvalue()
+    written = page(run)
+    plain = markdown([run]).replace("\\", "")
+    for text in (terminal, plain, written):
+        assert "saves 20 % against onnx q8" in " ".join(text.split())
+        assert "dominated by gguf q5_1" in text
+    assert "All models" not in terminal + plain
+    assert 'aria-label="The smallest export for each target"' in written
+    write_json(tmp_path / "parity.json", run)
+    advice = json.loads((tmp_path / "parity.json").read_text("utf-8"))["advice"]
+    assert advice["recommendations"][0]["export"] == "onnx fp16"
+    assert set(advice["recommendations"][0]["levels"]) == {level.value for level in LEVELS}
+
+
+def test_several_models_get_a_summary() -> None:
+    runs = [result(*ENTRIES, label="one"), result(entry("f16", Verdict.FAIL), label="two")]
+    console = Console(file=io.StringIO(), width=180)
+    print_summary(console, runs)
+    assert isinstance(console.file, io.StringIO)
+    for text in (console.file.getvalue(), markdown(runs)):
+        assert "All models" in text
+        rows = [line.split() for line in text.splitlines() if "llama.cpp" in line]
+        assert any("one" in row for row in rows)
+    over_all = models_page(runs, ["one/parity.html", "t w&o/parity.html"])
+    assert '<a href="one/parity.html">one</a>' in over_all
+    assert 'href="t%20w%26o/parity.html"' in over_all
+    assert markdown(runs).index("All models") < markdown(runs).index("Parity of one")
+
+
+def test_rings_mark_what_to_ship() -> None:
+    shipped = page(result(*ENTRIES)).count("stroke-width: 1.3")
+    none = page(result(*(replace(item, judgement=ENTRIES[3].judgement) for item in ENTRIES)))
+    assert shipped >= 2 * 3  # in both plots
+    assert none.count("stroke-width: 1.3") == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_has_gates_without_headroom(level: Precision) -> None:
+    assert any(gate.metric != "fp16_headroom" for gate in GATES[level])

@@ -1,0 +1,299 @@
+"""Releases: only what passed, in the layouts that users expect, the same bytes everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from export.artifact import OutputFile
+from export.release.__main__ import main
+from export.release.archives import write_archive
+from export.release.notes import release_notes
+from export.release.record import read_record
+from runtimes.parity.verdict import Verdict
+from tests.releases import LABEL, make_root
+
+ROOT = Path(__file__).parent.parent
+NAME = "llama-0M-1.0"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts that no test may change."""
+    return make_root(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture
+def root(exported: Path, tmp_path: Path) -> Path:
+    """Artifacts that a test may change."""
+    return Path(shutil.copytree(exported, tmp_path / "artifacts"))
+
+
+@pytest.fixture(scope="module")
+def release(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(out / "cache"))
+        done = build(exported, out)
+    assert done.exit_code == 0, done.output
+    return out / NAME
+
+
+def build(root: Path, out: Path, *arguments: str | Path) -> Result:
+    command = ["build", root, "--version", "1.0", "--out", out, *arguments]
+    return CliRunner().invoke(main, [str(item) for item in command])
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def front_matter(path: Path) -> dict[str, object]:
+    _, text, _ = path.read_text("utf-8").split("---\n", 2)
+    facts = yaml.safe_load(text)
+    assert isinstance(facts, dict)
+    return facts
+
+
+def edit_report(root: Path, variant: str, **changes: object) -> None:
+    path = root / LABEL / "parity.json"
+    raw = json.loads(path.read_text("utf-8"))
+    (item,) = (item for item in raw["artifacts"] if item["variant"] == variant)
+    item.update(changes)
+    path.write_text(json.dumps(raw))
+
+
+def test_onnx_variants_share_one_transformers_js_repository(release: Path) -> None:
+    folder = release / "llama-0M-ONNX"
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert config["model_type"] == "llama"
+    section = config["transformers.js_config"]
+    assert section["use_external_data_format"] == {"model_fp16.onnx": 1, "model_quantized.onnx": 1}
+    assert section["kv_cache_dtype"].keys() == {"fp16", "q8"}
+    graphs = {path.name for path in (folder / "onnx").iterdir()}
+    assert graphs >= {"model_fp16.onnx", "model_fp16.onnx_data", "model_quantized.onnx"}
+    genai = json.loads((folder / "genai_config.json").read_text("utf-8"))
+    assert (
+        genai["model"]["decoder"]["filename"] == "model_quantized.onnx"
+    )  # the smallest that passes
+
+
+def test_gguf_shares_a_repository_and_each_mlc_scheme_has_its_own(release: Path) -> None:
+    gguf = {path.name for path in (release / "llama-0M-GGUF").glob("*.gguf")}
+    assert {name.rpartition("-")[2] for name in gguf} == {"Q8_0.gguf", "Q4_0.gguf"}
+    assert (release / "llama-0M-q0f16-MLC" / "tensor-cache.json").is_file()
+
+
+def test_every_file_is_in_sums_and_manifest(release: Path) -> None:
+    found = digests(release)
+    lines = (release / "SHA256SUMS").read_text().splitlines()
+    sums = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+    del found["SHA256SUMS"]
+    assert sums == found
+    recorded = {item["path"]: item["sha256"] for item in read_record(release)["files"]}
+    assert found.keys() - recorded.keys() == {"manifest.json", "provenance.intoto.json"}
+    assert recorded.items() <= found.items()
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release, check=True)
+
+
+def test_cards_keep_the_sources_facts_and_show_what_was_measured(release: Path) -> None:
+    path = release / "llama-0M-GGUF" / "README.md"
+    facts = front_matter(path)
+    assert facts["license"] == "apache-2.0"
+    assert facts["base_model"] == "some/base"
+    assert facts["datasets"] == ["some/data"]
+    assert {"gguf", "sft"} <= set(facts["tags"])  # type: ignore[call-overload]
+    assert "model-index" not in facts
+    text = path.read_text("utf-8")
+    (row,) = (line for line in text.splitlines() if line.startswith("| `q8_0`"))
+    assert "**PASS**" in row
+    assert "1.0e-03" in row
+    assert "**`q4_0` is DEGRADED.**" in text
+    assert "too bad" in text
+    assert "--temp 0.2 --top-p 0.9" in text
+    assert "DEGRADED" not in (release / "llama-0M-ONNX" / "README.md").read_text("utf-8")
+
+
+def test_the_cards_onnx_runtime_example_runs(
+    release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = release / "llama-0M-ONNX"
+    text = (folder / "README.md").read_text("utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    download = 'snapshot_download("your-name/llama-0M-ONNX")'
+    assert download in code
+    exec(code.replace(download, repr(str(folder))), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_archives_hold_what_one_variant_needs(release: Path) -> None:
+    (archive,) = (release / "archives").glob("*-onnx-fp16.zip")
+    with zipfile.ZipFile(archive) as file:
+        assert file.testzip() is None
+        names = set(file.namelist())
+    assert {"llama-0M-ONNX/onnx/model_fp16.onnx_data", "llama-0M-ONNX/tokenizer.json"} <= names
+    assert not any("quantized" in name for name in names)
+
+
+@pytest.mark.parametrize("part_bytes", [1, 1000, 4096, 1 << 30])
+def test_joined_parts_are_the_archive(tmp_path: Path, part_bytes: int) -> None:
+    members = {}
+    for name, size in (("a/one", 5000), ("b", 0), ("c", 1)):
+        members[name] = tmp_path / name.replace("/", "-")
+        members[name].write_bytes(os.urandom(size) if part_bytes > 1 else b"")
+    parts = write_archive(tmp_path, "x", members, part_bytes)
+    assert all(part.bytes <= part_bytes for part in parts)
+    (tmp_path / "joined.zip").write_bytes(b"".join((tmp_path / p.path).read_bytes() for p in parts))
+    for part in parts:
+        data = (tmp_path / part.path).read_bytes()
+        assert part == OutputFile(part.path, len(data), hashlib.sha256(data).hexdigest())
+    with zipfile.ZipFile(tmp_path / "joined.zip") as file:
+        assert {name: file.read(name) for name in file.namelist()} == {
+            name: path.read_bytes() for name, path in members.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("verdict", "allowed", "word"),
+    [(Verdict.FAIL, True, "FAIL"), (Verdict.DEGRADED, False, "allow-degraded"),
+     (Verdict.INCONCLUSIVE, False, "allow-degraded")],
+)  # fmt: skip
+def test_what_did_not_pass_is_refused(
+    root: Path, tmp_path: Path, verdict: Verdict, allowed: bool, word: str
+) -> None:
+    edit_report(root, "q8_0", verdict=verdict.value, allow_degraded=allowed)
+    done = build(root, tmp_path / "dist")
+    assert done.exit_code == 1
+    assert "gguf q8_0: " in done.output
+    assert word in done.output
+    assert not (tmp_path / "dist").exists()
+    assert build(root, tmp_path / "dist", "--exclude", "gguf/q8_0").exit_code == 0
+
+
+def test_degraded_variants_pass_with_the_flag(root: Path, tmp_path: Path) -> None:
+    edit_report(root, "q8_0", verdict="DEGRADED")
+    assert build(root, tmp_path / "dist", "--allow-degraded").exit_code == 0
+
+
+def test_every_refusal_has_a_line(root: Path, tmp_path: Path) -> None:
+    edit_report(root, "q8_0", verdict="FAIL")
+    edit_report(root, "q0f16", verdict="FAIL")
+    lines = build(root, tmp_path / "dist").output.splitlines()
+    assert [line.strip().partition(":")[0] for line in lines[1:]] == ["gguf q8_0", "mlc q0f16"]
+
+
+@pytest.mark.parametrize("suffix", [".gguf", ".onnx_data", "edgeproof.json", "tokenizer.json"])
+def test_what_was_changed_after_the_comparison_is_stale(
+    root: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = next(iter(sorted((root / LABEL).rglob(f"*{suffix}"))))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    done = build(root, tmp_path / "dist")
+    assert done.exit_code in (1, 2)
+    assert str(path) in done.output
+
+
+def test_what_was_compared_and_is_gone_is_refused(root: Path, tmp_path: Path) -> None:
+    shutil.rmtree(root / LABEL / "gguf" / "q8_0")
+    done = build(root, tmp_path / "dist")
+    assert done.exit_code == 1
+    assert "gguf q8_0: compared, but no longer there" in done.output
+
+
+def test_variants_that_write_one_file_are_refused_by_name(root: Path, tmp_path: Path) -> None:
+    from tests.exported import export_tiny
+
+    checkpoint = json.loads((root / "run.json").read_text())["models"][0]["checkpoint"]
+    other = export_tiny(Path(checkpoint), "onnx", "q8", root, embedding="fp16")
+    path = root / LABEL / "parity.json"
+    raw = json.loads(path.read_text("utf-8"))
+    (item,) = (item for item in raw["artifacts"] if item["variant"] == "q8")
+    files = [vars(output) for output in other.manifest.outputs]
+    name, digest = other.manifest.variant.name, other.manifest.sha256
+    raw["artifacts"].append({**item, "variant": name, "files": files, "manifest": digest})
+    path.write_text(json.dumps(raw))
+    done = build(root, tmp_path / "dist")
+    assert done.exit_code == 2
+    assert "model_quantized.onnx" in done.output
+    assert build(root, tmp_path / "dist", "--exclude", f"onnx/{name}").exit_code == 0
+
+
+def test_notes_tell_what_changed(release: Path) -> None:
+    record = read_record(release)
+    assert "The first release." in release_notes(record, None).decode()
+    before = json.loads(json.dumps(record))
+    before["version"] = "0.9"
+    first, second, third, *_ = before["variants"]
+    first["manifest"] = "0" * 64
+    first["bytes"] -= 1_000_000
+    second["metrics"]["mean_kl"]["value"] += 0.5
+    third["variant"] = "q5_0"
+    text = release_notes(record, before).decode()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    assert "| changed |" in rows["onnx fp16"]
+    assert "(+1.0)" in rows["onnx fp16"]
+    assert "compared again" in rows["onnx q8"]
+    assert "(−0.500)" in rows["onnx q8"]
+    assert "| new |" in rows["gguf q8_0"]
+    assert "| unchanged |" in rows["mlc q0f16"]
+    assert "`gguf q5_0` is no longer released" in text
+
+
+def test_a_build_names_the_previous_release(exported: Path, release: Path, tmp_path: Path) -> None:
+    assert build(exported, tmp_path, "--previous", release, "--no-archives").exit_code == 0
+    notes = (tmp_path / NAME / "RELEASE_NOTES.md").read_text("utf-8")
+    assert "Compared with 1.0" in notes
+    assert not (tmp_path / NAME / "archives").exists()
+
+
+def test_a_full_disk_is_said_before_anything_is_written(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    done = build(exported, tmp_path / "dist")
+    assert done.exit_code == 2
+    assert "MB are needed and 0.0 MB are free" in done.output
+
+
+def test_builds_elsewhere_and_on_another_day_are_the_same(
+    release: Path, root: Path, tmp_path: Path
+) -> None:
+    """Another process, hash seed, locale, time zone, umask, folder, file times and cache."""
+    for path in root.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    script = (
+        "import datetime, os, sys, time\n"
+        "os.umask(0o077)\n"
+        "time.time = lambda: 2_000_000_000.0\n"
+        "from export.release.__main__ import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    environment = {
+        **os.environ,
+        "EDGEPROOF_CACHE": str(tmp_path / "cache"),
+        "LC_ALL": "tr_TR.UTF-8",
+        "PYTHONHASHSEED": "7",
+        "TZ": "Pacific/Kiritimati",
+        "PYTHONPATH": str(ROOT),
+    }
+    out = tmp_path / "other dist"
+    command = [sys.executable, "-c", script, "build", str(root), "--version", "1.0", "--out", out]
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path, capture_output=True)
+    assert digests(out / NAME) == digests(release)
