@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,8 @@ from export.release.report import REPORT, Key, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 NAMESPACE = "your-name"
+
+log = logging.getLogger("export.release")
 
 
 @click.group(name="release")
@@ -122,6 +125,7 @@ def build(
         if key is not None:
             sign_release(release, key)
         click.echo(f"release: {release}")
+        log.info("built", extra={"release": str(release), "signed": key is not None})
 
 
 @main.command(cls=EdgeproofCommand)
@@ -184,6 +188,7 @@ def verify(
         _refuse(folder, problems(folder, signer))
         signed = f"its signature {how}" if (folder / SIGNATURE).is_file() else "not signed"
         click.echo(f"{folder}: as it was built; {signed}")
+        log.info("verified", extra={"release": str(folder), "signer": str(signer or "")})
 
 
 @main.command(cls=EdgeproofCommand)
@@ -231,6 +236,8 @@ def publish(
                 continue
             destination.carry_out(plan, click.echo)
             click.echo(f"published: {plan.place} ({len(plan.keep)} files were there already)")
+            facts = {"uploaded": len(plan.upload), "kept": len(plan.keep)}
+            log.info("published", extra={"release": str(folder), "place": plan.place, **facts})
 
 
 def _refuse(folder: Path, problems: Iterable[str]) -> None:

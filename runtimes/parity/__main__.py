@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the 
 OUTPUTS = Adapter("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
 # Wide enough for the table where the output is not a terminal (CI logs).
 PLAIN_WIDTH = 180
+
+log = logging.getLogger(__name__)
 
 
 @click.command(cls=EdgeproofCommand, name="parity")
@@ -211,6 +214,10 @@ def compare_model(
     )
     result = ModelResult(model.label, reference, environment(threads), tuple(entries))
     print_result(_console(), result)
+    for entry in result.entries:
+        facts = {"model": model.label, "artifact": str(entry.artifact.path)}
+        verdict = entry.judgement.verdict.value
+        log.info("compared", extra={**facts, "verdict": verdict, "accepted": entry.accepted})
     return result
 
 
