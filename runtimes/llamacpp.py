@@ -112,7 +112,7 @@ class LlamaCpp(SequenceRuntime):
         with captured_log() as log:
             status = llama_cpp.llama_decode(self._context, self._batch)
         if status != 0:
-            raise RuntimeError(f"{self._path}: llama_decode returned {status}: {_reason(log)}")
+            raise InputError(f"{self._path}: llama_decode returned {status}: {_reason(log)}")
         rows = count if every else 1
         buffer = llama_cpp.llama_get_logits(self._context)
         logits: np.ndarray = _view(buffer, rows, self.vocabulary).copy()  # it is reused

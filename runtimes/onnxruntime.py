@@ -29,7 +29,7 @@ PAST, PRESENT = "past_key_values.", "present."
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # ONNX Runtime's exceptions share no base class; these are what a damaged model raises.
-LOAD_ERRORS = (
+ORT_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -49,6 +49,7 @@ class OnnxRuntime(SequenceRuntime):
 
     def __init__(self, session: Any, path: Path, tokenizer: Tokenizer, settings: Settings) -> None:
         self._session: Any = session
+        self._path = path
         self._tokenizer = tokenizer
         self._pad = settings.pad
         self.stop_tokens = settings.stop_tokens
@@ -123,7 +124,11 @@ class OnnxRuntime(SequenceRuntime):
         past: Mapping[str, Any],
         keep: int,
     ) -> list[Any]:
-        """Run the graph: ids [B, n], mask [B, past + n]; the outputs as OrtValues, not copied."""
+        """Run the graph: ids [B, n], mask [B, past + n]; the outputs as OrtValues, not copied.
+
+        Raises:
+            InputError: ONNX Runtime loads the graph, but cannot run it.
+        """
         tokens = {
             "input_ids": ids,
             "attention_mask": mask,
@@ -135,7 +140,11 @@ class OnnxRuntime(SequenceRuntime):
             for name, value in tokens.items()
             if name in self._inputs
         }
-        return list(self._session.run_with_ort_values(outputs, {**feeds, **past}))
+        try:
+            return list(self._session.run_with_ort_values(outputs, {**feeds, **past}))
+        except ORT_ERRORS as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self._path}: ONNX Runtime cannot run it: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -215,7 +224,7 @@ def create_session(
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(model or str(path), options, **providers)
-    except LOAD_ERRORS as error:
+    except ORT_ERRORS as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
 

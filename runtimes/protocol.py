@@ -61,3 +61,11 @@ class BatchRuntime(Runtime, Protocol):
 
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Run non-empty sequences as one left-padded batch: float32 [T_i, V] of each."""
+
+
+@runtime_checkable
+class OwnTokenizerRuntime(Runtime, Protocol):
+    """A runtime whose library is known to split some texts otherwise, whatever the file says."""
+
+    def splits_otherwise(self, text: str) -> bool:
+        """Whether the library's own fault may change the ids of this text."""

@@ -85,6 +85,10 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
     assert entries["gguf/f16"]["verdict"] == "PASS"
     assert entries["mlc/q4f16_1"]["verdict"] == "DEGRADED"
     assert entries["mlc/q4f16_1"]["accepted"] is True
+    (damage,) = entries["mlc/q4f16_1"]["localisation"]["findings"]
+    assert damage["cause"] == "rounding"
+    assert len(entries["mlc/q4f16_1"]["localisation"]["tensors"]) == 10
+    assert entries["onnx/fp32"]["localisation"] is None
     for entry in entries.values():
         assert entry["measurement"]["greedy"]["cache_kl"] < 1e-6
         assert entry["measurement"]["tokenizer_strings"] >= 5000
@@ -92,6 +96,8 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
         assert entry["measurement"]["chat_template"]["fault"] is None
         assert entry["measurement"]["chat_template"]["chats"] > 10
         assert entry["measurement"]["footprint"]["peak_mb"] > 0
+        worst = entry["measurement"]["worst_positions"]
+        assert worst[0]["kl"] == entry["measurement"]["max_kl"]
     assert "DEGRADED (allowed)" in result.output
     schema = json.loads((ROOT / "docs/parity.schema.json").read_text("utf-8"))
     raw = json.loads((out / "tiny/parity.json").read_text("utf-8"))
