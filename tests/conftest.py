@@ -65,3 +65,12 @@ def real_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(__file__).parent.parent
     subprocess.run(["make", "export-all", f"OUT={folder}", "BUDGET=fast"], cwd=root, check=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def releases(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One release, and another of the same name whose cards, and what follows, are not the same."""
+    from tests.publishing import build
+
+    folder = tmp_path_factory.mktemp("releases")
+    return build(exported, folder / "first", "first"), build(exported, folder / "second", "second")

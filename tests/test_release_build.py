@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -314,3 +315,11 @@ def test_an_undecided_variant_is_not_called_worse(root: Path, tmp_path: Path) ->
     text = (tmp_path / NAME / "llama-0M-GGUF" / "README.md").read_text("utf-8")
     assert "**`q4_0` is INCONCLUSIVE.**" in text
     assert "is not decided" in text
+
+
+def test_a_release_leaves_onnx_files_that_onnx_reads(exported: Path, release: Path) -> None:
+    for folder in (exported / LABEL / "onnx", release):
+        graphs = list(folder.rglob("onnx/*.onnx"))
+        assert graphs
+        for graph in graphs:
+            onnx.load(graph)  # it refuses external data with several hard links

@@ -17,7 +17,7 @@ from export.artifact import MANIFEST, HashedFile, OutputFile
 from export.artifact.atomic import atomic_folder
 from export.artifact.hashing import file_sha256
 from export.artifact.lock import exclusive
-from export.artifact.space import require_space, same_disk
+from export.artifact.space import require_space
 from export.checkpoint.model_card import MODEL_CARD
 from export.errors import InputError
 from export.release.archives import PART_BYTES, write_archive
@@ -58,7 +58,7 @@ class Dist:
         self.files: dict[str, OutputFile] = {}
 
     def add(self, path: str, content: Content, digest: str | None = None) -> None:
-        """Write bytes, or link or copy a file whose digest may be known already."""
+        """Write bytes, or copy a file whose digest may be known already."""
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -66,7 +66,7 @@ class Dist:
             file.write(content)
             self.files[path] = file.finish()
             return
-        _link(content, target)
+        _copy(content, target)
         self.files[path] = OutputFile(path, target.stat().st_size, digest or file_sha256(target))
 
     def written(self, outputs: Iterable[OutputFile], folder: str) -> None:
@@ -101,7 +101,7 @@ def build(
     name = safe_name(source.model.name)
     target = out / f"{name}-{options.version}"
     laid_out = repositories(released)
-    copies = options.archives + (not same_disk(model_folder, target))
+    copies = 1 + options.archives
     require_space(target, SMALL_BYTES + copies * sum(item.bytes for item in released))
     with exclusive(target), atomic_folder(target) as folder:
         dist = Dist(folder)
@@ -178,11 +178,8 @@ def _report_file(path: Path) -> bytes:
         ) from None
 
 
-def _link(source: Path, target: Path) -> None:
-    """A hard link where the disk is the same: artifacts are replaced, never changed in place."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
-        with target.open("rb+") as file:
-            os.fsync(file.fileno())
+def _copy(source: Path, target: Path) -> None:
+    """Not a hard link: onnx refuses external data with several, in the artifact as well."""
+    shutil.copyfile(source, target)
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
