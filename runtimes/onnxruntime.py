@@ -29,7 +29,7 @@ PAST, PRESENT = "past_key_values.", "present."
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # ONNX Runtime's exceptions share no base class; these are what a damaged model raises.
-LOAD_ERRORS = (
+ORT_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -49,8 +49,10 @@ class OnnxRuntime(SequenceRuntime):
 
     def __init__(self, session: Any, path: Path, tokenizer: Tokenizer, settings: Settings) -> None:
         self._session: Any = session
+        self._path = path
         self._tokenizer = tokenizer
         self._pad = settings.pad
+        self.stop_tokens = settings.stop_tokens
         self.context = settings.context
         inputs = {item.name: item for item in self._session.get_inputs()}
         self._inputs = set(inputs)
@@ -68,6 +70,11 @@ class OnnxRuntime(SequenceRuntime):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Run several sequences as one left-padded batch: float32 [T_i, V] of each, unpadded."""
@@ -117,7 +124,11 @@ class OnnxRuntime(SequenceRuntime):
         past: Mapping[str, Any],
         keep: int,
     ) -> list[Any]:
-        """Run the graph: ids [B, n], mask [B, past + n]; the outputs as OrtValues, not copied."""
+        """Run the graph: ids [B, n], mask [B, past + n]; the outputs as OrtValues, not copied.
+
+        Raises:
+            InputError: ONNX Runtime loads the graph, but cannot run it.
+        """
         tokens = {
             "input_ids": ids,
             "attention_mask": mask,
@@ -129,15 +140,20 @@ class OnnxRuntime(SequenceRuntime):
             for name, value in tokens.items()
             if name in self._inputs
         }
-        return list(self._session.run_with_ort_values(outputs, {**feeds, **past}))
+        try:
+            return list(self._session.run_with_ort_values(outputs, {**feeds, **past}))
+        except ORT_ERRORS as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self._path}: ONNX Runtime cannot run it: {reason}") from None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the graph does not say: the context length and the padding id."""
+    """What the graph does not say: context length, padding id and the ids that end a reply."""
 
     context: int
     pad: int
+    stop_tokens: frozenset[int]
 
 
 def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -> OnnxRuntime:
@@ -173,13 +189,17 @@ def _settings(folder: Path) -> Settings:
     config = read_json(folder / "config.json")
     generation = folder / "generation_config.json"
     merged = {**config, **(read_json(generation) if generation.exists() else {})}
-    end = merged.get("eos_token_id") or 0
-    first_end = end[0] if isinstance(end, list) else end
+    end = merged.get("eos_token_id")
+    ends = end if isinstance(end, list) else [] if end is None else [end]
     pad = merged.get("pad_token_id")
     lengths = [config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)]
     if not lengths:
         raise InputError(f"{folder / 'config.json'}: names no context length ({CONTEXT_KEYS[0]})")
-    return Settings(context=lengths[0], pad=int(first_end if pad is None else pad))
+    return Settings(
+        context=lengths[0],
+        pad=int([*ends, 0][0] if pad is None else pad),
+        stop_tokens=frozenset(ends),
+    )
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
@@ -204,7 +224,7 @@ def create_session(
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(model or str(path), options, **providers)
-    except LOAD_ERRORS as error:
+    except ORT_ERRORS as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
 

@@ -21,7 +21,8 @@ from tests.tiny import FAMILIES, make_checkpoint, write_weights
 
 pytest.importorskip("torch")
 IDS = [1, *np.random.default_rng(0).integers(3, 384, 30).tolist()]
-Q1, K1 = (f"model.layers.1.self_attn.{part}_proj.weight" for part in "qk")
+Q1, K1, V1 = (f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv")
+NORM1 = "model.layers.1.input_layernorm.weight"
 DOWN2 = "model.layers.2.mlp.down_proj.weight"
 UNTIED = {"tie_word_embeddings": False, "num_key_value_heads": 4}
 
@@ -134,7 +135,22 @@ def damage_a_scale(tensors: dict[str, np.ndarray]) -> None:
     tensors[DOWN2] = changed
 
 
+def raise_norm(tensors: dict[str, np.ndarray]) -> None:
+    tensors[NORM1] = tensors[NORM1] + np.float32(1)
+
+
+def leave_norm_out(tensors: dict[str, np.ndarray]) -> None:
+    tensors[NORM1] = np.ones_like(tensors[NORM1])
+
+
+def shift_heads(tensors: dict[str, np.ndarray]) -> None:
+    tensors[V1] = np.roll(tensors[V1], 16, axis=0)
+
+
 WRONG = [
+    (raise_norm, NORM1, Component.INPUT_NORM, 1, "values +1"),
+    (leave_norm_out, NORM1, Component.INPUT_NORM, 1, "all ones"),
+    (shift_heads, V1, Component.V_PROJ, 1, "shifted by a head"),
     (transpose, Q1, Component.Q_PROJ, 1, "transposed"),
     (swap_q_k, Q1, Component.Q_PROJ, 1, "layers.1.self_attn.k_proj"),
     (scale, DOWN2, Component.DOWN_PROJ, 2, "1.2 times"),
@@ -239,6 +255,17 @@ def test_a_wrong_step_of_the_graph_is_named(
     assert (cause.cause, cause.layer, cause.component) == (Cause.GRAPH, layer, component), found
     own = [item.own for item in found.layer_errors]
     assert own.index(max(own)) == layer + 1  # the embedding is first
+
+
+def test_a_layer_that_keeps_other_keys_than_it_uses_is_named(planted: Planted) -> None:
+    def exchange(graph: onnx.GraphProto) -> None:
+        attention = node(graph, "/model/layers.2/self_attn/GroupQueryAttention")
+        attention.output[1], attention.output[2] = attention.output[2], attention.output[1]
+
+    artifact = planted.export("onnx", "fp32")
+    edit_graph(artifact, exchange)
+    cause = localised(artifact, planted.checkpoint).cause
+    assert (cause.cause, cause.layer) == (Cause.KV_CACHE, 2), cause
 
 
 def test_a_damaged_file_is_the_cause_where_nothing_else_is(planted: Planted) -> None:

@@ -217,6 +217,22 @@ def only(out: Path, *paths: str) -> None:
     (out / "run.json").write_text(json.dumps(record))
 
 
+def test_several_models_get_a_page_over_all_and_no_single_json(out: Path) -> None:
+    only(out, "tiny/gguf/f16")
+    record = json.loads((out / "run.json").read_text())
+    record["models"].append({**record["models"][0], "label": "twin"})
+    (out / "run.json").write_text(json.dumps(record))
+    refused = compare("--root", out, "--json", out / "p.json")
+    assert refused.exit_code == 2
+    assert "--json is for one model" in refused.output
+    result = compare("--root", out, "--positions", 100)
+    assert result.exit_code == 0, result.output
+    assert "All models" in result.output
+    over_all = (out / "parity.html").read_text("utf-8")
+    assert 'href="tiny/parity.html"' in over_all
+    assert 'href="twin/parity.html"' in over_all
+
+
 def test_nothing_exported_is_bad_input(tmp_path: Path) -> None:
     result = compare("--root", tmp_path)
     assert result.exit_code == 2

@@ -51,6 +51,18 @@ def test_a_folder_without_a_graph_is_refused(artifact: Artifact) -> None:
         open_runtime(artifact, 1, folder="elsewhere")
 
 
+def test_a_graph_that_loads_but_cannot_be_run_is_refused(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    copy, path = damaged(artifact, tmp_path / "copy")
+    model = onnx.load(path, load_external_data=False)
+    (end,) = (item for item in model.graph.initializer if item.name == "one_int32")
+    end.CopyFrom(onnx.numpy_helper.from_array(np.array([-1000], np.int32), end.name))
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=f"{path.name}: ONNX Runtime cannot run it: "):
+        open_runtime(copy, 1).logits([1, 2, 3])
+
+
 def test_left_padded_rows_equal_the_rows_alone(runtime: OnnxRuntime) -> None:
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, VOCAB, count).tolist() for count in (1, 13, 5, 13)]

@@ -26,10 +26,12 @@ from runtimes.parity.localise import (
     localise,
     weigh,
 )
+from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
 from runtimes.parity.result import Entry
 from runtimes.parity.samples import reference_samples
+from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, Verdict, judge
@@ -153,13 +155,15 @@ def _compare(
     limits: Sequence[Gate],
 ) -> tuple[Judgement, Measurement | None, Weighed | None]:
     variant = artifact.manifest.variant
+    faults: list[str] = []
     try:
         check_current(artifact, bench.inputs)
         # WebGPU is left out: a software GPU's memory and speed say nothing of a real one's.
         wanted = bench.footprints and runtime is None
         cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
-        weights, weighed = _run_weights(artifact, bench) if read else (None, None)
+        faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
+        weights, weighed = _run_weights(artifact, bench, faults) if read else (None, None)
         template = compare_templates(
             read_chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
@@ -179,9 +183,14 @@ def _compare(
                 advance,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
-        measurement = replace(measurement, exact_weights=read and weights is None, footprint=cost)
+        measurement = replace(
+            measurement,
+            exact_weights=read and weights is None,
+            footprint=cost,
+            failures=(*faults, *measurement.failures),
+        )
     except (InputError, Crash) as error:
-        return Judgement(Verdict.FAIL, (str(error),)), None, None
+        return Judgement(Verdict.FAIL, (*faults, str(error))), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     return judgement.noted(*m.chat_template.notes), m, weighed
@@ -203,13 +212,19 @@ def _localise(
     return localise(bench.subject(entry.artifact, runtime), m, weighed, trace=trace)
 
 
-def _run_weights(artifact: Artifact, bench: Bench) -> tuple[Rerun | None, Weighed]:
-    """What the artifact's weights give in PyTorch, None where they are exact; and how they err."""
+def _run_weights(
+    artifact: Artifact, bench: Bench, faults: list[str]
+) -> tuple[Rerun | None, Weighed]:
+    """What the artifact's weights give in PyTorch, None where they are exact; and how they err.
+
+    What rounding does not explain is added to `faults`.
+    """
     weights = dequantise(artifact)
     if bench.original.has_weights(weights):
         return None, Weighed()
-    ran = rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS)
-    return ran, weigh(bench.subject(artifact), weights)
+    weighed = weigh(bench.subject(artifact), weights)
+    faults += stored_faults(weighed.findings)
+    return rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS), weighed
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

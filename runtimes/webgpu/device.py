@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from export.errors import InputError
 from runtimes.lavapipe import CHOICE, LAVAPIPE, MESA, load_lavapipe, vulkan_choice
-from runtimes.onnxruntime import LOAD_ERRORS
+from runtimes.onnxruntime import ORT_ERRORS
 
 ERRORS_ONLY = 3
 
@@ -53,7 +53,7 @@ def open_device() -> Device:
     ort.set_default_logger_severity(ERRORS_ONLY)
     try:
         ort.register_execution_provider_library("edgeproof.webgpu", plugin.get_library_path())
-    except LOAD_ERRORS as error:
+    except ORT_ERRORS as error:
         raise InputError(f"WebGPU cannot be started: {str(error).splitlines()[0]}") from None
     names = plugin.get_ep_names()
     handle = next((item for item in ort.get_ep_devices() if item.ep_name in names), None)
@@ -84,7 +84,7 @@ def _demand_float16(device: Device) -> None:
     x = np.array([1.5, -3.0], np.float16)
     try:
         (y,) = ort.InferenceSession(model.SerializeToString(), options).run(["y"], {"x": x})
-    except LOAD_ERRORS as error:
+    except ORT_ERRORS as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{device.description} has no usable shader-f16 ({reason}); set"

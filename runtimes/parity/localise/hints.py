@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -13,7 +14,10 @@ from runtimes.weights.gguf import split_rotary_pairs
 
 # Two tensors that differ by rounding only correlate better than this, unrelated ones do not at all.
 SAME = 0.9
+# What may be left over where all values are scaled, or raised, alike: few bits leave 0.1 and more.
+SCALED, CONSTANT = 0.3, 0.1
 SAMPLE = 4096  # values that are looked at
+HEADED = re.compile(r"\.[qkv]_proj\.")
 OFFSETS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -27,12 +31,26 @@ def hint(
     """What is wrong with a tensor of the right shape; `found` is how much it differs."""
     if not np.isfinite(got).all():
         return "has NaN or infinite values"
-    if not got.any():
-        return "all zeros"
+    for value, text in ((0, "all zeros"), (1, "all ones")):
+        if (got == value).all():
+            return text
     other = f"values differ by {found.error:.2g} of their size, which rounding does not explain"
     return (
-        _moved(got, name, expected, heads) or _scaled(found) or _rows(got, expected[name]) or other
+        _raised(got, expected[name])
+        or _moved(got, name, expected, heads)
+        or _scaled(found)
+        or _rows(got, expected[name])
+        or other
     )
+
+
+def _raised(got: np.ndarray, want: np.ndarray) -> str | None:
+    """Gemma's norms, for example, are stored as what they differ from 1."""
+    difference = got - want
+    mean = float(difference.mean())
+    if float(difference.std()) > CONSTANT * abs(mean):
+        return None
+    return f"the checkpoint's values {mean:+.3g}"
 
 
 def _moved(
@@ -50,7 +68,7 @@ def _moved(
 
 
 def _scaled(found: WeightError) -> str | None:
-    if abs(found.gain - 1) <= found.spread:
+    if found.spread >= min(abs(found.gain - 1), SCALED * abs(found.gain)):
         return None
     return f"{found.gain:.3g} times the checkpoint's values"
 
@@ -62,18 +80,20 @@ def _views(
     if want.ndim == 2:
         yield "transposed", lambda: want.T.reshape(want.shape)
         yield "transposed", lambda: want.reshape(want.shape[::-1]).T
-    count = heads.query if "q_proj" in name else heads.kv if "k_proj" in name else None
-    if count and want.shape[0] % (2 * count) == 0:
+    turned = heads.query if "q_proj" in name else heads.kv if "k_proj" in name else None
+    if turned and want.shape[0] % (2 * turned) == 0:
         yield (
             "rows permuted as if its rotary halves were interleaved",
-            lambda: split_rotary_pairs(want, count),
+            lambda: split_rotary_pairs(want, turned),
         )
-        yield "rows permuted as if its rotary pairs were halves", lambda: _pair(want, count)
+        yield "rows permuted as if its rotary pairs were halves", lambda: _pair(want, turned)
+    rows = {"a row": 1, **({"a head": heads.size} if HEADED.search(name) else {})}
+    for text, count in rows.items() if want.ndim == 2 else ():
+        yield f"shifted by {text}", partial(np.roll, want, count, axis=0)
+        yield f"shifted by {text} backwards", partial(np.roll, want, -count, axis=0)
     for offset in (sign * size for size in OFFSETS for sign in (1, -1)):
-        yield f"shifted by {offset} values", partial(np.roll, want, offset)
-    if want.ndim == 2:
-        yield "shifted by a row", lambda: np.roll(want, 1, axis=0)
-        yield "shifted by a row backwards", lambda: np.roll(want, -1, axis=0)
+        if offset % want.size:
+            yield f"shifted by {offset} values", partial(np.roll, want, offset)
 
 
 def _pair(rows: np.ndarray, heads: int) -> np.ndarray:

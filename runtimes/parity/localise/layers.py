@@ -32,6 +32,8 @@ TAKEN = {
     "mlp.down_proj.input": ("mlp.down_proj",),
 }
 MIDDLE = "post_attention_layernorm.input"
+# ONNX shows rotated keys as it keeps them for the next step, and what attention made of its own.
+KEPT, ATTENDED = "self_attn.k_rope", "self_attn.o_proj.input"
 END = "end"  # the residual stream after a layer
 
 
@@ -165,6 +167,10 @@ def first_fault(steps: Sequence[Step], limits: Limits) -> Finding | None:
     if not faulty:
         return None
     first = faulty[0]
+    attended = (first.layer, ATTENDED)
+    if first.name == KEPT and attended in errors.keys() - {(s.layer, s.name) for s in faulty}:
+        text = f"layer {first.layer} keeps other keys than it attends to: {_size(first)}"
+        return Finding(Cause.KV_CACHE, text, first.layer, Component.ATTENTION)
     return Finding(Cause.GRAPH, _say(first, faulty, steps), first.layer, first.component)
 
 
@@ -172,10 +178,14 @@ def _say(first: Step, faulty: Sequence[Step], steps: Sequence[Step]) -> str:
     where = first.component.value
     if first.layer is not None:
         where = f"layer {first.layer}, {where}"
-    size = "NaN or infinite" if np.isinf(first.error) else f"off by {first.error:.2g} of their size"
-    text = f"hidden states go wrong at {where}: {size}, though given the right input and weights"
+    text = f"hidden states go wrong at {where}: {_size(first)}"
+    text += ", though given the right input and weights"
     layers = {step.layer for step in steps if step.layer is not None}
     hit = {step.layer for step in faulty if step.component is first.component} - {None}
     if first.layer is not None and len(layers) > 1:
         text += f" (in {len(hit)} of {len(layers)} layers)"
     return text
+
+
+def _size(step: Step) -> str:
+    return "NaN or infinite" if np.isinf(step.error) else f"off by {step.error:.2g} of their size"

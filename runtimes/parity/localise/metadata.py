@@ -24,6 +24,7 @@ from export.errors import InputError
 from runtimes.json_file import read_json
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
+from runtimes.parity.localise.stops import compare_stops
 from runtimes.weights.fused import Heads
 
 Facts = Mapping[str, Any]  # name as `COMPONENTS` has it → value
@@ -122,14 +123,15 @@ def compare_metadata(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...
         _, said, fact = statement
         if fact in facts and not _equal(said, facts[fact]):
             wrong.setdefault(fact, []).append(statement)
-    return tuple(_finding(fact, statements, facts[fact]) for fact, statements in wrong.items())
+    found = (_finding(fact, statements, facts[fact]) for fact, statements in wrong.items())
+    return (*found, *compare_stops(artifact, checkpoint))
 
 
 def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that a Hugging Face config states; transformers 5 nests those of the rope."""
     heads = Heads.of(config)
     rope = config.get("rope_parameters") or {}
-    theta = config.get("rope_theta", rope.get("rope_theta"))
+    theta = rope.get("rope_theta", config.get("rope_theta"))
     facts = {
         **{name: config[name] for name in SAME_NAME if name in config},
         "num_attention_heads": heads.query,
@@ -205,9 +207,9 @@ def _graph(graph: GraphProto, folder: Path, residual_scale: float) -> Iterator[S
 
 def _epsilon_factor(node: NodeProto, residual_scale: float) -> float:
     """What a graph multiplies ε with: 4 where x + x is normalised, S² of a scaled stream."""
-    of_head = HEAD_NORM.search(node.name)
+    of_head = HEAD_NORM.search(node.name) is not None
     first = of_head or node.name.startswith(FIRST_NORM)  # nothing to add yet
-    doubled = first and node.input[0] == node.input[1]
+    doubled = first and len(node.input) > 1 and node.input[0] == node.input[1]
     scaled = 1.0 if of_head else residual_scale**2
     return scaled * (4 if doubled else 1)
 
