@@ -10,10 +10,11 @@ MODEL ?=
 # Only these formats of the plan
 FORMAT ?=
 # The release: its version, its folder, whose it is on the hub, the private key that signs it (or none)
-VERSION ?=
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' export/__init__.py)
 DIST ?= dist
 NAMESPACE ?=
 KEY ?=
+PUBLIC_KEY ?= $(KEY:.pem=.pub)
 # How much text the comparison uses: fast, default or full
 BUDGET ?= default
 
@@ -45,8 +46,8 @@ demo: setup ## A chat page with the exports of the last export-all, built into b
 
 release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
 	@ls $(OUT)/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
-	$(BIN)/python -m export.release build $(OUT) --out $(DIST) $(if $(VERSION),--version $(VERSION)) $(if $(KEY),--key $(KEY)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
-	$(BIN)/python -m export.release verify $(DIST)/*
+	$(BIN)/python -m export.release build $(OUT) --out $(DIST) --version $(VERSION) $(if $(KEY),--key $(KEY)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
+	$(BIN)/python -m export.release verify $(DIST)/*-$(VERSION) $(if $(KEY),--key $(PUBLIC_KEY))
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types

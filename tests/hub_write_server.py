@@ -115,6 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def create(self, body: bytes) -> None:
+        if self.headers.get("Authorization") != "Bearer hf_secret":
+            self._answer(401, {})
+            return
         raw = json.loads(body)
         name = f"{raw['organization']}/{raw['name']}" if raw.get("organization") else raw["name"]
         self.hub.repos.setdefault(name, Repo(raw["visibility"] == "private"))

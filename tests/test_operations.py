@@ -12,13 +12,8 @@ from click.testing import CliRunner, Result
 
 from edgeproof import main
 from export.log import ROOTS
-from tests.releases import LABEL, make_root
+from tests.releases import LABEL
 from tests.tiny import make_checkpoint
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture

@@ -21,16 +21,10 @@ from export.release.archives import write_archive
 from export.release.notes import release_notes
 from export.release.record import read_record
 from runtimes.parity.verdict import Verdict
-from tests.releases import LABEL, make_root
+from tests.releases import LABEL
 
 ROOT = Path(__file__).parent.parent
 NAME = "llama-0M-1.0"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Artifacts that no test may change."""
-    return make_root(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture

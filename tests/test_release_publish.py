@@ -20,7 +20,6 @@ from export.release.__main__ import main
 from export.release.publish import retries
 from tests import github_server, hub_write_server
 from tests.consumers.environment import s3_python
-from tests.releases import make_root
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,11 +50,10 @@ def build(root: Path, out: Path, namespace: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def releases(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One release, and another of the same name whose cards, and what follows, are not the same."""
     folder = tmp_path_factory.mktemp("releases")
-    root = make_root(folder)
-    return build(root, folder / "first", "first"), build(root, folder / "second", "second")
+    return build(exported, folder / "first", "first"), build(exported, folder / "second", "second")
 
 
 @pytest.fixture(autouse=True)
@@ -255,6 +253,13 @@ def test_failures_and_damage_on_the_way_are_tried_again(
     assert store.digests(f"b/{first.name}") == digests(first)
 
 
+def test_what_is_forbidden_is_not_tried_again(releases: tuple[Path, Path], store: Store) -> None:
+    store.failures = [PermissionError("Access Denied"), OSError("asked again")]
+    done = run("publish", releases[0], "--to", "memory://b")
+    assert done.exit_code == 2
+    assert "Access Denied" in done.output
+
+
 def test_a_store_that_always_fails_is_an_error_that_names_the_file(
     releases: tuple[Path, Path], store: Store
 ) -> None:
@@ -320,6 +325,18 @@ def test_each_repository_gets_one_commit_on_the_hub(
     assert hub.uploads == []  # cards are small files; no weights have changed
     for name in names:
         assert on_hub(hub, f"me/{name}") == digests(second / name)
+
+
+def test_a_token_that_the_hub_refuses_is_bad_input(
+    releases: tuple[Path, Path],
+    hub: hub_write_server.WriteHub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    done = run("publish", releases[0], "--to", "hub:me")
+    assert done.exit_code == 2
+    assert "401" in done.output
+    assert hub.repos == {}
 
 
 def test_what_a_release_no_longer_has_goes_from_the_hub(

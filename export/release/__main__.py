@@ -143,11 +143,11 @@ def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
       openssl ec -in key.pem -pubout -out key.pub
     """
     from export.release import signature
-    from export.release.verify import problems
+    from export.release.verify import content_problems
 
     if (key is None) != sigstore:
         raise InputError("give --key FILE or --sigstore")
-    _refuse(folder, problems(folder))
+    _refuse(folder, content_problems(folder))
     signature.sign(folder, key)
     click.echo(f"signed: {folder / signature.SIGNATURE}")
 

@@ -58,18 +58,29 @@ def problems(folder: Path, signer: Path | Identity | None = None) -> Iterator[st
     Raises:
         InputError: no release, or a `signer` that cannot be read.
     """
-    expected, damaged = read_sums(folder / SUMS)
-    yield from damaged
-    release = Release(folder, expected)
-    wrong = list(_bytes(release))
+    wrong = list(content_problems(folder))
     yield from wrong
-    if not (wrong or damaged):
-        for check in CHECKS:
-            try:
-                yield from check(release)
-            except InputError as error:
-                yield str(error).removeprefix(f"{folder}/")
-    yield from signature_problems(folder, signer)
+    # A signature cannot be right over files that are not: only its own damage is news then.
+    yield from signature_problems(folder, None if wrong else signer)
+
+
+def content_problems(folder: Path) -> Iterator[str]:
+    """The same without the signature.
+
+    Raises:
+        InputError: no release.
+    """
+    expected, damaged = read_sums(folder / SUMS)
+    release = Release(folder, expected)
+    wrong = [*damaged, *_bytes(release)]
+    yield from wrong
+    if wrong:
+        return  # what the documents say of each other would only repeat it
+    for check in CHECKS:
+        try:
+            yield from check(release)
+        except InputError as error:
+            yield str(error).removeprefix(f"{folder}/")
 
 
 def read_sums(path: Path) -> tuple[dict[str, str], list[str]]:

@@ -60,19 +60,18 @@ def main(
     root: Path,
     threads: int,
 ) -> None:
-    r"""Chat with an export in its real runtime, through its own chat template.
+    """Chat with an export in its real runtime, through its own chat template.
 
     ARTIFACT is an artifact's folder; MODEL is a checkpoint folder, or the name of a model that
     `python -m export` exported: it runs in PyTorch. Ctrl-C stops an answer, /help lists commands.
 
     \b
     Examples:
-      python -m runtimes.chat artifacts/SmolLM2-135M-Instruct/gguf/q8_0
-      python -m runtimes.chat SmolLM2-135M-Instruct
-      python -m runtimes.chat --compare artifacts/SmolLM2-135M-Instruct/onnx/q4 \
-          SmolLM2-135M-Instruct
-      echo "What is the capital of France?" | python -m runtimes.chat artifacts/…/mlc/…
-    """
+      python -m runtimes.chat artifacts/M/gguf/q8_0
+      python -m runtimes.chat M
+      python -m runtimes.chat --compare artifacts/M/onnx/q4 M
+      echo "What is the capital of France?" | python -m runtimes.chat artifacts/M/onnx/q8
+    """  # noqa: D301
     if (target is None) == (pair is None):
         raise InputError("name one ARTIFACT or MODEL, or --compare A B")
     sampling = Sampling(

@@ -17,11 +17,10 @@ from export.release.dist import ARCHIVES
 from export.release.libraries import release_extra
 from export.release.notes import NOTES
 from export.release.publish.plan import Plan, Publication, Say, Upload, compare
-from export.release.publish.retries import Damaged, persist
+from export.release.publish.retries import SERVER_ERROR, TOO_MANY, Damaged, persist
 
 API = "https://api.github.com"
 TIMEOUT = 60  # seconds without an answer
-TOO_MANY, SERVER_ERROR = 429, 500
 CHUNK = 1 << 20
 
 

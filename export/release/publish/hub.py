@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from export.errors import InputError
 from export.release.publish.plan import Plan, Publication, Say, Upload
-from export.release.publish.retries import Damaged, persist
+from export.release.publish.retries import SERVER_ERROR, TOO_MANY, persist
 
 MAIN = "main"
 # The hub's own, which no release has.
@@ -88,10 +89,21 @@ class Hub:
         there: dict[str, Any] = self._try(repo, listing)
         return there
 
-    def _try(self, what: str, call: Any) -> Any:
+    def _try(self, what: str, call: Callable[[], Any]) -> Any:
+        """The call's result; what the hub refuses (4xx) is not tried again."""
         from huggingface_hub.errors import HfHubHTTPError
 
-        return persist(f"hub {what}", call, (HfHubHTTPError, OSError, RuntimeError, Damaged))
+        def guarded() -> Any:
+            try:
+                return call()
+            except HfHubHTTPError as error:
+                status = error.response.status_code
+                if status < SERVER_ERROR and status != TOO_MANY:
+                    reason = " ".join(str(error).split())
+                    raise InputError(f"hub {what}: {reason}; is HF_TOKEN right?") from None
+                raise
+
+        return persist(f"hub {what}", guarded, (HfHubHTTPError, OSError, RuntimeError))
 
 
 def _repositories(address: str, names: list[str]) -> dict[str, str]:

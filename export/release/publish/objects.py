@@ -7,6 +7,7 @@ copied into place by the store itself, SHA256SUMS last. While that is missing th
 from __future__ import annotations
 
 import hashlib
+import sys
 from functools import partial
 from typing import Any
 
@@ -98,7 +99,13 @@ class Objects:
         return digest.hexdigest()
 
     def _try(self, what: str, call: Any) -> Any:
-        return persist(f"{self._url}: {what}", call)
+        return persist(f"{self._url}: {what}", call, _failures())
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Fsspec's stores raise `OSError`, but for what botocore finds out before it asks S3."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError, botocore.BotoCoreError) if botocore else (OSError,)
 
 
 def _small(item: Upload) -> bool:

@@ -12,6 +12,10 @@ from export.release.libraries import release_extra
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 
+TOO_MANY, SERVER_ERROR = 429, 500  # HTTP: worth another attempt, as is everything above
+# Of these, another attempt would not be better.
+FINAL = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
@@ -23,7 +27,7 @@ class Damaged(OSError):
 def persist(
     what: str, call: Callable[[], Result], failures: tuple[type[Exception], ...] = (OSError,)
 ) -> Result:
-    """The call's result; `failures` are tried again, up to `ATTEMPTS` times.
+    """The call's result; `failures` but `FINAL` ones are tried again, up to `ATTEMPTS` times.
 
     Raises:
         InputError: it failed every time; `what` names it.
@@ -34,7 +38,8 @@ def persist(
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-        retry=tenacity.retry_if_exception_type(failures),
+        retry=tenacity.retry_if_exception_type(failures)
+        & tenacity.retry_if_not_exception_type(FINAL),
         before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
         reraise=True,
     )
