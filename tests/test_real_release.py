@@ -7,16 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from export.release.__main__ import main
+from tests.releases import run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
 def verify(release: Path, key: Path) -> tuple[int, str]:
-    done = CliRunner().invoke(main, ["verify", str(release), "--key", str(key)])
+    done = run("verify", release, "--key", key)
     return done.exit_code, done.output
 
 

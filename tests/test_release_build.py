@@ -9,19 +9,21 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from html import unescape
 from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
+from markdown_it import MarkdownIt
 
 from export.artifact import OutputFile
-from export.release.__main__ import main
 from export.release.archives import write_archive
 from export.release.notes import release_notes
 from export.release.record import read_record
 from runtimes.parity.verdict import Verdict
-from tests.releases import LABEL
+from tests.parity_results import HOSTILE
+from tests.releases import LABEL, digests, run
 
 ROOT = Path(__file__).parent.parent
 NAME = "llama-0M-1.0"
@@ -44,16 +46,7 @@ def release(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(root: Path, out: Path, *arguments: str | Path) -> Result:
-    command = ["build", root, "--version", "1.0", "--out", out, *arguments]
-    return CliRunner().invoke(main, [str(item) for item in command])
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return run("build", root, "--version", "1.0", "--out", out, *arguments)
 
 
 def front_matter(path: Path) -> dict[str, object]:
@@ -306,6 +299,21 @@ def test_notes_say_how_parts_are_joined(release: Path) -> None:
     record = read_record(release)
     record["archives"]["gguf q8_0"] = ["archives/x.zip.001", "archives/x.zip.002"]
     assert "`cat archives/x.zip.* > archives/x.zip`" in release_notes(record, None).decode()
+
+
+def test_hostile_text_stays_text_in_cards_and_notes(root: Path, tmp_path: Path) -> None:
+    path = root / LABEL / "parity.json"
+    raw = json.loads(path.read_text("utf-8"))
+    raw["reference"]["runtime"] = raw["reference"]["text"]["name"] = HOSTILE
+    path.write_text(json.dumps(raw))
+    edit_report(root, "q4_0", reasons=[HOSTILE])
+    assert build(root, tmp_path).exit_code == 0
+    for file in (*(tmp_path / NAME).glob("*/README.md"), tmp_path / NAME / "RELEASE_NOTES.md"):
+        html = MarkdownIt("commonmark").enable("table").render(file.read_text("utf-8"))
+        assert "<script" not in html
+        assert "<img" not in html
+        assert "<code>**" not in html
+    assert " ".join(HOSTILE.split()).replace("\x1b", "") in unescape(html).replace("\x1b", "")
 
 
 def test_an_undecided_variant_is_not_called_worse(root: Path, tmp_path: Path) -> None:
