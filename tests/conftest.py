@@ -59,23 +59,21 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def releases(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """One release, and another of the same name whose cards, and what follows, are not the same."""
-    from tests.releases import build
-
-    folder = tmp_path_factory.mktemp("releases")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
-        return (
-            build(exported, folder / "first", "first"),
-            build(exported, folder / "second", "second"),
-        )
-
-
-@pytest.fixture(scope="session")
 def real_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default plan on the real bundled model: exported, run and compared once per session."""
     folder = tmp_path_factory.mktemp("real") / "artifacts"
     root = Path(__file__).parent.parent
     subprocess.run(["make", "export-all", f"OUT={folder}", "BUDGET=fast"], cwd=root, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def releases(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One release, and another of the same name whose cards, and what follows, are not the same."""
+    from tests.publishing import build
+
+    folder = tmp_path_factory.mktemp("releases")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        first = build(exported, folder / "first", "first")
+        return first, build(exported, folder / "second", "second")

@@ -6,14 +6,10 @@ place.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from click.testing import CliRunner, Result
-
 from export.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
-from export.release.__main__ import main
 from runtimes.parity.report.outputs import write_reports
 from runtimes.parity.result import Entry
 from runtimes.parity.verdict import Verdict
@@ -67,32 +63,3 @@ def make_root(folder: Path, **verdicts: Verdict) -> Path:
 def report(root: Path, entries: list[Entry]) -> None:
     """Write parity.json and parity.html."""
     write_reports(result(*entries, label=LABEL), root / LABEL / "parity.json", True)
-
-
-def run(*arguments: str | Path) -> Result:
-    """The command line of releases."""
-    return CliRunner().invoke(main, [str(item) for item in arguments])
-
-
-def publish(release: Path, *arguments: str | Path) -> str:
-    """Publish, which must succeed: what it printed."""
-    done = run("publish", release, *arguments)
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Path → SHA-256 of every file."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def build(root: Path, out: Path, namespace: str) -> Path:
-    """A release below `out`, the only one there."""
-    done = run("build", root, "--version", "1.0", "--out", out, "--namespace", namespace)
-    assert done.exit_code == 0, done.output
-    (release,) = out.iterdir()
-    return release

@@ -12,18 +12,22 @@ import zipfile
 from html import unescape
 from pathlib import Path
 
+import onnx
 import pytest
 import yaml
 from click.testing import Result
 from markdown_it import MarkdownIt
 
 from export.artifact import OutputFile
+from export.errors import InputError
 from export.release.archives import write_archive
+from export.release.dist import Dist
 from export.release.notes import release_notes
 from export.release.record import read_record
 from runtimes.parity.verdict import Verdict
 from tests.parity_results import HOSTILE
-from tests.releases import LABEL, digests, run
+from tests.publishing import digests, run
+from tests.releases import LABEL
 
 ROOT = Path(__file__).parent.parent
 NAME = "llama-0M-1.0"
@@ -249,6 +253,13 @@ def test_a_build_names_the_previous_release(exported: Path, release: Path, tmp_p
     assert not (tmp_path / NAME / "archives").exists()
 
 
+def test_an_artifact_that_changes_during_the_build_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "weights"
+    source.write_bytes(b"changed")
+    with pytest.raises(InputError, match="weights: its artifact changed during the build"):
+        Dist(tmp_path / "dist").add("weights", source, hashlib.sha256(b"compared").hexdigest())
+
+
 def test_a_full_disk_is_said_before_anything_is_written(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,3 +333,11 @@ def test_an_undecided_variant_is_not_called_worse(root: Path, tmp_path: Path) ->
     text = (tmp_path / NAME / "llama-0M-GGUF" / "README.md").read_text("utf-8")
     assert "**`q4_0` is INCONCLUSIVE.**" in text
     assert "is not decided" in text
+
+
+def test_a_release_leaves_onnx_files_that_onnx_reads(exported: Path, release: Path) -> None:
+    for folder in (exported / LABEL / "onnx", release):
+        graphs = list(folder.rglob("onnx/*.onnx"))
+        assert graphs
+        for graph in graphs:
+            onnx.load(graph)  # it refuses external data with several hard links

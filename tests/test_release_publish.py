@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from export.release.__main__ import main
 from export.release.publish import retries
 from tests.consumers.environment import s3_python
-from tests.releases import digests, publish, run
+from tests.publishing import digests, publish, run
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +56,7 @@ import export.release.publish.plan, export.release.verify
 from export.release.__main__ import main
 first, second, base, seed = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 sys.path.insert(0, sys.argv[5])
-from tests.releases import digests
+from tests.test_release_publish import digests
 import export.release.__main__ as command
 rng = random.Random(seed)
 killed = 0

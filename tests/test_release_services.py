@@ -1,4 +1,4 @@
-"""Publishing to the hub and to GitHub: local servers that speak their protocols."""
+"""Publishing to the hub and to GitHub: one commit a repository, a draft until all has arrived."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from export.release.publish import retries
 from tests import github_server, hub_write_server
-from tests.releases import digests, publish, run
+from tests.publishing import digests, publish, run
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from export.release.record import read_record, record_bytes
 from export.release.verify import problems
-from tests.releases import run
+from tests.publishing import run
 
 
 @pytest.fixture(scope="module")

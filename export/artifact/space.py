@@ -23,11 +23,6 @@ def require_space(target: Path, needed: int) -> None:
         )
 
 
-def same_disk(first: Path, second: Path) -> bool:
-    """Whether both are on one file system, so that hard links are possible."""
-    return _existing(first).stat().st_dev == _existing(second).stat().st_dev
-
-
 def _existing(path: Path) -> Path:
     folder = path.absolute()
     while not folder.is_dir():

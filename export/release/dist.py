@@ -7,7 +7,7 @@ streamed.
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from export.artifact import MANIFEST, HashedFile, OutputFile
 from export.artifact.atomic import atomic_folder
-from export.artifact.hashing import file_sha256
+from export.artifact.hashing import CHUNK_BYTES
 from export.artifact.lock import exclusive
-from export.artifact.space import require_space, same_disk
+from export.artifact.space import require_space
 from export.checkpoint.model_card import MODEL_CARD
 from export.errors import InputError
 from export.release.archives import PART_BYTES, write_archive
@@ -58,16 +58,18 @@ class Dist:
         self.files: dict[str, OutputFile] = {}
 
     def add(self, path: str, content: Content, digest: str | None = None) -> None:
-        """Write bytes, or link or copy a file whose digest may be known already."""
+        """Write bytes, or copy a file, which must have this digest if one is given.
+
+        Not a hard link: onnx refuses external data with several, in the artifact as well.
+        """
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            file = HashedFile(target, path)
-            file.write(content)
-            self.files[path] = file.finish()
-            return
-        _link(content, target)
-        self.files[path] = OutputFile(path, target.stat().st_size, digest or file_sha256(target))
+        file = HashedFile(target, path)
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:
+            shutil.copyfileobj(source, file, CHUNK_BYTES)
+        self.files[path] = file.finish()
+        if digest not in (None, self.files[path].sha256):
+            raise InputError(f"{path}: its artifact changed during the build; build again")
 
     def written(self, outputs: Iterable[OutputFile], folder: str) -> None:
         """Take over files that are in `folder` already."""
@@ -101,7 +103,7 @@ def build(
     name = safe_name(source.model.name)
     target = out / f"{name}-{options.version}"
     laid_out = repositories(released)
-    copies = options.archives + (not same_disk(model_folder, target))
+    copies = 1 + options.archives
     require_space(target, SMALL_BYTES + copies * sum(item.bytes for item in released))
     with exclusive(target), atomic_folder(target) as folder:
         dist = Dist(folder)
@@ -176,13 +178,3 @@ def _report_file(path: Path) -> bytes:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); python -m runtimes.parity writes it"
         ) from None
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link where the disk is the same: artifacts are replaced, never changed in place."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
-        with target.open("rb+") as file:
-            os.fsync(file.fileno())
