@@ -24,7 +24,7 @@ DEMO ?= build/demo
 # On a software GPU its first run takes some ten minutes: not part of verify.
 BROWSER_WEBGPU := tests/test_real_browser_webgpu.py
 
-.PHONY: help setup export-all release demo gguf-table test verify verify-webgpu bench lint clean
+.PHONY: help setup export-all release demo gguf-table size-table test verify verify-webgpu bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ gguf-table: setup ## All GGUF types with and without importance matrix, run and 
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types
 	$(BIN)/python -m runtimes.parity --root $(OUT)/gguf-types --budget $(BUDGET)
 	$(BIN)/python -m benchmarks.gguf_table $(OUT)/gguf-types/*/parity.json
+
+size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, run and compared (an hour)
+	$(BIN)/python -m export --plan benchmarks/sizes.toml --out $(OUT)/sizes
+	$(BIN)/python -m runtimes.parity --root $(OUT)/sizes --budget $(BUDGET)
+	$(BIN)/python -m benchmarks.size_table $(OUT)/sizes/*/parity.json
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(BIN)/python -m pytest -m "not slow"
