@@ -67,10 +67,13 @@ def real_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def releases(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One release, and another of the same name whose cards, and what follows, are not the same."""
     from tests.publishing import build
 
     folder = tmp_path_factory.mktemp("releases")
-    return build(exported, folder / "first", "first"), build(exported, folder / "second", "second")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        first = build(exported, folder / "first", "first")
+        return first, build(exported, folder / "second", "second")

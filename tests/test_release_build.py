@@ -9,19 +9,24 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from html import unescape
 from pathlib import Path
 
 import onnx
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
+from markdown_it import MarkdownIt
 
 from export.artifact import OutputFile
-from export.release.__main__ import main
+from export.errors import InputError
 from export.release.archives import write_archive
+from export.release.dist import Dist
 from export.release.notes import release_notes
 from export.release.record import read_record
 from runtimes.parity.verdict import Verdict
+from tests.parity_results import HOSTILE
+from tests.publishing import digests, run
 from tests.releases import LABEL
 
 ROOT = Path(__file__).parent.parent
@@ -45,16 +50,7 @@ def release(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(root: Path, out: Path, *arguments: str | Path) -> Result:
-    command = ["build", root, "--version", "1.0", "--out", out, *arguments]
-    return CliRunner().invoke(main, [str(item) for item in command])
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return run("build", root, "--version", "1.0", "--out", out, *arguments)
 
 
 def front_matter(path: Path) -> dict[str, object]:
@@ -257,6 +253,13 @@ def test_a_build_names_the_previous_release(exported: Path, release: Path, tmp_p
     assert not (tmp_path / NAME / "archives").exists()
 
 
+def test_an_artifact_that_changes_during_the_build_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "weights"
+    source.write_bytes(b"changed")
+    with pytest.raises(InputError, match="weights: its artifact changed during the build"):
+        Dist(tmp_path / "dist").add("weights", source, hashlib.sha256(b"compared").hexdigest())
+
+
 def test_a_full_disk_is_said_before_anything_is_written(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +310,21 @@ def test_notes_say_how_parts_are_joined(release: Path) -> None:
     record = read_record(release)
     record["archives"]["gguf q8_0"] = ["archives/x.zip.001", "archives/x.zip.002"]
     assert "`cat archives/x.zip.* > archives/x.zip`" in release_notes(record, None).decode()
+
+
+def test_hostile_text_stays_text_in_cards_and_notes(root: Path, tmp_path: Path) -> None:
+    path = root / LABEL / "parity.json"
+    raw = json.loads(path.read_text("utf-8"))
+    raw["reference"]["runtime"] = raw["reference"]["text"]["name"] = HOSTILE
+    path.write_text(json.dumps(raw))
+    edit_report(root, "q4_0", reasons=[HOSTILE])
+    assert build(root, tmp_path).exit_code == 0
+    for file in (*(tmp_path / NAME).glob("*/README.md"), tmp_path / NAME / "RELEASE_NOTES.md"):
+        html = MarkdownIt("commonmark").enable("table").render(file.read_text("utf-8"))
+        assert "<script" not in html
+        assert "<img" not in html
+        assert "<code>**" not in html
+    assert " ".join(HOSTILE.split()).replace("\x1b", "") in unescape(html).replace("\x1b", "")
 
 
 def test_an_undecided_variant_is_not_called_worse(root: Path, tmp_path: Path) -> None:

@@ -10,17 +10,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from export.release.__main__ import main
 from export.release.record import read_record, record_bytes
 from export.release.verify import problems
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(item) for item in arguments])
+from tests.publishing import run
 
 
 @pytest.fixture(scope="module")

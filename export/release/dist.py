@@ -7,7 +7,7 @@ streamed.
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from export.artifact import MANIFEST, HashedFile, OutputFile
 from export.artifact.atomic import atomic_folder
-from export.artifact.hashing import file_sha256
+from export.artifact.hashing import CHUNK_BYTES
 from export.artifact.lock import exclusive
 from export.artifact.space import require_space
 from export.checkpoint.model_card import MODEL_CARD
@@ -58,16 +58,18 @@ class Dist:
         self.files: dict[str, OutputFile] = {}
 
     def add(self, path: str, content: Content, digest: str | None = None) -> None:
-        """Write bytes, or copy a file whose digest may be known already."""
+        """Write bytes, or copy a file, which must have this digest if one is given.
+
+        Not a hard link: onnx refuses external data with several, in the artifact as well.
+        """
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            file = HashedFile(target, path)
-            file.write(content)
-            self.files[path] = file.finish()
-            return
-        _copy(content, target)
-        self.files[path] = OutputFile(path, target.stat().st_size, digest or file_sha256(target))
+        file = HashedFile(target, path)
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:
+            shutil.copyfileobj(source, file, CHUNK_BYTES)
+        self.files[path] = file.finish()
+        if digest not in (None, self.files[path].sha256):
+            raise InputError(f"{path}: its artifact changed during the build; build again")
 
     def written(self, outputs: Iterable[OutputFile], folder: str) -> None:
         """Take over files that are in `folder` already."""
@@ -176,10 +178,3 @@ def _report_file(path: Path) -> bytes:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); python -m runtimes.parity writes it"
         ) from None
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Not a hard link: onnx refuses external data with several, in the artifact as well."""
-    shutil.copyfile(source, target)
-    with target.open("rb+") as file:
-        os.fsync(file.fileno())
