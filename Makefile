@@ -24,7 +24,7 @@ DEMO ?= build/demo
 # On a software GPU its first run takes some ten minutes: not part of verify.
 BROWSER_WEBGPU := tests/test_real_browser_webgpu.py
 
-.PHONY: help setup export-all release demo gguf-table size-table test verify verify-webgpu bench lint clean
+.PHONY: help setup export-all release demo gguf-table size-table test verify verify-webgpu faults bench lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ verify: setup ## Slow checks: the whole of export-all on the real bundled model,
 
 verify-webgpu: setup ## The real fp16 model on WebGPU, also in Chromium; in software where there is no GPU
 	$(BIN)/python -m pytest -m slow -v tests/test_real_webgpu.py $(BROWSER_WEBGPU)
+
+faults: setup ## Plant every fault in exports of the real model, see that it is found; writes docs/faults.md
+	$(BIN)/python -m tests.faults
 
 bench: setup ## Cost of exporting, file sizes and speed of the graphs beside their peers, in one run
 	$(BIN)/python -m benchmarks

@@ -91,14 +91,16 @@ def measure(
     threads: int,
     advance: Callable[[], None],
     *,
+    faults: Sequence[str] = (),
     residual_scale: float = 1.0,
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
     `weights` is what the artifact's weights gave in PyTorch; None says that there was nothing to
     run: they equal the checkpoint's, value by value, or cannot be read. `scorer` reads the replies,
-    `template` is how the artifact's chat template came out. `residual_scale` is how much
-    smaller the artifact's residual stream is than the reference's.
+    `template` is how the artifact's chat template came out. `faults` are what is broken without
+    running it: no replies are asked for then. `residual_scale` is how much smaller the artifact's
+    residual stream is than the reference's.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
@@ -109,7 +111,7 @@ def measure(
     try:
         replayed = replay(reference, runtime.logit_blocks, weights, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-        failures = [*replayed.failures, *([template.fault] if template.fault else [])]
+        failures = [*faults, *replayed.failures, *([template.fault] if template.fault else [])]
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         padding = measure_padding(runtime, reference.documents)

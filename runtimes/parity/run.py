@@ -181,14 +181,10 @@ def _compare(
                 template,
                 bench.threads,
                 advance,
+                faults=faults,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
-        measurement = replace(
-            measurement,
-            exact_weights=read and weights is None,
-            footprint=cost,
-            failures=(*faults, *measurement.failures),
-        )
+        measurement = replace(measurement, exact_weights=read and weights is None, footprint=cost)
     except (InputError, Crash) as error:
         return Judgement(Verdict.FAIL, (*faults, str(error))), None, None
     m = measurement

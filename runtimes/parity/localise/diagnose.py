@@ -79,9 +79,10 @@ def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
     model, ids = subject.original, list(subject.ids[:TOKENS])
     heads = Heads.of(read_json(subject.checkpoint / "config.json"))
     precision = subject.artifact.manifest.variant.precision
-    return Weighed(
-        *compare_tensors(stored, model.weights, ids, model.states(ids), precision, heads)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged scale may give any value
+        return Weighed(
+            *compare_tensors(stored, model.weights, ids, model.states(ids), precision, heads)
+        )
 
 
 def localise(
@@ -125,7 +126,7 @@ def localise(
         except InputError as error:
             found.append(Finding(Cause.FILE, str(error)))
         fault = first_fault(steps, limits_of(subject.artifact))
-        found += [fault] if fault else []
+        found = [fault, *found] if fault else found  # it has a layer, findings alike have none
     found.sort(key=lambda finding: ORDER.index(finding.cause))
     if not found:
         found = [_nothing_wrong(subject.artifact, weighed.tensors, layers, steps)]

@@ -48,7 +48,7 @@ def _raised(got: np.ndarray, want: np.ndarray) -> str | None:
     """Gemma's norms, for example, are stored as what they differ from 1."""
     difference = got - want
     mean = float(difference.mean())
-    if float(difference.std()) > CONSTANT * abs(mean):
+    if not np.isfinite(mean) or float(difference.std()) > CONSTANT * abs(mean):
         return None
     return f"the checkpoint's values {mean:+.3g}"
 

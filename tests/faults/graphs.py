@@ -1,0 +1,107 @@
+"""Mistakes in an ONNX graph: its nodes, their attributes and its small constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto, helper, numpy_helper
+
+from export.artifact import Artifact
+from tests.faults.fault import EditArtifact
+from tests.faults.tensors import LAYER
+
+FUSED_ATTENTION, ATTENTION, ROTARY = "GroupQueryAttention", "Attention", "RotaryEmbedding"
+NORMS = ("SkipSimplifiedLayerNormalization", "RMSNormalization")
+EPSILON_TIMES = 0.1
+
+
+def edited(edit: Callable[[GraphProto], None]) -> EditArtifact:
+    """Apply a mistake to every graph of the artifact: each is some runtime's."""
+
+    def edit_artifact(artifact: Artifact) -> None:
+        for path in artifact.files(".onnx"):
+            model = onnx.load(path, load_external_data=False)
+            edit(model.graph)
+            onnx.save(model, path)
+
+    return edit_artifact
+
+
+def wrong_epsilon(graph: GraphProto) -> None:
+    """In every norm."""
+    for node in _nodes(graph, *NORMS):
+        _attribute(node, "epsilon").f *= EPSILON_TIMES
+
+
+def softmax_without_root(graph: GraphProto) -> None:
+    """Scores divided by the head size in place of its square root."""
+    for node in _nodes(graph, FUSED_ATTENTION):
+        attribute = _attribute(node, "scale")
+        attribute.f **= 2
+
+
+def one_key_value_head(graph: GraphProto) -> None:
+    """The attention operator is told of another grouping than the weights have."""
+    for node in _nodes(graph, FUSED_ATTENTION):
+        _attribute(node, "kv_num_heads").i = 1
+
+
+def exchanged_cache(graph: GraphProto) -> None:
+    """One layer's keys go where its values belong, and the other way round."""
+    node = _nodes(graph, FUSED_ATTENTION)[LAYER]
+    node.output[1], node.output[2] = node.output[2], node.output[1]
+
+
+def padding_visible(graph: GraphProto) -> None:
+    """Padded keys get no bias, so attention sees them."""
+    (bias,) = (item for item in graph.initializer if item.name == "hidden_key_bias")
+    bias.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(bias)), bias.name))
+
+
+def not_causal(graph: GraphProto) -> None:
+    """Every key is visible to every query (graph of standard operators)."""
+    (node,) = _nodes(graph, "LessOrEqual")
+    causal = node.output[0]
+    node.output[0] = f"{causal}/right"
+    later = [
+        helper.make_node("Not", [node.output[0]], [f"{causal}/later"]),
+        helper.make_node("Or", [node.output[0], f"{causal}/later"], [causal]),
+    ]
+    _insert_after(graph, node, later)
+
+
+def keys_one_position_back(graph: GraphProto) -> None:
+    """Keys are rotated by one position less than queries (graph of standard operators)."""
+    rotations = _nodes(graph, ROTARY)
+    positions = rotations[0].input[3]
+    for value in (0, 1):
+        constant = numpy_helper.from_array(np.array(value, np.int64), f"fault.{value}")
+        graph.initializer.append(constant)
+    for node in rotations:
+        if "/key/" in node.output[0]:
+            node.input[3] = "fault.position"
+    (source,) = (node for node in graph.node if positions in node.output)
+    back = helper.make_node("Sub", [positions, "fault.1"], ["fault.back"])
+    first = helper.make_node("Max", ["fault.back", "fault.0"], ["fault.position"])
+    _insert_after(graph, source, [back, first])
+
+
+def _nodes(graph: GraphProto, *kinds: str) -> list[NodeProto]:
+    found = [node for node in graph.node if node.op_type in kinds]
+    assert found, f"the graph has no {kinds}"
+    return found
+
+
+def _attribute(node: NodeProto, name: str) -> onnx.AttributeProto:
+    (attribute,) = (item for item in node.attribute if item.name == name)
+    return attribute
+
+
+def _insert_after(graph: GraphProto, node: NodeProto, added: list[NodeProto]) -> None:
+    """Nodes stand in the order in which they are computed. Others are new objects then."""
+    index = list(graph.node).index(node) + 1
+    rest = list(graph.node)[index:]
+    del graph.node[index:]
+    graph.node.extend([*added, *rest])

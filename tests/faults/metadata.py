@@ -1,0 +1,85 @@
+"""Mistakes in configs, tokenizers and templates: edits of JSON and of GGUF's own metadata."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gguf import GGUFReader
+
+from export.artifact import Artifact
+from tests.faults.fault import EditArtifact
+
+THETA_TIMES = 0.1
+EPSILON_TIMES = 0.1
+GREETING, WRONG_GREETING = "<|im_start|>assistant\n", "<|im_start|>assistant \n"
+MLC_CONFIG = "mlc-chat-config.json"
+
+
+def wrong_theta(config: dict[str, Any]) -> None:
+    """10,000, many exporters' default, where SmolLM2 has 100,000."""
+    config["rope_theta"] *= THETA_TIMES
+
+
+def wrong_epsilon(config: dict[str, Any]) -> None:
+    """1e-6, another usual value."""
+    config["rms_norm_eps"] *= EPSILON_TIMES
+
+
+def wrong_end(generation: dict[str, Any]) -> None:
+    """Generation would stop at another token."""
+    generation["eos_token_id"] = 0
+
+
+def no_digit_splitting(tokenizer: dict[str, Any]) -> None:
+    """What transformers makes of SmolLM's GGUF files, and GPT2Tokenizer of its tokenizer.json."""
+    steps = tokenizer["pre_tokenizer"]["pretokenizers"]
+    tokenizer["pre_tokenizer"]["pretokenizers"] = [s for s in steps if s["type"] != "Digits"]
+
+
+def space_in_template(settings: dict[str, Any]) -> None:
+    """Before the line break that the reply follows."""
+    settings["chat_template"] = settings["chat_template"].replace(GREETING, WRONG_GREETING)
+
+
+def space_in_conversation(artifact: Artifact) -> None:
+    """The same in MLC's own template."""
+    path = artifact.path / MLC_CONFIG
+    config = json.loads(path.read_text())
+    template = config["conv_template"]
+    template["role_empty_sep"] = " " + template["role_empty_sep"]
+    path.write_text(json.dumps(config))
+
+
+def wrong_stop(artifact: Artifact) -> None:
+    """WebLLM ignores eos_token_id: these are the tokens that it stops at."""
+    path = artifact.path / MLC_CONFIG
+    config = json.loads(path.read_text())
+    config["conv_template"]["stop_token_ids"] = [0]
+    path.write_text(json.dumps(config))
+
+
+def right_config_json(artifact: Artifact) -> None:
+    """Leaves the mistake in the graph alone: config.json is the checkpoint's again."""
+    path = artifact.path / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_theta"] /= THETA_TIMES
+    path.write_text(json.dumps(config))
+
+
+def one_key_value_head(artifact: Artifact) -> None:
+    """MLC: the shapes say otherwise."""
+    path = artifact.path / MLC_CONFIG
+    config = json.loads(path.read_text())
+    config["model_config"]["num_key_value_heads"] = 1
+    path.write_text(json.dumps(config))
+
+
+def gguf_value(key: str, value: float) -> EditArtifact:
+    """Overwrite a number of GGUF's metadata in place."""
+
+    def edit(artifact: Artifact) -> None:
+        field = GGUFReader(artifact.file(".gguf"), "r+").fields[key]
+        field.parts[field.data[0]][0] = value
+
+    return edit

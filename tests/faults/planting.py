@@ -1,0 +1,88 @@
+"""Export an artifact with a fault in it, under the manifest of a clean one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from export import job
+from export.architecture import read_config
+from export.artifact import Artifact, open_artifact
+from export.artifact.atomic import write_atomic
+from export.artifact.hashing import file_sha256
+from export.artifact.manifest import MANIFEST, OutputFile
+from export.checkpoint import Checkpoint, open_checkpoint
+from export.checkpoint.folder import read_raw_config
+from export.checkpoint.safetensors_file import SafetensorsFile
+from export.sources import Source
+from runtimes.json_file import read_json
+from tests.faults.fault import SIXTEEN_BIT, Plant
+
+
+class PlantedFile(SafetensorsFile):
+    """A checkpoint's weights file, some of whose tensors are others."""
+
+    def __init__(self, path: Path, changed: Mapping[str, np.ndarray]) -> None:
+        super().__init__(path)
+        self._changed = {name: changed[name] for name in changed if name in self.entries}
+
+    def tensor(self, name: str) -> np.ndarray:
+        """The planted values, or the file's own."""
+        return self._changed[name] if name in self._changed else super().tensor(name)
+
+
+def export(checkpoint: Path, form: str, root: Path, plant: Plant) -> Artifact:
+    """Export one artifact below `root`, which must not exist; the caller removes it.
+
+    The manifest says that it was made from the clean checkpoint, so that the parity run compares.
+    """
+    chosen = importlib.import_module(f"export.{form}").FORMAT
+    source, clean = Source(path=checkpoint, label="model"), open_checkpoint(checkpoint)
+    read = _planted(checkpoint, clean, plant, root / "read")
+    variant = chosen.variant(plant.variant or SIXTEEN_BIT[form], **plant.options)
+    identity = job.identify(source, clean)
+    artifact = job.run(source, read, identity, chosen, variant, root, lambda count: None).artifact
+    if plant.files is None:
+        return artifact
+    plant.files(artifact)
+    return rehashed(artifact)
+
+
+def rehashed(artifact: Artifact) -> Artifact:
+    """The artifact with the sizes and hashes that its files have now."""
+    outputs = tuple(
+        OutputFile(item.path, path.stat().st_size, file_sha256(path))
+        for item in artifact.manifest.outputs
+        for path in (artifact.path / item.path,)
+    )
+    manifest = replace(artifact.manifest, outputs=outputs)
+    write_atomic(artifact.path / MANIFEST, manifest.to_json().encode())
+    return open_artifact(artifact.path)
+
+
+def _planted(checkpoint: Path, clean: Checkpoint, plant: Plant, folder: Path) -> Checkpoint:
+    """The checkpoint as an exporter with the fault sees it; `folder` gets its other files."""
+    folder.mkdir(parents=True)
+    for path in clean.tokenizer_files.values():
+        shutil.copy(path, folder)
+    shutil.copy(checkpoint / "config.json", folder)
+    for name, edit in plant.documents.items():
+        document = read_json(folder / name)
+        edit(document)
+        (folder / name).write_text(json.dumps(document))
+    raw = read_raw_config(folder)
+    config, parameters = read_config(raw)
+    files = {
+        name: SafetensorsFile(clean.file_of(name)) for name in (p.name for p in clean.parameters)
+    }
+    changed = (
+        plant.tensors(lambda name: files[name].tensor(name), clean.config) if plant.tensors else {}
+    )
+    planted = [PlantedFile(path, changed) for path in {file.path for file in files.values()}]
+    return Checkpoint(folder, raw, config, parameters, planted)

@@ -1,0 +1,95 @@
+"""The instrument notices planted faults, says where they are, and leaves clean exports alone.
+
+`make faults` asks the same of every fault in every format on the real model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from export.sources import resolve
+from runtimes.parity import statistics, tokenizer
+from runtimes.parity.suite import Budget, Suite, built_in
+from runtimes.parity.verdict import Verdict
+from tests.faults import alarms
+from tests.faults.alarms import verdicts_on_subsets
+from tests.faults.catalogue import FAULTS
+from tests.faults.fault import FORMATS
+from tests.faults.planting import export
+from tests.faults.run import Case, Outcome, run_cases
+from tests.tiny import FAMILIES, make_checkpoint
+
+TEXTS = ("chat-01", "code-02", "arithmetic-01", "unicode-03")
+SUITE = Suite("short", tuple(p for p in built_in(Budget.FAST).prompts if p.id in TEXTS))
+CLEAN = [Case(form) for form in FORMATS]
+
+
+def in_turn() -> list[Case]:
+    """Every fault in one of its formats, each format in its turn.
+
+    It begins with GGUF: so MLC is spared the faults that TVM would have to compile anew for.
+    """
+    cases = []
+    for index, fault in enumerate(FAULTS, 1):
+        forms = [form for form in FORMATS if form in fault.plants]
+        cases.append(Case(forms[index % len(forms)], fault))
+    return cases
+
+
+def name_of(case: Case) -> str:
+    return f"{case.fault.name if case.fault else 'clean'}, {case.form}"
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
+    folder = tmp_path_factory.mktemp("faults")
+    models: dict[str | None, Path] = {None: make_checkpoint(folder / "usual")}
+    for family in {fault.model for fault in FAULTS if fault.model}:
+        models[family] = make_checkpoint(folder / family, **FAMILIES[family])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        patch.setattr(tokenizer, "COUNT", 100)
+        patch.setattr(statistics, "RESAMPLES", 200)
+        found = run_cases([*CLEAN, *in_turn()], models, SUITE, None, folder / "planted", 1)
+        yield {name_of(outcome.case): outcome for outcome in found}
+
+
+def test_there_are_faults_for_every_format() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 15
+    for form in FORMATS:
+        assert sum(form in fault.plants for fault in FAULTS) >= 15
+
+
+@pytest.mark.parametrize("case", [*CLEAN, *in_turn()], ids=name_of)
+def test_a_fault_is_noticed_and_found_and_a_clean_export_passes(
+    outcomes: dict[str, Outcome], case: Case
+) -> None:
+    outcome = outcomes[name_of(case)]
+    assert outcome.correct, (outcome.verdict, outcome.where)
+
+
+def test_a_clean_export_passes_on_every_part_of_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarms, "RUNS", 3)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    artifact = export(checkpoint, "gguf", tmp_path / "out", CLEAN[0].plant)
+    (verdicts,) = verdicts_on_subsets(checkpoint, SUITE, [artifact], 1).values()
+    assert verdicts == {Verdict.PASS: 3}
+
+
+# One fault of the weights, one of the metadata, one of the tokenizer, in a format each.
+REAL = {"onnx": "swapped q/k", "gguf": "wrong rope theta", "mlc": "no digit splitting"}
+
+
+@pytest.mark.slow
+def test_faults_in_the_real_model_are_found(tmp_path: Path) -> None:
+    chosen = [
+        Case(form, fault) for form, name in REAL.items() for fault in FAULTS if fault.name == name
+    ]
+    real = {None: resolve("bundled").path}
+    for outcome in run_cases(chosen, real, built_in(Budget.FAST), 200, tmp_path / "planted", 1):
+        assert outcome.correct, (outcome.case, outcome.verdict, outcome.where)
