@@ -7,10 +7,14 @@ OUT ?= artifacts
 PLAN ?=
 # One or more models, for example: make export-all MODEL="bundled ./my-checkpoint"
 MODEL ?=
-# The release: its version, its folder, and the private key that signs it (none: not signed)
-VERSION ?=
+# Only these formats of the plan
+FORMAT ?=
+# The release: its version, its folder, whose it is on the hub, the private key that signs it (or none)
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' export/__init__.py)
 DIST ?= dist
+NAMESPACE ?=
 KEY ?=
+PUBLIC_KEY ?= $(KEY:.pem=.pub)
 # How much text the comparison uses: fast, default or full
 BUDGET ?= default
 
@@ -32,7 +36,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 	@touch $@
 
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
-	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) --out $(OUT)
+	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out $(OUT)
 	$(BIN)/python -m runtimes.parity --root $(OUT) --budget $(BUDGET)
 
 demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
@@ -42,8 +46,8 @@ demo: setup ## A chat page with the exports of the last export-all, built into b
 
 release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
 	@ls $(OUT)/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
-	$(BIN)/python -m export.release build $(OUT) --out $(DIST) $(if $(VERSION),--version $(VERSION)) $(if $(KEY),--key $(KEY))
-	$(BIN)/python -m export.release verify $(DIST)/*
+	$(BIN)/python -m export.release build $(OUT) --out $(DIST) --version $(VERSION) $(if $(KEY),--key $(KEY)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
+	$(BIN)/python -m export.release verify $(DIST)/*-$(VERSION) $(if $(KEY),--key $(PUBLIC_KEY))
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types
@@ -65,11 +69,12 @@ faults: setup ## Plant every fault in exports of the real model, see that it is 
 bench: setup ## Cost of exporting, file sizes and speed of the graphs beside their peers, in one run
 	$(BIN)/python -m benchmarks
 
-lint: setup ## ruff, mypy, and the import rules of docs/architecture.md
+lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the workflows' security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
 
 clean: ## Remove artifacts and caches of this folder (not .venv, not ~/.cache)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -18,6 +18,9 @@ COMMANDS = {
     "parity": ("runtimes.parity.__main__", "main"),
     "footprint": ("runtimes.footprint", "main"),
     "release": ("export.release.__main__", "main"),
+    "status": ("export.status", "main"),
+    "clean": ("export.clean", "main"),
+    "chat": ("runtimes.chat.__main__", "main"),
     "compare": ("runtimes.parity.compare", "main"),
     "demo": ("demo.__main__", "main"),
 }

@@ -7,7 +7,6 @@ the manifest has the files' hashes. The page uses no byte that does not agree.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -96,7 +95,10 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
         shutil.copyfile(packages / NOTICE, folder / NOTICE)
         for artifact, model in zip(artifacts, models, strict=True):
             for name in [MANIFEST, *model.files]:
-                _place(artifact.path / name, folder / model.folder / name)
+                place = folder / model.folder / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                # Not a hard link: onnx refuses to read weights that have two names.
+                shutil.copyfile(artifact.path / name, place)
         site = {"vendor": vendor, "models": [asdict(model) for model in models]}
         (folder / SITE).write_text(json.dumps(site, indent=1) + "\n", "utf-8")
     return models
@@ -155,12 +157,3 @@ def _verdict(artifact: Artifact) -> tuple[str | None, list[str]]:
         if entry.get("recipe") == artifact.manifest.recipe:
             return str(entry["verdict"]), [str(reason) for reason in entry["reasons"]]
     return None, []
-
-
-def _place(source: Path, target: Path) -> None:
-    """A hard link, or a copy on another file system: weights are large."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

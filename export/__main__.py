@@ -31,6 +31,12 @@ LOCAL_PLAN = Path("edgeproof.toml")
 )
 @click.option("--model", "-m", "models", multiple=True, help=f"Instead of the plan's. {MODEL_HELP}")
 @click.option("--revision", help="Branch, tag or commit for the models given by --model.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    help="Only the plan's variants of this format. Repeatable.",
+)
 @out_option("Root folder of the artifacts.")
 @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
 @click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
@@ -39,24 +45,26 @@ def main(
     plan_path: Path | None,
     models: tuple[str, ...],
     revision: str | None,
+    formats: tuple[str, ...],
     out: Path,
     force: bool,
     dry_run: bool,
     verify: bool,
 ) -> None:
-    r"""Export every model of a plan in every variant of the plan.
+    """Export every model of a plan in every variant of the plan.
 
     \b
     Examples:
       python -m export
       python -m export --model ./my-checkpoint --dry-run
+      python -m export --format gguf --format mlc
       python -m export --plan edgeproof.toml --out build/artifacts
-    """
+    """  # noqa: D301
     if plan_path is None and LOCAL_PLAN.exists():
         plan_path = LOCAL_PLAN
     if revision and not models:
         raise InputError("--revision needs --model; a plan gives each model its own revision")
-    plan = load_plan(plan_path)
+    plan = load_plan(plan_path).only(formats)
     requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
     handling = Handling(force=force, dry_run=dry_run, verify=verify)
     runs = carry_out(plan, requests, out, handling)

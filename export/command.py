@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,6 +16,7 @@ from click.core import ParameterSource
 
 from export.errors import GateError, InputError
 from export.format import DIRECT
+from export.log import log_as_json
 
 if TYPE_CHECKING:
     from export.artifact import Variant
@@ -27,17 +29,45 @@ MODEL_HELP = (
     " 'bundled-360m' (a stand-in: that model grown to the shape of SmolLM-360M, same function)."
 )
 
+LOGS_JSON = "edgeproof.logs_json"  # in a command's context
+
+log = logging.getLogger(__name__)
+
 
 class EdgeproofCommand(click.Command):
-    """A click command whose `InputError` becomes one line and exit code 2, `GateError` 1."""
+    """A click command whose `InputError` becomes one line and exit code 2, `GateError` 1.
+
+    Each has `--log-json`.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(
+            click.Option(
+                ["--log-json"],
+                is_flag=True,
+                expose_value=False,
+                callback=_log_json,
+                help="Write what happens to stderr as JSON lines, for machines.",
+            )
+        )
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command inside the error boundary."""
         try:
             return super().invoke(ctx)
         except (InputError, GateError) as error:
-            click.echo(f"error: {error}", err=True)
+            if ctx.meta.get(LOGS_JSON):
+                log.error("failed", extra={"error": str(error), "exit_code": error.exit_code})
+            else:
+                click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+
+
+def _log_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        log_as_json()
+        context.meta[LOGS_JSON] = True
 
 
 def out_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -219,6 +249,8 @@ def export_variants(
                 manifest = done.artifact.manifest
                 size, weights = sum(item.bytes for item in manifest.outputs), manifest.weights
                 note, verified = _note(done), done.verified and done.verified.note
+                facts = {"model": source.label, "artifact": str(folder), "bytes": size}
+                log.info("exported", extra={**facts, "reused": done.reused})
         bpw = weights["effective_bpw"]
         label = f"{form.name:5}{variant.name:9}"
         click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")

@@ -12,6 +12,7 @@ from export.artifact import (
     ArtifactWriter,
     DryRunWriter,
     ModelIdentity,
+    Precision,
     Variant,
     fallback_text,
     open_artifact,
@@ -21,10 +22,20 @@ from export.artifact import (
 from export.artifact.cache import cache_folder
 from export.artifact.hashing import input_records
 from export.artifact.lock import exclusive
+from export.artifact.space import require_space
 from export.checkpoint import CheckpointFolder
 from export.errors import InputError
 from export.format import Advance, Format
 from export.sources import Source
+
+# Per weight, without scales and without what is kept wider.
+LEAST_BITS = {
+    Precision.FP32: 32,
+    Precision.FP16: 16,
+    Precision.BF16: 16,
+    Precision.EIGHT_BIT: 8,
+    Precision.LOW_BIT: 2,
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,7 @@ def run(
         return Outcome(existing, reused=True)
     check = form.check if verify else None
     verified = None
+    require_space(target, least_bytes(variant, identity.parameters))
     with exclusive(target):
         made_meanwhile = None if force else reusable(target, identity, variant, tools)
         if made_meanwhile is not None:
@@ -125,6 +137,11 @@ def run(
                 note = check(checkpoint, writer.sections)
                 verified = Verified(sum(map(len, writer.sections.values())), note)
     return Outcome(open_artifact(target), reused=False, verified=verified)
+
+
+def least_bytes(variant: Variant, parameters: int) -> int:
+    """What the variant's weights take at the very least: to refuse early only what cannot fit."""
+    return parameters * LEAST_BITS[variant.precision] // 8
 
 
 def rehearse(

@@ -68,7 +68,9 @@ def footprint(artifact: Artifact, threads: int, other: str | None = None) -> Foo
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 @click.option(
     "--runtime",
-    type=click.Choice(sorted({name for _, name in OTHERS})),
+    type=click.Choice(
+        sorted({name for (_, name), adapter in OTHERS.items() if adapter.in_process})
+    ),
     help="Run it in this runtime, not in its format's usual one.",
 )
 def main(artifact: Path, threads: int, runtime: str | None) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ class LlamaCpp(SequenceRuntime):
             count, ids = self._tokenize(data, -count)
         return list(ids[:count])
 
+    @cached_property
+    def stop_tokens(self) -> frozenset[int]:
+        """The ids that end a reply, as llama.cpp finds them in the file's metadata."""
+        ends = (i for i in range(self.vocabulary) if llama_cpp.llama_vocab_is_eog(self._vocab, i))
+        return frozenset(ends)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        data = self._detokenize(ids, 16 * len(ids))
+        if isinstance(data, int):
+            data = self._detokenize(ids, data)
+        assert isinstance(data, bytes)
+        return data.decode(errors="replace")
+
     def close(self) -> None:
         """Free the batch, the context and the model; calling it again does nothing."""
         if self._model is None:
@@ -74,6 +89,13 @@ class LlamaCpp(SequenceRuntime):
             self._vocab, data, len(data), ids, room, add_special, parse_special
         )
         return int(count), ids
+
+    def _detokenize(self, ids: Sequence[int], room: int) -> bytes | int:
+        """The text's bytes, or how much room they need."""
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        buffer = ctypes.create_string_buffer(room)
+        count = llama_cpp.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, False, True)
+        return buffer.raw[:count] if count >= 0 else -count
 
     def _clear(self) -> None:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)

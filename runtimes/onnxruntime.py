@@ -52,6 +52,7 @@ class OnnxRuntime(SequenceRuntime):
         self._path = path
         self._tokenizer = tokenizer
         self._pad = settings.pad
+        self.stop_tokens = settings.stop_tokens
         self.context = settings.context
         inputs = {item.name: item for item in self._session.get_inputs()}
         self._inputs = set(inputs)
@@ -69,6 +70,11 @@ class OnnxRuntime(SequenceRuntime):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Run several sequences as one left-padded batch: float32 [T_i, V] of each, unpadded."""
@@ -143,10 +149,11 @@ class OnnxRuntime(SequenceRuntime):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the graph does not say: the context length and the padding id."""
+    """What the graph does not say: context length, padding id and the ids that end a reply."""
 
     context: int
     pad: int
+    stop_tokens: frozenset[int]
 
 
 def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -> OnnxRuntime:
@@ -182,13 +189,17 @@ def _settings(folder: Path) -> Settings:
     config = read_json(folder / "config.json")
     generation = folder / "generation_config.json"
     merged = {**config, **(read_json(generation) if generation.exists() else {})}
-    end = merged.get("eos_token_id") or 0
-    first_end = end[0] if isinstance(end, list) else end
+    end = merged.get("eos_token_id")
+    ends = end if isinstance(end, list) else [] if end is None else [end]
     pad = merged.get("pad_token_id")
     lengths = [config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)]
     if not lengths:
         raise InputError(f"{folder / 'config.json'}: names no context length ({CONTEXT_KEYS[0]})")
-    return Settings(context=lengths[0], pad=int(first_end if pad is None else pad))
+    return Settings(
+        context=lengths[0],
+        pad=int([*ends, 0][0] if pad is None else pad),
+        stop_tokens=frozenset(ends),
+    )
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:

@@ -44,8 +44,28 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class TextRuntime(Runtime, Protocol):
+    """A runtime that also writes text: what a chat needs."""
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """The ids that end a reply, as the artifact's own files say."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included; half a character becomes U+FFFD."""
+
+
+@runtime_checkable
 class BatchRuntime(Runtime, Protocol):
     """A runtime that also takes several sequences in one call."""
 
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Run non-empty sequences as one left-padded batch: float32 [T_i, V] of each."""
+
+
+@runtime_checkable
+class OwnTokenizerRuntime(Runtime, Protocol):
+    """A runtime whose library is known to split some texts otherwise, whatever the file says."""
+
+    def splits_otherwise(self, text: str) -> bool:
+        """Whether the library's own fault may change the ids of this text."""

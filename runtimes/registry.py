@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 class Adapter:
     """An adapter module, the optional packages it imports, and the extra that installs them.
 
-    `code` is the cache's folder where it keeps what it compiles, if it does.
+    `code` is the cache's folder where it keeps what it compiles, if it does. `in_process` tells
+    whether it computes in this process, so that its memory can be measured here.
     """
 
     module: str
     packages: tuple[str, ...]
     extra: str
     code: str | None = None
+    in_process: bool = True
 
 
 ADAPTERS = {
@@ -38,8 +40,8 @@ ADAPTERS = {
 }
 WEBGPU = Adapter("runtimes.webgpu", ("onnxruntime", "onnxruntime_ep_webgpu"), "webgpu")
 # transformers.js in a page of Chromium.
-BROWSER = Adapter("runtimes.browser", ("playwright",), "browser")
-BROWSER_WEBGPU = Adapter("runtimes.browser.webgpu", ("playwright",), "browser")
+BROWSER = Adapter("runtimes.browser", ("playwright",), "browser", in_process=False)
+BROWSER_WEBGPU = Adapter("runtimes.browser.webgpu", ("playwright",), "browser", in_process=False)
 # Other runtimes that execute a format, by the name that asks for them.
 OTHERS = {
     ("onnx", "webgpu"): WEBGPU,

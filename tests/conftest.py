@@ -51,6 +51,14 @@ def checkpoint_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts and reports of a tiny model, for tests of releases; no test may change them."""
+    from tests.releases import make_root
+
+    return make_root(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
 def real_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default plan on the real bundled model: exported, run and compared once per session."""
     folder = tmp_path_factory.mktemp("real") / "artifacts"

@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from export.errors import InputError
-from runtimes.browser.chromium import Browser, find_chromium
+from runtimes.browser.chromium import Browser
 from runtimes.browser.packages import packages_folder
 from runtimes.browser.server import Site, serving
 
@@ -19,17 +16,6 @@ from runtimes.browser.server import Site, serving
 PACKAGES = packages_folder()
 SCREENSHOTS = Path(__file__).parent.parent / "build" / "screenshots"
 UNWANTED = ["--enable-unsafe-swiftshader", "--disable-gpu"]
-
-
-def demand_browser() -> None:
-    """Skip where Chromium, Playwright or npm's packages are missing."""
-    pytest.importorskip("playwright", reason='pip install "edgeproof[browser]"')
-    try:
-        find_chromium()
-    except InputError as error:
-        pytest.skip(str(error))
-    if not PACKAGES.exists():
-        pytest.skip("npm's packages are not in the cache; run: python -m runtimes.browser")
 
 
 class DemoPage:

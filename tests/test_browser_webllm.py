@@ -13,7 +13,6 @@ from export.artifact import Artifact, open_artifact
 from runtimes.browser.chromium import without_gpu
 from runtimes.browser.harness_page import open_page
 from runtimes.registry import open_runtime
-from tests.demo_page import demand_browser
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 
@@ -59,11 +58,9 @@ def check(artifact: Artifact) -> None:
 def test_webllm_reads_a_tiny_models_config_tokenizer_and_arrays(
     variant: str, tmp_path: Path
 ) -> None:
-    demand_browser()
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     check(export_tiny(checkpoint, "mlc", variant, tmp_path))
 
 
 def test_webllm_reads_the_real_models(real_artifacts: Path) -> None:
-    demand_browser()
     check(open_artifact(real_artifacts / MODEL / "mlc" / f"{MODEL}-q4f16_1-MLC"))

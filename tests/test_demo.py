@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -104,3 +108,23 @@ def test_what_cannot_be_shown_is_refused(artifacts: list[Artifact], tmp_path: Pa
     assert result.exit_code == 2
     assert "run.json: missing" in result.output
     assert CliRunner().invoke(main, ["serve", str(tmp_path)]).exit_code == 2
+
+
+def test_the_commands_build_a_folder_and_serve_it(
+    folder: Path, artifacts: list[Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo.build.web_packages", lambda say: PACKAGES)
+    target = tmp_path / "demo"
+    result = CliRunner().invoke(main, ["build", str(target), str(artifacts[0].path)])
+    assert result.exit_code == 0, result.output
+    assert "onnx fp32" in result.output
+    assert "PASS" in result.output  # of the report beside the artifact
+    serve = [sys.executable, "-m", "demo", "serve", str(target), "--port", "0"]
+    with subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
+        with urllib.request.urlopen(address + SITE) as response:
+            assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+            assert len(json.load(response)["models"]) == 1
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,23 @@ from safetensors.numpy import load_file
 
 from export.artifact import Artifact
 from runtimes.parity.localise import Cause, Component, Localisation, Subject, localise
+from runtimes.parity.localise.errors import relative_error, weight_error
+from runtimes.parity.localise.replay import cache_fault, tokenizer_fault
 from runtimes.registry import open_reference
 from tests.exported import export_tiny
-from tests.tiny import make_checkpoint, write_weights
+from tests.tiny import FAMILIES, make_checkpoint, write_weights
 
 pytest.importorskip("torch")
 IDS = [1, *np.random.default_rng(0).integers(3, 384, 30).tolist()]
+Q1, K1, V1 = (f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv")
+NORM1 = "model.layers.1.input_layernorm.weight"
+DOWN2 = "model.layers.2.mlp.down_proj.weight"
 UNTIED = {"tie_word_embeddings": False, "num_key_value_heads": 4}
 
 
-def localised(artifact: Artifact, checkpoint: Path) -> Localisation:
-    return localise(Subject(artifact, checkpoint, open_reference(checkpoint, 1), IDS, 1), None)
+def localised(artifact: Artifact, checkpoint: Path, *, trace: bool = True) -> Localisation:
+    subject = Subject(artifact, checkpoint, open_reference(checkpoint, 1), IDS, 1)
+    return localise(subject, None, trace=trace)
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,6 @@ CLEAN = [
     ("gguf", "f32", {}),
     ("gguf", "bf16", {}),
     ("gguf", "q4_0", {}),
-    ("mlc", "q0f16", {}),
-    ("mlc", "q4f16_1", {}),
 ]
 
 
@@ -78,9 +82,26 @@ def test_a_sound_file_is_not_blamed(
     assert len(found.layer_errors) == 5
 
 
-Q1, K1, V1 = (f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv")
-NORM1 = "model.layers.1.input_layernorm.weight"
-DOWN2 = "model.layers.2.mlp.down_proj.weight"
+def test_mlc_is_traced_and_read_too(planted: Planted) -> None:
+    sound = localised(planted.export("mlc", "q4f16_1"), planted.checkpoint)
+    assert [item.cause for item in sound.findings] == [Cause.ROUNDING], sound
+    assert max(item.own for item in sound.layer_errors) < 1e-4, "TVM computes in float32"
+    wrong = localised(planted.wrong("mlc", "q4f16_1", transpose), planted.checkpoint, trace=False)
+    assert (wrong.cause.cause, wrong.cause.tensor) == (Cause.WEIGHTS, Q1)
+    other = planted.wrong("mlc", "q4f16_1", rope_theta=10000.0)
+    cause = localised(other, planted.checkpoint, trace=False).cause
+    assert (cause.key, cause.component) == (
+        "model_config.position_embedding_base", Component.ROPE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["biases", "qwen3", "llama3 rope", "wide heads"])
+@pytest.mark.parametrize("form", ["gguf", "onnx"])
+def test_every_family_is_traced(tmp_path: Path, form: str, family: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    found = localised(export_tiny(checkpoint, form, "fp32", tmp_path), checkpoint)
+    assert [item.cause for item in found.findings] == [Cause.NONE], found
+    assert max(item.total for item in found.layer_errors) < 1e-5
 
 
 def transpose(tensors: dict[str, np.ndarray]) -> None:
@@ -245,3 +266,84 @@ def test_a_layer_that_keeps_other_keys_than_it_uses_is_named(planted: Planted) -
     edit_graph(artifact, exchange)
     cause = localised(artifact, planted.checkpoint).cause
     assert (cause.cause, cause.layer) == (Cause.KV_CACHE, 2), cause
+
+
+def test_a_damaged_file_is_the_cause_where_nothing_else_is(planted: Planted) -> None:
+    artifact = planted.export("gguf", "f32")
+    path = artifact.files(".gguf")[0]
+    path.write_bytes(path.read_bytes()[:1000])
+    found = localised(artifact, planted.checkpoint, trace=False)
+    assert {item.cause for item in found.findings} == {Cause.FILE}
+    assert "wrong size" in found.cause.text
+
+
+class Wrong:
+    """A runtime whose steps are noise from the third on, and which knows no digits."""
+
+    name = version = device = "stub"
+    context = 256
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(1)
+        self.rows = self.rng.standard_normal((40, 50)).astype(np.float32)
+        self.length = 0
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text.replace("42", "*")]
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        return self.rows[: len(ids)]
+
+    def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        yield self.logits(ids)
+
+    def start(self, ids: Sequence[int]) -> np.ndarray:
+        self.length = len(ids)
+        return np.asarray(self.rows[self.length - 1])
+
+    def step(self, token: int) -> np.ndarray:
+        self.length += 1
+        row = self.rows[self.length - 1]
+        return np.asarray(row if self.length < 27 else row[::-1])
+
+    def close(self) -> None:
+        pass
+
+
+class Right(Wrong):
+    """The same without its faults."""
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+
+def test_the_first_step_that_leaves_the_cache_is_named() -> None:
+    found = cache_fault(Wrong(), list(range(40)), 0.02)
+    assert found is not None
+    assert "step 3 after a prompt of 24 tokens" in found.text
+    assert cache_fault(Wrong(), list(range(26)), 0.02) is None
+
+
+def test_the_string_that_tokenizes_differently_is_cut_to_what_matters() -> None:
+    found = tokenizer_fault(Wrong(), Right())
+    assert found is not None
+    assert found.text == "'42' becomes [42], with the checkpoint's tokenizer [52, 50]"
+    assert tokenizer_fault(Right(), Right()) is None
+
+
+def test_nan_is_an_infinite_error_unless_it_was_given() -> None:
+    sound, bad = np.ones((2, 3)), np.array([[1.0, np.nan, 1.0], [1.0, 1.0, 1.0]])
+    assert relative_error(bad, sound) == np.inf
+    assert relative_error(sound, bad) == 0
+    assert relative_error(sound * 1.5, sound) == pytest.approx(0.5)
+
+
+def test_a_gain_is_told_from_rounding() -> None:
+    rng = np.random.default_rng(0)
+    want = rng.standard_normal((64, 96)).astype(np.float32)
+    scaled = weight_error(want * np.float32(1.1), want)
+    assert scaled.gain == pytest.approx(1.1, abs=1e-3)
+    assert scaled.spread < 1e-3
+    rounded = weight_error(np.round(want * 8) / 8, want)
+    assert rounded.gain == pytest.approx(1, abs=1e-2)
+    assert rounded.peak < 0.2

@@ -13,7 +13,7 @@ from rich.console import Console
 from export.artifact import Precision
 from runtimes.parity.advice import LEVELS, advise
 from runtimes.parity.gates import GATES
-from runtimes.parity.report.html import page
+from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.terminal import print_result, print_summary
@@ -136,7 +136,6 @@ def test_every_report_shows_it(tmp_path: Path) -> None:
     run = result(*ENTRIES)
     console = Console(file=io.StringIO(), width=180)
     print_result(console, run)
-    print_summary(console, [run])
     assert isinstance(console.file, io.StringIO)
     terminal = console.file.getvalue()
     written = page(run)
@@ -161,6 +160,9 @@ def test_several_models_get_a_summary() -> None:
         assert "All models" in text
         rows = [line.split() for line in text.splitlines() if "llama.cpp" in line]
         assert any("one" in row for row in rows)
+    over_all = models_page(runs, ["one/parity.html", "t w&o/parity.html"])
+    assert '<a href="one/parity.html">one</a>' in over_all
+    assert 'href="t%20w%26o/parity.html"' in over_all
     assert markdown(runs).index("All models") < markdown(runs).index("Parity of one")
 
 

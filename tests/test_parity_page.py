@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtimes.parity.report.html import page
+from runtimes.parity.report.html import models_page, page
 from tests.parity_results import hostile_result, usual_result
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -28,10 +28,17 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
-@pytest.fixture(scope="module", params=["usual", "hostile"])
+PAGES = {
+    "usual": lambda: page(usual_result()),
+    "hostile": lambda: page(hostile_result()),
+    "models": lambda: models_page([usual_result(), hostile_result()], ["a.html", "b.html"]),
+}
+
+
+@pytest.fixture(scope="module", params=list(PAGES))
 def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp(request.param) / "parity.html"
-    path.write_text(page({"usual": usual_result, "hostile": hostile_result}[request.param]()))
+    path.write_text(PAGES[request.param]())
     return path.as_uri()
 
 

@@ -85,6 +85,10 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
     assert entries["gguf/f16"]["verdict"] == "PASS"
     assert entries["mlc/q4f16_1"]["verdict"] == "DEGRADED"
     assert entries["mlc/q4f16_1"]["accepted"] is True
+    (damage,) = entries["mlc/q4f16_1"]["localisation"]["findings"]
+    assert damage["cause"] == "rounding"
+    assert len(entries["mlc/q4f16_1"]["localisation"]["tensors"]) == 10
+    assert entries["onnx/fp32"]["localisation"] is None
     for entry in entries.values():
         assert entry["measurement"]["greedy"]["cache_kl"] < 1e-6
         assert entry["measurement"]["tokenizer_strings"] >= 5000
@@ -92,6 +96,8 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
         assert entry["measurement"]["chat_template"]["fault"] is None
         assert entry["measurement"]["chat_template"]["chats"] > 10
         assert entry["measurement"]["footprint"]["peak_mb"] > 0
+        worst = entry["measurement"]["worst_positions"]
+        assert worst[0]["kl"] == entry["measurement"]["max_kl"]
     assert "DEGRADED (allowed)" in result.output
     schema = json.loads((ROOT / "docs/parity.schema.json").read_text("utf-8"))
     raw = json.loads((out / "tiny/parity.json").read_text("utf-8"))
@@ -209,6 +215,22 @@ def only(out: Path, *paths: str) -> None:
     record = json.loads((out / "run.json").read_text())
     record["models"][0]["artifacts"] = [{"path": p, "allow_degraded": False} for p in paths]
     (out / "run.json").write_text(json.dumps(record))
+
+
+def test_several_models_get_a_page_over_all_and_no_single_json(out: Path) -> None:
+    only(out, "tiny/gguf/f16")
+    record = json.loads((out / "run.json").read_text())
+    record["models"].append({**record["models"][0], "label": "twin"})
+    (out / "run.json").write_text(json.dumps(record))
+    refused = compare("--root", out, "--json", out / "p.json")
+    assert refused.exit_code == 2
+    assert "--json is for one model" in refused.output
+    result = compare("--root", out, "--positions", 100)
+    assert result.exit_code == 0, result.output
+    assert "All models" in result.output
+    over_all = (out / "parity.html").read_text("utf-8")
+    assert 'href="tiny/parity.html"' in over_all
+    assert 'href="twin/parity.html"' in over_all
 
 
 def test_nothing_exported_is_bad_input(tmp_path: Path) -> None:

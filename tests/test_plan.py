@@ -79,6 +79,14 @@ def test_a_wrong_plan_is_refused_in_one_line(tmp_path: Path, text: str, message:
     assert "\n" not in str(caught.value)
 
 
+def test_a_plan_can_be_narrowed_to_formats() -> None:
+    plan = load_plan(None)
+    assert plan.only(()) == plan
+    assert {item.format for item in plan.only(("gguf", "mlc")).variants} == {"gguf", "mlc"}
+    with pytest.raises(InputError, match="--format tflite: the plan has no such variant"):
+        plan.only(("gguf", "tflite"))
+
+
 def test_a_missing_plan_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.toml"):
         load_plan(tmp_path / "nowhere.toml")

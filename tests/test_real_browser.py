@@ -12,7 +12,7 @@ from demo.build import build
 from export.artifact.run_record import load_run_record
 from runtimes.browser.chromium import without_gpu
 from runtimes.registry import open_reference
-from tests.demo_page import DemoPage, demand_browser, opened, playwright_started
+from tests.demo_page import DemoPage, opened, playwright_started
 
 pytestmark = pytest.mark.slow
 
@@ -23,12 +23,15 @@ STOP_TOKEN = 2
 
 @pytest.fixture(scope="module")
 def page(real_artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPage]:
-    demand_browser()
     folder = tmp_path_factory.mktemp("demo") / "site"
     root = real_artifacts / MODEL
     build(folder, [root / "onnx" / "q8", root / "gguf" / "q8_0"], print)
     profile = tmp_path_factory.mktemp("profile")
-    with playwright_started() as started, opened(started, folder, without_gpu(), profile) as demo:
+    with (
+        playwright_started() as started,
+        # One thread: two that spin crawl on a busy machine.
+        opened(started, folder, without_gpu(), profile, isolated=False) as demo,
+    ):
         yield demo
 
 

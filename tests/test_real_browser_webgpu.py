@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from demo.build import build
 from export.sources import resolve
 from runtimes.browser.chromium import with_gpu
 from runtimes.registry import open_reference
-from tests.demo_page import demand_browser, opened, playwright_started
+from tests.demo_page import opened, playwright_started
 
 pytestmark = pytest.mark.slow
 
@@ -21,12 +22,13 @@ ROOT = Path(__file__).parent.parent
 MODEL = "SmolLM2-135M-Instruct"
 # A software GPU takes seconds for a step, and minutes for the first one of a new machine.
 POSITIONS = "40"
+# A WebLLM library of q4f16_1 of your own, compiled by mlc_llm; none is on any registry.
+LIBRARY = os.environ.get("EDGEPROOF_MODEL_LIB")
 QUESTION = "What is the capital of France?"
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    demand_browser()
     out = tmp_path_factory.mktemp("fp16")
     run = [sys.executable, "-m", "export.onnx", "--dtype", "fp16", "--out", str(out)]
     subprocess.run(run, cwd=ROOT, check=True)
@@ -72,3 +74,17 @@ def test_the_demo_answers_on_webgpu_with_pytorchs_greedy_tokens(
     reference = open_reference(resolve("bundled", None).path, threads=2)
     prompt = reference.tokenize(reference.render_chat([{"role": "user", "content": QUESTION}]))
     assert [ids] == reference.greedy_replies([prompt], 20)
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="EDGEPROOF_MODEL_LIB=FILE has WebLLM answer")
+def test_webllm_answers_with_a_model_library(tmp_path: Path) -> None:
+    run = [sys.executable, "-m", "export.mlc", "--dtype", "q4f16_1", "--out", str(tmp_path)]
+    subprocess.run([*run, "--model-lib", str(LIBRARY)], cwd=ROOT, check=True)
+    build(tmp_path / "site", [tmp_path / MODEL / "mlc" / f"{MODEL}-q4f16_1-MLC"], print)
+    with (
+        playwright_started() as started,
+        opened(started, tmp_path / "site", with_gpu(), tmp_path / "profile") as page,
+    ):
+        page.load("mlc/q4f16_1")
+        assert page.text("problem") == ""
+        assert "Paris" in page.ask(QUESTION)

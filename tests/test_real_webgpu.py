@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,23 +20,34 @@ MODEL = "SmolLM2-135M-Instruct"
 POSITIONS = "300"
 
 
-def test_float16_on_webgpu_passes_its_gate(tmp_path: Path) -> None:
+def report_of(dtype: str, folder: Path, *options: str) -> dict[str, Any]:
     run = [sys.executable, "-m"]
-    subprocess.run(
-        [*run, "export.onnx", "--dtype", "fp16", "--out", tmp_path], cwd=ROOT, check=True
-    )
+    subprocess.run([*run, "export.onnx", "--dtype", dtype, "--out", folder], cwd=ROOT, check=True)
     result = subprocess.run(
         [
-            *run, "runtimes.parity", tmp_path / MODEL / "onnx" / "fp16", "--runtime", "webgpu",
+            *run, "runtimes.parity", folder / MODEL / "onnx" / dtype, "--runtime", "webgpu",
             "--positions", POSITIONS, "--checkpoint", resolve("bundled", None).path,
-            "--json", tmp_path / "parity.json",
+            "--json", folder / "parity.json", *options,
         ],
         cwd=ROOT, check=False,
     )  # fmt: skip
     assert result.returncode == 0
-    report = json.loads((tmp_path / "parity.json").read_text())
+    report: dict[str, Any] = json.loads((folder / "parity.json").read_text())
     (item,) = report["artifacts"]
-    assert item["verdict"] == "PASS"
     assert "WebGPU" in item["measurement"]["runtime"]
     assert item["measurement"]["positions"] >= int(POSITIONS)
+    return report
+
+
+def test_float16_on_webgpu_passes_its_gate(tmp_path: Path) -> None:
+    report = report_of("fp16", tmp_path)
+    assert report["artifacts"][0]["verdict"] == "PASS"
     assert report["reference"]["fp16_headroom_squared"] < 1 < report["reference"]["fp16_headroom"]
+
+
+def test_four_bit_weights_on_webgpu_cost_what_they_cost_in_pytorch(tmp_path: Path) -> None:
+    (item,) = report_of("q4f16", tmp_path, "--allow-degraded")["artifacts"]
+    assert item["verdict"] == "DEGRADED"
+    weights = item["measurement"]["weights"]["mean_kl"]["value"]
+    assert weights > 0.1
+    assert abs(item["measurement"]["arithmetic_kl"]) < 0.1 * weights

@@ -21,16 +21,10 @@ from export.release.archives import write_archive
 from export.release.notes import release_notes
 from export.release.record import read_record
 from runtimes.parity.verdict import Verdict
-from tests.releases import LABEL, make_root
+from tests.releases import LABEL
 
 ROOT = Path(__file__).parent.parent
 NAME = "llama-0M-1.0"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Artifacts that no test may change."""
-    return make_root(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture
@@ -272,28 +266,51 @@ def test_a_full_disk_is_said_before_anything_is_written(
     assert "MB are needed and 0.0 MB are free" in done.output
 
 
+@pytest.mark.parametrize(
+    ("locale", "zone", "seed", "umask", "now"),
+    [
+        ("tr_TR.UTF-8", "Pacific/Kiritimati", "7", 0o077, 2e9),
+        ("C", "America/St_Johns", "random", 0o002, 1e9),
+        ("de_DE.ISO-8859-1", "UTC", "1", 0o022, 0.0),
+    ],
+)
 def test_builds_elsewhere_and_on_another_day_are_the_same(
-    release: Path, root: Path, tmp_path: Path
-) -> None:
-    """Another process, hash seed, locale, time zone, umask, folder, file times and cache."""
+    release: Path, root: Path, tmp_path: Path,
+    locale: str, zone: str, seed: str, umask: int, now: float,
+) -> None:  # fmt: skip
+    """Another process, hash seed, locale, time zone, clock, umask, folder, file times and cache."""
     for path in root.rglob("*"):
-        os.utime(path, (1_000_000_000, 1_000_000_000))
+        os.utime(path, (now, now))
     script = (
-        "import datetime, os, sys, time\n"
-        "os.umask(0o077)\n"
-        "time.time = lambda: 2_000_000_000.0\n"
+        "import os, sys, time\n"
+        f"os.umask({umask})\n"
+        f"time.time = lambda: {now}\n"
         "from export.release.__main__ import main\n"
         "main(sys.argv[1:])\n"
     )
     environment = {
         **os.environ,
         "EDGEPROOF_CACHE": str(tmp_path / "cache"),
-        "LC_ALL": "tr_TR.UTF-8",
-        "PYTHONHASHSEED": "7",
-        "TZ": "Pacific/Kiritimati",
+        "LC_ALL": locale,
+        "PYTHONHASHSEED": seed,
+        "TZ": zone,
         "PYTHONPATH": str(ROOT),
     }
     out = tmp_path / "other dist"
     command = [sys.executable, "-c", script, "build", str(root), "--version", "1.0", "--out", out]
     subprocess.run(command, env=environment, check=True, cwd=tmp_path, capture_output=True)
     assert digests(out / NAME) == digests(release)
+
+
+def test_notes_say_how_parts_are_joined(release: Path) -> None:
+    record = read_record(release)
+    record["archives"]["gguf q8_0"] = ["archives/x.zip.001", "archives/x.zip.002"]
+    assert "`cat archives/x.zip.* > archives/x.zip`" in release_notes(record, None).decode()
+
+
+def test_an_undecided_variant_is_not_called_worse(root: Path, tmp_path: Path) -> None:
+    edit_report(root, "q4_0", verdict="INCONCLUSIVE")
+    assert build(root, tmp_path).exit_code == 0
+    text = (tmp_path / NAME / "llama-0M-GGUF" / "README.md").read_text("utf-8")
+    assert "**`q4_0` is INCONCLUSIVE.**" in text
+    assert "is not decided" in text

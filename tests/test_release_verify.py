@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from export.release.__main__ import main
 from export.release.record import read_record, record_bytes
 from export.release.verify import problems
-from tests.releases import make_root
 
 
 def run(*arguments: str | Path) -> Result:
@@ -38,11 +37,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(exported: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A signed release that no test may change."""
     folder = tmp_path_factory.mktemp("release")
-    root = make_root(folder)
-    assert run("build", root, "--version", "1.0", "--out", folder / "dist").exit_code == 0
+    assert run("build", exported, "--version", "1.0", "--out", folder / "dist").exit_code == 0
     (release,) = (folder / "dist").iterdir()
     assert run("sign", release, "--key", keys / "key.pem").exit_code == 0
     return release
@@ -82,6 +80,9 @@ def test_keys_that_are_none_are_bad_input(built: Path, keys: Path, release: Path
     assert run("verify", built, "--key", keys / "absent.pub").exit_code == 2
     assert run("sign", release, "--key", keys / "key.pub").exit_code == 2
     assert run("sign", release).exit_code == 2
+    rsa = keys / "rsa.pem"
+    subprocess.run(["openssl", "genrsa", "-out", rsa], check=True, capture_output=True)
+    assert run("sign", release, "--key", rsa).exit_code == 2
 
 
 @settings(
@@ -144,6 +145,12 @@ def test_missing_extra_and_linked_files_are_named(release: Path) -> None:
     assert "parity.html: missing" in lines
     assert "extra: not part of the release" in lines
     assert "README.md: a symbolic link" in lines
+
+
+def test_a_signing_that_was_interrupted_is_repeated(release: Path, keys: Path) -> None:
+    (release / "model.sig.sha256").unlink()
+    assert run("sign", release, "--key", keys / "other.pem").exit_code == 0
+    assert run("verify", release, "--key", keys / "other.pub").exit_code == 0
 
 
 def test_a_lost_signature_is_named_where_one_is_asked_for(release: Path, keys: Path) -> None:

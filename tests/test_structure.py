@@ -24,7 +24,9 @@ def test_the_console_script_lists_and_loads_every_command() -> None:
     assert overview.exit_code == 0
     for name in COMMANDS:
         assert name in overview.output
-        assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
+        result = CliRunner().invoke(main, [name, "--help"])
+        assert result.exit_code == 0
+        assert "\\b" not in result.output, f"{name}: examples run into each other"
 
 
 def test_no_module_grows_beyond_400_lines() -> None:

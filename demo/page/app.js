@@ -52,12 +52,12 @@ async function showModels() {
       radio.checked = model.id === chosen;
       const name = element('span', '', `${model.format.toUpperCase()} ${model.dtype}`);
       const verdict = element('span', `verdict ${model.verdict ?? ''}`, model.verdict ?? 'not compared');
-      verdict.title = model.reasons.join('; ') || VERDICTS[model.verdict] || '';
       const facts = [
         model.name,
         megabytes(model.bytes),
         `${model.bits.toFixed(2)} bits per weight`,
         ...(model.verdict ? [VERDICTS[model.verdict]] : []),
+        ...model.reasons.slice(0, 1),
         ...(cached[index] ? ['kept on this device'] : []),
       ];
       label.append(radio, name, verdict, element('small', '', facts.join(' · ')));

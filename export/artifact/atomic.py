@@ -69,7 +69,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             yield temporary
             for folder, _, _ in os.walk(temporary):
                 sync_folder(Path(folder))
-            _replace_folder(temporary, target)
+            replace_folder(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -88,7 +88,11 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _replace_folder(new: Path, target: Path) -> None:
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a folder in the place of another, in one step where the system can.
+
+    `new` may have the old content afterwards.
+    """
     if not target.exists():
         new.rename(target)
     elif not _exchange(new, target):

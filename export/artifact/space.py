@@ -15,12 +15,21 @@ def require_space(target: Path, needed: int) -> None:
     Raises:
         InputError: fewer than `needed` bytes are free.
     """
-    folder = target.absolute()
-    while not folder.is_dir():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(_existing(target)).free
     if needed > free:
         raise InputError(
             f"{target}: {megabytes(needed)} MB are needed and {megabytes(free)} MB are free;"
             " free some space or write to another disk"
         )
+
+
+def same_disk(first: Path, second: Path) -> bool:
+    """Whether both are on one file system, so that hard links are possible."""
+    return _existing(first).stat().st_dev == _existing(second).stat().st_dev
+
+
+def _existing(path: Path) -> Path:
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder

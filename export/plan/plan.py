@@ -7,8 +7,8 @@ format's own options are refused.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,18 @@ class Plan:
     models: tuple[ModelRequest, ...]
     variants: tuple[VariantRequest, ...]
     gates: dict[str, dict[str, float]]
+
+    def only(self, formats: Sequence[str]) -> Plan:
+        """The same without other formats; no formats mean all.
+
+        Raises:
+            InputError: the plan has nothing of one of them.
+        """
+        missing = sorted(set(formats) - {request.format for request in self.variants})
+        if missing:
+            raise InputError(f"--format {missing[0]}: the plan has no such variant")
+        kept = tuple(item for item in self.variants if not formats or item.format in formats)
+        return replace(self, variants=kept)
 
 
 def load_plan(path: Path | None) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,8 @@ from export.release.report import REPORT, Key, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 NAMESPACE = "your-name"
+
+log = logging.getLogger("export.release")
 
 
 @click.group(name="release")
@@ -122,6 +125,7 @@ def build(
         if key is not None:
             sign_release(release, key)
         click.echo(f"release: {release}")
+        log.info("built", extra={"release": str(release), "signed": key is not None})
 
 
 @main.command(cls=EdgeproofCommand)
@@ -139,11 +143,11 @@ def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
       openssl ec -in key.pem -pubout -out key.pub
     """
     from export.release import signature
-    from export.release.verify import problems
+    from export.release.verify import content_problems
 
     if (key is None) != sigstore:
         raise InputError("give --key FILE or --sigstore")
-    _refuse(folder, problems(folder))
+    _refuse(folder, content_problems(folder))
     signature.sign(folder, key)
     click.echo(f"signed: {folder / signature.SIGNATURE}")
 
@@ -184,6 +188,56 @@ def verify(
         _refuse(folder, problems(folder, signer))
         signed = f"its signature {how}" if (folder / SIGNATURE).is_file() else "not signed"
         click.echo(f"{folder}: as it was built; {signed}")
+        log.info("verified", extra={"release": str(folder), "signer": str(signer or "")})
+
+
+@main.command(cls=EdgeproofCommand)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--to",
+    "addresses",
+    multiple=True,
+    required=True,
+    help="dir:/path, hub:name, hub:name/repository, github:owner/repo, or a URL that fsspec"
+    " knows, such as s3://bucket/folder. Repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+@click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), help="Public key of the signer."
+)
+@click.option(
+    "--public",
+    is_flag=True,
+    help="Repositories on the hub become public; without it, new ones stay private.",
+)
+def publish(
+    folder: Path, addresses: tuple[str, ...], dry_run: bool, key: Path | None, public: bool
+) -> None:
+    r"""Upload a release that verifies; it becomes visible when all of it has arrived.
+
+    Only what differs is uploaded. After an interruption the same command goes on.
+
+    \b
+    Examples:
+      python -m export.release publish dist/M-1.0 --to dir:/srv/models --dry-run
+      python -m export.release publish dist/M-1.0 --to hub:my-name --to github:me/models
+    """
+    from export.release.publish.destinations import open_destination
+    from export.release.publish.plan import load_publication
+    from export.release.verify import problems
+
+    _refuse(folder, problems(folder, key))
+    publication = load_publication(folder, public=public)
+    for address in addresses:
+        destination = open_destination(publication, address)
+        for plan in destination.plans():
+            if dry_run:
+                click.echo("\n".join(plan.lines()))
+                continue
+            destination.carry_out(plan, click.echo)
+            click.echo(f"published: {plan.place} ({len(plan.keep)} files were there already)")
+            facts = {"uploaded": len(plan.upload), "kept": len(plan.keep)}
+            log.info("published", extra={"release": str(folder), "place": plan.place, **facts})
 
 
 def _refuse(folder: Path, problems: Iterable[str]) -> None:

@@ -30,6 +30,10 @@ KEPT = ("license", "license_name", "license_link", "language", "datasets", "metr
 TEXT_GENERATION = "text-generation"
 TITLES = ("variant", "MB", "bits/weight", "mean KL", "95 %", "top-1 %", "accept %", "verdict")
 MISSING = "–"
+WARNINGS = {
+    "DEGRADED": "It works, but is not as good as the original",
+    "INCONCLUSIVE": "It works; whether it is as good as the original is not decided",
+}
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def model_card(
             file=next(named, None),
             degraded=[item for item in repository.released if not item.passed],
             report=report,
+            warnings=WARNINGS,
             usage=f"use_{repository.format}.md.j2",
         )
     )

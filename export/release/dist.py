@@ -17,7 +17,7 @@ from export.artifact import MANIFEST, HashedFile, OutputFile
 from export.artifact.atomic import atomic_folder
 from export.artifact.hashing import file_sha256
 from export.artifact.lock import exclusive
-from export.artifact.space import require_space
+from export.artifact.space import require_space, same_disk
 from export.checkpoint.model_card import MODEL_CARD
 from export.errors import InputError
 from export.release.archives import PART_BYTES, write_archive
@@ -101,8 +101,8 @@ def build(
     name = safe_name(source.model.name)
     target = out / f"{name}-{options.version}"
     laid_out = repositories(released)
-    size = sum(item.bytes for item in released)
-    require_space(target, SMALL_BYTES + size * (2 if options.archives else 1))
+    copies = options.archives + (not same_disk(model_folder, target))
+    require_space(target, SMALL_BYTES + copies * sum(item.bytes for item in released))
     with exclusive(target), atomic_folder(target) as folder:
         dist = Dist(folder)
         for repository in laid_out:

@@ -37,6 +37,10 @@ def _lines(record: Record, previous: Record | None) -> Iterator[str]:
     for item in record["variants"]:
         for reason in item["reasons"]:
             yield f"- `{_key(item)}` is {item['verdict']}: {markdown_text(reason)}"
+    for parts in record["archives"].values():
+        if len(parts) > 1:
+            name = parts[0].rpartition(".")[0]
+            yield f"- `{name}` has {len(parts)} parts; `cat {name}.* > {name}` joins them."
     if previous and previous["model"]["inputs"] != record["model"]["inputs"]:
         yield "- The checkpoint is another one than before."
     if previous and previous["parity"] != record["parity"]:

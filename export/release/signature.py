@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SIGNATURE = "model.sig"
 SIGNATURE_SUM = "model.sig.sha256"
 UNSIGNED = (SIGNATURE, SIGNATURE_SUM)
+# What the library raises for keys of another kind (AttributeError: one without a curve), and a
+# network without sigstore.
+UNUSABLE = (OSError, ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def sign(folder: Path, key: Path | None) -> None:
     """
     with release_extra():
         from model_signing import signing
+        from sigstore.errors import Error as SigstoreError
 
     config = signing.Config().set_hashing_config(_hashing())
     try:
@@ -48,11 +52,9 @@ def sign(folder: Path, key: Path | None) -> None:
         else:
             config.use_sigstore_signer(use_ambient_credentials=True)
         config.sign(folder, folder / SIGNATURE)
-    except OSError as error:
-        raise InputError(f"{error.filename or key}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError) as error:
-        what = f"{key}: not a private EC key without a password" if key else "sigstore"
-        raise InputError(f"{what} ({' '.join(str(error).split())})") from None
+    except (*UNUSABLE, SigstoreError) as error:
+        what = f"{key}: not a private EC key without a password" if key else "--sigstore"
+        raise InputError(f"{what} ({_one_line(error)})") from None
     digest = file_sha256(folder / SIGNATURE)
     write_atomic(folder / SIGNATURE_SUM, f"{digest}  {SIGNATURE}\n".encode())
 
@@ -89,14 +91,19 @@ def _verified(folder: Path, signer: Path | Identity) -> Iterator[str]:
             config.use_elliptic_key_verifier(public_key=signer)
         else:
             config.use_sigstore_verifier(identity=signer.name, oidc_issuer=signer.issuer)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{signer}: not a public key or identity ({error})") from None
+    except (*UNUSABLE, SigstoreError) as error:
+        what = f"{signer}: not a public EC key" if isinstance(signer, Path) else "sigstore"
+        raise InputError(f"{what} ({_one_line(error)})") from None
     try:
         config.verify(folder, folder / SIGNATURE)
     except InvalidSignature:
         yield f"{SIGNATURE}: not made with this key"
     except (ValueError, KeyError, TypeError, SigstoreError) as error:
-        yield f"{SIGNATURE}: {' '.join(str(error).split())}"
+        yield f"{SIGNATURE}: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _hashing() -> hashing.Config:

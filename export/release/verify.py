@@ -58,31 +58,52 @@ def problems(folder: Path, signer: Path | Identity | None = None) -> Iterator[st
     Raises:
         InputError: no release, or a `signer` that cannot be read.
     """
-    expected, damaged = _read_sums(folder / SUMS)
-    yield from damaged
-    release = Release(folder, expected)
-    wrong = list(_bytes(release))
+    wrong = list(content_problems(folder))
     yield from wrong
-    if not (wrong or damaged):
-        for check in CHECKS:
-            try:
-                yield from check(release)
-            except InputError as error:
-                yield str(error).removeprefix(f"{folder}/")
-    yield from signature_problems(folder, signer)
+    # A signature cannot be right over files that are not: only its own damage is news then.
+    yield from signature_problems(folder, None if wrong else signer)
 
 
-def _read_sums(path: Path) -> tuple[dict[str, str], list[str]]:
+def content_problems(folder: Path) -> Iterator[str]:
+    """The same without the signature.
+
+    Raises:
+        InputError: no release.
+    """
+    expected, damaged = read_sums(folder / SUMS)
+    release = Release(folder, expected)
+    wrong = [*damaged, *_bytes(release)]
+    yield from wrong
+    if wrong:
+        return  # what the documents say of each other would only repeat it
+    for check in CHECKS:
+        try:
+            yield from check(release)
+        except InputError as error:
+            yield str(error).removeprefix(f"{folder}/")
+
+
+def read_sums(path: Path) -> tuple[dict[str, str], list[str]]:
+    """What a SHA256SUMS says, path → hex digest, and what is wrong with itself.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is this a release?") from None
-    matches = [LINE.fullmatch(line) for line in data.decode("utf-8", "replace").splitlines()]
-    sums = {match[2]: match[1] for match in matches if match}
+    sums = parse_sums(data)
     outside = [path for path in sums if ".." in Path(path).parts or Path(path).is_absolute()]
     if sums_text(sums) != data or outside:
         return sums, [f"{SUMS}: damaged, not as sha256sum writes it"]
     return sums, []
+
+
+def parse_sums(data: bytes) -> dict[str, str]:
+    """Path → hex digest of every line that is one."""
+    matches = (LINE.fullmatch(line) for line in data.decode("utf-8", "replace").splitlines())
+    return {match[2]: match[1] for match in matches if match}
 
 
 def _bytes(release: Release) -> Iterator[str]:

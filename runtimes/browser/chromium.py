@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 EXECUTABLE = "EDGEPROOF_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Debian's `chromium` is a script that starts this one.
-DEBIAN = Path("/usr/lib/chromium/chromium")
+# Debian's command is a script that starts this program.
+DEBIAN_SCRIPT, DEBIAN = Path("/usr/bin/chromium"), Path("/usr/lib/chromium/chromium")
 DRIVER = "libvk_swiftshader.so"
 SHIM = "vulkan_shim.c"
 # What Chromium's Vulkan loader reads of a driver. With SwiftShader's own api_version, 1.0.5, the
@@ -79,14 +79,18 @@ def find_chromium() -> Path:
     if chosen:
         if not os.access(chosen, os.X_OK):
             raise InputError(f"{EXECUTABLE}={chosen}: no program; {FIX}")
-        return Path(chosen)
+        return _program(Path(chosen))
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is not None:
-        return DEBIAN if Path(found).parent == Path("/usr/bin") and DEBIAN.exists() else Path(found)
+        return _program(Path(found))
     downloaded = _downloaded_by_playwright()
     if downloaded is None:
         raise InputError(f"Chromium is not installed; {FIX}")
     return downloaded
+
+
+def _program(path: Path) -> Path:
+    return DEBIAN if path == DEBIAN_SCRIPT and DEBIAN.exists() else path
 
 
 def install_chromium(say: Callable[[str], None]) -> Path:

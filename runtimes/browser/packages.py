@@ -41,11 +41,11 @@ ENGINES = {
     "gguf": ("wllama.min.js", "wllama.wasm"),
     "mlc": ("web-llm.js",),
 }
-# Package → its licence's file; what is compiled into these files has the same or MIT licences.
+# Package → its licence's file, or what its package says instead of having one.
 LICENCES = {
     "@huggingface/transformers": "LICENSE",
-    "onnxruntime-web": None,  # MIT, says its package.json; the text is the repository's
     "@wllama/wllama": "LICENCE",
+    "onnxruntime-web": "Copyright (c) Microsoft Corporation. MIT License: wllama's text above.",
     "@mlc-ai/web-llm": "LICENSE",
 }
 NOTICE = "NOTICE.txt"
@@ -110,8 +110,8 @@ def _notice(modules: Path) -> str:
     for package, text in LICENCES.items():
         facts = json.loads((modules / package / "package.json").read_text("utf-8"))
         parts.append(f"{package} {facts['version']}: {facts['license']}")
-        if text is not None:
-            parts.append((modules / package / text).read_text("utf-8").strip())
+        file = modules / package / text
+        parts.append(file.read_text("utf-8").strip() if file.is_file() else text)
     return "\n\n".join(parts) + "\n"
 
 

@@ -45,7 +45,8 @@ class BrowserPage:
         try:
             return self._in_thread(lambda: self._page.evaluate(script, argument))
         except Error as error:
-            raise PageError(str(error.message).splitlines()[0]) from None
+            line = str(error.message).splitlines()[0]
+            raise PageError(line.removeprefix("Page.evaluate: ")) from None
 
     def close(self) -> None:
         """End the page and its Chromium; calling it again does nothing."""

@@ -7,6 +7,7 @@ use and is given no other; transformers.js does not fall back by itself.
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -61,6 +62,13 @@ class TransformersJs(SequenceRuntime):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._run("tokenize", text))
+
+    def splits_otherwise(self, text: str) -> bool:
+        """Whether it has a numeral that is not ASCII.
+
+        transformers.js 4.3 splits at digits with a RegExp's own class, which knows ten.
+        """
+        return any(unicodedata.category(c).startswith("N") for c in text if not c.isascii())
 
     def generate(self, ids: list[int], count: int) -> list[int]:
         """Greedy tokens after a prompt, by the library's own loop."""

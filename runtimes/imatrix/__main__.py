@@ -38,7 +38,7 @@ from export.command import EdgeproofCommand, progress, run_main
 def main(
     checkpoint: Path, out: Path, calibration: Path | None, tokens: int, force: bool, threads: int
 ) -> None:
-    r"""Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.
+    """Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.
 
     For every matrix of every layer: the sum of squares of each input channel over a text, computed
     in PyTorch float32.
@@ -47,7 +47,7 @@ def main(
     Example:
       python -m runtimes.imatrix --checkpoint ./my-model --out imatrix.gguf
       python -m export.gguf --model ./my-model --dtype q4_0 --imatrix imatrix.gguf
-    """
+    """  # noqa: D301
     from export.artifact.atomic import write_atomic
     from runtimes.imatrix.calibration import read_calibration
     from runtimes.imatrix.matrix import cached_path, compute

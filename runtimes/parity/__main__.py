@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the 
 OUTPUTS = Adapter("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
 # Wide enough for the table where the output is not a terminal (CI logs).
 PLAIN_WIDTH = 180
+
+log = logging.getLogger(__name__)
 
 
 @click.command(cls=EdgeproofCommand, name="parity")
@@ -105,11 +108,12 @@ def main(
     localise: bool,
     threads: int,
 ) -> None:
-    r"""Run artifacts in their real runtimes and compare them with PyTorch.
+    """Run artifacts in their real runtimes and compare them with PyTorch.
 
     Without ARTIFACTS, everything that the last `python -m export` made is compared, and the
-    reports are written as ROOT/<model>/parity.json and, for reading, parity.html. Exit code 1: a
-    required gate was not met.
+    reports are written as ROOT/<model>/parity.json and, for reading, parity.html; several models
+    also get ROOT/parity.html over all of them. The verdicts are followed by what to ship for each
+    target and what few bits cost. Exit code 1: a required gate was not met.
 
     \b
     Examples:
@@ -119,7 +123,7 @@ def main(
       python -m runtimes.parity --text my-prompts.jsonl
       python -m runtimes.parity artifacts/my-model/onnx/q4 --checkpoint ./my-model --localise
       python -m runtimes.parity --junit parity.xml --markdown parity.md
-    """
+    """  # noqa: D301
     outputs = load(OUTPUTS)
     from runtimes.parity.report.terminal import print_summary
     from runtimes.parity.run import Request
@@ -149,13 +153,19 @@ def main(
             )
             for model in record.models
         ]
+    if json_path is not None and len(models) > 1:
+        raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
     results = []
     for model in models:
         result = compare_model(model, suite, threads, gates, positions, footprint, localise)
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
-    print_summary(_console(), results)
+    if len(results) > 1:
+        print_summary(_console(), results)
+        if not no_html:
+            over_all = outputs.write_models_page(results, [m.report for m in models], root)
+            click.echo(f"report: {over_all}")
     step_summary = os.environ.get(STEP_SUMMARY)
     outputs.write_summaries(
         results, junit, markdown_path, Path(step_summary) if step_summary else None
@@ -204,6 +214,10 @@ def compare_model(
     )
     result = ModelResult(model.label, reference, environment(threads), tuple(entries))
     print_result(_console(), result)
+    for entry in result.entries:
+        facts = {"model": model.label, "artifact": str(entry.artifact.path)}
+        verdict = entry.judgement.verdict.value
+        log.info("compared", extra={**facts, "verdict": verdict, "accepted": entry.accepted})
     return result
 
 

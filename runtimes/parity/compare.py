@@ -55,7 +55,7 @@ def main(
     json_path: Path | None,
     threads: int,
 ) -> None:
-    r"""Is export B better than export A? Both run over the same text, in their real runtimes.
+    """Is export B better than export A? Both run over the same text, in their real runtimes.
 
     The interval is of the difference: each resample of the bootstrap draws the same documents for
     both. Where it holds zero, the text does not tell which one is better.
@@ -64,7 +64,7 @@ def main(
     Examples:
       edgeproof compare artifacts/M/gguf/q4_k_m artifacts/M/gguf/q4_k_m-imatrix
       edgeproof compare out/gguf/q4_0 out/mlc/q4f16_1 --checkpoint ./my-model
-    """
+    """  # noqa: D301
     from rich.console import Console
 
     from runtimes.parity.comparison import compare_artifacts

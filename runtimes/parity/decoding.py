@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtimes.parity.degeneration import Scorer, TextQuality
-from runtimes.parity.metrics import compare, nucleus
+from runtimes.parity.metrics import TEMPERATURE, TOP_P, compare, nucleus
 from runtimes.parity.replies import REPLIES_SHOWN, Detokenize, Reply, reply_texts
 from runtimes.parity.suite import Document
 from runtimes.protocol import Runtime
@@ -163,13 +163,15 @@ def uniforms(prompt: Sequence[int]) -> np.ndarray:
     return np.random.default_rng([SEED, *digest]).random(REPLY_TOKENS)
 
 
-def draw(logits: np.ndarray, uniform: float) -> int:
+def draw(
+    logits: np.ndarray, uniform: float, temperature: float = TEMPERATURE, top_p: float = TOP_P
+) -> int:
     """The token where the sampling distribution's cumulative sum, by token id, passes `uniform`.
 
     Ordered by id, not by probability: where two tokens are about equally likely, runtimes would
     put them in either order.
     """
-    chances = sorted(nucleus(logits.astype(np.float64)).items())
+    chances = sorted(nucleus(logits.astype(np.float64), temperature, top_p).items())
     index = int(np.searchsorted(np.cumsum([mass for _, mass in chances]), uniform, side="right"))
     return chances[min(index, len(chances) - 1)][0]
 

@@ -18,8 +18,8 @@ TEMPERATURE = 0.2
 TOP_P = 0.9
 # Below one nat between the two best tokens the reference itself is undecided.
 CLEAR_MARGIN = 1.0
-# Tokens this many nats below the best one: e^(-6 / 0.2) = 1e-13 of its probability when sampling.
-CANDIDATE_NATS = 6.0
+# Tokens this many temperatures below the best one have e^-30 = 1e-13 of its chance.
+CANDIDATE_TEMPERATURES = 30.0
 # Rows per step: their float64 temporaries stay in the processor's cache.
 BLOCK_ROWS = 4
 
@@ -149,16 +149,18 @@ def _overlap(p: dict[int, float], q: dict[int, float]) -> float:
     return sum(min(mass, q[token]) for token, mass in p.items() if token in q)
 
 
-def nucleus(logits: np.ndarray) -> dict[int, float]:
-    """The sampling distribution at T = 0.2, top-p = 0.9: token → renormalised probability.
+def nucleus(
+    logits: np.ndarray, temperature: float = TEMPERATURE, top_p: float = TOP_P
+) -> dict[int, float]:
+    """The sampling distribution over logits [V]: token → renormalised probability.
 
-    The set is the smallest one of most likely tokens whose mass reaches top-p.
+    The set is the smallest one of most likely tokens whose mass reaches `top_p`.
     """
     peak = logits.max()
-    candidates = np.flatnonzero(logits >= peak - CANDIDATE_NATS)
-    weights = np.exp((logits[candidates].astype(np.float64) - peak) / TEMPERATURE)
+    candidates = np.flatnonzero(logits >= peak - CANDIDATE_TEMPERATURES * temperature)
+    weights = np.exp((logits[candidates].astype(np.float64) - peak) / temperature)
     order = np.argsort(-weights, kind="stable")
     mass = weights[order] / weights.sum()
-    size = min(int(np.searchsorted(np.cumsum(mass), TOP_P)) + 1, len(order))
+    size = min(int(np.searchsorted(np.cumsum(mass), top_p)) + 1, len(order))
     kept = mass[:size] / mass[:size].sum()
     return dict(zip(candidates[order[:size]].tolist(), kept.tolist(), strict=True))

@@ -42,13 +42,13 @@ def reply_texts(
     shown = detokenize(prompt)
     if len(shown) > PROMPT_SHOWN:
         shown = "…" + shown[-PROMPT_SHOWN:]
-    same, *rest = _parted(reference, agreed, detokenize)
-    _, *other = _parted(export, agreed, detokenize)
+    same, *rest = parted(reference, agreed, detokenize)
+    _, *other = parted(export, agreed, detokenize)
     return Reply(document, shown, agreed, same, *rest, *other)
 
 
-def _parted(ids: Sequence[int], at: int, detokenize: Detokenize) -> tuple[str, str, str]:
-    """The text before token `at`, of it, and after it.
+def parted(ids: Sequence[int], at: int, detokenize: Detokenize) -> tuple[str, str, str]:
+    """The text before token `at`, of it, and after it; token and rest are empty at the end.
 
     Cut in the decoded whole, since decoding a token alone may change its spaces; a character whose
     bytes several tokens share belongs to the first that is shown.

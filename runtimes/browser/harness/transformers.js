@@ -12,7 +12,7 @@ export async function open({ dtype, device, threads }) {
   tokenizer = await AutoTokenizer.from_pretrained('artifact');
   model = await AutoModelForCausalLM.from_pretrained('artifact', { dtype, device });
   clear();
-  return { version: env.version, device: device === 'webgpu' ? await gpu() : 'wasm' };
+  return { device: device === 'webgpu' ? await gpu() : 'wasm' };
 }
 
 export const tokenize = (text) => tokenizer.encode(text, { add_special_tokens: false });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,8 @@ def localise(
     """Say where the artifact breaks; `measurement` is None where it could not be opened.
 
     `weighed` is what is known of the weights, if it is. Without `trace` nothing is run: cheap, and
-    enough for chat template, metadata and weights.
+    enough for chat template, metadata and weights. In another runtime than the format's usual one
+    (`subject.runtime`) nothing is traced.
     """
     ids = list(subject.ids[:TOKENS])
     found = [
@@ -105,7 +107,8 @@ def localise(
     got: dict[str, np.ndarray] = {}
     if trace and subject.runtime is None:
         found += _asked(lambda: got.update(trace_states(subject.artifact, ids, subject.threads)))
-        found += _asked(lambda: _rerun(subject, ids, measurement))
+        if measurement is not None:
+            found += _asked(partial(_rerun, subject, ids, measurement))
     stored: Mapping[str, np.ndarray] = {}
     if readable(subject.artifact) and (weighed is None or got):
         try:
@@ -168,18 +171,14 @@ def _compare_states(
     return layer_errors(got, original, steps), steps
 
 
-def _rerun(
-    subject: Subject, ids: Sequence[int], measurement: Measurement | None
-) -> Iterable[Finding]:
-    """Tokenizer and KV cache, in the runtime; how alike one pass and steps are, was measured."""
+def _rerun(subject: Subject, ids: Sequence[int], measured: Measurement) -> list[Finding]:
+    """What of tokenizer and KV cache is wrong, where the measurement says that something is."""
     runtime = open_runtime(subject.artifact, subject.threads)
     try:
-        found = []
-        if measurement is None or measurement.tokenizer_mismatches:
+        limit = measured.padding.limit if measured.padding else CACHE_KL_LIMIT
+        found = [cache_fault(runtime, ids, limit)]
+        if measured.tokenizer_mismatches:
             found.append(tokenizer_fault(runtime, subject.original))
-        if measurement is not None:
-            limit = measurement.padding.limit if measurement.padding else CACHE_KL_LIMIT
-            found.append(cache_fault(runtime, ids, limit))
         return [finding for finding in found if finding]
     finally:
         runtime.close()

@@ -208,8 +208,8 @@ def _graph(graph: GraphProto, folder: Path, residual_scale: float) -> Iterator[S
 def _epsilon_factor(node: NodeProto, residual_scale: float) -> float:
     """What a graph multiplies ε with: 4 where x + x is normalised, S² of a scaled stream."""
     of_head = HEAD_NORM.search(node.name) is not None
-    alone = of_head or node.name.startswith(FIRST_NORM)
-    doubled = alone and len(node.input) > 1 and node.input[0] == node.input[1]
+    first = of_head or node.name.startswith(FIRST_NORM)  # nothing to add yet
+    doubled = first and len(node.input) > 1 and node.input[0] == node.input[1]
     scaled = 1.0 if of_head else residual_scale**2
     return scaled * (4 if doubled else 1)
 

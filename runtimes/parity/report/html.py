@@ -1,4 +1,4 @@
-"""One self-contained page per model, for readers: no request, no script, everything escaped."""
+"""Self-contained pages, of one model or over several: no request, no script, all text escaped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -15,7 +16,14 @@ from export.display import megabytes, number
 from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
-from runtimes.parity.report.advice import SHIP_TITLES, dominated_text, point_cells, ship_cells
+from runtimes.parity.report.advice import (
+    SHIP_TITLES,
+    SUMMARY_TITLES,
+    dominated_text,
+    point_cells,
+    ship_cells,
+    summary_rows,
+)
 from runtimes.parity.report.columns import COLUMNS, interval
 from runtimes.parity.report.plots import (
     NARROW,
@@ -32,10 +40,25 @@ from runtimes.parity.result import Entry, ModelResult, smallest_passing
 from runtimes.parity.verdict import Verdict
 
 TEMPLATE = "page.html.j2"
+MODELS_TEMPLATE = "models.html.j2"
 
 
 def page(result: ModelResult) -> str:
     """The page of one model."""
+    return _environment().get_template(TEMPLATE).render(_context(result))
+
+
+def models_page(results: Sequence[ModelResult], pages: Sequence[str]) -> str:
+    """What to ship of every model, with a link to each one's page."""
+    models = [
+        {"rows": summary_rows([result]), "page": quote(target)}
+        for result, target in zip(results, pages, strict=True)
+    ]
+    template = _environment().get_template(MODELS_TEMPLATE)
+    return template.render({"models": models, "titles": SUMMARY_TITLES})
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("runtimes.parity.report"),
         autoescape=True,
@@ -53,7 +76,7 @@ def page(result: ModelResult) -> str:
         "point_cells": point_cells,
         "dominated_text": dominated_text,
     }
-    return environment.get_template(TEMPLATE).render(_context(result))
+    return environment
 
 
 def _context(result: ModelResult) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.artifact.atomic import storage_errors, write_atomic
-from runtimes.parity.report.html import page
+from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.junit import write_junit
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.result import ModelResult
+
+MODELS_PAGE = "parity.html"
 
 
 def write_reports(result: ModelResult, target: Path, with_page: bool) -> list[Path]:
@@ -21,6 +23,14 @@ def write_reports(result: ModelResult, target: Path, with_page: bool) -> list[Pa
     beside = target.with_suffix(".html")
     write_atomic(beside, page(result).encode())
     return [target, beside]
+
+
+def write_models_page(results: Sequence[ModelResult], reports: Sequence[Path], root: Path) -> Path:
+    """Write the page over all models into `root`, below which their `parity.json` lie; its path."""
+    pages = [path.with_suffix(".html").relative_to(root).as_posix() for path in reports]
+    target = root / MODELS_PAGE
+    write_atomic(target, models_page(results, pages).encode())
+    return target
 
 
 def write_summaries(

@@ -7,6 +7,7 @@ the same result gives the same bytes.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,7 @@ PLACES = tuple(
 )
 # What a histogram points out: name, metric, height, and where the name's anchor is.
 MARKS = (("median", "median_kl", 0.86, "right"), ("p99", "p99_kl", 0.99, "right"))
-# Relative errors beyond these are drawn there: an exact lookup, NaN.
-LEAST_ERROR, MOST_ERROR = 1e-8, 100.0
+MOST_ERROR = 100.0  # larger relative errors are drawn there
 NEAR = 8  # points: beyond that, a line leads from the label to its mark
 
 
@@ -156,8 +156,8 @@ def layer_plot(found: Localisation, size: Size, name: str) -> str | None:
 
 
 def _drawn(error: float) -> float:
-    """On a logarithmic axis: neither zero nor infinite."""
-    return min(max(error, LEAST_ERROR), MOST_ERROR)
+    """On a logarithmic axis: nothing for zero, and not infinity."""
+    return min(error, MOST_ERROR) if error > 0 else math.nan
 
 
 def common_span(measurements: Iterable[Measurement]) -> tuple[float, float]:

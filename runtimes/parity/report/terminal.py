@@ -54,13 +54,11 @@ def print_result(console: Console, result: ModelResult) -> None:
 
 
 def print_summary(console: Console, results: Sequence[ModelResult]) -> None:
-    """What to ship of each model, where a run has several."""
+    """What to ship of each model."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    if len(results) < 2:
-        return
     table = Table(title="All models", title_justify="left", box=box.SIMPLE_HEAD)
     for name in SUMMARY_TITLES:
         table.add_column(name, justify="right" if name == "MB" else "left")

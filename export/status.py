@@ -1,0 +1,40 @@
+"""`python -m export.status`: what lies in the artifacts' folder, how it came out, what is stale."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from export.command import EdgeproofCommand, run_main
+from export.display import megabytes
+from export.upkeep import left_overs, states
+
+
+@click.command(cls=EdgeproofCommand, name="status")
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path), default=Path("artifacts"))
+@click.option("--check", is_flag=True, help="Hash every file, not only look at sizes.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def main(root: Path, check: bool, as_json: bool) -> None:
+    """List artifacts with their verdicts, and which an export would make again."""
+    found = states(root, check=check)
+    if as_json:
+        rows = [{**asdict(item), "path": str(item.path)} for item in found]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for item in found:
+        notes = [text for text in (item.outdated, item.stale and f"stale: {item.stale}") if text]
+        click.echo(
+            f"{item.model}  {item.name:20}{megabytes(item.bytes):>9} MB  {item.verdict:13}"
+            f"{'; '.join(notes) or 'up to date'}"
+        )
+    for path in left_overs(root):
+        click.echo(f"left over by a run that was killed: {path}")
+    if not found:
+        click.echo(f"{root}: no artifacts")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,141 @@
+"""Running it: logs for machines, the state of artifacts, cleaning, a disk that is full."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgeproof import main
+from export.log import ROOTS
+from tests.releases import LABEL
+from tests.tiny import make_checkpoint
+
+
+@pytest.fixture
+def root(exported: Path, tmp_path: Path) -> Path:
+    shutil.copytree(exported.parent, tmp_path / "all")
+    root = tmp_path / "all" / exported.name
+    record = json.loads((root / "run.json").read_text())
+    record["models"][0]["checkpoint"] = str(tmp_path / "all" / "checkpoint")
+    (root / "run.json").write_text(json.dumps(record))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _loggers() -> object:
+    """Leave the program's loggers as they were."""
+    loggers = [logging.getLogger(name) for name in ROOTS]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(item) for item in arguments])
+
+
+def status(root: Path, *arguments: str) -> dict[str, dict[str, str | None]]:
+    done = run("status", root, "--json", *arguments)
+    assert done.exit_code == 0, done.output
+    return {item["name"]: item for item in json.loads(done.stdout)}
+
+
+def test_log_json_has_a_line_for_each_event(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "m")
+    out = tmp_path / "out"
+    done = run("gguf", "--model", checkpoint, "-d", "f16,q8_0", "--out", out, "--log-json")
+    assert done.exit_code == 0
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["exported", "exported"]
+    assert all({"time", "level", "logger", "artifact", "bytes"} <= line.keys() for line in lines)
+    assert lines[0]["reused"] is False
+
+
+def test_errors_are_events_too(tmp_path: Path) -> None:
+    done = run("gguf", "--model", tmp_path / "absent", "-d", "f16", "--log-json")
+    assert done.exit_code == 2
+    (line,) = (json.loads(text) for text in done.stderr.splitlines())
+    assert (line["event"], line["level"], line["exit_code"]) == ("failed", "ERROR", 2)
+    assert "absent" in line["error"]
+
+
+def test_status_lists_artifacts_and_verdicts(root: Path) -> None:
+    rows = status(root)
+    assert rows["gguf q4_0"]["verdict"] == "DEGRADED"
+    assert rows["onnx fp16"]["verdict"] == "PASS"
+    assert not any(row["stale"] or row["outdated"] for row in rows.values())
+    text = run("status", root).output
+    assert len(text.splitlines()) == len(rows)
+    assert all("up to date" in line for line in text.splitlines())
+
+
+def test_status_says_what_is_stale_and_why(root: Path) -> None:
+    folder = root / LABEL / "gguf"
+    weights = next((folder / "q8_0").glob("*.gguf"))
+    with weights.open("ab") as file:
+        file.write(b"!")
+    manifest = folder / "q4_0" / "edgeproof.json"
+    raw = json.loads(manifest.read_text("utf-8"))
+    raw["tools"]["edgeproof"] = "0.0.1"
+    manifest.write_text(json.dumps(raw))
+    shutil.copytree(folder / "q8_0", folder / "broken")
+    (folder / "broken" / "edgeproof.json").write_text("{")
+    rows = status(root)
+    assert "another size" in (rows["gguf q8_0"]["stale"] or "")
+    assert rows["gguf q4_0"]["stale"] == "made by edgeproof 0.0.1"
+    assert rows["gguf q4_0"]["outdated"] == "changed since it was compared"
+    assert "not an edgeproof manifest" in (rows["broken"]["stale"] or "")
+    assert rows["onnx fp16"]["stale"] is None
+
+
+def test_only_a_check_reads_every_byte(root: Path) -> None:
+    weights = next((root / LABEL / "gguf" / "q8_0").glob("*.gguf"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert status(root)["gguf q8_0"]["stale"] is None
+    assert "was changed" in (status(root, "--check")["gguf q8_0"]["stale"] or "")
+
+
+def test_another_checkpoint_makes_all_stale_and_clean_removes_that(root: Path) -> None:
+    make_checkpoint(root.parent / "checkpoint", seed=8)
+    assert {row["stale"] for row in status(root).values()} == {"made from another checkpoint"}
+    before = sorted(root.rglob("*"))
+    done = run("clean", root, "--stale", "--dry-run")
+    assert done.output.count("would remove") == len(status(root))
+    assert sorted(root.rglob("*")) == before
+    assert run("clean", root, "--stale").exit_code == 0
+    assert status(root) == {}
+
+
+def test_clean_keeps_what_is_good_and_removes_left_overs(root: Path) -> None:
+    dead = root / LABEL / "gguf" / ".edgeproof-tmp-q8_0-abc12345"
+    dead.mkdir()
+    (dead / "half").write_bytes(b"x" * 1000)
+    rows = status(root)
+    assert str(dead) in run("status", root).output
+    done = run("clean", root, "--stale")
+    assert done.output.splitlines() == [
+        f"removed: {dead} (0.0 MB): left over by a run that was killed"
+    ]
+    assert status(root) == rows
+    assert run("clean", root).exit_code == 2
+
+
+def test_an_export_that_cannot_fit_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "m")
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    done = run("gguf", "--model", checkpoint, "-d", "f16", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "MB are needed and 0.0 MB are free" in done.output
+    assert not (tmp_path / "out").exists()

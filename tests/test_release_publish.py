@@ -1,0 +1,442 @@
+"""Publishing: nothing half-done is visible, interruptions are gone on with, only changes travel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from click.testing import CliRunner, Result
+
+from export.release.__main__ import main
+from export.release.publish import retries
+from tests import github_server, hub_write_server
+from tests.consumers.environment import s3_python
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(item) for item in arguments])
+
+
+def publish(release: Path, *arguments: str | Path) -> str:
+    done = run("publish", release, *arguments)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def build(root: Path, out: Path, namespace: str) -> Path:
+    done = run("build", root, "--version", "1.0", "--out", out, "--namespace", namespace)
+    assert done.exit_code == 0, done.output
+    (release,) = out.iterdir()
+    return release
+
+
+@pytest.fixture(scope="module")
+def releases(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One release, and another of the same name whose cards, and what follows, are not the same."""
+    folder = tmp_path_factory.mktemp("releases")
+    return build(exported, folder / "first", "first"), build(exported, folder / "second", "second")
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(retries, "LONGEST_PAUSE", 0.0)
+
+
+def test_a_folder_gets_the_release_and_then_only_changes(
+    releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, second = releases
+    target = tmp_path / "models" / first.name
+    output = publish(first, "--to", f"dir:{tmp_path / 'models'}")
+    assert output.count("uploaded:") == len(digests(first))
+    assert digests(target) == digests(first)
+    assert "uploaded:" not in publish(first, "--to", f"dir:{tmp_path / 'models'}")
+    plan = publish(second, "--to", f"dir:{tmp_path / 'models'}", "--dry-run")
+    assert "README.md" in plan
+    assert ".gguf" not in plan
+    assert digests(target) == digests(first)
+    publish(second, "--to", f"dir:{tmp_path / 'models'}")
+    assert digests(target) == digests(second)
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+from click.testing import CliRunner
+import export.release.publish.destinations, export.release.publish.folder
+import export.release.publish.plan, export.release.verify
+from export.release.__main__ import main
+first, second, base, seed = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+sys.path.insert(0, sys.argv[5])
+from tests.test_release_publish import digests
+import export.release.__main__ as command
+rng = random.Random(seed)
+killed = 0
+for turn in range(20):
+    place = base / str(turn)
+    if turn % 2:  # something is there already
+        CliRunner().invoke(main, ["publish", str(first), "--to", f"dir:{place}"])
+    before = digests(place / first.name)
+    # As many files arrive, then a moment later it dies.
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        def tell(text, *rest, **options):
+            os.write(writing, b".")
+        command.click.echo = tell
+        try:
+            main(["publish", str(second), "--to", f"dir:{place}"], standalone_mode=False)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    for _ in range(rng.randrange(len(digests(second)) if not turn % 2 else 8)):
+        if not os.read(reading, 1):
+            break
+    time.sleep(rng.random() * 0.02)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(reading)
+    killed += os.WIFSIGNALED(status)
+    assert digests(place / first.name) in (before, digests(second)), "half of it is visible"
+    done = CliRunner().invoke(main, ["publish", str(second), "--to", f"dir:{place}"])
+    assert done.exit_code == 0, done.output
+    assert digests(place) == {f"{second.name}/{k}": v for k, v in digests(second).items()}
+print(killed)
+"""
+
+
+def test_killed_at_20_random_moments_a_rerun_completes(
+    releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    command = [sys.executable, script, *releases, tmp_path / "places", "5", ROOT]
+    done = subprocess.run(
+        [str(item) for item in command],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[-1]) >= 10  # most of them died before they were done
+
+
+def test_a_damaged_release_is_not_published(releases: tuple[Path, Path], tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(releases[0], tmp_path / "damaged"))
+    with (damaged / "parity.html").open("ab") as file:
+        file.write(b"!")
+    done = run("publish", damaged, "--to", f"dir:{tmp_path / 'models'}")
+    assert done.exit_code == 1
+    assert "parity.html: changed" in done.output
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("address", ["nowhere", "dir:", "s4://bucket", "github:me", "hub:a/b"])
+def test_addresses_that_mean_nothing_are_bad_input(
+    releases: tuple[Path, Path], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    done = run("publish", releases[0], "--to", address)
+    assert done.exit_code == 2
+    assert len(done.output.strip().splitlines()) == 1
+
+
+class Store:
+    """fsspec's memory store, with operations that fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fs = fsspec.filesystem("memory")
+        self.fs.store.clear()
+        self.fs.pseudo_dirs[:] = [""]
+        self.put: list[str] = []
+        self.failures: list[Exception] = []
+        self.corrupt = 0
+        original = type(self.fs).put_file
+
+        def put_file(fs: Any, source: str, target: str, **options: Any) -> None:
+            if self.failures:
+                raise self.failures.pop(0)
+            self.put.append(target)
+            original(fs, source, target, **options)
+            if self.corrupt:
+                self.corrupt -= 1
+                fs.pipe_file(target, b"!" + fs.cat_file(target)[1:])
+
+        monkeypatch.setattr(type(self.fs), "put_file", put_file)
+
+    def digests(self, root: str) -> dict[str, str]:
+        return {
+            path.removeprefix(f"/{root}/"): hashlib.sha256(self.fs.cat_file(path)).hexdigest()
+            for path in self.fs.find(f"/{root}")
+        }
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    return Store(monkeypatch)
+
+
+def test_an_object_store_gets_the_release_and_then_only_changes(
+    releases: tuple[Path, Path], store: Store
+) -> None:
+    first, second = releases
+    publish(first, "--to", "memory://bucket/models")
+    assert store.digests(f"bucket/models/{first.name}") == digests(first)
+    store.put.clear()
+    publish(first, "--to", "memory://bucket/models")
+    assert store.put == []
+    publish(second, "--to", "memory://bucket/models")
+    assert store.put
+    assert not any(path.endswith(".gguf") for path in store.put)
+    assert store.digests("bucket/models") == {
+        f"{second.name}/{path}": digest for path, digest in digests(second).items()
+    }
+
+
+@pytest.mark.parametrize("arrived", [0, 1, 7, 20])
+def test_an_interrupted_upload_is_invisible_and_gone_on_with(
+    releases: tuple[Path, Path], store: Store, arrived: int
+) -> None:
+    first, _ = releases
+    store.failures = []
+    count = len(digests(first))
+
+    class Interrupted(BaseException):
+        pass
+
+    original = type(store.fs).put_file
+
+    def until_interrupted(fs: Any, source: str, target: str, **options: Any) -> None:
+        if len(store.put) == arrived:
+            raise Interrupted
+        original(fs, source, target, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(store.fs), "put_file", until_interrupted)
+        with pytest.raises(Interrupted):
+            CliRunner().invoke(
+                main, ["publish", str(first), "--to", "memory://b"], catch_exceptions=False
+            )
+    assert store.digests(f"b/{first.name}") == {}
+    publish(first, "--to", "memory://b")
+    assert len(store.put) == count  # each file travelled once
+    assert store.digests(f"b/{first.name}") == digests(first)
+
+
+def test_failures_and_damage_on_the_way_are_tried_again(
+    releases: tuple[Path, Path], store: Store
+) -> None:
+    first, _ = releases
+    store.failures = [OSError("connection reset")] * 3
+    store.corrupt = 2
+    publish(first, "--to", "memory://b")
+    assert store.digests(f"b/{first.name}") == digests(first)
+
+
+def test_what_is_forbidden_is_not_tried_again(releases: tuple[Path, Path], store: Store) -> None:
+    store.failures = [PermissionError("Access Denied"), OSError("asked again")]
+    done = run("publish", releases[0], "--to", "memory://b")
+    assert done.exit_code == 2
+    assert "Access Denied" in done.output
+
+
+def test_a_store_that_always_fails_is_an_error_that_names_the_file(
+    releases: tuple[Path, Path], store: Store
+) -> None:
+    store.failures = [OSError("no route to host")] * 100
+    done = run("publish", releases[0], "--to", "memory://b")
+    assert done.exit_code == 2
+    assert "no route to host" in done.output.splitlines()[-1]
+    assert store.digests(f"b/{releases[0].name}") == {}
+
+
+@pytest.mark.slow
+def test_s3_gets_the_release_through_its_own_protocol(releases: tuple[Path, Path]) -> None:
+    """The real client against moto's server: interrupted, gone on with, repeated, changed."""
+    script = ROOT / "tests" / "consumers" / "s3_publish.py"
+    done = subprocess.run(
+        [str(s3_python()), str(script), *map(str, releases)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    interrupted, *complete = (json.loads(line)["bucket"] for line in lines)
+    first, second = releases
+    hidden = f"llm/.edgeproof-publish-{first.name}/"
+    assert interrupted
+    assert all(key.startswith(hidden) for key in interrupted)
+    for bucket, release in zip(complete, (first, first, second), strict=True):
+        assert bucket == {f"llm/{first.name}/{p}": d for p, d in digests(release).items()}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_write_server.WriteHub]:
+    from huggingface_hub import constants
+
+    with hub_write_server.serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield server
+
+
+def on_hub(hub: hub_write_server.WriteHub, name: str) -> dict[str, str]:
+    files = hub.repos[name].commits[-1]
+    return {p: hashlib.sha256(d).hexdigest() for p, d in files.items() if p != ".gitattributes"}
+
+
+def test_each_repository_gets_one_commit_on_the_hub(
+    releases: tuple[Path, Path], hub: hub_write_server.WriteHub
+) -> None:
+    first, second = releases
+    hub.faults = [503, 500]
+    publish(first, "--to", "hub:me")
+    names = {path.name for path in first.iterdir() if (path / "README.md").is_file()}
+    assert {name.removeprefix("me/") for name in hub.repos} == names
+    for name in names:
+        assert on_hub(hub, f"me/{name}") == digests(first / name)
+        assert len(hub.repos[f"me/{name}"].commits) == 2
+        assert hub.repos[f"me/{name}"].private
+    hub.uploads.clear()
+    publish(first, "--to", "hub:me", "--public")
+    assert not any(repo.private for repo in hub.repos.values())
+    assert {len(repo.commits) for repo in hub.repos.values()} == {2}
+    publish(second, "--to", "hub:me")
+    assert hub.uploads == []  # cards are small files; no weights have changed
+    for name in names:
+        assert on_hub(hub, f"me/{name}") == digests(second / name)
+
+
+def test_a_token_that_the_hub_refuses_is_bad_input(
+    releases: tuple[Path, Path],
+    hub: hub_write_server.WriteHub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    done = run("publish", releases[0], "--to", "hub:me")
+    assert done.exit_code == 2
+    assert "401" in done.output
+    assert hub.repos == {}
+
+
+def test_what_a_release_no_longer_has_goes_from_the_hub(
+    releases: tuple[Path, Path], hub: hub_write_server.WriteHub
+) -> None:
+    first, _ = releases
+    (name,) = (path.name for path in first.iterdir() if path.name.endswith("GGUF"))
+    repo = hub_write_server.Repo(private=False)
+    repo.commits.append({"old.gguf": b"old"})
+    hub.repos["me/mine"] = repo
+    done = run("publish", first, "--to", "hub:me/mine")
+    assert done.exit_code == 2  # which of the three?
+    hub.repos[f"me/{name}"] = repo
+    assert f"me/{name}: " in publish(first, "--to", f"hub:me/{name}", "--dry-run")
+    assert len(repo.commits) == 2
+    publish(first, "--to", f"hub:me/{name}")
+    assert on_hub(hub, f"me/{name}") == digests(first / name)
+    assert len(repo.commits) == 3
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[github_server.GitHubServer]:
+    with github_server.serve() as server:
+        monkeypatch.setenv("GITHUB_API_URL", server.url)
+        monkeypatch.setenv("GITHUB_TOKEN", "secret")
+        yield server
+
+
+def assets(server: github_server.GitHubServer) -> dict[str, str]:
+    (release,) = server.releases.values()
+    return {a["name"]: hashlib.sha256(server.data[a["id"]]).hexdigest() for a in release["assets"]}
+
+
+def expected_assets(release: Path) -> dict[str, str]:
+    found = digests(release)
+    return {
+        path.removeprefix("archives/"): digest
+        for path, digest in found.items()
+        if "/" not in path or path.startswith("archives/")
+    }
+
+
+def test_a_github_release_is_a_draft_until_all_has_arrived(
+    releases: tuple[Path, Path], github: github_server.GitHubServer
+) -> None:
+    first, second = releases
+    github.faults = 2
+    github.corrupt = 1
+    publish(first, "--to", "github:me/models")
+    assert assets(github) == expected_assets(first)
+    assert github.public == [set(expected_assets(first))]
+    (release,) = github.releases.values()
+    assert release["tag_name"] == first.name
+    assert "The first release." in release["body"]
+    github.uploads.clear()
+    publish(first, "--to", "github:me/models")
+    assert github.uploads == []
+    publish(second, "--to", "github:me/models")
+    assert set(github.uploads) < set(expected_assets(second))
+    assert assets(github) == expected_assets(second)
+
+
+def test_an_interrupted_github_release_stays_a_draft_and_is_gone_on_with(
+    releases: tuple[Path, Path], github: github_server.GitHubServer
+) -> None:
+    first, _ = releases
+    count = len(expected_assets(first))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retries, "ATTEMPTS", 1)
+        github.faults = 0
+        original = github_server._Handler.upload
+
+        def breaks(self: Any, body: bytes, query: Any, number: str) -> None:
+            github.faults = int(len(github.uploads) >= 3)
+            original(self, body, query, number)
+
+        routes = tuple(
+            (method, pattern, breaks if answer is original else answer)
+            for method, pattern, answer in github_server.ROUTES
+        )
+        patch.setattr(github_server, "ROUTES", routes)
+        assert run("publish", first, "--to", "github:me/models").exit_code == 2
+    assert github.public == []
+    (release,) = github.releases.values()
+    assert release["draft"]
+    github.faults = 0
+    publish(first, "--to", "github:me/models")
+    assert len(github.uploads) == count
+    assert assets(github) == expected_assets(first)
+    assert len(github.public) == 1
+
+
+def test_a_token_that_github_refuses_is_bad_input(
+    releases: tuple[Path, Path], github: github_server.GitHubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "wrong")
+    done = run("publish", releases[0], "--to", "github:me/models")
+    assert done.exit_code == 2
+    assert "401" in done.output
+    monkeypatch.delenv("GITHUB_TOKEN")
+    monkeypatch.delenv("GH_TOKEN", raising=False)
+    assert "GITHUB_TOKEN is not set" in run("publish", releases[0], "--to", "github:a/b").output
+    assert json.dumps(github.releases) == "{}"
