@@ -15,6 +15,7 @@ from typing import Any
 
 from export.artifact import Artifact
 from export.errors import InputError
+from runtimes.gguf_metadata import read_metadata
 from runtimes.json_file import read_json
 
 Message = Mapping[str, str]
@@ -40,22 +41,16 @@ def read_chat_template(artifact: Artifact) -> Render | None:
 
 
 def _gguf(artifact: Artifact) -> Render | None:
-    from gguf import GGUFReader
-
     path = artifact.files(".gguf")[0]
-    try:
-        fields = GGUFReader(path).fields
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{path}: cannot be read as a GGUF file ({error})") from None
-    if GGUF_TEMPLATE not in fields:
+    stated = read_metadata(path)
+    if GGUF_TEMPLATE not in stated:
         return None
-    tokens = fields["tokenizer.ggml.tokens"]
-    special = {}
+    tokens, special = stated["tokenizer.ggml.tokens"], {}
     for name in ("bos", "eos"):
-        field = fields.get(f"tokenizer.ggml.{name}_token_id")
-        if field is not None:
-            special[f"{name}_token"] = str(tokens.contents(int(field.contents())))
-    return _jinja(path, fields[GGUF_TEMPLATE].contents(), special)
+        token = stated.get(f"tokenizer.ggml.{name}_token_id")
+        if token is not None:
+            special[f"{name}_token"] = tokens[token]
+    return _jinja(path, stated[GGUF_TEMPLATE], special)
 
 
 def _onnx(artifact: Artifact) -> Render | None:

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from export.artifact import Artifact
+from export.artifact import Artifact, open_artifact
+from export.artifact.run_record import load_run_record
 from runtimes.parity.localise import Cause, Component, Localisation, Subject, localise
 from runtimes.parity.localise.errors import relative_error, weight_error
 from runtimes.parity.localise.replay import cache_fault, tokenizer_fault
@@ -347,3 +348,19 @@ def test_a_gain_is_told_from_rounding() -> None:
     rounded = weight_error(np.round(want * 8) / 8, want)
     assert rounded.gain == pytest.approx(1, abs=1e-2)
     assert rounded.peak < 0.2
+
+
+@pytest.mark.slow
+def test_nothing_is_blamed_in_the_real_exports(real_artifacts: Path) -> None:
+    """Of each format, the export with the fewest bits."""
+    (model,) = load_run_record(real_artifacts).models
+    checkpoint = Path(model.checkpoint)
+    reference = open_reference(checkpoint, 2)
+    ids = reference.tokenize("In 1999 the capital of France had 2,125,851 inhabitants. " * 4)
+    artifacts = [open_artifact(real_artifacts / item.path) for item in model.artifacts]
+    for form in ("onnx", "gguf", "mlc"):
+        of_form = [item for item in artifacts if item.manifest.variant.format == form]
+        artifact = min(of_form, key=lambda item: item.manifest.effective_bpw)
+        found = localise(Subject(artifact, checkpoint, reference, ids, 2), None)
+        assert [item.cause for item in found.findings] == [Cause.ROUNDING], (artifact.path, found)
+        assert len(found.layer_errors) == 32

@@ -13,10 +13,10 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
-from gguf import GGUFReader
 
 from export.artifact import Artifact
 from export.errors import InputError
+from runtimes.gguf_metadata import read_metadata
 from runtimes.llamacpp import GGML_TYPE_F32, LlamaCpp
 from runtimes.states import LAST_NORM, LOGITS, residual
 from runtimes.weights.gguf import ROTATED_BY, split_rotary_pairs
@@ -120,11 +120,10 @@ def _ggml() -> ctypes.CDLL:
 
 def _paired_heads(path: Path) -> dict[str, int]:
     """Head counts of the states whose rotary partners lie side by side."""
-    fields = GGUFReader(path).fields  # llama.cpp has just loaded it
-    family = fields["general.architecture"].contents()
+    stated = read_metadata(path)
+    family = stated["general.architecture"]
     heads = {
-        layer: int(fields[f"{family}.{key}"].contents())
-        for layer, key in ROTATED_BY.get(family, {}).items()
+        layer: int(stated[f"{family}.{key}"]) for layer, key in ROTATED_BY.get(family, {}).items()
     }
     return {
         state: heads[layer]

@@ -194,7 +194,7 @@ def _nothing_wrong(
     worst = max(steps, key=lambda step: step.error, default=None)
     cause = Cause.ROUNDING if tensors or _rounds(worst, artifact) else Cause.NONE
     if cause is Cause.NONE:
-        text = "weights and metadata are the checkpoint's"
+        text = "what the files say is what the checkpoint says"
         return Finding(cause, text + (", and no step stands out" if steps else ""))
     said = []
     if layers:

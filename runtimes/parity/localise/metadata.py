@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from gguf import GGUFReader
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from export.artifact import Artifact
 from export.errors import InputError
+from runtimes.gguf_metadata import read_metadata
 from runtimes.json_file import read_json
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
@@ -152,13 +152,13 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gguf(artifact: Artifact, facts: Facts) -> Iterator[Statement]:
-    fields = GGUFReader(artifact.files(".gguf")[0]).fields
-    family = fields["general.architecture"].contents()
+    stated = read_metadata(artifact.files(".gguf")[0])
+    family = stated["general.architecture"]
     expected = facts["model_type"]
     yield "general.architecture", _reverse(family, expected), "model_type"
     for key, fact in GGUF_KEYS.items():
-        if field := fields.get(f"{family}.{key}"):
-            yield f"{family}.{key}", field.contents(), fact
+        if f"{family}.{key}" in stated:
+            yield f"{family}.{key}", stated[f"{family}.{key}"], fact
 
 
 def _reverse(family: str, expected: str) -> str:

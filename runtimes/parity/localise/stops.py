@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
-
 from export.artifact import Artifact
+from runtimes.gguf_metadata import read_metadata
 from runtimes.json_file import read_json
 from runtimes.parity.localise.result import Cause, Finding
 
@@ -36,8 +35,8 @@ def compare_stops(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...]:
 
 def _gguf(artifact: Artifact) -> Stated:
     """One token; llama.cpp finds further ones by their text."""
-    field = GGUFReader(artifact.files(".gguf")[0]).fields.get(GGUF_KEY)
-    stated = frozenset() if field is None else frozenset([int(field.contents())])
+    stop = read_metadata(artifact.files(".gguf")[0]).get(GGUF_KEY)
+    stated = frozenset() if stop is None else frozenset([int(stop)])
     return GGUF_KEY, stated, lambda expected: bool(stated) and stated <= expected
 
 
