@@ -15,8 +15,10 @@ from export.artifact import Artifact, open_artifact
 from export.artifact.run_record import load_run_record
 from runtimes.parity.localise import Cause, Component, Localisation, Subject, localise
 from runtimes.parity.localise.errors import relative_error, weight_error
+from runtimes.parity.localise.hints import hint
 from runtimes.parity.localise.replay import cache_fault, tokenizer_fault
 from runtimes.registry import open_reference
+from runtimes.weights.fused import Heads
 from tests.exported import export_tiny
 from tests.tiny import FAMILIES, make_checkpoint, write_weights
 
@@ -364,3 +366,13 @@ def test_nothing_is_blamed_in_the_real_exports(real_artifacts: Path) -> None:
         found = localise(Subject(artifact, checkpoint, reference, ids, 2), None)
         assert [item.cause for item in found.findings] == [Cause.ROUNDING], (artifact.path, found)
         assert len(found.layer_errors) == 32
+
+
+def test_a_scale_beyond_all_measure_is_found_in_its_row() -> None:
+    want = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    got = want.copy()
+    got[5, :32] *= np.float32(1e37)
+    name = "model.layers.0.mlp.down_proj.weight"
+    with np.errstate(over="ignore", invalid="ignore"):
+        said = hint(got, name, {name: want}, Heads(4, 4, 16), weight_error(got, want))
+    assert said == "1 of 64 rows differ (row 5)"

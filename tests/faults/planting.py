@@ -78,11 +78,10 @@ def _planted(checkpoint: Path, clean: Checkpoint, plant: Plant, folder: Path) ->
         (folder / name).write_text(json.dumps(document))
     raw = read_raw_config(folder)
     config, parameters = read_config(raw)
-    files = {
-        name: SafetensorsFile(clean.file_of(name)) for name in (p.name for p in clean.parameters)
-    }
-    changed = (
-        plant.tensors(lambda name: files[name].tensor(name), clean.config) if plant.tensors else {}
-    )
-    planted = [PlantedFile(path, changed) for path in {file.path for file in files.values()}]
-    return Checkpoint(folder, raw, config, parameters, planted)
+    paths = dict.fromkeys(clean.file_of(parameter.name) for parameter in clean.parameters)
+    changed: dict[str, np.ndarray] = {}
+    if plant.tensors is not None:
+        where = {name: file for file in map(SafetensorsFile, paths) for name in file.entries}
+        changed = plant.tensors(lambda name: where[name].tensor(name), clean.config)
+    planted = [PlantedFile(path, changed) for path in paths]
+    return Checkpoint(folder, raw, config, parameters, [*planted])

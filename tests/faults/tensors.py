@@ -80,7 +80,7 @@ def ones(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
 
 def plus_one(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
     """A norm's weight as Gemma's, which are stored as what they differ from 1."""
-    return values + values.dtype.type(1)
+    return np.asarray(values + values.dtype.type(1))
 
 
 def transposed(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
@@ -97,7 +97,7 @@ def last_rows_lost(values: np.ndarray, part: str, config: DecoderConfig) -> np.n
     """Padding in place of the last tokens."""
     kept = values.copy()
     kept[-RARE_ROWS:] = 0
-    return kept
+    return np.asarray(kept)
 
 
 def heads_shifted(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
@@ -127,7 +127,7 @@ def one_position_on(values: np.ndarray, part: str, config: DecoderConfig) -> np.
 
 def scaled_twice(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
     """The softmax's scale in the queries too."""
-    return (values * config.head_dim**-0.5).astype(values.dtype)
+    return np.asarray(values * config.head_dim**-0.5, values.dtype)
 
 
 def _heads(part: str, config: DecoderConfig) -> int:

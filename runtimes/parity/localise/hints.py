@@ -68,7 +68,8 @@ def _moved(
 
 
 def _scaled(found: WeightError) -> str | None:
-    if found.spread >= min(abs(found.gain - 1), SCALED * abs(found.gain)):
+    least = min(abs(found.gain - 1), SCALED * abs(found.gain))
+    if not (np.isfinite(found.gain) and found.spread < least):
         return None
     return f"{found.gain:.3g} times the checkpoint's values"
 
