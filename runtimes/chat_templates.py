@@ -15,7 +15,7 @@ from typing import Any
 
 from export.artifact import Artifact
 from export.errors import InputError
-from runtimes.gguf_metadata import read_metadata
+from runtimes.gguf_file import read_metadata
 from runtimes.json_file import read_json
 
 Message = Mapping[str, str]

@@ -16,7 +16,7 @@ import numpy as np
 
 from export.artifact import Artifact
 from export.errors import InputError
-from runtimes.gguf_metadata import read_metadata
+from runtimes.gguf_file import read_metadata
 from runtimes.llamacpp import GGML_TYPE_F32, LlamaCpp
 from runtimes.states import LAST_NORM, LOGITS, residual
 from runtimes.weights.gguf import ROTATED_BY, split_rotary_pairs

@@ -1,16 +1,15 @@
-"""Read a GGUF file with llama.cpp's own Python library: any type that it can dequantise."""
+"""Read a GGUF file's weights; llama.cpp's own Python library dequantises whatever type it can."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
 from gguf.quants import dequantize
 
 from export.artifact import Artifact
 from export.errors import InputError
+from runtimes.gguf_file import StoredTensor, read_file
 
 LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 LAYER_NAMES = {
@@ -43,26 +42,25 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
     """See `runtimes.weights.dequantise`.
 
     Raises:
-        InputError: the library cannot parse the file, or a tensor of it is unknown.
+        InputError: it is no GGUF file, or has an unknown tensor or type.
     """
     paths = artifact.files(".gguf")
+    files = [read_file(path) for path in paths]
     try:
-        readers = [GGUFReader(path) for path in paths]
-        fields = readers[0].fields  # of splits, the first has the metadata of all
-        family = fields["general.architecture"].contents()
-        rotated = ROTATED_BY[family]
-        heads = {layer: int(fields[f"{family}.{key}"].contents()) for layer, key in rotated.items()}
-        tensors = [tensor for reader in readers for tensor in reader.tensors]
+        metadata = files[0][0]  # of splits, the first has the metadata of all
+        family = metadata["general.architecture"]
+        heads = {
+            layer: int(metadata[f"{family}.{key}"]) for layer, key in ROTATED_BY[family].items()
+        }
+        tensors = [tensor for _, stored in files for tensor in stored]
         return dict(_tensor(tensor, heads) for tensor in tensors if tensor.name not in DERIVED)
-    except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+    except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(f"{paths[0]}: cannot be read as a Llama GGUF file ({error})") from None
 
 
-def _tensor(tensor: Any, heads: dict[str, int]) -> tuple[str, np.ndarray]:
-    shape = [int(size) for size in reversed(tensor.shape)]
-    values = (
-        dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(shape)
-    )
+def _tensor(tensor: StoredTensor, heads: dict[str, int]) -> tuple[str, np.ndarray]:
+    values = dequantize(tensor.data, tensor.type).astype(np.float32, copy=False)
+    values = values.reshape(tensor.shape)
     match = LAYER_TENSOR.fullmatch(tensor.name)
     if match is None:
         return GLOBAL_NAMES[tensor.name], values

@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from export.artifact import Artifact
 from export.errors import InputError
-from runtimes.gguf_metadata import read_metadata
+from runtimes.gguf_file import read_metadata
 from runtimes.json_file import read_json
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.artifact import Artifact
-from runtimes.gguf_metadata import read_metadata
+from runtimes.gguf_file import read_metadata
 from runtimes.json_file import read_json
 from runtimes.parity.localise.result import Cause, Finding
 
