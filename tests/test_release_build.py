@@ -116,6 +116,7 @@ def test_cards_keep_the_sources_facts_and_show_what_was_measured(release: Path) 
     assert "**`q4_0` is DEGRADED.**" in text
     assert "too bad" in text
     assert "--temp 0.2 --top-p 0.9" in text
+    assert "`ollama run hf.co/your-name/llama-0M-GGUF:Q8_0`" in text
     assert "DEGRADED" not in (release / "llama-0M-ONNX" / "README.md").read_text("utf-8")
 
 
