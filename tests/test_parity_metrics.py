@@ -296,3 +296,12 @@ def test_the_bootstrap_needs_no_memory_for_every_resample() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8e6
+
+
+def test_logit_differences_follow_their_definitions() -> None:
+    p, q = random_logits(1).astype(np.float64), random_logits(2).astype(np.float64)
+    found = summarise([compare(p[:30], q[:30], ids_for(30)), compare(p[30:], q[30:], ids_for(40))])
+    error = ((p - q) ** 2).mean()
+    assert found["rms_logit_difference"].value == pytest.approx(np.sqrt(error))
+    assert found["nmse"].value == pytest.approx(error / p.var(-1).mean())
+    assert compare(p, q, ids_for(70)).max_difference.max() == pytest.approx(np.abs(p - q).max())

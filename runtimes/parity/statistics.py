@@ -98,6 +98,7 @@ STATISTICS: dict[str, Statistic] = {
     "clear_top1": _clear_top1,
     "acceptance": lambda m, w: _mean(m.acceptance, w),
     "perplexity_ratio": _perplexity_ratio,
+    "rms_logit_difference": lambda m, w: math.sqrt(_mean(m.squared_error, w)),
     "nmse": lambda m, w: _mean(m.squared_error, w) / _mean(m.squared_signal, w),
 }
 
