@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import math
@@ -186,6 +187,21 @@ def test_the_page_shows_verdicts_first_and_marks_the_diverging_token(
     assert "<mark>two</mark>" in usual_page
     assert "SHA-256 differs" in usual_page
     assert "Where 4 bits hurt" in usual_page
+
+
+def test_the_page_shows_every_kind_of_measurement(usual_page: str) -> None:
+    text = " ".join(html.unescape(re.sub("<[^>]+>", " ", usual_page)).split())
+    for words in (
+        "0 of 4 prompts differ",  # chat template
+        "left-padded batch KL 1.0e-09 to the rows alone",
+        "peak memory 200 MB; load 0.1 s, reading 1000 and writing 50 tokens/s",
+        "How the replies read",
+        "greedy, PyTorch’s own 10.0 8.0 100 3.00",
+        "rms_logit_difference 0.500 0.250–1.000",
+        "largest logit difference 1.000",
+        "fallback 0 % of the weights",
+    ):
+        assert words in text, words
 
 
 def test_what_one_document_cannot_tell_is_a_dash(tmp_path: Path) -> None:
