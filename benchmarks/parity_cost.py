@@ -1,7 +1,8 @@
 """`python -m benchmarks.parity_cost [TYPE]`: what comparing costs beside the runtime's own prefill.
 
 The bundled model as GGUF in llama.cpp, over 20,000 positions whose reference is captured already:
-the runtime alone, then the comparison with PyTorch, the run of the file's weights alone included.
+the runtime alone, then the comparison with PyTorch, the run of the file's weights alone and the
+intervals included.
 Seconds are wall time, in turns; peak memory is this process's, the capture left out if it was made
 by an earlier run. Exit 1 when a promised figure is missed.
 """
@@ -28,6 +29,7 @@ from export.sources import resolve
 from runtimes.parity.measure import replay
 from runtimes.parity.reference import Reference, load_reference, rerun
 from runtimes.parity.run import WEIGHT_POSITIONS, progress, recorded_inputs
+from runtimes.parity.statistics import summarise
 from runtimes.parity.suite import Budget, built_in
 from runtimes.protocol import Runtime
 from runtimes.pytorch import TorchRuntime
@@ -90,7 +92,9 @@ def _compare(
     runtime: Runtime, torch_runtime: TorchRuntime, artifact: Artifact, reference: Reference
 ) -> None:
     weights = rerun(torch_runtime, dequantise(artifact), reference, WEIGHT_POSITIONS)
-    replay(reference, runtime.logit_blocks, weights, THREADS, lambda: None)
+    result = replay(reference, runtime.logit_blocks, weights, THREADS, lambda: None)
+    summarise(result.metrics)
+    summarise(result.weight_metrics)
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterable
 
@@ -11,7 +12,9 @@ MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
 
 
 def number(value: float) -> str:
-    """Three decimals, or two digits where that would show nothing."""
+    """Three decimals, or two digits where that would show nothing; a dash for no number."""
+    if math.isnan(value):
+        return "–"
     return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.3f}"
 
 

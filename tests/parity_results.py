@@ -41,6 +41,7 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
     estimates |= {
         name: Estimate(1.0, 1.0, float("inf")) for name in ("perplexity_ratio", "fp16_headroom")
     }
+    estimates["rms_logit_difference"] = Estimate(0.5, 0.25, 1.0)
     reply = Reply("chat-1", f"prompt {text}", 2, f"same {text}", f"one{text}", text, "two", text)
     texts = TextQuality(repetition=0.1, tokens=8.0, stopped=1.0, perplexity=3.0)
     greedy = GreedyResult(1, 0, 2.0, 8.0, 0.0, 100.0, texts, texts, (reply,))

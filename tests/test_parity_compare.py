@@ -76,3 +76,19 @@ def test_an_artifact_that_no_run_names_needs_its_checkpoint(root: Path, tmp_path
         "fast",
     )
     assert given.exit_code == 0, given.output
+
+
+def test_one_document_decides_nothing(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"text": "Only one short text."}\n')
+    figures = tmp_path / "figures.json"
+    result = invoke(
+        compare_main,
+        root / "tiny" / "gguf" / "f16",
+        root / "tiny" / "gguf" / "q4_0",
+        *("--root", root, "--text", tmp_path / "own.jsonl", "--json", figures),
+    )
+    assert result.exit_code == 0, result.output
+    assert "(gguf" not in result.output
+    (row,) = (r for r in json.loads(figures.read_text())["rows"] if r["metric"] == "mean_kl")
+    assert row["difference"]["value"] > 0
+    assert row["difference"]["low"] is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -246,3 +248,60 @@ def test_the_first_difference_is_the_common_prefix(
     a: list[int], b: list[int], expected: int
 ) -> None:
     assert first_difference(a, b) == expected
+
+
+def test_a_text_that_cannot_tell_leaves_a_gate_open_instead_of_passing_it() -> None:
+    (alone,) = documents([0.0])
+    single = summarise([alone])
+    assert single["mean_kl"].value == pytest.approx(0.0, abs=1e-12)
+    assert not single["mean_kl"].known
+    judgement = judge(single, None, (AT_MOST, AT_LEAST), ())
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert "one document" in judgement.reasons[0]
+
+    undecided = random_logits(0, 20, 0.01)
+    unclear = summarise([compare(undecided, undecided, ids_for(20))] * 3)
+    assert unclear["mean_kl"].known
+    assert np.isnan(unclear["clear_top1"].value)
+    (reason,) = judge(unclear, None, (AT_MOST, AT_LEAST), ()).reasons
+    assert reason == "clear_top1 against clear_top1 ≥ 0.97: no position of the text counts;" + (
+        " give more text"
+    )
+
+
+def test_texts_of_one_token_have_no_perplexity_and_are_still_compared() -> None:
+    p, q = random_logits(1, 1), random_logits(2, 1)
+    short = summarise([compare(p, q, [3])] * 2)
+    assert np.isnan(short["perplexity_ratio"].value)
+    assert short["mean_kl"].value > 0
+    longer = summarise([compare(p, q, [3]), *documents([0.1, 0.1])])
+    assert longer["perplexity_ratio"].known
+
+
+def test_an_exact_gate_that_one_document_misses_asks_for_more_text() -> None:
+    wrong = random_logits(0, 20)
+    wrong[4, wrong[4].argmax()] = -50.0
+    spoiled = compare(random_logits(0, 20), wrong, ids_for(20))
+    clear = summarise([spoiled, *documents([0.0] * 7)])["clear_top1"]
+    assert clear.low < clear.value < clear.high == 1.0
+    gate = Gate("clear_top1", 1.0, "test", at_least=True)
+    (reason,) = judge({"clear_top1": clear}, None, (gate,), ()).reasons
+    assert reason.endswith("about 4.0 times as much text would decide")
+
+
+def test_the_bootstrap_needs_no_memory_for_every_resample() -> None:
+    many = documents([0.1]) * 200  # 4,000 positions; all resamples' weights would be 32 MB
+    tracemalloc.start()
+    summarise(many)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6
+
+
+def test_logit_differences_follow_their_definitions() -> None:
+    p, q = random_logits(1).astype(np.float64), random_logits(2).astype(np.float64)
+    found = summarise([compare(p[:30], q[:30], ids_for(30)), compare(p[30:], q[30:], ids_for(40))])
+    error = ((p - q) ** 2).mean()
+    assert found["rms_logit_difference"].value == pytest.approx(np.sqrt(error))
+    assert found["nmse"].value == pytest.approx(error / p.var(-1).mean())
+    assert compare(p, q, ids_for(70)).max_difference.max() == pytest.approx(np.abs(p - q).max())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -23,9 +25,9 @@ from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.outputs import write_summaries
 from runtimes.parity.report.terminal import print_result
 from runtimes.parity.result import ModelResult, smallest_passing
-from runtimes.parity.statistics import log_histogram
+from runtimes.parity.statistics import Estimate, log_histogram
 from runtimes.parity.verdict import Verdict
-from tests.parity_results import HOSTILE, entry, hostile_result, result, usual_result
+from tests.parity_results import HOSTILE, entry, hostile_result, measurement, result, usual_result
 
 SCHEMA_FILE = Path(__file__).parent.parent / "docs/parity.schema.json"
 
@@ -187,6 +189,37 @@ def test_the_page_shows_verdicts_first_and_marks_the_diverging_token(
     assert "Where 4 bits hurt" in usual_page
 
 
+def test_the_page_shows_every_kind_of_measurement(usual_page: str) -> None:
+    text = " ".join(html.unescape(re.sub("<[^>]+>", " ", usual_page)).split())
+    for words in (
+        "0 of 4 prompts differ",  # chat template
+        "left-padded batch KL 1.0e-09 to the rows alone",
+        "peak memory 200 MB; load 0.1 s, reading 1000 and writing 50 tokens/s",
+        "How the replies read",
+        "greedy, PyTorch’s own 10.0 8.0 100 3.00",
+        "rms_logit_difference 0.500 0.250–1.000",
+        "largest logit difference 1.000",
+        "fallback 0 % of the weights",
+    ):
+        assert words in text, words
+
+
+def test_what_one_document_cannot_tell_is_a_dash(tmp_path: Path) -> None:
+    unknown = {
+        name: Estimate(one.value, math.nan, math.nan)
+        for name, one in measurement().estimates.items()
+    } | {"clear_top1": Estimate(math.nan, math.nan, math.nan)}
+    measured = replace(measurement(), estimates=unknown)
+    short = result(entry("q8_0", Verdict.INCONCLUSIVE, measured=measured))
+    text = parsed(page(short)).text
+    console = Console(width=400, record=True, file=io.StringIO())
+    print_result(console, short)
+    for report in (text, markdown([short]), console.export_text()):
+        assert "nan" not in report.lower().split()
+    write_json(tmp_path / "parity.json", short)
+    validator().validate(json.loads((tmp_path / "parity.json").read_text("utf-8")))
+
+
 def test_the_page_is_the_same_for_the_same_result(usual_page: str) -> None:
     assert page(usual_result()) == usual_page
 
@@ -255,7 +288,7 @@ def test_every_report_says_where_an_export_breaks(usual: ModelResult) -> None:
     where = "cause: graph: wrong at layer 1"
     assert where in console.export_text()
     assert "cause: graph: wrong at layer 1" in markdown([usual]).replace("\\", "")
-    html = page(usual)
-    assert html.index(f'<span class="name">{broken.name}</span>', html.index("Where it breaks"))
-    assert "wrong at layer 1" in html
-    assert "Relative error by layer" in html
+    text = page(usual)
+    assert text.index(f'<span class="name">{broken.name}</span>', text.index("Where it breaks"))
+    assert "wrong at layer 1" in text
+    assert "Relative error by layer" in text

@@ -210,6 +210,31 @@ def test_a_batch_without_its_mask_fails(out: Path, monkeypatch: pytest.MonkeyPat
     assert "left padding" in entry["reasons"][0]
 
 
+PLAIN = "\n\n".join(f"Paragraph {n}. " + "Rain fell on the old harbour. " * 45 for n in range(3))
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_kv_cache_is_checked_on_a_text_without_chats(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    if broken:
+        monkeypatch.setattr(OnnxRuntime, "step", lambda self, token: self.start([token]))
+    (tmp_path / "plain.txt").write_text(PLAIN)
+    only(out, "tiny/onnx/fp32")
+    result = compare("--root", out, "--text", tmp_path / "plain.txt", "--no-html")
+    (entry,) = report(out).values()
+    assert entry["measurement"]["greedy"] is None
+    kl = entry["measurement"]["estimates"]["cache_kl"]["value"]
+    if broken:
+        assert result.exit_code == 1
+        assert entry["verdict"] == "FAIL"
+        assert entry["reasons"][0].startswith("KV cache: step by step differs")
+        assert kl > 0.02
+    else:
+        assert result.exit_code == 0, result.output
+        assert kl < 1e-6
+
+
 def only(out: Path, *paths: str) -> None:
     """Leave only these artifacts in the run record."""
     record = json.loads((out / "run.json").read_text())

@@ -16,7 +16,7 @@ from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
 from export.errors import InputError
 from runtimes.parity.text_options import chosen_suite, text_options
-from runtimes.parity.verdict import more_text
+from runtimes.parity.verdict import more_text, unknown_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,6 +68,7 @@ def main(
     from rich.console import Console
 
     from runtimes.parity.comparison import compare_artifacts
+    from runtimes.parity.report.json import finite
 
     a, b = open_artifact(first), open_artifact(second)
     source = checkpoint or _checkpoint_of(root, a.path)
@@ -76,7 +77,8 @@ def main(
     console.print(_table(result, _label(a), _label(b)))
     if json_path:
         data = {"schema": SCHEMA, "a": str(first), "b": str(second), **asdict(result)}
-        write_atomic(json_path, (json.dumps(data, indent=2) + "\n").encode())
+        figures = json.dumps(finite(data), indent=2, allow_nan=False)
+        write_atomic(json_path, (figures + "\n").encode())
 
 
 def _checkpoint_of(root: Path, artifact: Path) -> Path:
@@ -122,6 +124,8 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _undecided(row: Row) -> str:
+    if not row.difference.known:
+        return f"undecided: {unknown_text(row.difference)}"
     if row.difference.low == row.difference.high:
         return "equal"
     return f"undecided: {more_text(row.difference.text_needed(0.0))}"

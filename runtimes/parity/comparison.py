@@ -38,7 +38,7 @@ class Row:
     @property
     def better(self) -> str | None:
         """Which side: "A" or "B" where the difference's whole interval says so, else None."""
-        if self.difference.low <= 0 <= self.difference.high:
+        if not self.difference.known or self.difference.low <= 0 <= self.difference.high:
             return None
         return "B" if (self.difference.low > 0) == COMPARED[self.metric] else "A"
 

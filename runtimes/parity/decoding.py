@@ -15,14 +15,13 @@ import numpy as np
 
 from runtimes.parity.degeneration import Scorer, TextQuality
 from runtimes.parity.metrics import TEMPERATURE, TOP_P, compare, nucleus
+from runtimes.parity.prefill import logits_from
 from runtimes.parity.replies import REPLIES_SHOWN, Detokenize, Reply, reply_texts
 from runtimes.parity.suite import Document
 from runtimes.protocol import Runtime
 
 # Tokens of a reply that does not stop by itself.
 REPLY_TOKENS = 48
-# Cached and uncached passes may use other kernels; a wrong cache costs whole nats.
-CACHE_KL_LIMIT = 0.02
 SEED = 20240816
 
 # The step's number and logits float32 [V] → the next token.
@@ -97,10 +96,9 @@ def decode_greedily(
         texts.append(
             reply_texts(document.id, document.prompt, document.reply, own, agreed[-1], detokenize)
         )
-        uncached = runtime.logits([*document.prompt, *decoded.reply[:-1]])
-        (metrics,) = compare(
-            uncached[len(document.prompt) - 1 :], [np.stack(decoded.rows)], decoded.reply
-        )
+        read = [*document.prompt, *decoded.reply[:-1]]
+        uncached = logits_from(runtime, read, len(document.prompt) - 1)
+        (metrics,) = compare(uncached, [np.stack(decoded.rows)], decoded.reply)
         cache_kl.append(metrics.kl.mean())
     prompts = [document.prompt for document in documents]
     lengths = [len(document.reply) for document in documents]

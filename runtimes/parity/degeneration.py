@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtimes.parity.prefill import logits_from
 from runtimes.protocol import Runtime
 
 NGRAM = 4
@@ -57,8 +58,8 @@ class Scorer:
         """The reference's negative log-likelihood of each token of a reply: float64 [n]."""
         key = prompt, reply
         if key not in self._known:
-            logits = self._reference.logits([*prompt, *reply[:-1]])[len(prompt) - 1 :]  # [n, V]
-            rows = logits.astype(np.float64)
+            read = [*prompt, *reply[:-1]]
+            rows = logits_from(self._reference, read, len(prompt) - 1).astype(np.float64)  # [n, V]
             peak = rows.max(-1)
             log_total = peak + np.log(np.exp(rows - peak[:, None]).sum(-1))
             self._known[key] = log_total - rows[np.arange(len(reply)), list(reply)]

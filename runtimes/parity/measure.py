@@ -12,7 +12,6 @@ import numpy as np
 from export.errors import InputError
 from runtimes.footprint import Footprint
 from runtimes.parity.decoding import (
-    CACHE_KL_LIMIT,
     GreedyResult,
     SampledResult,
     decode_greedily,
@@ -22,6 +21,7 @@ from runtimes.parity.degeneration import Scorer
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.positions import WorstPosition, worst_positions
+from runtimes.parity.prefill import CACHE_KL_LIMIT, stepwise_kl
 from runtimes.parity.reference import Reference, Rerun
 from runtimes.parity.statistics import (
     Estimate,
@@ -121,10 +121,11 @@ def measure(
         greedy = (
             decode_greedily(runtime, asked, scorer, torch_runtime.detokenize) if asked else None
         )
-        if greedy and not greedy.cache_kl <= cache_limit:
-            failures.append(
-                f"KV cache: step by step differs from one pass by {greedy.cache_kl:.3g}"
-            )
+        cache_kl = greedy.cache_kl if greedy else None
+        if not failures and not reference.greedy_chats:
+            cache_kl = stepwise_kl(runtime, reference.documents)
+        if cache_kl is not None and not cache_kl <= cache_limit:
+            failures.append(f"KV cache: step by step differs from one pass by {cache_kl:.3g}")
         asked = reference.sampled_chats if not failures else ()
         sampled = (
             decode_sampled(runtime, asked, reference.samples, scorer, torch_runtime.detokenize)
@@ -137,6 +138,8 @@ def measure(
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
     headroom = FP16_MAX / (reference.peak_activation * residual_scale)
     estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
+    if cache_kl is not None:
+        estimates["cache_kl"] = Estimate(cache_kl, cache_kl, cache_kl)
     return Measurement(
         runtime=name,
         positions=reference.positions,

@@ -29,7 +29,7 @@ class PositionMetrics:
     """One value per position (float64 [T], bool [T]).
 
     The `nll` arrays are the negative log-likelihood of the next token, NaN at the last position;
-    the `best` ones are the most likely tokens (int64).
+    the `best` ones are the most likely tokens (int64); the squares are means over the vocabulary.
     """
 
     kl: np.ndarray
@@ -103,7 +103,7 @@ class _Reference:
         self.total = _softmax_terms(logits, peak, weights)
         self.log_total = peak + np.log(self.total)
         self.nll = self.log_total - logits[rows, following]
-        self.signal = np.einsum("bv,bv->b", logits, logits) - logits.sum(-1) ** 2 / block.shape[-1]
+        self.signal = _mean_square(logits) - logits.mean(-1) ** 2
         self.nuclei = [nucleus(row) for row in logits]
         logits[rows, self.best] = -np.inf
         self.clear = peak - logits.max(-1) > CLEAR_MARGIN
@@ -132,11 +132,15 @@ def _compare_block(
         nll_reference=np.where(last, np.nan, reference.nll),
         nll_export=np.where(last, np.nan, log_total - block[rows, following]),
         max_difference=np.maximum(difference.max(-1), -difference.min(-1)),
-        squared_error=np.einsum("bv,bv->b", difference, difference),
+        squared_error=_mean_square(difference),
         squared_signal=reference.signal,
         best_reference=reference.best,
         best_export=best,
     )
+
+
+def _mean_square(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum("bv,bv->b", rows, rows) / rows.shape[-1])
 
 
 def _softmax_terms(logits: np.ndarray, peak: np.ndarray, out: np.ndarray) -> np.ndarray:

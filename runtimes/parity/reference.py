@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CAPTURE_VERSION = 4
 # Documents captured and stored together; their replies are decoded in one batch.
 GROUP = 16
+FEWEST_DOCUMENTS = 3
 GREEDY_PROMPTS = 6
 SAMPLED_PROMPTS = 4
 
@@ -60,6 +61,8 @@ class Reference:
     def part(self, positions: int) -> Reference:
         """Every n-th document, with n so that at least `positions` remain, or all there are.
 
+        At least `FEWEST_DOCUMENTS` of them, since one alone would have no interval.
+
         As much fewer chats are answered, but one greedily.
         """
         chosen = self.spread(positions)
@@ -75,7 +78,9 @@ class Reference:
         """Which documents those are."""
         for step in range(max(1, self.positions // positions), 1, -1):
             chosen = slice(step // 2, None, step)
-            if sum(len(document.ids) for document in self.documents[chosen]) >= positions:
+            found = self.documents[chosen]
+            enough = sum(len(document.ids) for document in found) >= positions
+            if enough and len(found) >= FEWEST_DOCUMENTS:
                 return chosen
         return slice(0, None, 1)
 

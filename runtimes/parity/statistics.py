@@ -20,25 +20,39 @@ LEVEL = 0.95
 BINS_PER_DECADE = 5
 # Below the rounding of a float32 logit a divergence is zero.
 LEAST_KL = 1e-12
+# Resamples without any of 4 documents are e^-4 = 1.8 % of all, fewer than an interval leaves out.
+DECISIVE_DOCUMENTS = 4.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval."""
+    """A value with its interval.
+
+    NaN is what the text cannot tell: a value of positions that it does not have, and the ends where
+    there is one document only, which says nothing of how documents differ.
+    """
 
     value: float
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """Whether there are a value and an interval."""
+        return not any(map(math.isnan, (self.value, self.low, self.high)))
+
     def text_needed(self, limit: float) -> float:
         """How many times the text would move the interval off a limit that it straddles.
 
         An interval's width falls with the square root of the number of documents. 1 where the
-        interval does not straddle the limit, infinite where the value lies on it.
+        interval does not straddle the limit, infinite where the value lies on it. An end that lies
+        on the limit comes from resamples that miss the few documents which make the value another.
         """
-        if not self.low < limit < self.high:
+        if not self.low <= limit <= self.high:
             return 1.0
         distance = abs(self.value - limit)
+        if distance and limit in (self.low, self.high):
+            return DECISIVE_DOCUMENTS
         width = self.high - self.value if self.value < limit else self.value - self.low
         return (width / distance) ** 2 if distance else math.inf
 
@@ -56,7 +70,7 @@ Statistic = Callable[[PositionMetrics, np.ndarray], float]
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:
-    return float(np.average(values, weights=weights))
+    return float(np.average(values, weights=weights)) if weights.any() else math.nan
 
 
 def _kl_quantile(m: PositionMetrics, weights: np.ndarray, q: float) -> float:
@@ -67,8 +81,7 @@ def _kl_quantile(m: PositionMetrics, weights: np.ndarray, q: float) -> float:
 
 
 def _clear_top1(m: PositionMetrics, w: np.ndarray) -> float:
-    chosen = w * m.clear
-    return _mean(m.top1, chosen) if chosen.sum() else 1.0
+    return _mean(m.top1, w * m.clear)
 
 
 def _perplexity_ratio(m: PositionMetrics, w: np.ndarray) -> float:
@@ -85,6 +98,7 @@ STATISTICS: dict[str, Statistic] = {
     "clear_top1": _clear_top1,
     "acceptance": lambda m, w: _mean(m.acceptance, w),
     "perplexity_ratio": _perplexity_ratio,
+    "rms_logit_difference": lambda m, w: math.sqrt(_mean(m.squared_error, w)),
     "nmse": lambda m, w: _mean(m.squared_error, w) / _mean(m.squared_signal, w),
 }
 
@@ -144,7 +158,8 @@ def log_histogram(values: np.ndarray) -> Histogram:
 def _resampled(documents: Sequence[PositionMetrics]) -> dict[str, tuple[float, np.ndarray]]:
     """Every statistic's value, and its values float64 [RESAMPLES] on resampled documents.
 
-    The draws depend on the number of documents only, so two exports share them.
+    The draws depend on the number of documents only, so two exports share them. A single document
+    cannot be resampled: NaN.
     """
     joined = concatenate(documents)
     order = np.argsort(joined.kl)
@@ -153,18 +168,23 @@ def _resampled(documents: Sequence[PositionMetrics]) -> dict[str, tuple[float, n
     owner = np.repeat(np.arange(len(lengths)), lengths)[order]  # position → document
     rng = np.random.default_rng(SEED)
     draws = rng.multinomial(len(lengths), np.full(len(lengths), 1 / len(lengths)), RESAMPLES)
-    weights = [draw[owner].astype(np.float64) for draw in draws]
     whole = np.ones(len(joined.kl))
+    values = np.full((RESAMPLES, len(STATISTICS)), np.nan)
+    for row, draw in zip(values, draws if len(lengths) > 1 else (), strict=False):
+        weights = draw[owner].astype(
+            np.float64
+        )  # one resample's at a time: they grow with the text
+        row[:] = [statistic(joined, weights) for statistic in STATISTICS.values()]
     return {
-        name: (
-            statistic(joined, whole),
-            np.array([statistic(joined, weight) for weight in weights]),
-        )
-        for name, statistic in STATISTICS.items()
+        name: (statistic(joined, whole), values[:, column])
+        for column, (name, statistic) in enumerate(STATISTICS.items())
     }
 
 
 def _estimate(value: float, values: np.ndarray) -> Estimate:
     tail = (1 - LEVEL) / 2
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Estimate(value, math.nan, math.nan)
     low, high = np.quantile(values, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))

@@ -6,6 +6,7 @@ gate, DEGRADED needs one gate's whole interval on the bad side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -67,18 +68,29 @@ def judge(
         estimates = weights if gate.of_weights else runtime
         if estimates is None:
             continue
-        misses = _missed(gate, estimates[gate.metric])
+        estimate = estimates[gate.metric]
+        misses = _missed(gate, estimate)
         name = f"weights' {_shown(gate, estimates)}" if gate.of_weights else _shown(gate, estimates)
-        if misses == 2:
+        if not estimate.known:
+            open_.append(f"{gate.metric} against {gate.text}: {unknown_text(estimate)}")
+        elif misses == 2:
             bad.append(f"{name}, needed {gate.text} ({gate.reason})")
         elif misses:
-            times = estimates[gate.metric].text_needed(gate.limit)
-            open_.append(f"{name} straddles {gate.text}: {more_text(times)}")
+            open_.append(
+                f"{name} straddles {gate.text}: {more_text(estimate.text_needed(gate.limit))}"
+            )
     if bad:
         return Judgement(Verdict.DEGRADED, tuple(bad))
     if open_:
         return Judgement(Verdict.INCONCLUSIVE, tuple(open_), tuple(notes))
     return Judgement(Verdict.PASS, (), tuple(notes))
+
+
+def unknown_text(estimate: Estimate) -> str:
+    """Why an estimate that is not `known` tells nothing, in words."""
+    if math.isnan(estimate.value):
+        return "no position of the text counts; give more text"
+    return "one document has no interval; give several, the more the better"
 
 
 def more_text(times: float) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 from export.artifact import Artifact, Precision
 from export.errors import InputError
 from runtimes.json_file import read_json
-from runtimes.parity.decoding import CACHE_KL_LIMIT
 from runtimes.parity.localise.layers import (
     Step,
     first_fault,
@@ -34,6 +33,7 @@ from runtimes.parity.localise.result import (
 )
 from runtimes.parity.localise.tensors import compare_tensors
 from runtimes.parity.measure import Measurement
+from runtimes.parity.prefill import CACHE_KL_LIMIT
 from runtimes.registry import open_runtime
 from runtimes.states import LAST_NORM, LOGITS
 from runtimes.states import trace as trace_states

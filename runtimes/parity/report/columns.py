@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,12 +21,18 @@ class Column:
 
 
 def interval(estimate: Estimate) -> str:
-    """Both ends."""
+    """Both ends, if there are any."""
+    if not estimate.known:
+        return "–"
     return f"{number(estimate.low)}–{number(estimate.high)}"
 
 
 def _percent(metric: str) -> Callable[[Measurement], str]:
-    return lambda m: f"{m.estimates[metric].value * 100:.1f}"
+    def text(m: Measurement) -> str:
+        value = m.estimates[metric].value
+        return "–" if math.isnan(value) else f"{value * 100:.1f}"
+
+    return text
 
 
 def _weights_kl(m: Measurement) -> str:

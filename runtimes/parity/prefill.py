@@ -1,0 +1,43 @@
+"""One pass and step-by-step decoding inside one runtime must agree: is its KV cache right?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtimes.parity.metrics import compare
+from runtimes.parity.suite import Document
+from runtimes.protocol import Runtime
+
+# Cached and uncached passes may use other kernels; a wrong cache costs whole nats.
+CACHE_KL_LIMIT = 0.02
+# Tokens of a text that are read at once, and then one by one.
+READ, STEPS = 48, 16
+
+
+def logits_from(runtime: Runtime, ids: Sequence[int], first: int) -> np.ndarray:
+    """Logits of one pass at positions `first` and later: float32 [T − first, V].
+
+    The rows before are dropped block by block: those of a long prompt would need gigabytes.
+    """
+    rows, start = [], 0
+    for block in runtime.logit_blocks(ids):
+        if start + len(block) > first:
+            rows.append(np.array(block[max(0, first - start) :]))
+        start += len(block)
+    return np.concatenate(rows)
+
+
+def stepwise_kl(runtime: Runtime, documents: Sequence[Document]) -> float | None:
+    """Mean KL in nats of a text's tokens in steps against one pass; for texts without chats.
+
+    None where no document has two tokens.
+    """
+    ids = max((document.ids[: READ + STEPS] for document in documents), key=len)
+    read = max(1, len(ids) - STEPS)
+    if read == len(ids):
+        return None
+    rows = [runtime.start(ids[:read]), *(runtime.step(token) for token in ids[read:])]
+    (metrics,) = compare(logits_from(runtime, ids, read - 1), [np.stack(rows)], ids[read - 1 :])
+    return float(metrics.kl.mean())
