@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
+from onnxruntime import InferenceSession
 from safetensors.numpy import load_file
 from transformers import AutoConfig, LlamaForCausalLM
 
@@ -33,6 +35,9 @@ FILES = {
 UNTIED = {"tie_word_embeddings": False}
 # What rounding activations to 8 bits costs, as `distance`.
 ROUNDING = 2e-3
+# What it may cost with one scale for all activations of a call; and `int8` where a processor's sums
+# of two products of 8 bits saturate at 16 bits, as on x86 without VNNI.
+WHOLE_CALLS, SATURATED = 5 * ROUNDING, 0.25
 # Rows of 80 and 120 end in the middle of a block of 32 or 64, bits of rows in that of NF4.
 TAILS = {"hidden_size": 80, "intermediate_size": 120, "head_dim": 32}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -64,6 +69,20 @@ def case(
 def distance(found: np.ndarray, expected: np.ndarray) -> float:
     """Mean squared difference relative to the mean square: 2 for unrelated logits."""
     return float(np.square(found - expected).mean() / np.square(expected).mean())
+
+
+def signed_weights_saturate() -> bool:
+    """Whether ONNX Runtime's product of uint8 and int8 is not exact on this processor."""
+    width = 64
+    node = helper.make_node("MatMulInteger", ["a", "b"], ["c"])
+    weights = numpy_helper.from_array(np.full((width, 16), 127, np.int8), "b")
+    taken = helper.make_tensor_value_info("a", onnx.TensorProto.UINT8, [1, width])
+    given = helper.make_tensor_value_info("c", onnx.TensorProto.INT32, [1, 16])
+    graph = helper.make_graph([node], "product", [taken], [given], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (product,) = session.run(None, {"a": np.full((1, width), 255, np.uint8)})
+    return bool((product != width * 255 * 127).any())
 
 
 def file_of(artifact: Artifact) -> str:
@@ -101,11 +120,14 @@ def test_onnxruntime_computes_what_the_stored_weights_say(case: tuple[Path, Arti
     weights = dequantise(artifact)
     assert weights.keys() == load_file(checkpoint / "model.safetensors").keys()
     expected = with_weights(checkpoint, weights, ids)
+    name = artifact.manifest.variant.name
+    limit = WHOLE_CALLS if "int8" in name else ROUNDING
+    if name == "int8" and signed_weights_saturate():
+        limit = SATURATED
     for graphs in ("onnx", "."):
         runtime = open_runtime(artifact, 1, folder=graphs)
         logits = runtime.logits(ids)
-        whole_calls = "int8" in artifact.manifest.variant.name
-        assert distance(logits, expected) < (5 * ROUNDING if whole_calls else ROUNDING)
+        assert distance(logits, expected) < limit
 
 
 def test_a_step_and_a_left_padded_row_give_the_same_as_one_pass(
