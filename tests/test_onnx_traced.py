@@ -33,6 +33,7 @@ def foreign_checkpoint(folder: Path) -> Path:
     config = GPTNeoXConfig(
         vocab_size=384, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=128, max_position_embeddings=256, bos_token_id=1, eos_token_id=2,
+        initializer_range=0.3,  # logits as far apart as a trained model's
     )  # fmt: skip
     GPTNeoXForCausalLM(config).save_pretrained(folder)
     write_tokenizer(folder)
