@@ -6,6 +6,7 @@ Run in PyTorch they show the error of the stored weights alone; and because noth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 import numpy as np
@@ -25,19 +26,22 @@ def readable(artifact: Artifact) -> bool:
     return "engine" not in dict(artifact.manifest.variant.storage)
 
 
-def dequantise(artifact: Artifact) -> dict[str, np.ndarray]:
+def dequantise(artifact: Artifact) -> Mapping[str, np.ndarray]:
     """Every parameter as float32, under its Hugging Face name and in its layout.
+
+    Each is dequantised when it is looked up, so that only those in use are in memory.
 
     Linear weights are [out, in], query and key rows in Hugging Face's rotary order, fused
     projections split; a tied head is absent.
 
     Raises:
-        InputError: no reader for the format, or the files are damaged or of an unknown layout.
+        InputError: no reader for the format, or the files are damaged or of an unknown layout;
+            looking a tensor up raises it where that one is.
     """
     form = artifact.manifest.variant.format
     if form not in READERS:
         raise InputError(f"{artifact.path}: no weight reader for {form!r}; known: {[*READERS]}")
-    tensors: dict[str, np.ndarray] = import_module(READERS[form]).read(artifact)
+    tensors: Mapping[str, np.ndarray] = import_module(READERS[form]).read(artifact)
     return tensors
 
 

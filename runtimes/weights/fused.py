@@ -27,29 +27,26 @@ class Heads:
         return Heads(query, int(config.get("num_key_value_heads") or query), size)
 
 
-def split(name: str, weight: np.ndarray, heads: Heads) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, matrix) of each part of a fused weight [out, in]; any other weight as it is.
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def parts(name: str) -> tuple[str, ...]:
+    """The checkpoint's names of what a stored tensor holds; its own where nothing is fused."""
+    module, _, kind = name.rpartition(".")
+    parent, _, layer = module.rpartition(".")
+    return tuple(f"{parent}.{part}.{kind}" for part in FUSED.get(layer, ())) or (name,)
+
+
+def split(name: str, weight: np.ndarray, heads: Heads | None) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, matrix) of each of the `parts` of a stored weight [out, in].
 
     Raises:
         InputError: the rows are not what the heads ask for.
     """
-    rows = weight.shape[0]
-    parts = {
-        "qkv_proj": (
-            ("q_proj", heads.query * heads.size),
-            ("k_proj", heads.kv * heads.size),
-            ("v_proj", heads.kv * heads.size),
-        ),
-        "gate_up_proj": (("gate_proj", rows // 2), ("up_proj", rows // 2)),
-    }
-    module, _, kind = name.rpartition(".")
-    parent, _, layer = module.rpartition(".")
-    if layer not in parts:
-        yield name, weight
-        return
-    if sum(size for _, size in parts[layer]) != rows:
+    names, rows = parts(name), weight.shape[0]
+    sizes = [rows // len(names)] * len(names)
+    if len(names) == 3 and heads:
+        sizes = [count * heads.size for count in (heads.query, heads.kv, heads.kv)]
+    if sum(sizes) != rows:
         raise InputError(f"tensor {name} has {rows} rows, which its parts do not add up to")
-    start = 0
-    for part, size in parts[layer]:
-        yield f"{parent}.{part}.{kind}", weight[start : start + size]
-        start += size
+    yield from zip(names, np.split(weight, np.cumsum(sizes)[:-1]), strict=True)

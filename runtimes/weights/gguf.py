@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 from gguf.quants import dequantize
@@ -10,6 +11,7 @@ from gguf.quants import dequantize
 from export.artifact import Artifact
 from export.errors import InputError
 from runtimes.gguf_file import StoredTensor, read_file
+from runtimes.weights.stored import StoredWeights, by_rows
 
 LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 LAYER_NAMES = {
@@ -38,11 +40,11 @@ ROTATED = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"
 ROTATED_BY = {"llama": ROTATED, "qwen2": {}, "qwen3": {}}
 
 
-def read(artifact: Artifact) -> dict[str, np.ndarray]:
+def read(artifact: Artifact) -> StoredWeights:
     """See `runtimes.weights.dequantise`.
 
     Raises:
-        InputError: it is no GGUF file, or has an unknown tensor or type.
+        InputError: it is no GGUF file, or has an unknown tensor.
     """
     paths = artifact.files(".gguf")
     files = [read_file(path) for path in paths]
@@ -52,22 +54,33 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
         heads = {
             layer: int(metadata[f"{family}.{key}"]) for layer, key in ROTATED_BY[family].items()
         }
-        tensors = [tensor for _, stored in files for tensor in stored]
-        return dict(_tensor(tensor, heads) for tensor in tensors if tensor.name not in DERIVED)
-    except (ValueError, KeyError, NotImplementedError) as error:
+        sources = {
+            _name(tensor.name): partial(_values, tensor, heads)
+            for _, stored in files
+            for tensor in stored
+            if tensor.name not in DERIVED
+        }
+    except (ValueError, KeyError) as error:
         raise InputError(f"{paths[0]}: cannot be read as a Llama GGUF file ({error})") from None
+    return StoredWeights(sources, None, paths[0])
 
 
-def _tensor(tensor: StoredTensor, heads: dict[str, int]) -> tuple[str, np.ndarray]:
-    values = dequantize(tensor.data, tensor.type).astype(np.float32, copy=False)
+def _name(name: str) -> str:
+    match = LAYER_TENSOR.fullmatch(name)
+    if match is None:
+        return GLOBAL_NAMES[name]
+    number, layer, kind = match.groups()
+    return f"model.layers.{number}.{LAYER_NAMES[layer]}.{kind}"
+
+
+def _values(tensor: StoredTensor, heads: dict[str, int]) -> np.ndarray:
+    data = np.atleast_2d(tensor.data)
+    values = by_rows(len(data), lambda rows: dequantize(data[rows], tensor.type))
     values = values.reshape(tensor.shape)
     match = LAYER_TENSOR.fullmatch(tensor.name)
-    if match is None:
-        return GLOBAL_NAMES[tensor.name], values
-    number, layer, kind = match.groups()
-    if layer in heads:
-        values = split_rotary_pairs(values, heads[layer])
-    return f"model.layers.{number}.{LAYER_NAMES[layer]}.{kind}", values
+    if match and match[2] in heads:
+        return split_rotary_pairs(values, heads[match[2]])
+    return values
 
 
 def split_rotary_pairs(rows: np.ndarray, heads: int) -> np.ndarray:

@@ -7,8 +7,9 @@ Sources: tvm `contrib/tvmjs.py`, `load_tensor_cache`; mlc_llm
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 from export.artifact import Artifact
 from export.errors import InputError
 from runtimes.json_file import read_json
-from runtimes.weights.fused import Heads, split
+from runtimes.weights.fused import Heads
+from runtimes.weights.stored import StoredWeights, by_rows
 
 BF16_STORAGE = "f32-to-bf16"
 DTYPES: dict[str, Any] = {
@@ -52,7 +54,7 @@ GROUPINGS = {
 }
 
 
-def read(artifact: Artifact) -> dict[str, np.ndarray]:
+def read(artifact: Artifact) -> StoredWeights:
     """See `runtimes.weights.dequantise`.
 
     Raises:
@@ -67,32 +69,36 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
         grouping = GROUPINGS.get(chat["quantization"])
     except MALFORMED:
         raise InputError(f"{config_path}: not an MLC config; export the model again") from None
-    tensors: dict[str, np.ndarray] = {}
+    sources: dict[str, Callable[[], np.ndarray]] = {}
     for name in stored:
         module, _, kind = name.rpartition(".")
         if kind == "weight":
-            tensors.update(split(name, stored[name].astype(np.float32), heads))
+            sources[name] = stored[name]
         elif kind == "q_weight":
-            weight = _dequantised(artifact.path, stored, module, grouping, widths)
-            tensors.update(split(f"{module}.weight", weight, heads))
-    return tensors
+            sources[f"{module}.weight"] = partial(
+                _dequantised, artifact.path, stored, module, grouping, widths
+            )
+    return StoredWeights(sources, heads, artifact.path)
 
 
 def _dequantised(
     folder: Path,
-    stored: Mapping[str, np.ndarray],
+    stored: Mapping[str, Callable[[], np.ndarray]],
     module: str,
     grouping: Grouping | None,
     widths: Mapping[str, int],
 ) -> np.ndarray:
-    words, scales = stored[f"{module}.q_weight"], stored.get(f"{module}.q_scale")
+    packed, scaled = stored[f"{module}.q_weight"], stored.get(f"{module}.q_scale")
     leaf = module.rpartition(".")[2]
     width = widths.get(leaf)
-    if grouping is None or scales is None or width is None:
+    if grouping is None or scaled is None or width is None:
         raise InputError(f"{folder}: {module} has no scales, or is stored in an unknown scheme")
+    words, scales = packed(), scaled()
     if grouping.kn and leaf != "embed_tokens":
         words, scales = words.T, scales.T
-    return dequantise_groups(words, scales, grouping)[:, :width].astype(np.float32)
+    return by_rows(
+        len(words), lambda rows: dequantise_groups(words[rows], scales[rows], grouping)[:, :width]
+    )
 
 
 def dequantise_groups(words: np.ndarray, scales: np.ndarray, grouping: Grouping) -> np.ndarray:
@@ -109,13 +115,14 @@ def dequantise_groups(words: np.ndarray, scales: np.ndarray, grouping: Grouping)
     return np.asarray((groups * scales[..., None]).reshape(len(words), -1))
 
 
-def _stored(path: Path) -> dict[str, np.ndarray]:
-    """Every record, as a loader gives it to the model (a view of the file where that is free)."""
-    tensors: dict[str, np.ndarray] = {}
+def _stored(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    """What reads each record, as a loader gives it to the model (a view where that is free)."""
+    tensors: dict[str, Callable[[], np.ndarray]] = {}
     try:
         for shard in read_json(path)["records"]:
             data = _shard_bytes(path.parent / Path(shard["dataPath"]).name, shard)
-            tensors.update({record["name"]: _record(data, record) for record in shard["records"]})
+            for record in shard["records"]:
+                tensors[record["name"]] = _record(data, record)
     except MALFORMED as error:
         raise InputError(f"{path}: malformed index ({error}); export the model again") from None
     return tensors
@@ -132,13 +139,13 @@ def _shard_bytes(path: Path, shard: Mapping[str, Any]) -> np.ndarray:
     return data
 
 
-def _record(data: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
-    """One record's values; float32 stored as bfloat16 is widened."""
+def _record(data: np.ndarray, record: Mapping[str, Any]) -> Callable[[], np.ndarray]:
+    """What reads one record; float32 stored as bfloat16 is widened."""
     begin, length = record["byteOffset"], record["nbytes"]
     loaded = DTYPES[record["dtype"]]
     narrowed = record["format"] == BF16_STORAGE and loaded is np.float32
     values = data[begin : begin + length].view(ml_dtypes.bfloat16 if narrowed else loaded)
-    return np.asarray(values.reshape(record["shape"]).astype(loaded, copy=False))
+    return partial(values.reshape(record["shape"]).astype, loaded, copy=False)
 
 
 def _widths(config: Mapping[str, Any]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from export.artifact import Artifact
 from export.errors import InputError
-from runtimes.weights.fused import Heads, split
+from runtimes.weights.fused import Heads
+from runtimes.weights.stored import StoredWeights, by_rows
 
 # What a checkpoint's names end with; a suffix follows where one tensor is stored as several.
 PARAMETER = re.compile(r".*\.(weight|bias)")
@@ -44,7 +45,7 @@ INTO_RESIDUAL = (".o_proj.weight", ".o_proj.bias", ".down_proj.weight", ".down_p
 RESIDUAL_SCALE = "residual_scale"
 
 
-def read(artifact: Artifact) -> dict[str, np.ndarray]:
+def read(artifact: Artifact) -> StoredWeights:
     """See `runtimes.weights.dequantise`.
 
     Raises:
@@ -59,16 +60,16 @@ def read(artifact: Artifact) -> dict[str, np.ndarray]:
         config = json.loads(config_path.read_text("utf-8"))
         graph = onnx.load(path, load_external_data=False).graph
         stored, heads = Stored(graph, path, int(config["hidden_size"])), Heads.of(config)
-        tensors: dict[str, np.ndarray] = {}
-        for name in stored.weights:
-            tensors.update(split(name, stored.weight(name), heads))
         scale = _residual_scale(graph)
-        for name, values in tensors.items():
-            if name.endswith(INTO_RESIDUAL):
-                tensors[name] = values / scale
+        sources = {name: partial(_values, stored, name, scale) for name in stored.weights}
     except (OSError, ValueError, KeyError, DecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
-    return tensors
+    return StoredWeights(sources, heads, path)
+
+
+def _values(stored: Stored, name: str, scale: np.ndarray) -> np.ndarray:
+    values = stored.weight(name)
+    return values / scale if name.endswith(INTO_RESIDUAL) and scale != 1 else values
 
 
 def _residual_scale(graph: GraphProto) -> np.ndarray:
@@ -104,7 +105,7 @@ class Stored:
         return np.asarray(numpy_helper.to_array(self.initializers[name], str(self.path.parent)))
 
     def weight(self, name: str) -> np.ndarray:
-        """One weight as float32, linears [out, in].
+        """One weight, linears [out, in].
 
         Raises:
             InputError: an operator uses it that this reader does not know.
@@ -118,7 +119,7 @@ class Stored:
             )
         # A tied table is looked up and multiplied with: the multiplication says most about it.
         best = min(known, key=lambda node: list(READERS).index(node.op_type))
-        return np.ascontiguousarray(READERS[best.op_type](self, best), np.float32)
+        return READERS[best.op_type](self, best)
 
 
 def _nbits(stored: Stored, node: NodeProto) -> np.ndarray:
@@ -139,15 +140,19 @@ def _blocks(
     codes: np.ndarray, scales: np.ndarray, zeros: list[np.ndarray], bits: int, block: int
 ) -> np.ndarray:
     """(code − zero point) × scale in blocks of a row: float32 [rows, blocks × block]."""
-    rows, count = scales.shape
-    values = _unpacked(codes.reshape(rows, -1), bits).reshape(rows, count, block)
-    zero = (
-        _unpacked(zeros[0].reshape(rows, -1), bits)[:, :count, None]
-        if zeros
-        else np.float32(2 ** (bits - 1))
-    )
-    result: np.ndarray = (values - zero) * scales[..., None].astype(np.float32)
-    return result.reshape(rows, -1)
+    count = scales.shape[1]
+
+    def read(rows: slice) -> np.ndarray:
+        scale = scales[rows, :, None].astype(np.float32)
+        values = _unpacked(codes[rows].reshape(len(scale), -1), bits)
+        zero: np.ndarray | np.float32 = np.float32(2 ** (bits - 1))
+        if zeros:
+            packed = zeros[0].reshape(len(scales), -1)[rows]
+            zero = _unpacked(packed, bits)[:, :count, None]
+        result: np.ndarray = (values.reshape(len(scale), count, block) - zero) * scale
+        return result.reshape(len(scale), -1)
+
+    return by_rows(len(scales), read)
 
 
 def _unpacked(data: np.ndarray, bits: int) -> np.ndarray:

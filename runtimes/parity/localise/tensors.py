@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -50,37 +49,33 @@ def compare_tensors(
     """
     errors: list[TensorError] = []
     findings = []
+    tied = f"{HEAD}.weight" not in expected
     for name, want in expected.items():
-        wrong = _misfit(stored.get(name), want)
-        measured = None if wrong else weight_error(stored[name], want)
-        if measured and not _explained(measured, precision, want.ndim):
-            wrong = hint(stored[name], name, expected, heads, measured)
-        layer, component = place_of(name)
+        got = stored.get(name)
+        wrong, error, output_error = None, INF, INF
+        if got is None:
+            wrong = "missing"
+        elif got.shape != want.shape:
+            wrong = f"shape {list(got.shape)}, the checkpoint's is {list(want.shape)}"
+        else:
+            measured = weight_error(got, want)
+            error = measured.error
+            if not _explained(measured, precision, want.ndim):
+                wrong = hint(got, name, expected, heads, measured)
+            if error > 0:
+                output_error = _output_error(name, got, want, ids, states, tied)
         if wrong:
+            layer, component = place_of(name)
             text = f"{name}: {wrong}"
             findings.append(Finding(Cause.WEIGHTS, text, layer, component, tensor=name))
-        errors.append(TensorError(name, measured.error if measured else INF, INF, wrong))
+        if error > 0:
+            errors.append(TensorError(name, error, output_error, wrong))
     findings += [
         Finding(Cause.WEIGHTS, f"{name}: the checkpoint has no such tensor", tensor=name)
         for name in sorted(stored.keys() - expected.keys())
     ]
-    tied = f"{HEAD}.weight" not in expected
-    inexact = [item for item in errors if item.error > 0]
-    for index, item in enumerate(inexact):
-        got, want = stored.get(item.name), expected[item.name]
-        if got is not None and got.shape == want.shape:
-            worse = _output_error(item.name, got, want, ids, states, tied)
-            inexact[index] = replace(item, output_error=worse)
-    ranked = sorted(inexact, key=lambda item: (-item.output_error, -item.error))
+    ranked = sorted(errors, key=lambda item: (-item.output_error, -item.error))
     return tuple(findings), tuple(ranked[:WORST])
-
-
-def _misfit(got: np.ndarray | None, want: np.ndarray) -> str | None:
-    if got is None:
-        return "missing"
-    if got.shape != want.shape:
-        return f"shape {list(got.shape)}, the checkpoint's is {list(want.shape)}"
-    return None
 
 
 def _explained(found: WeightError, precision: Precision, axes: int) -> bool:
