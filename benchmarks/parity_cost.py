@@ -9,11 +9,12 @@ by an earlier run. Exit 1 when a promised figure is missed.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -26,8 +27,8 @@ from export.artifact import Artifact
 from export.checkpoint import open_checkpoint
 from export.formats import load_format
 from export.sources import resolve
-from runtimes.parity.measure import replay
-from runtimes.parity.reference import Reference, load_reference, rerun
+from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.replay import replay, replay_weights
 from runtimes.parity.run import WEIGHT_POSITIONS, progress, recorded_inputs
 from runtimes.parity.statistics import summarise
 from runtimes.parity.suite import Budget, built_in
@@ -36,7 +37,7 @@ from runtimes.pytorch import TorchRuntime
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
 
-POSITIONS, TURNS, THREADS = 20_000, 2, 2
+POSITIONS, TURNS, THREADS = 20_000, 1, 2
 TIMES_TARGET, PEAK_TARGET = 1.5, 1500.0
 
 
@@ -50,12 +51,10 @@ def main() -> None:
         inputs, suite = recorded_inputs(checkpoint, [artifact]), built_in(Budget.FULL)
         with progress("reference", len(suite.prompts)) as advance:
             reference = load_reference(torch_runtime, suite, inputs, advance).part(POSITIONS)
-        runtime = open_runtime(artifact, THREADS)
         alone, whole = [], []
         for _ in range(TURNS):
-            alone.append(_seconds(lambda: _prefill(runtime, reference)))
-            whole.append(_seconds(lambda: _compare(runtime, torch_runtime, artifact, reference)))
-        runtime.close()
+            alone.append(_prefill(artifact, reference))
+            whole.append(_seconds(lambda: _compare(torch_runtime, artifact, reference)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     table = Table("", title=f"gguf {dtype}, {reference.positions} positions", title_justify="left")
     for name in ("seconds", "× prefill", "", "peak MB", ""):
@@ -82,22 +81,29 @@ def _export(dtype: str, root: Path) -> Artifact:
     return job.run(source, checkpoint, identity, form, variant, root, lambda n: None).artifact
 
 
-def _prefill(runtime: Runtime, reference: Reference) -> None:
-    for document in reference.documents:
-        for _ in runtime.logit_blocks(document.ids):
-            pass
+def _prefill(artifact: Artifact, reference: Reference) -> float:
+    """Seconds that the open runtime takes for all positions."""
+    with contextlib.closing(open_runtime(artifact, THREADS)) as runtime:
+        return _seconds(lambda: [_read(runtime, document.ids) for document in reference.documents])
 
 
-def _compare(
-    runtime: Runtime, torch_runtime: TorchRuntime, artifact: Artifact, reference: Reference
-) -> None:
-    weights = rerun(torch_runtime, dequantise(artifact), reference, WEIGHT_POSITIONS)
-    result = replay(reference, runtime.logit_blocks, weights, THREADS, lambda: None)
+def _read(runtime: Runtime, ids: Sequence[int]) -> None:
+    for _ in runtime.logit_blocks(ids):
+        pass
+
+
+def _compare(torch_runtime: TorchRuntime, artifact: Artifact, reference: Reference) -> None:
+    weights = replay_weights(
+        torch_runtime, dequantise(artifact), reference, WEIGHT_POSITIONS, THREADS
+    )
+    torch_runtime.rest()
+    with contextlib.closing(open_runtime(artifact, THREADS)) as runtime:
+        result = replay(reference, runtime.logit_blocks, THREADS, lambda: None)
     summarise(result.metrics)
-    summarise(result.weight_metrics)
+    summarise([*weights.values()])
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin

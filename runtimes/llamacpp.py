@@ -20,7 +20,7 @@ import numpy as np
 
 from export.artifact import Artifact
 from export.errors import InputError
-from runtimes.sequence import CHUNK, SequenceRuntime
+from runtimes.sequence import SequenceRuntime
 
 GGML_TYPE_F32 = 0
 LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h; llama-cpp-python does not export these
@@ -38,6 +38,7 @@ class LlamaCpp(SequenceRuntime):
     name = "llama.cpp"
     version: str = llama_cpp.__version__
     device = "CPU"
+    chunk = 128  # more need memory for their logits, and are no faster
 
     def __init__(self, path: Path, threads: int, watch: Any = None) -> None:
         self._path = path
@@ -47,7 +48,7 @@ class LlamaCpp(SequenceRuntime):
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.context = int(llama_cpp.llama_model_n_ctx_train(self._model))
-        self._batch: Any = _batch()
+        self._batch: Any = _batch(self.chunk)
         self._context: Any = self._new_context(min(FIRST_CONTEXT, self.context))
 
     def tokenize(self, text: str) -> list[int]:
@@ -97,6 +98,11 @@ class LlamaCpp(SequenceRuntime):
         count = llama_cpp.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, False, True)
         return buffer.raw[:count] if count >= 0 else -count
 
+    def _begin(self, ids: Sequence[int]) -> list[np.ndarray]:
+        chunks = super()._begin(ids)
+        self._reserve(len(ids))  # at once: nothing needs to be taken over yet
+        return chunks
+
     def _clear(self) -> None:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
 
@@ -140,7 +146,7 @@ class LlamaCpp(SequenceRuntime):
     def _new_context(self, tokens: int) -> Any:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens
-        params.n_batch = params.n_ubatch = CHUNK
+        params.n_batch = params.n_ubatch = self.chunk
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -198,10 +204,10 @@ def _load(path: Path) -> Any:
     return model
 
 
-def _batch() -> Any:
-    """A batch of CHUNK tokens that all belong to sequence 0."""
-    batch = llama_cpp.llama_batch_init(CHUNK, 0, 1)
-    for index in range(CHUNK):
+def _batch(tokens: int) -> Any:
+    """A batch of so many tokens that all belong to sequence 0."""
+    batch = llama_cpp.llama_batch_init(tokens, 0, 1)
+    for index in range(tokens):
         batch.n_seq_id[index] = 1
         batch.seq_id[index][0] = 0
     return batch

@@ -10,17 +10,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Tokens given to a runtime in one call. Longer prompts go through the KV cache in pieces of this
-# size, which bounds the [tokens, tokens] attention scores and the runtime's own logits buffer.
-CHUNK = 512
-
 
 class SequenceRuntime(ABC):
     """`logits`, `start` and `step` on top of two primitives, `_clear` and `_extend`.
 
-    `vocabulary` is V; `context` is the greatest sequence length the model was made for.
+    `vocabulary` is V; `context` is the greatest sequence length the model was made for; `chunk` is
+    how many tokens are given to the runtime in one call. Longer prompts go through the KV cache in
+    pieces of this size, which bounds the attention scores and the runtime's own logits buffer.
     """
 
+    chunk: int = 512
     vocabulary: int
     context: int
     length: int = 0
@@ -31,7 +30,7 @@ class SequenceRuntime(ABC):
 
     @abstractmethod
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
-        """Append 1 to CHUNK tokens, int64 [n]: float32 logits [n, V], or [1, V] if not `every`."""
+        """Append 1 to `chunk` tokens, int64 [n]: float32 logits [n, V]; [1, V] if not `every`."""
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits at every position of one new sequence: float32 [T, V].
@@ -52,7 +51,7 @@ class SequenceRuntime(ABC):
         return result
 
     def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
-        """The rows of `logits`, float32 [1..CHUNK, V] at a time: 8192 of them need 1.6 GB.
+        """The rows of `logits`, float32 [1..chunk, V] at a time: 8192 of them need 1.6 GB.
 
         Raises:
             ValueError: as for `logits`, when the first block is asked for.
@@ -82,13 +81,13 @@ class SequenceRuntime(ABC):
         return self._last(self._checked([token]))
 
     def _begin(self, ids: Sequence[int]) -> list[np.ndarray]:
-        """Empty the cache and cut a prompt into chunks, int64 [1..CHUNK]."""
+        """Empty the cache and cut a prompt into chunks, int64 [1..chunk]."""
         if len(ids) == 0:
             raise ValueError("an empty prompt has no logits; give at least one token")
         self._clear()
         self.length = 0
         tokens = self._checked(ids)
-        return [tokens[start : start + CHUNK] for start in range(0, len(tokens), CHUNK)]
+        return [tokens[start : start + self.chunk] for start in range(0, len(tokens), self.chunk)]
 
     def _advance(self, ids: np.ndarray, every: bool) -> np.ndarray:
         result = self._extend(ids, every)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from runtimes.parity.decoding import (
     REPLY_TOKENS,
     decode_greedily,
-    decode_sampled,
     draw,
+    greedy_result,
     sampled_reply,
+    sampled_result,
     uniforms,
 )
 from runtimes.parity.degeneration import Scorer, repetition
@@ -103,9 +104,12 @@ def test_an_exact_export_repeats_every_reply_of_pytorch(
 ) -> None:
     expected = reference_samples(reference, (), [chat.prompt for chat in chats])
     runtime = open_runtime(export_tiny(checkpoint, form, variant, tmp_path), THREADS)
-    sampled = decode_sampled(runtime, chats, expected, scorer, reference.detokenize)
-    greedy = decode_greedily(runtime, chats, scorer, reference.detokenize)
+    stop = scorer.stop_tokens
+    replies = [sampled_reply(runtime, chat.prompt, stop) for chat in chats]
+    decoded = decode_greedily(runtime, chats, stop)
     runtime.close()
+    sampled = sampled_result(chats, replies, expected, scorer, reference.detokenize)
+    greedy = greedy_result(chats, decoded, scorer, reference.detokenize)
     assert len({sampled.replies, sampled.reference_replies}) == 1
     assert (sampled.identical, sampled.prompts) == (3, 3)
     assert sampled.agreed_tokens == sampled.reply_tokens
@@ -121,7 +125,8 @@ def test_a_damaged_model_diverges_and_the_reference_finds_its_text_unlikely(
 ) -> None:
     other = open_reference(make_checkpoint(tmp_path / "other", seed=5), THREADS)
     expected = reference_samples(reference, (), [chat.prompt for chat in chats])
-    result = decode_sampled(other, chats, expected, scorer, reference.detokenize)
+    replies = [sampled_reply(other, chat.prompt, scorer.stop_tokens) for chat in chats]
+    result = sampled_result(chats, replies, expected, scorer, reference.detokenize)
     assert result.identical == 0
     assert result.agreed_tokens < 5
     for shown, mine, theirs in zip(

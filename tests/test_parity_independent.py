@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtimes.parity.measure import COMPARED_ROWS
 from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.replay import COMPARED_ROWS
 from runtimes.parity.run import Request, recorded_inputs, run_parity
 from runtimes.parity.suite import Budget, Suite, built_in
 from runtimes.registry import open_reference

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from export.artifact import Precision
 from export.errors import InputError
-from runtimes.parity import metrics
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.gates import GATES, Gate, gates_for
-from runtimes.parity.metrics import TEMPERATURE, TOP_P, PositionMetrics, nucleus
+from runtimes.parity.metrics import HEAD, TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
 from runtimes.parity.statistics import Estimate, paired_difference, summarise
 from runtimes.parity.verdict import Verdict, judge
 
@@ -28,11 +27,6 @@ def random_logits(seed: int, rows: int = 70, scale: float = 3.0) -> np.ndarray:
 
 def ids_for(rows: int) -> list[int]:
     return [(7 * i) % VOCAB for i in range(rows)]
-
-
-def compare(p: np.ndarray, q: np.ndarray, ids: list[int]) -> PositionMetrics:
-    (result,) = metrics.compare(p, [q], ids, threads=2)
-    return result
 
 
 def softmax(row: np.ndarray) -> np.ndarray:
@@ -52,6 +46,30 @@ def test_kl_and_likelihood_follow_their_definitions(seed: int) -> None:
         assert m.nll_export[row] == pytest.approx(-np.log(b[ids[row + 1]]), rel=1e-9)
         assert m.top1[row] == (a.argmax() == b.argmax())
     assert np.isnan(m.nll_reference[-1])
+
+
+@pytest.mark.parametrize("error", [0.01, 1.0])
+def test_unlikely_tokens_do_not_blur_a_kl(error: float) -> None:
+    width = 50_000  # most of them more than HEAD nats below the best
+    rng = np.random.default_rng(3)
+    p = rng.normal(0, 4, (20, width)).astype(np.float32)
+    q = p + rng.normal(0, error, p.shape).astype(np.float32)
+    assert (p.max(-1, keepdims=True) - p > HEAD).mean() > 0.5
+    expected = [
+        (a * np.log(a / b)).sum() for a, b in zip(map(softmax, p), map(softmax, q), strict=True)
+    ]
+    assert np.allclose(compare(p, q, ids_for(20)).kl, expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_position_that_is_no_number_has_no_kl_and_its_neighbours_keep_theirs(bad: float) -> None:
+    p, q = random_logits(0, 3), random_logits(1, 3)
+    whole = compare(p, q, ids_for(3))
+    q[1, 4] = bad
+    m = compare(p, q, ids_for(3))
+    assert np.isnan(m.kl[1])
+    assert m.acceptance[1] == 0
+    assert np.array_equal(m.kl[::2], whole.kl[::2])
 
 
 @given(seeds, st.floats(-50, 50))
@@ -102,13 +120,6 @@ def test_acceptance_is_the_overlap_of_the_sampling_distributions() -> None:
         np.minimum(slow_nucleus(a), slow_nucleus(b)).sum() for a, b in zip(p, q, strict=True)
     ]
     assert np.allclose(compare(p, q, ids_for(5)).acceptance, expected)
-
-
-def test_several_exports_share_the_reference_and_give_the_same_numbers() -> None:
-    p, q, r = random_logits(1), random_logits(2), random_logits(3)
-    together = metrics.compare(p, [q, r], ids_for(70))
-    for one, alone in zip(together, (q, r), strict=True):
-        assert np.array_equal(one.kl, compare(p, alone, ids_for(70)).kl)
 
 
 def test_other_shapes_are_refused() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtimes import sequence
 from runtimes.parity.prefill import CACHE_KL_LIMIT, READ, STEPS, logits_from, stepwise_kl
 from runtimes.parity.suite import Document
 from runtimes.pytorch import TorchRuntime
@@ -48,7 +47,7 @@ def test_a_cache_that_forgets_is_seen(
 def test_the_last_rows_are_those_of_the_whole_pass(
     runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
-    monkeypatch.setattr(sequence, "CHUNK", 16)
+    monkeypatch.setattr(runtime, "chunk", 16)
     (text,) = texts(22)
     assert len(list(runtime.logit_blocks(text.ids))) == 2
     whole = runtime.logits(text.ids)

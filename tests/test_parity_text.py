@@ -129,8 +129,8 @@ def test_blocks_of_a_long_text_give_the_metrics_of_the_whole() -> None:
     rng = np.random.default_rng(3)
     ids = rng.integers(0, 50, 40).tolist()
     p, q = (rng.normal(size=(40, 50)).astype(np.float32) for _ in range(2))
-    (whole,) = compare(p, [q], ids)
-    parts = [compare(p[a:b], [q[a:b]], ids[a : b + 1])[0] for a, b in ((0, 16), (16, 40))]
+    whole = compare(p, q, ids)
+    parts = [compare(p[a:b], q[a:b], ids[a : b + 1]) for a, b in ((0, 16), (16, 40))]
     joined = concatenate(parts)
     assert np.array_equal(joined.kl, whole.kl)
     assert np.array_equal(joined.nll_export, whole.nll_export, equal_nan=True)

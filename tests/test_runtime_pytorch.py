@@ -115,7 +115,7 @@ def test_a_tokenizer_that_transformers_changes_is_refused(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not this file's `transformers`: importing its models may put another module in its place.
-    target = "runtimes.pytorch.transformers.PreTrainedTokenizerFast"
+    target = "runtimes.pytorch.loading.transformers.PreTrainedTokenizerFast"
     monkeypatch.setattr(target, transformers.GPT2Tokenizer)
     with pytest.raises(InputError, match="rebuilds this tokenizer differently"):
         open_reference(checkpoint, 1)

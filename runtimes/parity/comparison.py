@@ -7,8 +7,8 @@ from pathlib import Path
 
 from export.artifact import Artifact
 from export.errors import GateError
-from runtimes.parity.measure import Replay, replay
 from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.replay import Replay, replay
 from runtimes.parity.run import check_current, progress, recorded_inputs
 from runtimes.parity.statistics import Estimate, paired_difference, summarise
 from runtimes.parity.suite import Suite
@@ -79,7 +79,7 @@ def _replayed(reference: Reference, artifact: Artifact, threads: int) -> Replay:
     runtime = open_runtime(artifact, threads)
     try:
         with progress(f"{variant.format} {variant.name}", len(reference.documents)) as advance:
-            result = replay(reference, runtime.logit_blocks, None, threads, advance)
+            result = replay(reference, runtime.logit_blocks, threads, advance)
     finally:
         runtime.close()
     if result.failures:

@@ -58,6 +58,15 @@ class SampledResult:
 
 
 @dataclass(frozen=True)
+class GreedyReplies:
+    """Greedy replies of a runtime, not judged yet; `cache_kl` is as in `GreedyResult`."""
+
+    replies: tuple[tuple[int, ...], ...]
+    cache_kl: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
 class GreedyResult:
     """Greedy replies against the reference's.
 
@@ -77,29 +86,38 @@ class GreedyResult:
 
 
 def decode_greedily(
-    runtime: Runtime, documents: Sequence[Document], scorer: Scorer, detokenize: Detokenize
-) -> GreedyResult:
-    """Answer each chat document's prompt greedily, and compare with the reference's reply.
-
-    That may have been cut where batching changed it: what goes on after its end still agrees.
-    """
-    agreed, cache_kl, replies, texts, steps = [], [], [], [], 0
-    seconds = 0.0
+    runtime: Runtime, documents: Sequence[Document], stop_tokens: Collection[int]
+) -> GreedyReplies:
+    """Answer each chat document's prompt greedily, step by step."""
+    cache_kl, replies, steps, seconds = [], [], 0, 0.0
     for document in documents:
-        decoded = decode(runtime, document.prompt, REPLY_TOKENS, _most_likely, scorer.stop_tokens)
+        decoded = decode(runtime, document.prompt, REPLY_TOKENS, _most_likely, stop_tokens)
         seconds += decoded.seconds
         steps += len(decoded.reply) - 1
         replies.append(decoded.reply)
-        agreed.append(first_difference(decoded.reply, document.reply))
+        read = [*document.prompt, *decoded.reply[:-1]]
+        uncached = logits_from(runtime, read, len(document.prompt) - 1)
+        metrics = compare(uncached, np.stack(decoded.rows), decoded.reply)
+        cache_kl.append(metrics.kl.mean())
+    speed = steps / seconds if seconds else 0.0
+    return GreedyReplies(tuple(replies), float(np.mean(cache_kl)), speed)
+
+
+def greedy_result(
+    documents: Sequence[Document], decoded: GreedyReplies, scorer: Scorer, detokenize: Detokenize
+) -> GreedyResult:
+    """Compare greedy replies with the reference's.
+
+    Those may have been cut where batching changed them: what goes on after their end still agrees.
+    """
+    agreed, texts = [], []
+    for document, reply in zip(documents, decoded.replies, strict=True):
+        agreed.append(first_difference(reply, document.reply))
         same = agreed[-1] == len(document.reply)
-        own = decoded.reply[: agreed[-1]] if same else decoded.reply
+        own = reply[: agreed[-1]] if same else reply
         texts.append(
             reply_texts(document.id, document.prompt, document.reply, own, agreed[-1], detokenize)
         )
-        read = [*document.prompt, *decoded.reply[:-1]]
-        uncached = logits_from(runtime, read, len(document.prompt) - 1)
-        (metrics,) = compare(uncached, [np.stack(decoded.rows)], decoded.reply)
-        cache_kl.append(metrics.kl.mean())
     prompts = [document.prompt for document in documents]
     lengths = [len(document.reply) for document in documents]
     return GreedyResult(
@@ -107,24 +125,23 @@ def decode_greedily(
         identical=sum(a == n for a, n in zip(agreed, lengths, strict=True)),
         agreed_tokens=float(np.mean(agreed)),
         reply_tokens=float(np.mean(lengths)),
-        cache_kl=float(np.mean(cache_kl)),
-        tokens_per_second=steps / seconds if seconds else 0.0,
-        texts=scorer.quality(prompts, replies),
+        cache_kl=decoded.cache_kl,
+        tokens_per_second=decoded.tokens_per_second,
+        texts=scorer.quality(prompts, decoded.replies),
         reference_texts=scorer.quality(prompts, [document.reply for document in documents]),
         replies=tuple(texts[:REPLIES_SHOWN]),
     )
 
 
-def decode_sampled(
-    runtime: Runtime,
+def sampled_result(
     documents: Sequence[Document],
+    replies: Sequence[tuple[int, ...]],
     expected: Sequence[Sequence[int]],
     scorer: Scorer,
     detokenize: Detokenize,
 ) -> SampledResult:
-    """Answer each chat document's prompt with the shared sampler, and compare with `expected`."""
+    """Compare sampled replies to each chat document's prompt with `expected`."""
     prompts = [document.prompt for document in documents]
-    replies = [sampled_reply(runtime, prompt, scorer.stop_tokens) for prompt in prompts]
     theirs = [tuple(reply) for reply in expected]
     pairs = list(zip(replies, theirs, strict=True))
     agreed = [first_difference(a, b) for a, b in pairs]

@@ -1,14 +1,17 @@
-"""Per-position comparison of an export's logits with the reference's, in float64.
+"""Per-position comparison of an export's logits with the reference's.
 
 Formulas: KL(p‖q) = Σ p (log p − log q) in nats; token acceptance = Σ min(p̃, q̃) over the
 distributions that a sampler at temperature 0.2 and top-p 0.9 draws from, which is the probability
 that an optimally coupled sampler emits the same token (Leviathan et al. 2023, arXiv:2211.17192).
+
+Everything is float64 but the exponentials of unlikely tokens, which are taken in the logits' own
+precision: below e⁻¹² of the best one's probability, all of them together have a hundredth of it.
+They change a KL by some 1e-10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,8 +23,10 @@ TOP_P = 0.9
 CLEAR_MARGIN = 1.0
 # Tokens this many temperatures below the best one have e^-30 = 1e-13 of its chance.
 CANDIDATE_TEMPERATURES = 30.0
-# Rows per step: their float64 temporaries stay in the processor's cache.
-BLOCK_ROWS = 4
+# Nats below the best token within which probabilities are float64.
+HEAD = 12.0
+# Rows per step: many, since steps are short; few, since their memory is the processor's cache.
+BLOCK_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -45,35 +50,25 @@ class PositionMetrics:
     best_export: np.ndarray
 
 
-def compare(
-    reference: np.ndarray, exports: Sequence[np.ndarray], ids: Sequence[int], threads: int = 1
-) -> list[PositionMetrics]:
-    """Compare logits [T, V] of several exports with the reference's at consecutive positions.
+def compare(reference: np.ndarray, export: np.ndarray, ids: Sequence[int]) -> PositionMetrics:
+    """Compare an export's logits [T, V] with the reference's at consecutive positions.
 
     `ids` are the tokens there, and the one that follows where the text goes on: [T] or [T + 1].
-    The reference's side is computed once for all exports.
+    A position with NaN or infinite logits has a `kl` of NaN and an `acceptance` of 0.
 
     Raises:
         ValueError: the shapes differ.
     """
-    for export in exports:
-        if reference.shape != export.shape or len(ids) - len(reference) not in (0, 1):
-            raise ValueError(f"logits {export.shape} against {reference.shape}, {len(ids)} tokens")
+    if reference.shape != export.shape or len(ids) - len(reference) not in (0, 1):
+        raise ValueError(f"logits {export.shape} against {reference.shape}, {len(ids)} tokens")
+    kind = np.result_type(reference, export)
+    reference, export = reference.astype(kind, copy=False), export.astype(kind, copy=False)
+    scratch = np.empty((2, BLOCK_ROWS, reference.shape[-1]), kind)
     following = np.array([*ids[1:], -1])[: len(reference)]
-
-    def share(first: int, stop: int) -> list[list[PositionMetrics]]:
-        scratch = np.empty((3, BLOCK_ROWS, reference.shape[-1]))
-        blocks = []
-        for start in range(first, stop, BLOCK_ROWS):
-            rows = slice(start, min(start + BLOCK_ROWS, stop))
-            known = _Reference(reference[rows], following[rows], scratch)
-            blocks.append([_compare_block(known, export[rows], scratch) for export in exports])
-        return blocks
-
-    bounds = np.linspace(0, len(reference), min(threads, len(reference)) + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        shares = list(pool.map(share, bounds, bounds[1:]))
-    return [concatenate(parts) for parts in zip(*(b for s in shares for b in s), strict=True)]
+    blocks = (slice(start, start + BLOCK_ROWS) for start in range(0, len(reference), BLOCK_ROWS))
+    return concatenate(
+        [_compare_block(reference[b], export[b], following[b], scratch) for b in blocks]
+    )
 
 
 def concatenate(parts: Sequence[PositionMetrics]) -> PositionMetrics:
@@ -86,71 +81,90 @@ def concatenate(parts: Sequence[PositionMetrics]) -> PositionMetrics:
     )
 
 
-class _Reference:
-    """What a block of reference logits [B, V] contributes to every comparison.
+class _Softmax:
+    """exp(logit − peak) of rows [B, V]: `weights` [n] of likely tokens, `tail` [B, V] of others.
 
-    `weights` are exp(logit − peak), `total` their sums [B]. Logits and weights lie in the first and
-    the second third of `scratch` [3, ≥ B, V]: new memory for each block costs more than the work.
+    `best` [B] are the most likely tokens, `head` [n] the places of the likely ones in the flat
+    rows, `owner` [n] their rows and `logits` [n] their logits; `total` [B] is the sum of a row's
+    weights, `log_total` [B] the logarithm of Σ exp(logit). float64, but the tail.
     """
 
-    def __init__(self, block: np.ndarray, following: np.ndarray, scratch: np.ndarray) -> None:
-        self.logits, self.weights = logits, weights = scratch[:2, : len(block)]
-        np.copyto(logits, block)
-        self.following = following
-        self.rows = rows = np.arange(len(following))
-        self.best = block.argmax(-1)
-        peak = logits[rows, self.best]
-        self.total = _softmax_terms(logits, peak, weights)
+    def __init__(self, rows: np.ndarray, tail: np.ndarray) -> None:
+        """Of logits [B, V]; `tail` [B, V] is memory."""
+        self.count, width = rows.shape
+        self.best = rows.argmax(-1)
+        peak = rows[np.arange(self.count), self.best]
+        self.tail = np.subtract(rows, peak[:, None], out=tail)
+        self.head = np.flatnonzero(tail > -HEAD)
+        np.exp(tail, out=tail)
+        tail.reshape(-1)[self.head] = 0
+        self.owner, self._tokens = np.divmod(self.head, width)
+        self.logits = rows.reshape(-1)[self.head].astype(np.float64)
+        self.weights = np.exp(self.logits - peak[self.owner])
+        self.total = self._sums(self.weights) + tail.sum(-1, dtype=np.float64)
         self.log_total = peak + np.log(self.total)
-        self.nll = self.log_total - logits[rows, following]
-        self.signal = _mean_square(logits) - logits.mean(-1) ** 2
-        self.nuclei = [nucleus(row) for row in logits]
-        logits[rows, self.best] = -np.inf
-        self.clear = peak - logits.max(-1) > CLEAR_MARGIN
-        logits[rows, self.best] = peak
+
+    def mean(self, values: np.ndarray, of_head: np.ndarray) -> np.ndarray:
+        """The expectations [B] of values [B, V], which are `of_head` [n] in float64."""
+        sums = self._sums(self.weights * of_head) + _dot(self.tail, values)
+        return np.asarray(sums / self.total)
+
+    def likely(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The likely tokens of each row, and their logits."""
+        ends = np.searchsorted(self.owner, np.arange(self.count + 1)).tolist()
+        for row in map(slice, ends, ends[1:]):
+            yield self._tokens[row], self.logits[row]
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.bincount(self.owner, values, self.count))
 
 
+@np.errstate(invalid="ignore")
 def _compare_block(
-    reference: _Reference, block: np.ndarray, scratch: np.ndarray
+    reference: np.ndarray, export: np.ndarray, following: np.ndarray, scratch: np.ndarray
 ) -> PositionMetrics:
-    third = scratch[2, : len(block)]
-    rows, following = reference.rows, reference.following
-    best = block.argmax(-1)
-    peak = block[rows, best].astype(np.float64)
-    log_total = peak + np.log(_softmax_terms(block, peak, third))
-    difference = np.subtract(block, reference.logits, out=third)  # [B, V]
-    mean = np.einsum("bv,bv->b", reference.weights, difference) / reference.total
-    last = following < 0
+    """Compare logits [B, V]; `scratch` is [2, ≥ B, V]: new memory costs more than the work."""
+    first, second = scratch[:, : len(reference)]
+    q, p = _Softmax(export, first), _Softmax(reference, second)
+    difference = np.subtract(export, reference, out=first)
+    mean = p.mean(difference, export.reshape(-1)[p.head] - p.logits)
+    squared_error = _dot(difference, difference) / difference.shape[-1]
+    largest = np.maximum(difference.max(-1), -difference.min(-1))
+    centred = np.subtract(reference, reference.mean(-1, keepdims=True), out=first)
+    rows, last = np.arange(len(reference)), following < 0
     return PositionMetrics(
         # Σ p (log p − log q), with both normalisers taken out of the sum
-        kl=log_total - reference.log_total - mean,
-        top1=reference.best == best,
-        clear=reference.clear,
-        acceptance=np.array(
-            [_overlap(p, nucleus(row)) for p, row in zip(reference.nuclei, block, strict=True)]
-        ),
-        nll_reference=np.where(last, np.nan, reference.nll),
-        nll_export=np.where(last, np.nan, log_total - block[rows, following]),
-        max_difference=np.maximum(difference.max(-1), -difference.min(-1)),
-        squared_error=_mean_square(difference),
-        squared_signal=reference.signal,
-        best_reference=reference.best,
-        best_export=best,
+        kl=q.log_total - p.log_total - mean,
+        top1=p.best == q.best,
+        clear=np.array([_margin(logits) > CLEAR_MARGIN for _, logits in p.likely()]),
+        acceptance=np.array([_overlap(*pair) for pair in zip(p.likely(), q.likely(), strict=True)]),
+        nll_reference=np.where(last, np.nan, p.log_total - reference[rows, following]),
+        nll_export=np.where(last, np.nan, q.log_total - export[rows, following]),
+        max_difference=largest,
+        squared_error=squared_error,
+        squared_signal=_dot(centred, centred) / centred.shape[-1],
+        best_reference=p.best,
+        best_export=q.best,
     )
 
 
-def _mean_square(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(np.einsum("bv,bv->b", rows, rows) / rows.shape[-1])
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Σ ab of each row: float64 [B]. Row by row, where einsum adds up more precisely."""
+    return np.array([np.einsum("v,v->", *pair) for pair in zip(a, b, strict=True)], np.float64)
 
 
-def _softmax_terms(logits: np.ndarray, peak: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write exp(logits − peak) [B, V] in float64; its sums over V [B]."""
-    np.exp(np.subtract(logits, peak[:, None], out=out), out=out)
-    return np.asarray(out.sum(-1))
+def _margin(logits: np.ndarray) -> float:
+    """By how much the best one exceeds the second, or infinity if there is no other."""
+    return float(np.diff(np.partition(logits, -2)[-2:])[0]) if len(logits) > 1 else np.inf
 
 
-def _overlap(p: dict[int, float], q: dict[int, float]) -> float:
-    return sum(min(mass, q[token]) for token, mass in p.items() if token in q)
+def _overlap(p: tuple[np.ndarray, np.ndarray], q: tuple[np.ndarray, np.ndarray]) -> float:
+    """Σ min(p̃, q̃) of two rows' likely tokens and logits."""
+    theirs, ours = (
+        {tokens[index]: mass for index, mass in nucleus(logits).items()}
+        for tokens, logits in (p, q)
+    )
+    return sum(min(mass, ours[token]) for token, mass in theirs.items() if token in ours)
 
 
 def nucleus(
@@ -160,7 +174,7 @@ def nucleus(
 
     The set is the smallest one of most likely tokens whose mass reaches `top_p`.
     """
-    peak = logits.max()
+    peak = logits.max(initial=-np.inf)
     candidates = np.flatnonzero(logits >= peak - CANDIDATE_TEMPERATURES * temperature)
     weights = np.exp((logits[candidates].astype(np.float64) - peak) / temperature)
     order = np.argsort(-weights, kind="stable")

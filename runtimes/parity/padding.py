@@ -62,6 +62,6 @@ def measure_padding(runtime: Runtime, documents: Sequence[Document]) -> PaddingR
 def _batch_kl(runtime: BatchRuntime, sequences: Sequence[Sequence[int]]) -> float:
     divergences = []
     for ids, batched in zip(sequences, runtime.padded_logits(sequences), strict=True):
-        (metrics,) = compare(runtime.logits(ids), [batched], ids)
+        metrics = compare(runtime.logits(ids), batched, ids)
         divergences.append(metrics.kl)
     return float(np.concatenate(divergences).mean())

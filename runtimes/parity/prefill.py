@@ -39,5 +39,5 @@ def stepwise_kl(runtime: Runtime, documents: Sequence[Document]) -> float | None
     if read == len(ids):
         return None
     rows = [runtime.start(ids[:read]), *(runtime.step(token) for token in ids[read:])]
-    (metrics,) = compare(logits_from(runtime, ids, read - 1), [np.stack(rows)], ids[read - 1 :])
+    metrics = compare(logits_from(runtime, ids, read - 1), np.stack(rows), ids[read - 1 :])
     return float(metrics.kl.mean())

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,25 +84,7 @@ class Reference:
                 return chosen
         return slice(0, None, 1)
 
-    def logits(
-        self, index: int, start: int = 0, stop: int | None = None, out: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Logits of one document at some of its positions: float32 [stop − start, V].
-
-        `out` [≥ stop − start, V] is memory for them: fresh memory costs as much as the product.
-        """
-        rows = self.hidden[index][start:stop]
-        return np.matmul(rows, self.head.T, out=None if out is None else out[: len(rows)])
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """Other weights' hidden states on some of a reference's documents, by index, and their head."""
-
-    hidden: dict[int, np.ndarray]
-    head: np.ndarray
-
-    def logits(self, index: int, start: int, stop: int) -> np.ndarray:
+    def logits(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Logits of one document at some of its positions: float32 [stop − start, V]."""
         return np.asarray(self.hidden[index][start:stop] @ self.head.T)
 
@@ -136,29 +118,11 @@ def load_reference(
     return Reference(
         documents,
         tuple(rows for group in groups for rows in group.hidden),
-        runtime.head,
+        runtime.head.copy(),  # the model's own may make room for others
         max(group.peak for group in groups),
         chats[:GREEDY_PROMPTS],
         chats[:SAMPLED_PROMPTS],
     )
-
-
-def rerun(
-    runtime: TorchRuntime,
-    weights: Mapping[str, np.ndarray],
-    reference: Reference,
-    positions: int,
-) -> Rerun:
-    """Run other weights on every n-th document, as `Reference.spread` chooses them.
-
-    Raises:
-        InputError: a missing, unknown or misshapen tensor.
-    """
-    documents = reference.documents
-    chosen = range(len(documents))[reference.spread(positions)]
-    with runtime.running(weights):
-        hidden = {index: runtime.hidden(documents[index].ids) for index in chosen}
-        return Rerun(hidden, runtime.head)
 
 
 def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) -> str:

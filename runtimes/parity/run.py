@@ -28,7 +28,9 @@ from runtimes.parity.localise import (
 )
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
-from runtimes.parity.reference import Reference, Rerun, load_reference, rerun
+from runtimes.parity.metrics import PositionMetrics
+from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.replay import replay_weights
 from runtimes.parity.result import Entry
 from runtimes.parity.samples import reference_samples
 from runtimes.parity.stored import stored_faults
@@ -163,7 +165,7 @@ def _compare(
         cost = footprint(artifact, bench.threads) if wanted else None
         read = readable(artifact)
         faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
-        weights, weighed = _run_weights(artifact, bench, faults) if read else (None, None)
+        weights, weighed = _run_weights(artifact, bench, faults) if read else ({}, None)
         template = compare_templates(
             read_chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
@@ -184,7 +186,7 @@ def _compare(
                 faults=faults,
                 residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
-        measurement = replace(measurement, exact_weights=read and weights is None, footprint=cost)
+        measurement = replace(measurement, exact_weights=read and not weights, footprint=cost)
     except (InputError, Crash) as error:
         return Judgement(Verdict.FAIL, (*faults, str(error))), None, None
     m = measurement
@@ -210,17 +212,20 @@ def _localise(
 
 def _run_weights(
     artifact: Artifact, bench: Bench, faults: list[str]
-) -> tuple[Rerun | None, Weighed]:
-    """What the artifact's weights give in PyTorch, None where they are exact; and how they err.
+) -> tuple[dict[int, PositionMetrics], Weighed]:
+    """What the artifact's weights give in PyTorch, nothing if they are exact; and how they err.
 
     What rounding does not explain is added to `faults`.
     """
     weights = dequantise(artifact)
     if bench.original.has_weights(weights):
-        return None, Weighed()
+        return {}, Weighed()
     weighed = weigh(bench.subject(artifact), weights)
     faults += stored_faults(weighed.findings)
-    return rerun(bench.original, weights, bench.reference, WEIGHT_POSITIONS), weighed
+    found = replay_weights(
+        bench.original, weights, bench.reference, WEIGHT_POSITIONS, bench.threads
+    )
+    return found, weighed
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

@@ -64,7 +64,7 @@ class TvmRuntime(SequenceRuntime):
         return text
 
     def states(self, ids: Sequence[int]) -> dict[str, np.ndarray]:
-        """What happens inside one new sequence of at most CHUNK tokens: float32 [T, width] each.
+        """What happens inside one new sequence of at most `chunk` tokens: float32 [T, width] each.
 
         By module, as `probe.STATES`; `<norm>.input` is the residual stream before a layer and
         before the last norm, `<attention>.k_rope` the keys in the cache.

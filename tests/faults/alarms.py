@@ -10,8 +10,9 @@ import numpy as np
 
 from export.artifact import Artifact
 from runtimes.parity.gates import gates_for
-from runtimes.parity.measure import FP16_MAX, replay
-from runtimes.parity.reference import load_reference, rerun
+from runtimes.parity.measure import FP16_MAX
+from runtimes.parity.reference import load_reference
+from runtimes.parity.replay import replay, replay_weights
 from runtimes.parity.run import recorded_inputs
 from runtimes.parity.statistics import Estimate, summarise
 from runtimes.parity.suite import Suite
@@ -42,15 +43,17 @@ def verdicts_on_subsets(
     found: dict[str, Counter[Verdict]] = {}
     for artifact in artifacts:
         variant = artifact.manifest.variant
-        weights = rerun(original, dequantise(artifact), reference, reference.positions)
+        weights = replay_weights(
+            original, dequantise(artifact), reference, reference.positions, threads
+        )
         runtime = open_runtime(artifact, threads)
-        measured = replay(reference, runtime.logit_blocks, weights, threads, lambda: None)
+        measured = replay(reference, runtime.logit_blocks, threads, lambda: None)
         runtime.close()
         verdicts = found[f"{variant.format} {variant.name}"] = Counter()
         for subset in subsets:
             estimates = summarise([measured.metrics[index] for index in subset])
             estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
-            alone = summarise([measured.weight_metrics[index] for index in subset])
+            alone = summarise([weights[index] for index in subset])
             gates = gates_for(variant.precision, {})
             verdicts[judge(estimates, alone, gates, measured.failures).verdict] += 1
     return found

@@ -113,10 +113,11 @@ def localise(
     if readable(subject.artifact) and (weighed is None or got):
         try:
             stored = dequantise(subject.artifact)
+            weighed = weighed or weigh(subject, stored)
         except InputError as error:
+            stored = {}
             found.append(Finding(Cause.FILE, str(error)))
-    if weighed is None:
-        weighed = weigh(subject, stored) if stored else Weighed()
+    weighed = weighed or Weighed()
     found += weighed.findings
     layers: tuple[LayerError, ...] = ()
     steps: list[Step] = []

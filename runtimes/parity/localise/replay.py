@@ -46,7 +46,7 @@ def cache_fault(runtime: Runtime, ids: Sequence[int], limit: float) -> Finding |
     whole = runtime.logits(ids)
     first = max(1, len(ids) - STEPS)
     rows = [runtime.start(ids[:first]), *(runtime.step(token) for token in ids[first:])]
-    (metrics,) = compare(whole[first - 1 :], [np.stack(rows)], ids[first - 1 :])
+    metrics = compare(whole[first - 1 :], np.stack(rows), ids[first - 1 :])
     if metrics.kl.mean() <= limit:
         return None
     step = int(np.argmax(~(metrics.kl <= limit)))

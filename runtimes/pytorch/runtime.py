@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from tokenizers import Tokenizer
 
 from export.errors import InputError
+from runtimes.memory import trim
+from runtimes.pytorch.loading import load_model, load_tokenizer, quiet
 from runtimes.sequence import SequenceRuntime
-
-# Digits, runs of spaces, newlines, code, unicode: what wrongly rebuilt tokenizers get wrong.
-PROBE = "in 1999,  42\n\n    def f(x):\treturn x**2  # naïve — Größe 東京 🙂 I'll\r\n 0x1F "
 
 
 class TorchRuntime(SequenceRuntime):
@@ -30,16 +29,29 @@ class TorchRuntime(SequenceRuntime):
     version: str = f"{torch.__version__}, transformers {transformers.__version__}"
     device = "cpu"
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self._model = model
+    def __init__(self, load: Callable[[], Any], tokenizer: Any) -> None:
+        self._load, self._loaded = load, load()
         self._tokenizer = tokenizer
-        self.vocabulary = int(model.config.vocab_size)
-        self.context = int(model.config.max_position_embeddings)
+        self._generation = self._loaded.generation_config
+        self.vocabulary = int(self._loaded.config.vocab_size)
+        self.context = int(self._loaded.config.max_position_embeddings)
         self._cache = transformers.DynamicCache()
         self._peak = torch.zeros(())
-        for module in model.modules():
-            if "norm" in type(module).__name__.lower():
-                module.register_forward_pre_hook(self._watch)
+        self._watch_norms()
+
+    @property
+    def _model(self) -> Any:
+        if self._loaded is None:
+            self._loaded = self._load()
+            self._watch_norms()
+        return self._loaded
+
+    def rest(self) -> None:
+        """Free the weights and end the sequence; what needs weights next reads them again."""
+        self._loaded = None
+        self._clear()
+        self.length = 0
+        trim()
 
     @property
     def peak_activation(self) -> float:
@@ -52,13 +64,13 @@ class TorchRuntime(SequenceRuntime):
     @property
     def stop_tokens(self) -> frozenset[int]:
         """The ids that end a reply, from the checkpoint's generation config."""
-        ends = self._model.generation_config.eos_token_id
+        ends = self._generation.eos_token_id
         return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
     @property
     def first_token(self) -> int:
         """The id that a text begins with: of the generation config, or a stop token, or 0."""
-        begin = self._model.generation_config.bos_token_id
+        begin = self._generation.bos_token_id
         return min(self.stop_tokens, default=0) if begin is None else int(begin)
 
     @property
@@ -112,10 +124,11 @@ class TorchRuntime(SequenceRuntime):
 
     @contextlib.contextmanager
     def running(self, tensors: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Run with other weights meanwhile; the model's own stay in memory.
+        """Run with other weights meanwhile: they take the place of the model's own.
 
-        `tensors` has every parameter by its Hugging Face name, a tied head once. The arrays are
-        used, not copied, where they are float32, contiguous and writable.
+        So no two models are in memory; the model's own are read again when they are next needed.
+        `tensors` has every parameter by its Hugging Face name, a tied head once, looked up one by
+        one. What `head` and `weights` gave before is no longer valid.
 
         Raises:
             InputError: a missing, unknown or misshapen tensor.
@@ -127,29 +140,23 @@ class TorchRuntime(SequenceRuntime):
                 f"weights do not fit the model: missing {sorted(missing)[:3]},"
                 f" unknown {sorted(unknown)[:3]}"
             )
-        for name, parameter in parameters.items():
-            if tensors[name].shape != tuple(parameter.shape):
-                raise InputError(
-                    f"{name}: shape {list(tensors[name].shape)}, expected {list(parameter.shape)}"
-                )
-        own = {name: parameter.data for name, parameter in parameters.items()}
         peak = self._peak
+        trim()
         try:
             for name, parameter in parameters.items():
-                array = np.require(tensors[name], np.float32, ["C", "W"])
-                parameter.data = torch.from_numpy(array)
-            self._begin_anew()
+                values = tensors[name]
+                if values.shape != tuple(parameter.shape):
+                    raise InputError(
+                        f"{name}: shape {list(values.shape)}, expected {list(parameter.shape)}"
+                    )
+                np.copyto(parameter.data.numpy(), values)
+            self._clear()
+            self.length = 0
+            self._peak = torch.zeros(())
             yield
         finally:
-            for name, parameter in parameters.items():
-                parameter.data = own[name]
-            self._begin_anew()
+            self.rest()
             self._peak = peak
-
-    def _begin_anew(self) -> None:
-        self._clear()
-        self.length = 0
-        self._peak = torch.zeros(())
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -177,7 +184,7 @@ class TorchRuntime(SequenceRuntime):
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             output = self._model.generate(
                 input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=count,
                 pad_token_id=min(stop, default=0),
@@ -291,8 +298,7 @@ class TorchRuntime(SequenceRuntime):
 
     def close(self) -> None:
         """Free the model."""
-        self._model = None
-        self._clear()
+        self.rest()
 
     def _clear(self) -> None:
         self._cache = transformers.DynamicCache()
@@ -303,6 +309,11 @@ class TorchRuntime(SequenceRuntime):
             logits = self._model.get_output_embeddings()(hidden if every else hidden[-1:])
         values: np.ndarray = logits.numpy()  # [n or 1, V]
         return values
+
+    def _watch_norms(self) -> None:
+        for module in self._loaded.modules():
+            if "norm" in type(module).__name__.lower():
+                module.register_forward_pre_hook(self._watch)
 
     def _watch(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._peak = torch.maximum(self._peak, inputs[0].abs().max())
@@ -326,48 +337,7 @@ def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
         InputError: transformers cannot load it, or its tokenizer is not that of tokenizer.json.
     """
     torch.set_num_threads(threads)
-    local = {"local_files_only": True, "trust_remote_code": False}
-    with _quiet():
-        try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                checkpoint,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                use_safetensors=True,
-                **local,
-            )
-            # Not AutoTokenizer: classes it may pick rebuild the tokenizer and, in transformers 5,
-            # lose pre-tokenizers that tokenizer.json has (GPT2Tokenizer: the digit splitting).
-            tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(checkpoint, **local)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
-    _check_tokenizer(checkpoint / "tokenizer.json", tokenizer)
-    model.eval().requires_grad_(False)
-    _check_head(checkpoint, model)
-    return TorchRuntime(model, tokenizer)
-
-
-def _check_head(checkpoint: Path, model: Any) -> None:
-    """Refuse a model that does more after the last norm than hidden · headᵀ (scaling, capping)."""
-    ids = torch.arange(min(8, model.config.vocab_size))[None]
-    with torch.inference_mode():
-        hidden = model.base_model(input_ids=ids).last_hidden_state
-        expected = hidden @ model.get_output_embeddings().weight.T
-        if not torch.allclose(model(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4):
-            raise InputError(
-                f"{checkpoint}: logits of {type(model).__name__} are not hidden states times the"
-                " head; the comparison does not support that yet"
-            )
-
-
-def _check_tokenizer(path: Path, loaded: Any) -> None:
-    expected = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
-    if loaded.encode(PROBE, add_special_tokens=False) != expected:
-        raise InputError(
-            f"{path}: transformers {transformers.__version__} rebuilds this tokenizer differently;"
-            " save it again with tokenizer_class PreTrainedTokenizerFast"
-        )
+    return TorchRuntime(partial(load_model, checkpoint), load_tokenizer(checkpoint))
 
 
 def _rows(values: torch.Tensor) -> np.ndarray:
@@ -382,18 +352,3 @@ def _rotated(rows: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarr
     first, second = np.split(heads, 2, axis=-1)
     partner = np.concatenate((-second, first), -1)
     return np.asarray(heads * cosine[:, None] + partner * sine[:, None]).reshape(rows.shape)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from transformers; errors still raise."""
-    log = transformers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()

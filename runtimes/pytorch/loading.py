@@ -1,0 +1,88 @@
+"""A checkpoint folder's model and tokenizer in transformers. No network, no remote code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+from export.errors import InputError
+
+# Digits, runs of spaces, newlines, code, unicode: what wrongly rebuilt tokenizers get wrong.
+PROBE = "in 1999,  42\n\n    def f(x):\treturn x**2  # naïve — Größe 東京 🙂 I'll\r\n 0x1F "
+
+
+def load_model(checkpoint: Path) -> Any:
+    """The causal language model of a checkpoint folder, float32 with eager attention, frozen.
+
+    Raises:
+        InputError: transformers cannot load it, or its logits are not hidden states times head.
+    """
+    model = _loaded(
+        transformers.AutoModelForCausalLM, checkpoint,
+        dtype=torch.float32, attn_implementation="eager", use_safetensors=True,
+    )  # fmt: skip
+    model.eval().requires_grad_(False)
+    ids = torch.arange(min(8, model.config.vocab_size))[None]
+    with torch.inference_mode():
+        hidden = model.base_model(input_ids=ids).last_hidden_state
+        expected = hidden @ model.get_output_embeddings().weight.T
+        if not torch.allclose(model(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4):
+            raise InputError(
+                f"{checkpoint}: logits of {type(model).__name__} are not hidden states times the"
+                " head (they are scaled or capped); the comparison does not support that yet"
+            )
+    return model
+
+
+def load_tokenizer(checkpoint: Path) -> Any:
+    """The tokenizer of a checkpoint folder, exactly as its tokenizer.json has it.
+
+    Raises:
+        InputError: transformers cannot load it, or rebuilds it differently.
+    """
+    # Not AutoTokenizer: classes it may pick rebuild the tokenizer and, in transformers 5,
+    # lose pre-tokenizers that tokenizer.json has (GPT2Tokenizer: the digit splitting).
+    tokenizer = _loaded(transformers.PreTrainedTokenizerFast, checkpoint)
+    _check_tokenizer(checkpoint / "tokenizer.json", tokenizer)
+    return tokenizer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no advice from transformers; errors still raise."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _loaded(kind: Any, checkpoint: Path, **options: Any) -> Any:
+    with quiet():
+        try:
+            return kind.from_pretrained(
+                checkpoint, local_files_only=True, trust_remote_code=False, **options
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
+
+
+def _check_tokenizer(path: Path, loaded: Any) -> None:
+    expected = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+    if loaded.encode(PROBE, add_special_tokens=False) != expected:
+        raise InputError(
+            f"{path}: transformers {transformers.__version__} rebuilds this tokenizer differently;"
+            " save it again with tokenizer_class PreTrainedTokenizerFast"
+        )
