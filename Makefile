@@ -24,7 +24,7 @@ DEMO ?= build/demo
 # On a software GPU its first run takes some ten minutes: not part of verify.
 BROWSER_WEBGPU := tests/test_real_browser_webgpu.py
 
-.PHONY: help setup export-all release demo gguf-table size-table test verify verify-webgpu faults bench lint clean
+.PHONY: help setup export-all release demo gguf-table size-table test verify verify-webgpu faults bench bench-parity lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ faults: setup ## Plant every fault in exports of the real model, see that it is 
 
 bench: setup ## Cost of exporting, file sizes and speed of the graphs beside their peers, in one run
 	$(BIN)/python -m benchmarks
+
+bench-parity: setup ## What comparing a GGUF file costs beside llama.cpp's own prefill; captures the long text first
+	$(BIN)/python -m benchmarks.parity_cost
 
 lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the workflows' security
 	$(BIN)/ruff check .

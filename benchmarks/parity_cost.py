@@ -51,6 +51,7 @@ def main() -> None:
         inputs, suite = recorded_inputs(checkpoint, [artifact]), built_in(Budget.FULL)
         with progress("reference", len(suite.prompts)) as advance:
             reference = load_reference(torch_runtime, suite, inputs, advance).part(POSITIONS)
+        torch_runtime.rest()
         alone, whole = [], []
         for _ in range(TURNS):
             alone.append(_prefill(artifact, reference))

@@ -121,8 +121,7 @@ class LlamaCpp(SequenceRuntime):
             raise InputError(f"{self._path}: llama_decode returned {status}: {_reason(log)}")
         rows = count if every else 1
         buffer = llama_cpp.llama_get_logits(self._context)
-        logits: np.ndarray = _view(buffer, rows, self.vocabulary).copy()  # it is reused
-        return logits
+        return _view(buffer, rows, self.vocabulary)
 
     def _reserve(self, tokens: int) -> None:
         """Make the context hold `tokens`; a new one takes over the sequence's KV cache."""

@@ -31,7 +31,10 @@ class Runtime(Protocol):
         """Logits at every position of one sequence: float32 [T, V]."""
 
     def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
-        """The same rows in order, some at a time, so that memory does not grow with the text."""
+        """The same rows in order, some at a time, so that memory does not grow with the text.
+
+        Each is valid until the next is asked for.
+        """
 
     def start(self, ids: Sequence[int]) -> np.ndarray:
         """Clear the KV cache, prefill it with a non-empty prompt: logits after it, float32 [V]."""

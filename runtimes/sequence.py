@@ -30,7 +30,10 @@ class SequenceRuntime(ABC):
 
     @abstractmethod
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
-        """Append 1 to `chunk` tokens, int64 [n]: float32 logits [n, V]; [1, V] if not `every`."""
+        """Append 1 to `chunk` tokens, int64 [n]: float32 logits [n, V]; [1, V] if not `every`.
+
+        They may be the runtime's own memory, which its next call fills again.
+        """
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits at every position of one new sequence: float32 [T, V].
@@ -38,20 +41,17 @@ class SequenceRuntime(ABC):
         Raises:
             ValueError: no tokens, an id outside the vocabulary, or more tokens than `context`.
         """
-        blocks = self.logit_blocks(ids)
-        first = next(blocks)
-        if len(first) == len(ids):
-            return first
         result = np.empty((len(ids), self.vocabulary), np.float32)
-        result[: len(first)] = first
-        end = len(first)
-        for block in blocks:
+        end = 0
+        for block in self.logit_blocks(ids):
             result[end : end + len(block)] = block
             end += len(block)
         return result
 
     def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
         """The rows of `logits`, float32 [1..chunk, V] at a time: 8192 of them need 1.6 GB.
+
+        A block is valid until the next one is asked for.
 
         Raises:
             ValueError: as for `logits`, when the first block is asked for.
@@ -95,7 +95,7 @@ class SequenceRuntime(ABC):
         return result
 
     def _last(self, ids: np.ndarray) -> np.ndarray:
-        last: np.ndarray = self._advance(ids, every=False)[-1]
+        last: np.ndarray = self._advance(ids, every=False)[-1].copy()
         return last
 
     def _checked(self, ids: Sequence[int]) -> np.ndarray:

@@ -17,9 +17,12 @@ import torch
 import transformers
 
 from export.errors import InputError
-from runtimes.memory import trim
+from runtimes.memory import return_large_blocks
 from runtimes.pytorch.loading import load_model, load_tokenizer, quiet
 from runtimes.sequence import SequenceRuntime
+
+# Logits of so many positions are in memory at a time.
+LOGIT_ROWS = 64
 
 
 class TorchRuntime(SequenceRuntime):
@@ -51,7 +54,6 @@ class TorchRuntime(SequenceRuntime):
         self._loaded = None
         self._clear()
         self.length = 0
-        trim()
 
     @property
     def peak_activation(self) -> float:
@@ -95,6 +97,14 @@ class TorchRuntime(SequenceRuntime):
             parts.append(self._hidden(chunk).numpy())
             self.length += len(chunk)
         return np.concatenate(parts)
+
+    def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """See `SequenceRuntime`; less than a chunk at a time, whose logits are the most of it."""
+        for chunk in self._begin(ids):
+            hidden = self._hidden(chunk)
+            self.length += len(chunk)
+            for first in range(0, len(chunk), LOGIT_ROWS):
+                yield self._logits(hidden[first : first + LOGIT_ROWS])
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
@@ -141,7 +151,6 @@ class TorchRuntime(SequenceRuntime):
                 f" unknown {sorted(unknown)[:3]}"
             )
         peak = self._peak
-        trim()
         try:
             for name, parameter in parameters.items():
                 values = tensors[name]
@@ -305,10 +314,13 @@ class TorchRuntime(SequenceRuntime):
 
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         hidden = self._hidden(ids)
+        return self._logits(hidden if every else hidden[-1:])
+
+    def _logits(self, hidden: torch.Tensor) -> np.ndarray:
+        """Of hidden states [n, H]: [n, V]."""
         with torch.inference_mode():
-            logits = self._model.get_output_embeddings()(hidden if every else hidden[-1:])
-        values: np.ndarray = logits.numpy()  # [n or 1, V]
-        return values
+            logits: np.ndarray = self._model.get_output_embeddings()(hidden).numpy()
+        return logits
 
     def _watch_norms(self) -> None:
         for module in self._loaded.modules():
@@ -331,12 +343,13 @@ class TorchRuntime(SequenceRuntime):
 def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
     """Open a checkpoint folder in float32 with eager attention. No network, no remote code.
 
-    `threads` is PyTorch's setting for the whole process.
+    `threads` is PyTorch's setting for the whole process, and so is `return_large_blocks`.
 
     Raises:
         InputError: transformers cannot load it, or its tokenizer is not that of tokenizer.json.
     """
     torch.set_num_threads(threads)
+    return_large_blocks()
     return TorchRuntime(partial(load_model, checkpoint), load_tokenizer(checkpoint))
 
 
