@@ -70,6 +70,7 @@ def test_jsonl_rows_are_texts_or_chats(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": ""}', "either text or messages"),
         ("a.jsonl", b'{"text": "x", "messages": [{"role": "user", "content": "y"}]}', "either"),
         ("a.jsonl", b'{"messages": [{"role": "user"}]}', "line 1"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": ""}]}', "no content"),
         ("missing.txt", None, "cannot be read"),
     ],
 )

@@ -103,6 +103,8 @@ def parse_prompts(lines: Iterable[str], name: str) -> list[Prompt]:
             raise InputError(f"{name}, line {number}: not a JSON object of a prompt") from None
         if (isinstance(text, str) and text != "") == bool(messages):
             raise InputError(f"{name}, line {number}: needs either text or messages")
+        if messages and not any(message["content"] for message in messages):
+            raise InputError(f"{name}, line {number}: its messages have no content")
         kind = str(row.get("kind", "chat" if messages else "text"))
         prompts.append(Prompt(str(row.get("id", f"line-{number}")), kind, text, messages))
     return prompts
