@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.local_server import QuietHandler, serving
 
 
 class GitHubServer:
@@ -39,30 +39,12 @@ class GitHubServer:
 def serve() -> Iterator[GitHubServer]:
     """Run it on a free local port."""
     state = GitHubServer()
-
-    class BoundHandler(_Handler):
-        pass
-
-    BoundHandler.state = state
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BoundHandler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(_Handler, state) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     state: GitHubServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the test's output clean."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("do_"):

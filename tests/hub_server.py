@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.local_server import QuietHandler, serving
 
 INFO = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?")
 TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)")
@@ -68,37 +68,19 @@ class Hub:
 def serve() -> Iterator[Hub]:
     """Run a hub on a free local port."""
     hub = Hub()
-
-    class BoundHandler(_Handler):
-        pass
-
-    BoundHandler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BoundHandler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(_Handler, hub) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    hub: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the test's output clean."""
+class _Handler(QuietHandler):
+    state: Hub
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append(Request(self.command, path, self.headers.get("Range")))
+        self.state.requests.append(Request(self.command, path, self.headers.get("Range")))
         routes = ((TREE, self._tree), (INFO, self._info), (FILE, self._file))
         for pattern, answer in routes:
             match = pattern.fullmatch(path)
@@ -108,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._fail(404, "")
 
     def _guarded(self, answer: Any, match: re.Match[str], *, info: bool) -> None:
-        repo = self.hub.repos.get(match[1])
+        repo = self.state.repos.get(match[1])
         if repo is None:
             self._fail(404, "RepoNotFound")
         elif repo.unavailable:

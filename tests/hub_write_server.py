@@ -12,12 +12,12 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.local_server import QuietHandler, serving
 
 LARGE = (".onnx", ".onnx_data", ".gguf", ".bin", "tokenizer.json")
 
@@ -45,30 +45,12 @@ class WriteHub:
 def serve() -> Iterator[WriteHub]:
     """Run it on a free local port."""
     hub = WriteHub()
-
-    class BoundHandler(_Handler):
-        pass
-
-    BoundHandler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BoundHandler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(_Handler, hub) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    hub: WriteHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the test's output clean."""
+class _Handler(QuietHandler):
+    state: WriteHub
 
     def do_GET(self) -> None:
         self._route("GET")
@@ -120,11 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         raw = json.loads(body)
         name = f"{raw['organization']}/{raw['name']}" if raw.get("organization") else raw["name"]
-        self.hub.repos.setdefault(name, Repo(raw["visibility"] == "private"))
-        self._answer(200, {"url": f"{self.hub.url}/{name}", "name": name, "id": name})
+        self.state.repos.setdefault(name, Repo(raw["visibility"] == "private"))
+        self._answer(200, {"url": f"{self.state.url}/{name}", "name": name, "id": name})
 
     def info(self, _: bytes, name: str) -> None:
-        repo = self.hub.repos.get(name)
+        repo = self.state.repos.get(name)
         if repo is None:
             self._answer(404, {}, "RepoNotFound")
             return
@@ -132,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"id": name, "sha": sha, "private": repo.private, "siblings": []})
 
     def tree(self, _: bytes, name: str, revision: str) -> None:
-        repo = self.hub.repos.get(name)
+        repo = self.state.repos.get(name)
         if repo is None:
             self._answer(404, {}, "RepoNotFound")
             return
@@ -144,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"errors": [], "warnings": []})
 
     def preupload(self, body: bytes, name: str, _: str) -> None:
-        files = self.hub.repos[name].commits[-1]
+        files = self.state.repos[name].commits[-1]
         answers = []
         for item in json.loads(body)["files"]:
             large = item["path"].endswith(LARGE)
@@ -159,24 +141,24 @@ class _Handler(BaseHTTPRequestHandler):
         answers: list[dict[str, Any]] = []
         for item in json.loads(body)["objects"]:
             answer = {"oid": item["oid"], "size": item["size"]}
-            if item["oid"] not in self.hub.objects:
-                actions = {"upload": {"href": f"{self.hub.url}/objects/{item['oid']}"}}
+            if item["oid"] not in self.state.objects:
+                actions = {"upload": {"href": f"{self.state.url}/objects/{item['oid']}"}}
                 answer["actions"] = actions
             answers.append(answer)
         self._answer(200, {"transfer": "basic", "objects": answers})
 
     def upload(self, body: bytes, oid: str) -> None:
-        if self.hub.faults:
-            self._answer(self.hub.faults.pop(0), {})
+        if self.state.faults:
+            self._answer(self.state.faults.pop(0), {})
         elif _sha256(body) != oid:
             self._answer(400, {})
         else:
-            self.hub.uploads.append(oid)
-            self.hub.objects[oid] = body
+            self.state.uploads.append(oid)
+            self.state.objects[oid] = body
             self._answer(200, {})
 
     def commit(self, body: bytes, name: str, _: str) -> None:
-        repo = self.hub.repos[name]
+        repo = self.state.repos[name]
         files = dict(repo.commits[-1])
         for line in body.splitlines():
             item = json.loads(line)
@@ -184,16 +166,16 @@ class _Handler(BaseHTTPRequestHandler):
             if item["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "lfsFile":
-                files[value["path"]] = self.hub.objects[value["oid"]]
+                files[value["path"]] = self.state.objects[value["oid"]]
             elif item["key"] == "deletedFile":
                 del files[value["path"]]
         repo.commits.append(files)
         sha = _sha(name, len(repo.commits) - 1)
-        url = f"{self.hub.url}/{name}/commit/{sha}"
+        url = f"{self.state.url}/{name}/commit/{sha}"
         self._answer(200, {"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
     def settings(self, body: bytes, name: str) -> None:
-        self.hub.repos[name].private = json.loads(body)["visibility"] == "private"
+        self.state.repos[name].private = json.loads(body)["visibility"] == "private"
         self._answer(200, {})
 
 
