@@ -3,7 +3,7 @@
 The bundled model as GGUF in llama.cpp, over 20,000 positions whose reference is captured already:
 the runtime alone, then the comparison with PyTorch, the run of the file's weights alone and the
 intervals included.
-Seconds are wall time, in turns; peak memory is this process's, the capture left out if it was made
+Seconds are wall time; peak memory is this process's, the capture left out if it was made
 by an earlier run. Exit 1 when a promised figure is missed.
 """
 
@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +36,7 @@ from runtimes.pytorch import TorchRuntime
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
 
-POSITIONS, TURNS, THREADS = 20_000, 1, 2
+POSITIONS, THREADS = 20_000, 2
 TIMES_TARGET, PEAK_TARGET = 1.5, 1500.0
 
 
@@ -52,19 +51,17 @@ def main() -> None:
         with progress("reference", len(suite.prompts)) as advance:
             reference = load_reference(torch_runtime, suite, inputs, advance).part(POSITIONS)
         torch_runtime.rest()
-        alone, whole = [], []
-        for _ in range(TURNS):
-            alone.append(_prefill(artifact, reference))
-            whole.append(_seconds(lambda: _compare(torch_runtime, artifact, reference)))
+        alone = _prefill(artifact, reference)
+        whole = _seconds(lambda: _compare(torch_runtime, artifact, reference))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     table = Table("", title=f"gguf {dtype}, {reference.positions} positions", title_justify="left")
     for name in ("seconds", "× prefill", "", "peak MB", ""):
         table.add_column(name, justify="right")
-    times = median(whole) / median(alone)
-    table.add_row("llama.cpp's prefill", f"{median(alone):.1f}", "1", "", "", "")
+    times = whole / alone
+    table.add_row("llama.cpp's prefill", f"{alone:.1f}", "1", "", "", "")
     table.add_row(
         "with the comparison",
-        f"{median(whole):.1f}",
+        f"{whole:.1f}",
         f"{times:.2f}",
         promises.at_most("× prefill", times, TIMES_TARGET),
         f"{peak:.0f}",
@@ -97,7 +94,6 @@ def _compare(torch_runtime: TorchRuntime, artifact: Artifact, reference: Referen
     weights = replay_weights(
         torch_runtime, dequantise(artifact), reference, WEIGHT_POSITIONS, THREADS
     )
-    torch_runtime.rest()
     with contextlib.closing(open_runtime(artifact, THREADS)) as runtime:
         result = replay(reference, runtime.logit_blocks, THREADS, lambda: None)
     summarise(result.metrics)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from runtimes.browser.server import HOST, running
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -23,13 +24,5 @@ class QuietHandler(BaseHTTPRequestHandler):
 def serving(handler: type[QuietHandler], state: Any) -> Iterator[str]:
     """The address at which `handler` answers from `state` meanwhile."""
     bound = type("BoundHandler", (handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), bound)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(ThreadingHTTPServer((HOST, 0), bound)) as address:
+        yield address

@@ -74,8 +74,9 @@ def llama_logits(model: object, ids: tuple[int, ...]) -> np.ndarray:
 
 def blocks(reference: Reference, index: int) -> np.ndarray:
     """The logits as they are compared: a product of more rows may be rounded otherwise."""
-    starts = range(0, len(reference.documents[index].ids), COMPARED_ROWS)
-    return np.concatenate([reference.logits(index, s, s + COMPARED_ROWS) for s in starts])
+    hidden = reference.hidden[index]
+    starts = range(0, len(hidden), COMPARED_ROWS)
+    return np.concatenate([hidden[s : s + COMPARED_ROWS] @ reference.head.T for s in starts])
 
 
 def mean(values: list[float]) -> float:

@@ -68,7 +68,13 @@ class Site:
 @contextlib.contextmanager
 def serving(site: Site, port: int = 0) -> Iterator[str]:
     """Serve in threads of their own while the block runs; gives the address, without a slash."""
-    server = make_server(site, port)
+    with running(make_server(site, port)) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[str]:
+    """Run any server so, and close it then; gives its address."""
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -84,10 +84,6 @@ class Reference:
                 return chosen
         return slice(0, None, 1)
 
-    def logits(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Logits of one document at some of its positions: float32 [stop − start, V]."""
-        return np.asarray(self.hidden[index][start:stop] @ self.head.T)
-
 
 @dataclass(frozen=True)
 class Captured:
