@@ -10,7 +10,7 @@ MODEL ?=
 # Only these formats of the plan
 FORMAT ?=
 # The release: its version, its folder, whose it is on the hub, the private key that signs it (or none)
-VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' export/__init__.py)
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' edgeproof/__init__.py)
 DIST ?= dist
 NAMESPACE ?=
 KEY ?=

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from edgeproof.extras import optional_packages
 from export.errors import GateError, InputError
 from export.format import DIRECT
 from export.log import log_as_json
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 class EdgeproofCommand(click.Command):
     """A click command whose `InputError` becomes one line and exit code 2, `GateError` 1.
 
-    Each has `--log-json`.
+    So does a package that is missing and that an extra brings. Each has `--log-json`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -54,14 +55,21 @@ class EdgeproofCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command inside the error boundary."""
-        try:
+        with error_boundary(ctx), optional_packages():
             return super().invoke(ctx)
-        except (InputError, GateError) as error:
-            if ctx.meta.get(LOGS_JSON):
-                log.error("failed", extra={"error": str(error), "exit_code": error.exit_code})
-            else:
-                click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
+
+
+@contextlib.contextmanager
+def error_boundary(ctx: click.Context) -> Iterator[None]:
+    """Errors of ours end the command with one line and their exit code."""
+    try:
+        yield
+    except (InputError, GateError) as error:
+        if ctx.meta.get(LOGS_JSON):
+            log.error("failed", extra={"error": str(error), "exit_code": error.exit_code})
+        else:
+            click.echo(f"error: {error}", err=True)
+        ctx.exit(error.exit_code)
 
 
 def _log_json(context: click.Context, _: click.Parameter, value: bool) -> None:

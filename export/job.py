@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import __version__
+from edgeproof import __version__
 from export.artifact import (
     Artifact,
     ArtifactWriter,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from export import __version__
+from edgeproof import __version__
 from export.artifact import MANIFEST, Artifact, OutputFile, open_artifact
 from export.artifact.atomic import TEMPORARY
 from export.artifact.cache import cache_folder

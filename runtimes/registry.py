@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from edgeproof.extras import not_installed
 from export.artifact import Artifact
 from export.errors import InputError
 from runtimes.protocol import Runtime
@@ -40,7 +41,7 @@ ADAPTERS = {
 }
 WEBGPU = Adapter("runtimes.webgpu", ("onnxruntime", "onnxruntime_ep_webgpu"), "webgpu")
 # transformers.js in a page of Chromium.
-BROWSER = Adapter("runtimes.browser", ("playwright",), "browser", in_process=False)
+BROWSER = Adapter("runtimes.browser.runtime", ("playwright",), "browser", in_process=False)
 BROWSER_WEBGPU = Adapter("runtimes.browser.webgpu", ("playwright",), "browser", in_process=False)
 # Other runtimes that execute a format, by the name that asks for them.
 OTHERS = {
@@ -95,7 +96,7 @@ def reference_version() -> str:
     try:
         return ", ".join(f"{name} {metadata.version(name)}" for name in REFERENCE.packages)
     except metadata.PackageNotFoundError as error:
-        raise _not_installed(str(error.name), REFERENCE) from None
+        raise not_installed(str(error.name), REFERENCE.extra) from None
 
 
 def load(adapter: Adapter) -> ModuleType:
@@ -113,12 +114,5 @@ def load(adapter: Adapter) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name not in adapter.packages:
             raise
-        raise _not_installed(error.name, adapter) from None
+        raise not_installed(error.name, adapter.extra) from None
     return importlib.import_module(adapter.module)
-
-
-def _not_installed(package: str, adapter: Adapter) -> InputError:
-    return InputError(
-        f"the Python package {package} is not installed;"
-        f' run: pip install "edgeproof[{adapter.extra}]"'
-    )

@@ -17,9 +17,9 @@ from tests.tiny import VOCAB, make_checkpoint
 
 pytest.importorskip("playwright", reason='pip install "edgeproof[browser]"')
 
-from runtimes.browser import TransformersJs
 from runtimes.browser.chromium import find_chromium
 from runtimes.browser.packages import packages_folder
+from runtimes.browser.runtime import TransformersJs
 
 IDS = [1, 9, 300, 7, 41, 120, 3, 5]
 # The user's cache: each test has its own, and no test fetches anything.

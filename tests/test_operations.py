@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edgeproof import main
+from edgeproof.cli import main
 from export.log import ROOTS
 from tests.releases import LABEL
 from tests.tiny import make_checkpoint

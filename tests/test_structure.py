@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+from click import Context
 from click.testing import CliRunner
 
-from edgeproof import COMMANDS, main
+from edgeproof.cli import COMMANDS, main
+from edgeproof.extras import EXTRAS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,11 +32,72 @@ def test_imports_go_down_the_picture() -> None:
 def test_the_console_script_lists_and_loads_every_command() -> None:
     overview = CliRunner().invoke(main, ["--help"])
     assert overview.exit_code == 0
-    for name in COMMANDS:
+    for name, entry in COMMANDS.items():
         assert name in overview.output
         result = CliRunner().invoke(main, [name, "--help"])
         assert result.exit_code == 0
         assert "\\b" not in result.output, f"{name}: examples run into each other"
+        command = main.get_command(Context(main), name)
+        assert command is not None
+        assert entry.summary == command.get_short_help_str(limit=200), "the list says otherwise"
+
+
+# Runs the console script as where only the core is installed: `{}` are the missing packages.
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from edgeproof.cli import main
+main(sys.argv[1:])
+"""
+
+
+def without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
+    missing = [package for packages in EXTRAS.values() for package in packages]
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(missing), *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids="".join)
+def test_every_help_is_shown_without_any_extra(arguments: tuple[str, ...]) -> None:
+    result = without_extras(*arguments, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [(("compare", "a", "b"), "parity"), (("parity", "--root", "nowhere"), "parity")],
+)
+def test_a_missing_extra_is_one_line_that_names_it(arguments: tuple[str, ...], extra: str) -> None:
+    result = without_extras(*arguments)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert f'pip install "edgeproof[{extra}]"' in line
+
+
+def canonical(requirement: str) -> str:
+    """A distribution's name as PyPI compares it, without the versions asked for."""
+    name = re.split(r"[^\w-]", requirement)[0]
+    return re.sub(r"[-_]+", "-", name).lower()
+
+
+def test_every_extra_of_a_runtime_is_known_by_the_packages_it_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra, packages in EXTRAS.items():
+        asked = {canonical(line) for line in project["optional-dependencies"][extra]}
+        brought = packages_distributions()
+        known = {canonical(name) for package in packages for name in brought[package]}
+        assert asked - {"onnxruntime"} <= known, extra
+    assert {*project["optional-dependencies"]} == {*EXTRAS, "dev"}
 
 
 def test_no_module_grows_beyond_400_lines() -> None:

@@ -22,7 +22,7 @@ from onnx import (
     numpy_helper,
 )
 
-from export import __version__
+from edgeproof import __version__
 from export.architecture import Target
 from export.checkpoint import Checkpoint
 

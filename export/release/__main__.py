@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from export import __version__
+from edgeproof import __version__
 from export.artifact.run_record import load_run_record
 from export.command import EdgeproofCommand, run_main
 from export.errors import GateError, InputError

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export import __version__
+from edgeproof import __version__
 from export.artifact import OutputFile
-from export.release.libraries import release_extra
 
 PROVENANCE = "provenance.intoto.json"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -33,10 +32,9 @@ def provenance_bytes(
     command: Sequence[str], inputs: Iterable[Input], subjects: Iterable[OutputFile]
 ) -> bytes:
     """The statement, not signed: the release's signature covers it."""
-    with release_extra():
-        from google.protobuf.json_format import MessageToDict
-        from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
-        from in_toto_attestation.v1.statement import Statement
+    from google.protobuf.json_format import MessageToDict
+    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+    from in_toto_attestation.v1.statement import Statement
 
     predicate = {
         "buildDefinition": {

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export import __version__
+from edgeproof import __version__
 from export.artifact import ModelIdentity, OutputFile
 from export.errors import InputError
 from export.release.report import ParityReport, metrics_json

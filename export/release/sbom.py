@@ -12,9 +12,8 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from export import __version__
+from edgeproof import __version__
 from export.artifact import ModelIdentity, OutputFile
-from export.release.libraries import release_extra
 from export.release.record import Record
 
 if TYPE_CHECKING:
@@ -27,11 +26,10 @@ INDENT = 2
 
 def sbom_bytes(record: Record, model: ModelIdentity, files: Sequence[OutputFile]) -> bytes:
     """The model, the checkpoint's files it was made from, and the files that are released."""
-    with release_extra():
-        from cyclonedx.model.bom import Bom
-        from cyclonedx.model.component import Component, ComponentType
-        from cyclonedx.output import make_outputter
-        from cyclonedx.schema import OutputFormat, SchemaVersion
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output import make_outputter
+    from cyclonedx.schema import OutputFormat, SchemaVersion
 
     root = Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from export.artifact.atomic import write_atomic
 from export.artifact.hashing import file_sha256
 from export.errors import InputError
-from export.release.libraries import release_extra
 
 if TYPE_CHECKING:
     from model_signing import hashing
@@ -41,9 +40,8 @@ def sign(folder: Path, key: Path | None) -> None:
     Raises:
         InputError: a key that cannot be used; no ambient identity.
     """
-    with release_extra():
-        from model_signing import signing
-        from sigstore.errors import Error as SigstoreError
+    from model_signing import signing
+    from sigstore.errors import Error as SigstoreError
 
     config = signing.Config().set_hashing_config(_hashing())
     try:
@@ -80,10 +78,9 @@ def signature_problems(folder: Path, signer: Path | Identity | None) -> Iterator
 
 
 def _verified(folder: Path, signer: Path | Identity) -> Iterator[str]:
-    with release_extra():
-        from cryptography.exceptions import InvalidSignature
-        from model_signing import verifying
-        from sigstore.errors import Error as SigstoreError
+    from cryptography.exceptions import InvalidSignature
+    from model_signing import verifying
+    from sigstore.errors import Error as SigstoreError
 
     config = verifying.Config().set_hashing_config(_hashing())
     try:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from export import __version__
+from edgeproof import __version__
 
 # What logits, rounding or tokens can depend on.
 LIBRARIES = (

@@ -14,7 +14,6 @@ from typing import Any
 
 from export.errors import InputError
 from export.release.dist import ARCHIVES
-from export.release.libraries import release_extra
 from export.release.notes import NOTES
 from export.release.publish.plan import Plan, Publication, Say, Upload, compare
 from export.release.publish.retries import SERVER_ERROR, TOO_MANY, Damaged, persist
@@ -28,8 +27,7 @@ class GitHub:
     """A repository's releases; the tag is the release's name."""
 
     def __init__(self, publication: Publication, address: str) -> None:
-        with release_extra():
-            import requests
+        import requests
 
         if address.count("/") != 1:
             raise InputError(f"github:{address}: not owner/repo")

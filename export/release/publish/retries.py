@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from export.errors import InputError
-from export.release.libraries import release_extra
 
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
@@ -32,8 +31,7 @@ def persist(
     Raises:
         InputError: it failed every time; `what` names it.
     """
-    with release_extra():
-        import tenacity
+    import tenacity
 
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
