@@ -81,6 +81,8 @@ lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the wor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
 

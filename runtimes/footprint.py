@@ -25,6 +25,7 @@ from runtimes.protocol import Runtime
 from runtimes.registry import OTHERS, Adapter, adapter_of, load, open_runtime
 
 PREFILL, DECODE = 256, 16
+STATUS = Path("/proc/self/status")
 TEXT = "On 21 June 1999, the ferry left at noon with 42 people, 3 goats and a piano. "
 
 
@@ -33,7 +34,8 @@ class Footprint:
     """Costs of opening an artifact, reading `prefill_tokens` and writing `decode_tokens`.
 
     `peak_mb` is resident memory (10⁶ bytes) above a process that has only imported the runtime; of
-    a file that is mapped into memory, the pages that were read count.
+    a file that is mapped into memory, the pages that were read count. None where the system does
+    not tell.
     """
 
     load_seconds: float
@@ -41,7 +43,7 @@ class Footprint:
     prefill_tokens_per_second: float
     decode_tokens: int
     decode_tokens_per_second: float
-    peak_mb: float
+    peak_mb: float | None
 
 
 class Crash(Exception):
@@ -100,7 +102,7 @@ def _measure(artifact: Artifact, threads: int, other: str | None) -> Footprint:
         prefill_tokens_per_second=len(prompt) / (read - started),
         decode_tokens=DECODE,
         decode_tokens_per_second=DECODE / (written - read),
-        peak_mb=peak - idle,
+        peak_mb=None if idle is None or peak is None else peak - idle,
     )
 
 
@@ -111,18 +113,21 @@ def _prompt(runtime: Runtime) -> list[int]:
     return (ids * (length // len(ids) + 1))[:length]
 
 
-def _resident_mb(field: str) -> float:
-    """Resident memory now (VmRSS) or at most (VmHWM); without /proc, at most for both.
+def _resident_mb(field: str) -> float | None:
+    """Resident memory now (VmRSS) or at most (VmHWM); None where the system does not tell.
 
-    Not `ru_maxrss` on Linux: that counts the process that started this one.
+    macOS tells only of the most. Not `ru_maxrss` on Linux: that counts the process that started
+    this one.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    if STATUS.exists():
+        text = STATUS.read_text("ascii", errors="replace")
+        line = next(line for line in text.splitlines() if line.startswith(field))
         return int(line.split()[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return None
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1e6  # macOS counts bytes
 
 
 def _run(command: Sequence[str]) -> Footprint:

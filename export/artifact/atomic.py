@@ -1,4 +1,8 @@
-"""Write files and folders so that `kill -9` at any moment leaves the old one or the new one."""
+"""Write files and folders so that `kill -9` at any moment leaves the old one or the new one.
+
+One exception: a folder that exists is replaced in two steps where no system call exchanges folders
+(outside Linux, and on some of its file systems). Killed between them, none is there.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import ctypes
 import errno
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +109,8 @@ def replace_folder(new: Path, target: Path) -> None:
 
 def _exchange(new: Path, target: Path) -> bool:
     """Swap two folders in one step where the kernel can (Linux renameat2)."""
+    if sys.platform != "linux":
+        return False
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False

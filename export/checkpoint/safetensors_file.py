@@ -18,6 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from export.checkpoint.pages import release_pages
 from export.errors import InputError
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -67,12 +68,8 @@ class SafetensorsFile:
     def release(self, name: str, begin: int = 0, end: int | None = None) -> None:
         """Give the tensor's pages (bytes `begin` to `end`) back: peak memory stays flat."""
         entry = self.entries[name]
-        if not hasattr(mmap, "MADV_DONTNEED"):  # Windows: the working set is trimmed anyway
-            return
-        start = (entry.offset + begin) // mmap.PAGESIZE * mmap.PAGESIZE
-        stop = entry.offset + (entry.nbytes if end is None else end)
-        if stop > start:
-            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        stop = entry.nbytes if end is None else end
+        release_pages(self._map, entry.offset + begin, entry.offset + stop)
 
 
 def _read_header(path: Path, file: Any, size: int) -> dict[str, Entry]:

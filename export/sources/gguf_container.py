@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from export.checkpoint.pages import release_pages
 from export.errors import InputError
 from export.sources.gguf_metadata import Metadata
 from export.sources.gguf_types import Storage, storage
@@ -100,11 +101,7 @@ class GgufFile:
 
     def release(self, tensor: GgufTensor) -> None:
         """Give a tensor's pages back: peak memory stays flat."""
-        if not hasattr(mmap, "MADV_DONTNEED"):  # Windows: the working set is trimmed anyway
-            return
-        start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        stop = tensor.offset + tensor.rows * tensor.row_bytes
-        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        release_pages(self._map, tensor.offset, tensor.offset + tensor.rows * tensor.row_bytes)
 
     def _place(self, end: int, described: list[GgufTensor]) -> dict[str, GgufTensor]:
         alignment = self.metadata.integer("general.alignment", DEFAULT_ALIGNMENT)

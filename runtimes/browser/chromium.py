@@ -103,7 +103,7 @@ def install_chromium(say: Callable[[str], None]) -> Path:
         return find_chromium()
     except InputError:
         apt = shutil.which("apt-get")
-        if os.environ.get(EXECUTABLE) or apt is None or os.geteuid() != 0:
+        if os.environ.get(EXECUTABLE) or apt is None or not _is_root():
             raise
     say("installing Chromium with apt-get: once, some 120 MB")
     for command in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
@@ -115,6 +115,10 @@ def install_chromium(say: Callable[[str], None]) -> Path:
             reason = (done.stderr.strip() or "no message").splitlines()[-1]
             raise InputError(f"apt-get {command[0]} failed ({reason}); {FIX}")
     return find_chromium()
+
+
+def _is_root() -> bool:
+    return sys.platform != "win32" and os.geteuid() == 0
 
 
 def without_gpu() -> Browser:

@@ -49,6 +49,6 @@ def _sample(
 
 def _read(path: Path) -> tuple[int, ...] | None:
     try:
-        return tuple(int(token) for token in json.loads(path.read_text()))
+        return tuple(int(token) for token in json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None  # a missing or damaged file is sampled again

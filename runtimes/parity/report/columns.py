@@ -41,6 +41,12 @@ def _weights_kl(m: Measurement) -> str:
     return number(m.weights["mean_kl"].value)
 
 
+def _memory(m: Measurement) -> str:
+    if m.footprint is None or m.footprint.peak_mb is None:
+        return "–"
+    return f"{m.footprint.peak_mb:.0f}"
+
+
 COLUMNS = (
     Column("mean KL", lambda m: number(m.estimates["mean_kl"].value), essential=True),
     Column("95 % interval", lambda m: interval(m.estimates["mean_kl"])),
@@ -53,5 +59,5 @@ COLUMNS = (
     Column("PPL ratio", lambda m: f"{m.estimates['perplexity_ratio'].value:.3f}"),
     Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
     Column("sampled", lambda m: f"{m.sampled.identical}/{m.sampled.prompts}" if m.sampled else "–"),
-    Column("RAM MB", lambda m: f"{m.footprint.peak_mb:.0f}" if m.footprint else "–"),
+    Column("RAM MB", _memory),
 )
