@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.graph_speed import Decoder, only_graph, prompt
+from edgeproof.artifact import Artifact
 from export import job
 from export.architecture import DecoderConfig
-from export.artifact import Artifact
 from export.checkpoint import open_checkpoint
 from export.onnx import FORMAT
 from export.sources import resolve

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.promises import Promises
+from edgeproof.artifact import Artifact
 from export import job
-from export.artifact import Artifact
 from export.checkpoint import open_checkpoint
 from export.formats import load_format
 from export.sources import resolve

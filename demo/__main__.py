@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from demo.build import SITE, build
-from export.artifact import open_artifact
-from export.artifact.run_record import load_run_record
-from export.command import EdgeproofCommand, run_main
-from export.errors import InputError
+from edgeproof.artifact import open_artifact
+from edgeproof.artifact.run_record import load_run_record
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.errors import InputError
 from runtimes.browser.server import Site, make_server
 
 PORT = 8017

@@ -14,13 +14,13 @@ from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from export.artifact import Artifact, open_artifact
-from export.artifact.atomic import atomic_folder
-from export.artifact.hashing import file_sha256
-from export.artifact.manifest import MANIFEST
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.artifact.manifest import MANIFEST
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import atomic_folder
+from edgeproof.files.hashing import file_sha256
 from runtimes.browser.packages import ENGINES, NOTICE, web_packages
-from runtimes.json_file import read_json
 
 REPORT = "parity.json"
 SITE = "site.json"

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from edgeproof import __version__
+from edgeproof.command import error_boundary
 from edgeproof.extras import optional_packages
-from export.command import error_boundary
 
 
 @dataclass(frozen=True)

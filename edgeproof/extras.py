@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 # Extra → what it installs that is imported here, by the names of imports.
 EXTRAS = {

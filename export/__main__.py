@@ -6,17 +6,10 @@ from pathlib import Path
 
 import click
 
-from export.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
-from export.command import (
-    MODEL_HELP,
-    EdgeproofCommand,
-    Handling,
-    export_variants,
-    out_option,
-    run_main,
-    verify_option,
-)
-from export.errors import InputError
+from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
+from edgeproof.command import EdgeproofCommand, out_option, run_main
+from edgeproof.errors import InputError
+from export.command import MODEL_HELP, Handling, export_variants, verify_option
 from export.plan import ModelRequest, Plan, load_plan
 
 LOCAL_PLAN = Path("edgeproof.toml")

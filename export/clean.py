@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from export.artifact.lock import exclusive
-from export.command import EdgeproofCommand, run_main
-from export.display import megabytes
-from export.errors import InputError
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.display import megabytes
+from edgeproof.errors import InputError
+from edgeproof.files.lock import exclusive
 from export.upkeep import left_overs, states, target_of
 
 

@@ -1,27 +1,23 @@
-"""The command line that all exporters share: options, progress, one-line errors, exit codes."""
+"""The command line that all exporters share: the options of an export, and its carrying out."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from edgeproof.extras import optional_packages
-from export.errors import GateError, InputError
+from edgeproof.command import EdgeproofCommand, out_option, progress
+from edgeproof.errors import InputError
 from export.format import DIRECT
-from export.log import log_as_json
 
 if TYPE_CHECKING:
-    from export.artifact import Variant
-    from export.format import Advance, Format
+    from edgeproof.artifact import Variant
+    from export.format import Format
     from export.job import Outcome
     from export.sources import Source
 
@@ -30,64 +26,7 @@ MODEL_HELP = (
     " 'bundled-360m' (a stand-in: that model grown to the shape of SmolLM-360M, same function)."
 )
 
-LOGS_JSON = "edgeproof.logs_json"  # in a command's context
-
 log = logging.getLogger(__name__)
-
-
-class EdgeproofCommand(click.Command):
-    """A click command whose `InputError` becomes one line and exit code 2, `GateError` 1.
-
-    So does a package that is missing and that an extra brings. Each has `--log-json`.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.params.append(
-            click.Option(
-                ["--log-json"],
-                is_flag=True,
-                expose_value=False,
-                callback=_log_json,
-                help="Write what happens to stderr as JSON lines, for machines.",
-            )
-        )
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command inside the error boundary."""
-        with error_boundary(ctx), optional_packages():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def error_boundary(ctx: click.Context) -> Iterator[None]:
-    """Errors of ours end the command with one line and their exit code."""
-    try:
-        yield
-    except (InputError, GateError) as error:
-        if ctx.meta.get(LOGS_JSON):
-            log.error("failed", extra={"error": str(error), "exit_code": error.exit_code})
-        else:
-            click.echo(f"error: {error}", err=True)
-        ctx.exit(error.exit_code)
-
-
-def _log_json(context: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        log_as_json()
-        context.meta[LOGS_JSON] = True
-
-
-def out_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The `--out` option."""
-    return click.option(
-        "--out",
-        "-o",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("artifacts"),
-        show_default=True,
-        help=help_text,
-    )
 
 
 def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -99,20 +38,6 @@ def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[.
         help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
         " SHA-256 with what was written, then load it in llama.cpp and evaluate a prompt.",
     )
-
-
-@contextlib.contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """A progress bar on stderr where that is a terminal; silent elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 @dataclass(frozen=True)
@@ -219,8 +144,8 @@ def export_variants(
     Raises:
         InputError: a bad model, or a target that cannot be written.
     """
+    from edgeproof.artifact import classes_text, fallback_text
     from export import job
-    from export.artifact import classes_text, fallback_text
     from export.sources import resolve
 
     source = resolve(model, revision)
@@ -277,12 +202,3 @@ def _note(done: Outcome) -> str:
     if done.reused:
         return "  (unchanged, reused)"
     return f"  (verified: {done.verified.tensors} tensors)" if done.verified else ""
-
-
-def run_main(command: Callable[..., Any]) -> NoReturn:
-    """Entry of `python -m`: a closed pipe is not an error."""
-    try:
-        command()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)

@@ -14,10 +14,10 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from export.artifact.atomic import storage_errors
-from export.artifact.cache import cache_folder
-from export.artifact.lock import exclusive
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import storage_errors
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.lock import exclusive
 
 READY = ".ready"
 BIN = "Scripts" if os.name == "nt" else "bin"

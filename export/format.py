@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 
 import click
 
-from export.artifact import ArtifactWriter, ModelIdentity, Variant
+from edgeproof.artifact import ArtifactWriter, ModelIdentity, Variant
+from edgeproof.errors import InputError
 from export.checkpoint import CheckpointFolder
-from export.errors import InputError
 
 # Called with the number of checkpoint elements that were just written.
 Advance = Callable[[int], None]

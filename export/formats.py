@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.format import Format
 
 MODULES = {"onnx": "export.onnx", "gguf": "export.gguf", "mlc": "export.mlc"}

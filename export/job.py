@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof import __version__
-from export.artifact import (
+from edgeproof.artifact import (
     Artifact,
     ArtifactWriter,
     DryRunWriter,
@@ -19,12 +19,12 @@ from export.artifact import (
     reusable,
     weights_record,
 )
-from export.artifact.cache import cache_folder
-from export.artifact.hashing import input_records
-from export.artifact.lock import exclusive
-from export.artifact.space import require_space
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import input_records
+from edgeproof.files.lock import exclusive
+from edgeproof.files.space import require_space
 from export.checkpoint import CheckpointFolder
-from export.errors import InputError
 from export.format import Advance, Format
 from export.sources import Source
 

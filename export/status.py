@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from export.command import EdgeproofCommand, run_main
-from export.display import megabytes
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.display import megabytes
 from export.upkeep import left_overs, states
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproof import __version__
-from export.artifact import MANIFEST, Artifact, OutputFile, open_artifact
-from export.artifact.atomic import TEMPORARY
-from export.artifact.cache import cache_folder
-from export.artifact.hashing import file_sha256, input_records
-from export.artifact.run_record import RUN_RECORD, load_run_record
+from edgeproof.artifact import MANIFEST, Artifact, open_artifact
+from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import TEMPORARY
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile, file_sha256, input_records
 from export.checkpoint.folder import open_folder
-from export.errors import InputError
 from export.release.report import REPORT, Compared, Key, read_report
 
 NOT_COMPARED = "–"

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.gguf_file import read_metadata
-from runtimes.json_file import read_json
 
 Message = Mapping[str, str]
 # Messages → the prompt for the next reply; None where the format has no way to say them.

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import click
 
-from export.artifact import Artifact, open_artifact
-from export.artifact.cache import cache_folder
-from export.command import EdgeproofCommand, run_main
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
 from runtimes.protocol import Runtime
 from runtimes.registry import OTHERS, Adapter, adapter_of, load, open_runtime
 

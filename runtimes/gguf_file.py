@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 T = TypeVar("T")
 MAGIC, VERSIONS = b"GGUF", (2, 3)

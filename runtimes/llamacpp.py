@@ -18,8 +18,8 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from runtimes.sequence import SequenceRuntime
 
 GGML_TYPE_F32 = 0

@@ -16,9 +16,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tokenizers import Tokenizer
 
-from export.artifact import Artifact
-from export.errors import InputError
-from runtimes.json_file import read_json
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.sequence import SequenceRuntime
 
 GRAPH_FOLDER = "onnx"

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from edgeproof.extras import not_installed
-from export.artifact import Artifact
-from export.errors import InputError
 from runtimes.protocol import Runtime
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.registry import SPIN_COUNT
 from tests.tiny import make_checkpoint
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from edgeproof.artifact import Artifact
 from export import job
-from export.artifact import Artifact
 from export.checkpoint import open_checkpoint
 from export.sources import Source
 

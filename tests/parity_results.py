@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from export.artifact import Artifact, Precision
-from export.artifact.manifest import Manifest, ModelIdentity, OutputFile
-from export.artifact.variant import Variant
+from edgeproof.artifact import Artifact, Precision
+from edgeproof.artifact.manifest import Manifest, ModelIdentity
+from edgeproof.artifact.variant import Variant
+from edgeproof.files.hashing import OutputFile
 from runtimes.footprint import Footprint
 from runtimes.parity.decoding import GreedyResult, SampledResult
 from runtimes.parity.degeneration import TextQuality

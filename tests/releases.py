@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from export.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
+from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
 from runtimes.parity.report.outputs import write_reports
 from runtimes.parity.result import Entry
 from runtimes.parity.verdict import Verdict

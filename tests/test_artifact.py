@@ -13,20 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import (
+from edgeproof.artifact import (
     MANIFEST,
     ArtifactWriter,
     ModelIdentity,
-    OutputFile,
     Precision,
     Variant,
     open_artifact,
     reusable,
 )
-from export.artifact.atomic import TEMPORARY, write_atomic
-from export.artifact.hashing import file_sha256, input_records
-from export.artifact.lock import exclusive
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import TEMPORARY, write_atomic
+from edgeproof.files.hashing import OutputFile, file_sha256, input_records
+from edgeproof.files.lock import exclusive
 from tests.tiny import make_checkpoint
 
 MODEL = ModelIdentity("tiny", None, None, 1000, (OutputFile("model.safetensors", 4, "00" * 32),))
@@ -139,7 +138,7 @@ KILLED_WRITER = """
 import sys
 from pathlib import Path
 from tests.test_artifact import MODEL, TOOLS, VARIANT
-from export.artifact import ArtifactWriter
+from edgeproof.artifact import (ArtifactWriter)
 with ArtifactWriter.create(Path(sys.argv[1]), MODEL, VARIANT, TOOLS) as writer:
     with writer.open("sub/model.bin") as file:
         file.write(b"half of it")
@@ -169,7 +168,7 @@ def test_kill_9_leaves_the_old_artifact_and_the_next_run_cleans_up(tmp_path: Pat
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "export.artifact.store.Path.open", lambda *_, **__: FileIO("/dev/full", "wb")
+        "edgeproof.artifact.store.Path.open", lambda *_, **__: FileIO("/dev/full", "wb")
     )
     with pytest.raises(InputError, match="the disk is full"):
         build(tmp_path / "a", bytes(1 << 20))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from export.artifact import Artifact, open_artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
 from runtimes.registry import BROWSER, load, open_runtime
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint

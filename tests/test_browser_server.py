@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.browser.chromium import find_chromium, with_gpu
 from runtimes.browser.server import ISOLATION, Site, serving
 

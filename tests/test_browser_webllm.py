@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import Artifact, open_artifact
+from edgeproof.artifact import Artifact, open_artifact
 from runtimes.browser.chromium import without_gpu
 from runtimes.browser.harness_page import open_page
 from runtimes.registry import open_runtime

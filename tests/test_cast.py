@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.quantization.cast import BFLOAT16, FLOAT16, FLOAT32, cast
 
 TYPES = [FLOAT32, FLOAT16, BFLOAT16]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from export.artifact.run_record import load_run_record
+from edgeproof.artifact.run_record import load_run_record
 from export.onnx.traced.environment import optimum_bin
 from runtimes.registry import open_reference
 from tests.consumers.environment import genai_python, run_node

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from demo.__main__ import main
 from demo.build import SITE, build
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from runtimes.browser.packages import ENGINES
 from tests.demo_page import PACKAGES
 from tests.exported import export_tiny

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from demo.build import build
+from edgeproof.artifact import Artifact
 from export.architecture import read_config
-from export.artifact import Artifact
 from runtimes.browser.chromium import without_gpu
 from runtimes.chat_templates import read_chat_template
 from runtimes.registry import open_runtime

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeproof.errors import InputError
 from export import environment
 from export.environment import BIN, READY, isolated_environment
-from export.errors import InputError
 
 
 @pytest.fixture(autouse=True)

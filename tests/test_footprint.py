@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import Artifact, open_artifact
-from export.artifact.cache import cache_folder
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
 from runtimes.footprint import DECODE, Crash, Footprint, footprint
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint

@@ -14,9 +14,9 @@ from gguf import GGUFReader, LlamaFileType, get_tensor_name_map, quants
 from gguf.constants import MODEL_ARCH
 from safetensors.numpy import load_file, save_file
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
-from export.errors import InputError
 from export.gguf import FORMAT
 from export.gguf.recipe import read_recipe
 from export.gguf.tensors import bind

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.gguf_file import read_file, read_metadata
 from tests.exported import export_tiny
 from tests.tiny import FAMILIES, make_checkpoint

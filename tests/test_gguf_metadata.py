@@ -12,7 +12,7 @@ import pytest
 from gguf import GGUFReader, SpecialVocab, naming_convention, size_label
 from tokenizers import Tokenizer
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.gguf import naming
 from export.gguf.pretokenizer import pretokenizer_name
 from tests.exported import export_tiny

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
+from edgeproof.artifact import Artifact, Precision, fallback_text
 from export import job
-from export.artifact import Artifact, Precision, fallback_text
 from export.checkpoint import open_checkpoint
 from export.gguf import FORMAT, llama_quantize
 from export.gguf.__main__ import main

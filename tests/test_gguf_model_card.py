@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import pytest
 
-from export.artifact import ModelIdentity
+from edgeproof.artifact import ModelIdentity
 from export.checkpoint import open_checkpoint
 from export.gguf.metadata import metadata_entries
 from export.gguf.naming import split_name

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.gguf.storage import GROUP_BLOCKS, LAYOUTS, TYPES
 
 BLOCK_TYPES = [name for name, entry in TYPES.items() if entry.block_size > 1]

@@ -11,9 +11,9 @@ import gguf
 import numpy as np
 import pytest
 
-from export.artifact import Artifact, Precision, Variant
+from edgeproof.artifact import Artifact, Precision, Variant
+from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
-from export.errors import InputError
 from export.gguf.splits import plan_splits, with_splits
 from export.sources import resolve
 from runtimes import llamacpp

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from export import command
-from export.artifact import Artifact
-from export.errors import InputError
 from export.gguf import FORMAT, exporter, trial, verification
 from export.gguf.__main__ import main
 from export.gguf.verification import check_tensors

@@ -15,7 +15,7 @@ import transformers
 from click.testing import CliRunner
 from gguf import GGUFReader, LlamaFileType
 
-from export.artifact import open_artifact
+from edgeproof.artifact import open_artifact
 from export.gguf.__main__ import main as export_main
 from runtimes.imatrix import matrix
 from runtimes.imatrix.__main__ import main as imatrix_main

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
-from export.artifact import Artifact, open_artifact
-from export.artifact.run_record import load_run_record
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.artifact.run_record import load_run_record
 from runtimes.parity.localise import Cause, Component, Localisation, Subject, localise
 from runtimes.parity.localise.errors import relative_error, weight_error
 from runtimes.parity.localise.hints import hint

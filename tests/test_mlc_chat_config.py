@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, processors
 
+from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.errors import InputError
 from export.mlc.chat_config import chat_config
 from export.mlc.chat_template import read_chat_template
 from export.mlc.conversation import prompt

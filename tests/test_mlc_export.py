@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from export.artifact import MANIFEST, Artifact, Precision
+from edgeproof.artifact import MANIFEST, Artifact, Precision
+from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
-from export.errors import InputError
 from export.mlc import FORMAT
 from export.mlc.parameters import mlc_targets
 from export.quantization.cast import BFLOAT16

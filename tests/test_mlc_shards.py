@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
+from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.quantization.cast import BFLOAT16
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from export.architecture import DecoderConfig, read_config
-from export.artifact import Artifact
-from export.errors import InputError
 from export.mlc import FORMAT
 from export.mlc.__main__ import main
 from export.mlc.app_record import app_config

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from edgeproof.artifact import Artifact, ModelIdentity
+from edgeproof.errors import InputError
 from export import job
 from export.architecture.rope import frequencies
-from export.artifact import Artifact, ModelIdentity
 from export.checkpoint import open_checkpoint
-from export.errors import InputError
 from export.onnx import FORMAT, folder
 from export.onnx.graph import StoredTensor
 from export.onnx.rotary import cosines, sines

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.onnx import FORMAT
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise

@@ -15,8 +15,8 @@ from onnxruntime import InferenceSession
 from safetensors.numpy import load_file
 from transformers import AutoConfig, LlamaForCausalLM
 
-from export.artifact import Artifact, Precision
-from export.errors import InputError
+from edgeproof.artifact import Artifact, Precision
+from edgeproof.errors import InputError
 from export.onnx import FORMAT, folder
 from export.onnx.weights import place
 from runtimes.onnxruntime import open_runtime

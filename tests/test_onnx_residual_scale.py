@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.onnx import FORMAT
 from runtimes.parity.__main__ import main as parity_main
 from runtimes.registry import open_reference, open_runtime

@@ -14,7 +14,7 @@ from onnxruntime.capi._pybind_state import (
 )
 from onnxruntime.quantization.quant_utils import quantize_data
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.onnx.bnb4 import pack_nf4
 from export.onnx.nbits import BlockScheme, round_rows
 from export.quantization.channel import int8_channels, uint8_channels

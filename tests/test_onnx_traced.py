@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
-from export.artifact import Artifact, open_artifact
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint, open_folder
-from export.errors import InputError
 from export.onnx.__main__ import main
 from export.onnx.traced import TRACED, exporter
 from export.onnx.traced.environment import REQUIREMENTS

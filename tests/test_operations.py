@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeproof.cli import main
-from export.log import ROOTS
+from edgeproof.log import ROOTS
 from tests.releases import LABEL
 from tests.tiny import make_checkpoint
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from export.artifact import Precision
+from edgeproof.artifact import Precision
 from runtimes.parity.advice import LEVELS, advise
 from runtimes.parity.gates import GATES
 from runtimes.parity.report.html import models_page, page

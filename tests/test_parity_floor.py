@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.artifact import Precision
+from edgeproof.artifact import Precision
 from runtimes.parity.floor import Floor, floor_notes, floors
 from runtimes.parity.gates import Gate
 from runtimes.parity.measure import Measurement

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.artifact import Precision
-from export.errors import InputError
+from edgeproof.artifact import Precision
+from edgeproof.errors import InputError
 from runtimes.parity import statistics
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.gates import GATES, Gate, gates_for

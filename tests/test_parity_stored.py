@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.parity.localise import Cause, Finding, Subject, weigh
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.stored import stored_faults

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from export.artifact import Artifact, open_artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
 from runtimes.chat_templates import conversation_prompt, read_chat_template
 from runtimes.parity.suite import Budget, Prompt, built_in
 from runtimes.parity.templates import TemplateResult, compare_templates

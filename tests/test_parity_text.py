@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.parity.metrics import compare, concatenate
 from runtimes.parity.reference import GROUP, load_reference
 from runtimes.parity.suite import Budget, Suite, built_in

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edgeproof.errors import InputError
 from export.__main__ import main
-from export.errors import InputError
 from export.formats import MODULES, load_format
 from export.plan import ModelRequest, VariantRequest, load_plan
 from tests.tiny import make_checkpoint

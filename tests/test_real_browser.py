@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demo.build import build
-from export.artifact.run_record import load_run_record
+from edgeproof.artifact.run_record import load_run_record
 from runtimes.browser.chromium import without_gpu
 from runtimes.registry import open_reference
 from tests.demo_page import DemoPage, opened, playwright_started

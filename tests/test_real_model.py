@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from export.artifact import open_artifact
-from export.artifact.atomic import TEMPORARY
+from edgeproof.artifact import open_artifact
+from edgeproof.files.atomic import TEMPORARY
 from tests.measured import measured
 from tests.stand_in import make_stand_in
 

@@ -18,8 +18,8 @@ import yaml
 from click.testing import Result
 from markdown_it import MarkdownIt
 
-from export.artifact import OutputFile
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.hashing import OutputFile
 from export.release.archives import write_archive
 from export.release.dist import Dist
 from export.release.notes import release_notes

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from export.artifact import Artifact, open_artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
 from runtimes.onnxruntime import OnnxRuntime, open_runtime
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint

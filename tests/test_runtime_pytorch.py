@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.pytorch import open_reference
 from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 

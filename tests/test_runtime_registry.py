@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import (
+from edgeproof.artifact import (
     Artifact,
     ArtifactWriter,
     ModelIdentity,
@@ -17,7 +17,7 @@ from export.artifact import (
     Variant,
     open_artifact,
 )
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes import registry
 
 RUNTIME_PACKAGES = ("torch", "transformers", "onnxruntime", "llama_cpp", "tvm")

@@ -11,10 +11,10 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, quants
 from tokenizers import Tokenizer
 
+from edgeproof.errors import InputError
 from export.architecture import DecoderConfig, Role
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.model_card import read_model_card
-from export.errors import InputError
 from export.sources import Source, resolve
 from export.sources.bundled import PERMUTATION_SEED
 from export.sources.gguf_cache import converted

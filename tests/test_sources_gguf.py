@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
 from export.checkpoint.model_card import read_model_card
-from export.errors import InputError
 from export.llamacpp.pre_types import PRE_TYPES
 from export.sources import Source, resolve
 from export.sources.gguf_checkpoint import write_checkpoint

@@ -12,7 +12,7 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.sources.gguf_cache import converted
 from tests.exported import export_tiny
 from tests.tiny import FAMILIES, LLAMA3_ROPE, QWEN2, VOCAB, make_checkpoint

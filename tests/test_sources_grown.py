@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeproof.errors import InputError
 from export.architecture import Role
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.model_card import read_model_card
-from export.errors import InputError
 from export.sources import resolve
 from export.sources.grown import GROWN, Shape
 from export.sources.growth import grow, layer_sources

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # many requests, since the import is what takes time.
 CHILD = """
 import dataclasses, json, sys
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.sources import hub, resolve
 hub.PAUSES_S = (0.02, 0.02, 0.02)
 for line in sys.stdin:

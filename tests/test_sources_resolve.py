@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.sources import Source, resolve
 from tests import tiny
 
@@ -103,7 +103,7 @@ assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 
 
 def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from export.artifact.cache import cache_folder
+    from edgeproof.files.cache import cache_folder
 
     monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path

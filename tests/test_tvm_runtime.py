@@ -12,8 +12,8 @@ import ml_dtypes  # noqa: F401  (NumPy then knows bfloat16 by name)
 import numpy as np
 import pytest
 
-from export.artifact import Artifact, open_artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
 from runtimes.tvm import open_runtime
 from tests import tiny
 from tests.exported import export_tiny

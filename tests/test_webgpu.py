@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.artifact import Artifact, open_artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
 from runtimes.parity.metrics import compare
 from runtimes.protocol import Runtime
 from runtimes.registry import open_reference, open_runtime

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.architecture.decoder import BIASES, DecoderConfig, Parameter, Role
 from export.architecture.rope import read_rope
-from export.errors import InputError
 
 REQUIRED = (
     "hidden_size",

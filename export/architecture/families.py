@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.architecture import llama, mistral, qwen2, qwen3
 from export.architecture.decoder import DecoderConfig, Parameter
-from export.errors import InputError
 
 
 @dataclass(frozen=True)

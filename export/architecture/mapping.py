@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeproof.errors import InputError
 from export.architecture.decoder import Parameter, Role
-from export.errors import InputError
 
 Transform = Callable[[Sequence[np.ndarray]], np.ndarray]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 DEFAULT_THETA = 10000.0
 ONE = np.float32(1)

@@ -11,10 +11,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_file import SafetensorsFile
 from export.checkpoint.weight_files import INDEX, open_weights
-from export.errors import InputError
 
 # What a runtime may need beside the weights; everything else in the folder is ignored.
 TOKENIZER_FILES = (

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 MODEL_CARD = "README.md"
 FENCE = "---"

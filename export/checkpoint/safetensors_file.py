@@ -18,8 +18,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from edgeproof.errors import InputError
 from export.checkpoint.pages import release_pages
-from export.errors import InputError
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),

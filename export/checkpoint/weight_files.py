@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from edgeproof.errors import InputError
 from export.checkpoint.safetensors_file import SafetensorsFile
-from export.errors import InputError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from export.command import format_command, run_main
+from edgeproof.command import run_main
+from export.command import format_command
 from export.gguf import FORMAT
 
 main = format_command(FORMAT, "python -m export.gguf --model bundled --dtype f16,q4_k_m")

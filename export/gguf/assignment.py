@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeproof.artifact import Fallback
 from export.architecture import Role, Target
-from export.artifact import Fallback
 from export.gguf.recipe import Recipe
 from export.gguf.storage import FALLBACK, TYPES, Layout
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeproof.artifact import ArtifactWriter
+from edgeproof.errors import InputError
 from export.architecture import Target
-from export.artifact import ArtifactWriter
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 from export.format import Advance
 from export.gguf.assignment import Item, assign
 from export.gguf.container import ALIGNMENT, Entry, TensorInfo, encode_header

@@ -6,7 +6,7 @@ model: one block of rows is held at a time.
 
 from __future__ import annotations
 
-from export.artifact import ArtifactWriter, HashedFile, ModelIdentity, Variant
+from edgeproof.artifact import ArtifactWriter, HashedFile, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.gguf.assignment import Item

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeproof.artifact import Variant
+from edgeproof.errors import InputError
+from edgeproof.files.cache import keep_file, kept_file
 from export.architecture import Target
-from export.artifact import Variant
-from export.artifact.cache import keep_file, kept_file
-from export.errors import InputError
 from export.gguf.container import STRING, UINT32, Entry
 from export.gguf.recipe import IMATRIX
 from export.sources.gguf_container import GgufFile, GgufTensor

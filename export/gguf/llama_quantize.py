@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.gguf.llama_cpp import PACKAGE, captured_log, installed_version, load_api
 from export.gguf.recipe import Recipe
 from export.gguf.storage import LAYOUTS, Layout

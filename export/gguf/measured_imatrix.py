@@ -13,9 +13,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from export.artifact import Variant
+from edgeproof.artifact import Variant
+from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 from export.gguf.imatrix import check_use, keep, with_imatrix_entries
 from export.gguf.recipe import IMATRIX
 

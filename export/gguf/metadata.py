@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edgeproof.artifact import ModelIdentity
 from export.architecture import DecoderConfig
 from export.architecture.rope import LinearScaling
-from export.artifact import ModelIdentity
 from export.checkpoint import Checkpoint
 from export.checkpoint.model_card import read_model_card
 from export.gguf.authorship import (

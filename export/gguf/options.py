@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from export.artifact import Variant
-from export.errors import InputError
+from edgeproof.artifact import Variant
+from edgeproof.errors import InputError
 from export.gguf.imatrix import with_imatrix
 from export.gguf.measured_imatrix import AUTO, with_measured_imatrix
 from export.gguf.recipe import with_overrides

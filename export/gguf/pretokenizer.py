@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.llamacpp.pre_types import PRE_TYPES, PreType
 
 Steps = tuple[tuple[Any, ...], ...]

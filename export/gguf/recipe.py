@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from edgeproof.artifact import Precision, Variant
+from edgeproof.errors import InputError
 from export.architecture import Role, Target
-from export.artifact import Precision, Variant
-from export.errors import InputError
 from export.gguf.storage import LAYOUTS, TYPES, Layout
 
 # Mixtures that llama.cpp itself chooses the types of → its llama_ftype (llama.h).

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from export.artifact import Variant
-from export.errors import InputError
+from edgeproof.artifact import Variant
+from edgeproof.errors import InputError
 from export.gguf.container import INT32, UINT16, Entry
 
 MAX_SIZE = "split-max-size"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.quantization import ggml
 from export.quantization.cast import BFLOAT16, FLOAT16, FLOAT32, cast
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeproof.errors import InputError
 from export.architecture import BIASES, DecoderConfig, Parameter, Target, check_bound
 from export.architecture.mapping import Transform
 from export.architecture.rope import Llama3Scaling, divisors
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 from export.llamacpp.architectures import ARCHITECTURES
 from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.gguf.llama_cpp import captured_log, installed_version, load_api
 
 PROMPT = b"The capital of France is"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from export.artifact import Precision, Variant
+from edgeproof.artifact import Precision, Variant
 from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.gguf.exporter import write

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 from export.gguf.trial import try_in_llama_cpp
 
 CHUNK_BYTES = 4 << 20

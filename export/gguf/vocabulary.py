@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 from export.gguf.container import BOOL, INT32, STRING, UINT32, Entry
 from export.gguf.pretokenizer import pretokenizer_name
 

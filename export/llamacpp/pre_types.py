@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 # GPT-2's own expression; the tokenizers library builds it into ByteLevel(use_regex=True).
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"

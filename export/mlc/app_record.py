@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from edgeproof.artifact import Variant
 from export.architecture import DecoderConfig
-from export.artifact import Variant
 from export.mlc.model_library import ModelLibrary
 from export.mlc.schemes import Scheme
 from export.mlc.shards import StoredArray

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edgeproof.artifact import ArtifactWriter
+from edgeproof.errors import InputError
 from export.architecture import DecoderConfig
-from export.artifact import ArtifactWriter
 from export.checkpoint import Checkpoint
 from export.checkpoint.generation import TEMPERATURE, TOP_P, number, special_ids
-from export.errors import InputError
 from export.mlc.conversation import conversation
 from export.mlc.tokenizer_facts import read_facts
 

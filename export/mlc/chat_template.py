@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 
 Message = dict[str, str]
 

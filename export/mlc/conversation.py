@@ -15,8 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 from export.mlc.chat_template import ChatTemplate, Message, read_chat_template
 
 SYSTEM_SLOT = "{system_message}"

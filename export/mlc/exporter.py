@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgeproof.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.architecture import DecoderConfig, Target
-from export.artifact import ArtifactWriter, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.mlc.app_record import FILE as APP_FILE

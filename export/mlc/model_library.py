@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.architecture import DecoderConfig
-from export.errors import InputError
 from export.mlc.shards import StoredArray
 from export.mlc.vm_executable import Executable, find_executable
 from export.mlc.wasm import initial_memory

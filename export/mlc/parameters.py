@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from edgeproof.errors import InputError
 from export.architecture import DecoderConfig, Parameter, Role, Target, check_bound, stack_rows
 from export.checkpoint import Checkpoint
 from export.checkpoint.weight_files import INDEX
-from export.errors import InputError
 
 # Linears that share their input become one, the first role's rows on top.
 FUSIONS: dict[str, tuple[Role, ...]] = {

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from export.artifact import Precision, Variant
-from export.artifact.cache import keep_file, kept_file
-from export.errors import InputError
+from edgeproof.artifact import Precision, Variant
+from edgeproof.errors import InputError
+from edgeproof.files.cache import keep_file, kept_file
 from export.mlc.app_record import runs_in_webllm
 from export.mlc.model_library import read_model_library
 from export.mlc.schemes import QUANTIZATION, SCHEMES, Scheme

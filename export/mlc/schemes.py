@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeproof.artifact import Precision, Variant
 from export.architecture import Role
-from export.artifact import Precision, Variant
 from export.quantization.cast import BFLOAT16, FLOAT16, FLOAT32
 from export.quantization.group import GroupRounding
 

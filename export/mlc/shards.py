@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from export.artifact import ArtifactWriter
+from edgeproof.artifact import ArtifactWriter
 from export.mlc.schemes import stored_dtype
 
 SHARD_CAP_BYTES = 32 << 20

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.errors import InputError
 
 POSTPROCESSING = {"ByteLevel": "byte_level", "ByteFallback": "byte_fallback"}
 DEFAULT_POSTPROCESSING = "byte_fallback"

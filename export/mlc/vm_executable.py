@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 # Names of the executable in a library → its tags of constants.
 TAGS: dict[bytes, dict[int, str]] = {

@@ -6,7 +6,7 @@ zeros, so a structure that spans segments can only be read from the memory that 
 
 from __future__ import annotations
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 MAGIC = b"\0asm\x01\0\0\0"
 DATA_SECTION = 11

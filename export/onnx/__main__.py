@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from export.command import format_command, run_main
+from edgeproof.command import run_main
+from export.command import format_command
 from export.onnx import FORMAT
 
 main = format_command(FORMAT, "python -m export.onnx --model bundled --dtype fp16")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from export.artifact import ArtifactWriter, Variant
+from edgeproof.artifact import ArtifactWriter, Variant
 from export.checkpoint import Checkpoint, CheckpointFolder
 from export.format import Advance
 from export.onnx.decoder import build_decoder

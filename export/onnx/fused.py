@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeproof.errors import InputError
 from export.architecture import Target
-from export.errors import InputError
 from export.onnx.decoder import BATCH, HIDDEN_KEY_BIAS, SEQUENCE, DecoderGraph
 from export.onnx.graph import CONTRIB, Dim, element_type
 from export.onnx.weights import plain

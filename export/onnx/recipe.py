@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import click
 
-from export.artifact import Precision, Variant
-from export.errors import InputError
+from edgeproof.artifact import Precision, Variant
+from edgeproof.errors import InputError
 
 # --embedding → name of the storage, and the precision that it limits the variant to.
 EMBEDDINGS = {

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import click
 
-from export.artifact import Variant
-from export.errors import InputError
+from edgeproof.artifact import Variant
+from edgeproof.errors import InputError
 
 # Key of `Variant.storage`; its value is written so that float() gives the scale back.
 RESIDUAL_SCALE = "residual_scale"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
+from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Format
 from export.onnx.recipe import OPTIONS, customise

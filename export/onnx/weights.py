@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeproof.artifact import ArtifactWriter, HashedFile
 from export.architecture import Role, Target
-from export.artifact import ArtifactWriter, HashedFile
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.graph import Content, Count, Placement, StoredTensor

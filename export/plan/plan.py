@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from export.artifact import Variant
-from export.errors import InputError
+from edgeproof.artifact import Variant
+from edgeproof.errors import InputError
 from export.format import DIRECT, Format
 from export.formats import load_format
 

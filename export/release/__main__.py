@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from edgeproof import __version__
-from export.artifact.run_record import load_run_record
-from export.command import EdgeproofCommand, run_main
-from export.errors import GateError, InputError
+from edgeproof.artifact.run_record import load_run_record
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.errors import GateError, InputError
 from export.release.report import REPORT, Key, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -11,7 +11,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from export.artifact import HashedFile, OutputFile
+from edgeproof.artifact import HashedFile
+from edgeproof.files.hashing import OutputFile
 
 # GitHub refuses an asset of 2 GiB or more.
 PART_BYTES = 2_000_000_000

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.artifact import ModelIdentity
-from export.artifact.hashing import file_sha256
+from edgeproof.artifact import ModelIdentity
+from edgeproof.display import markdown_row, markdown_text, megabytes, number
+from edgeproof.errors import InputError
+from edgeproof.files.hashing import file_sha256
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
-from export.display import markdown_row, markdown_text, megabytes, number
-from export.errors import InputError
 from export.release.report import Interval, ParityReport
 from export.release.repositories import Repository, recommended
 from export.release.selection import Released

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact import MANIFEST, HashedFile, OutputFile
-from export.artifact.atomic import atomic_folder
-from export.artifact.hashing import CHUNK_BYTES
-from export.artifact.lock import exclusive
-from export.artifact.space import require_space
+from edgeproof.artifact import MANIFEST, HashedFile
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import atomic_folder
+from edgeproof.files.hashing import CHUNK_BYTES, OutputFile
+from edgeproof.files.lock import exclusive
+from edgeproof.files.space import require_space
 from export.checkpoint.model_card import MODEL_CARD
-from export.errors import InputError
 from export.release.archives import PART_BYTES, write_archive
 from export.release.card import SourceCard, model_card
 from export.release.notes import NOTES, release_notes

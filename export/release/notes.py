@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from export.display import markdown_row, markdown_text, megabytes, number
+from edgeproof.display import markdown_row, markdown_text, megabytes, number
 from export.release.record import Record
 
 NOTES = "RELEASE_NOTES.md"

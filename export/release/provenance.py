@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproof import __version__
-from export.artifact import OutputFile
+from edgeproof.files.hashing import OutputFile
 
 PROVENANCE = "provenance.intoto.json"
 PREDICATE = "https://slsa.dev/provenance/v1"

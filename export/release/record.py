@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof import __version__
-from export.artifact import ModelIdentity, OutputFile
-from export.errors import InputError
+from edgeproof.artifact import ModelIdentity
+from edgeproof.errors import InputError
+from edgeproof.files.hashing import OutputFile
 from export.release.report import ParityReport, metrics_json
 from export.release.repositories import Repository
 from export.release.selection import Released

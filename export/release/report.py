@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.artifact import OutputFile
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.hashing import OutputFile
 
 REPORT = "parity.json"
 PAGE = "parity.html"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.artifact import MANIFEST
-from export.errors import InputError
+from edgeproof.artifact import MANIFEST
+from edgeproof.errors import InputError
 from export.release.selection import Released
 
 CONFIG = "config.json"

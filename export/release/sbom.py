@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeproof import __version__
-from export.artifact import ModelIdentity, OutputFile
+from edgeproof.artifact import ModelIdentity
+from edgeproof.files.hashing import OutputFile
 from export.release.record import Record
 
 if TYPE_CHECKING:

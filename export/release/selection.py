@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
-from export.artifact.hashing import file_sha256
-from export.errors import GateError, InputError
+from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
+from edgeproof.errors import GateError, InputError
+from edgeproof.files.hashing import file_sha256
 from export.release.report import Compared, Key, ParityReport
 
 PASS = "PASS"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.artifact.atomic import write_atomic
-from export.artifact.hashing import file_sha256
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
+from edgeproof.files.hashing import file_sha256
 
 if TYPE_CHECKING:
     from model_signing import hashing

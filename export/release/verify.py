@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from export.artifact import Manifest
-from export.artifact.hashing import file_sha256
-from export.errors import InputError
+from edgeproof.artifact import Manifest
+from edgeproof.errors import InputError
+from edgeproof.files.hashing import file_sha256
 from export.release.dist import SUMS, sums_text
 from export.release.notes import NOTES
 from export.release.provenance import PROVENANCE, provenance_digests

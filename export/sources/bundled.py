@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.sources.gguf_cache import converted
 from export.sources.source import Source
 

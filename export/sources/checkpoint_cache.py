@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.artifact.atomic import atomic_folder, write_atomic
-from export.artifact.cache import cache_folder
-from export.artifact.lock import exclusive
+from edgeproof.files.atomic import atomic_folder, write_atomic
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.lock import exclusive
 
 RECORD = "conversion.json"
 

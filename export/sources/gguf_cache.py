@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.artifact.cache import cache_folder
-from export.artifact.hashing import input_records
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import input_records
 from export.sources.checkpoint_cache import Converted, cached
 from export.sources.gguf_split_names import split_paths
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
 from export.architecture import DecoderConfig, Parameter, read_config
 from export.architecture.axes import AXES, Axis
-from export.artifact.atomic import write_atomic
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
-from export.errors import InputError
 from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
 from export.sources.gguf_card import model_card
 from export.sources.gguf_config import generation_config, model_config, model_name

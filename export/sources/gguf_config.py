@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.sources.gguf_container import GgufFile
 from export.sources.gguf_metadata import Metadata
 from export.sources.gguf_rope import rope_config

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeproof.errors import InputError
 from export.checkpoint.pages import release_pages
-from export.errors import InputError
 from export.sources.gguf_metadata import Metadata
 from export.sources.gguf_types import Storage, storage
 

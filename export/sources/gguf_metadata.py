@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 T = TypeVar("T")
 

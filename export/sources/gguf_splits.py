@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.sources.gguf_container import GgufFile, GgufTensor
 from export.sources.gguf_split_names import split_paths
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.llamacpp.pre_types import PreType, pre_type
 from export.sources.gguf_metadata import Metadata
 

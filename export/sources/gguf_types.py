@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 # Stored as they are, and written on in the same type.
 FLOATS: dict[str, np.dtype[Any]] = {

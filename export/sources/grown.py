@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from export.artifact.atomic import write_atomic
+from edgeproof.files.atomic import write_atomic
 from export.sources.bundled import resolve_bundled
 from export.sources.checkpoint_cache import cached
 from export.sources.source import Source

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
 from export.architecture import Parameter, Role, Target, read_config
 from export.architecture.axes import AXES, Axis
-from export.artifact.atomic import write_atomic
 from export.checkpoint import Checkpoint
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
-from export.errors import InputError
 from export.sources.grown import Shape
 from export.sources.residual_permutation import residual_permutation
 

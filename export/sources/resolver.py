@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.sources.bundled import resolve_bundled
 from export.sources.grown import GROWN, resolve_grown
 from export.sources.source import HUB_ID, Source

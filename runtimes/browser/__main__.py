@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from export.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand, run_main
 from runtimes.browser.chromium import install_chromium, with_gpu
 from runtimes.browser.packages import web_packages
 

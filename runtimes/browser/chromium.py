@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from export.artifact.atomic import atomic_folder
-from export.artifact.cache import cache_folder
-from export.artifact.lock import exclusive
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import atomic_folder
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.lock import exclusive
 from runtimes.lavapipe import MESA, SYSTEM, driver_folder, shader_cache, vulkan_choice
 
 log = logging.getLogger(__name__)

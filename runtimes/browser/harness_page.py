@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from importlib.resources import as_file, files
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
 from runtimes.browser.chromium import Browser
 from runtimes.browser.packages import web_packages
 from runtimes.browser.page import BrowserPage

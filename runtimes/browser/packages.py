@@ -15,10 +15,10 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from export.artifact.atomic import atomic_folder
-from export.artifact.cache import cache_folder
-from export.artifact.lock import exclusive
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import atomic_folder
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.lock import exclusive
 
 LOCK = ("package.json", "package-lock.json")
 ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify"

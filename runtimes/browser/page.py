@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from playwright.sync_api import Error, Page, sync_playwright
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.browser.chromium import Browser
 
 # Playwright's own defaults that are in the way of WebGPU in software.

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.browser.chromium import Browser, with_gpu, without_gpu
 from runtimes.browser.harness_page import open_page
 from runtimes.browser.packages import versions
 from runtimes.browser.page import PageError
-from runtimes.json_file import read_json
 from runtimes.sequence import SequenceRuntime
 
 # How a graph's file name ends → transformers.js's name of its dtype.

@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from export.command import EdgeproofCommand, run_main
-from export.errors import InputError
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.errors import InputError
 from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Reply, Sampling
 from runtimes.chat.screen import stream, stream_both

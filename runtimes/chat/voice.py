@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact import open_artifact
-from export.artifact.run_record import RUN_RECORD, load_run_record
-from export.errors import InputError
+from edgeproof.artifact import open_artifact
+from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
+from edgeproof.errors import InputError
 from runtimes.chat_templates import Message, Render, read_chat_template
 from runtimes.protocol import TextRuntime
 from runtimes.registry import open_reference, open_runtime

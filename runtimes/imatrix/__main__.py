@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from export.command import EdgeproofCommand, progress, run_main
+from edgeproof.command import EdgeproofCommand, progress, run_main
 
 
 @click.command(cls=EdgeproofCommand, name="imatrix")
@@ -48,7 +48,7 @@ def main(
       python -m runtimes.imatrix --checkpoint ./my-model --out imatrix.gguf
       python -m export.gguf --model ./my-model --dtype q4_0 --imatrix imatrix.gguf
     """  # noqa: D301
-    from export.artifact.atomic import write_atomic
+    from edgeproof.files.atomic import write_atomic
     from runtimes.imatrix.calibration import read_calibration
     from runtimes.imatrix.matrix import cached_path, compute
     from runtimes.registry import open_reference, reference_version

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime

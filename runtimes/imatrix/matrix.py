@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGUFWriter, Keys
 
-from export.artifact.cache import cache_folder
-from export.artifact.hashing import input_records
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import input_records
 from runtimes.imatrix.calibration import CHUNK_TOKENS, Calibration
 from runtimes.weights.gguf import LAYER_NAMES
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from export.artifact.cache import cache_folder
-from export.artifact.hashing import file_sha256
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import file_sha256
 
 PACKAGES = files("runtimes.lavapipe").joinpath("packages.txt").read_text("utf-8")
 # version of packages.txt's mesa-vulkan-drivers, for people

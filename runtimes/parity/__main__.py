@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from export.artifact import open_artifact
-from export.artifact.run_record import load_run_record
-from export.command import EdgeproofCommand, run_main
-from export.errors import GateError, InputError
+from edgeproof.artifact import open_artifact
+from edgeproof.artifact.run_record import load_run_record
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.errors import GateError, InputError
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.registry import OTHERS, Adapter, load
 

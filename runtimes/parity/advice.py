@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from export.artifact import Precision
+from edgeproof.artifact import Precision
 from runtimes.parity.gates import GATES, HEADROOM, Gate
 from runtimes.parity.result import Entry, smallest_passing
 from runtimes.parity.verdict import Verdict, judge

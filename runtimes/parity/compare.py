@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from export.artifact import Artifact, open_artifact
-from export.artifact.atomic import write_atomic
-from export.artifact.run_record import load_run_record
-from export.command import EdgeproofCommand, run_main
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.artifact.run_record import load_run_record
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.verdict import more_text, unknown_text
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact import Artifact
-from export.errors import GateError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import GateError
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import Replay, replay
 from runtimes.parity.run import check_current, progress, recorded_inputs

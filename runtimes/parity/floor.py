@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from export.artifact import Artifact, Precision
+from edgeproof.artifact import Artifact, Precision
 from runtimes.parity.gates import Gate
 from runtimes.parity.measure import Measurement
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from export.artifact import Precision
-from export.errors import InputError
+from edgeproof.artifact import Precision
+from edgeproof.errors import InputError
 
 
 @dataclass(frozen=True)

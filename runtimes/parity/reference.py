@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.artifact.atomic import write_atomic
-from export.artifact.cache import cache_folder
-from export.artifact.manifest import OutputFile
+from edgeproof.files.atomic import write_atomic
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile
 from runtimes.parity.decoding import REPLY_TOKENS, first_difference
 from runtimes.parity.suite import Document, Prompt, Suite, prompt_ids
 

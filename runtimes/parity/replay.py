@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.parity.metrics import PositionMetrics, compare, concatenate
 from runtimes.parity.reference import Reference
 

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.artifact import Artifact, open_artifact
-from export.artifact.cache import cache_folder
-from export.artifact.hashing import input_records
-from export.artifact.manifest import OutputFile
-from export.errors import InputError
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile, input_records
 from runtimes.chat_templates import read_chat_template
 from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer

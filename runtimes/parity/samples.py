@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.artifact.atomic import write_atomic
-from export.artifact.cache import cache_folder
-from export.artifact.manifest import OutputFile
+from edgeproof.files.atomic import write_atomic
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile
 from runtimes.parity.decoding import REPLY_TOKENS, SEED, sampled_reply
 from runtimes.parity.metrics import TEMPERATURE, TOP_P
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from importlib.resources import files
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 
 class Budget(str, Enum):

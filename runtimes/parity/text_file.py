@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.parity.suite import Prompt, Suite, parse_prompts
 
 # Intervals resample documents, so a long text becomes many: paragraphs, joined until they have this

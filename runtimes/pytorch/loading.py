@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 # Digits, runs of spaces, newlines, code, unicode: what wrongly rebuilt tokenizers get wrong.
 PROBE = "in 1999,  42\n\n    def f(x):\treturn x**2  # naïve — Größe 東京 🙂 I'll\r\n 0x1F "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.memory import return_large_blocks
 from runtimes.pytorch.loading import load_model, load_tokenizer, quiet
 from runtimes.sequence import SequenceRuntime

@@ -11,7 +11,7 @@ from importlib import import_module
 
 import numpy as np
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
 
 TRACERS = {
     "gguf": "runtimes.states.gguf",

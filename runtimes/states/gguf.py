@@ -14,8 +14,8 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from runtimes.gguf_file import read_metadata
 from runtimes.llamacpp import GGML_TYPE_F32, LlamaCpp
 from runtimes.states import LAST_NORM, LOGITS, residual

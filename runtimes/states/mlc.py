@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.artifact import Artifact
-from runtimes.json_file import read_json
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
 from runtimes.states import LOGITS
 from runtimes.tvm.runtime import TvmRuntime
 from runtimes.weights.fused import Heads, split

@@ -17,9 +17,9 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, NodeProto, ValueInfoProto
 
-from export.artifact import Artifact
-from export.errors import InputError
-from runtimes.json_file import read_json
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.onnxruntime import PROVIDER, OnnxRuntime, create_session, open_graph
 from runtimes.states import LAST_NORM, LOGITS
 from runtimes.weights.fused import Heads, split

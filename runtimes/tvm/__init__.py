@@ -8,8 +8,8 @@ from PyTorch float32 is the weights' own error. `decoder` is the graph, `kernels
 
 from __future__ import annotations
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from runtimes.protocol import Runtime
 
 

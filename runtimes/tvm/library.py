@@ -23,7 +23,7 @@ from tvm.ir import IRModule
 from tvm.support import cc
 from tvm.target import codegen
 
-from export.artifact.cache import cache_folder
+from edgeproof.files.cache import cache_folder
 from runtimes.tvm.decoder import lower
 from runtimes.tvm.loader import lower_loader
 from runtimes.tvm.model_config import DecoderShape

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.errors import InputError
-from runtimes.json_file import read_json
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.tvm.scheme import Scheme, scheme_of
 
 FILE = "mlc-chat-config.json"

@@ -15,8 +15,8 @@ import tvm
 from tokenizers import Tokenizer
 from tvm.runtime import ShapeTuple
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from runtimes.sequence import SequenceRuntime
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels

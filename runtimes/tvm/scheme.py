@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import ml_dtypes  # noqa: F401  (NumPy then knows bfloat16 by name)
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 WORD_BITS = 32
 EMBEDDING, HEAD = "embed_tokens", "lm_head"

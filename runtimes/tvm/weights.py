@@ -17,7 +17,7 @@ from tvm import relax
 from tvm.contrib import tvmjs
 from tvm.runtime import ShapeTuple
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.tvm.scheme import Record, Scheme, module_of, stored_records
 
 FILE = "tensor-cache.json"

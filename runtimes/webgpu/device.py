@@ -16,7 +16,7 @@ import onnxruntime as ort
 import onnxruntime_ep_webgpu as plugin
 from onnx import TensorProto, helper
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.lavapipe import CHOICE, LAVAPIPE, MESA, load_lavapipe, vulkan_choice
 from runtimes.onnxruntime import ORT_ERRORS
 

@@ -13,8 +13,8 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from runtimes.onnxruntime import GRAPH_FOLDER, OnnxRuntime, create_session, open_graph
 from runtimes.webgpu.device import open_device
 from runtimes.webgpu.placement import computing_nodes

@@ -11,8 +11,8 @@ from importlib import import_module
 
 import numpy as np
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 
 READERS = {
     "gguf": "runtimes.weights.gguf",

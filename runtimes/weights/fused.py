@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 
 @dataclass(frozen=True)

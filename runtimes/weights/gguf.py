@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 from gguf.quants import dequantize
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from runtimes.gguf_file import StoredTensor, read_file
 from runtimes.weights.stored import StoredWeights, by_rows
 

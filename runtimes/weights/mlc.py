@@ -16,9 +16,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from export.artifact import Artifact
-from export.errors import InputError
-from runtimes.json_file import read_json
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from runtimes.weights.fused import Heads, parts, split
 
 # Rows that are dequantised together: that takes several times their own memory.

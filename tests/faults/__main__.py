@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.command import EdgeproofCommand, run_main
-from export.errors import GateError
+from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.errors import GateError
 from export.sources import resolve
 from runtimes.parity.suite import Budget, Suite, built_in
 from tests.faults.alarms import ALARMS, verdicts_on_subsets

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
 from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import FP16_MAX
 from runtimes.parity.reference import load_reference

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeproof.artifact import Artifact
 from export.architecture import DecoderConfig
-from export.artifact import Artifact
 from runtimes.parity.localise import Cause, Finding
 
 # The checkpoint's tensor of a name, in its stored dtype.

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
 from tests.faults.fault import EditArtifact
 from tests.faults.tensors import LAYER
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gguf import GGUFReader
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
 from tests.faults.fault import EditArtifact
 
 THETA_TIMES = 0.1

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from gguf import GGUFReader
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
 from tests.faults.tensors import DOWN, name
 
 # No format fuses this matrix with another.

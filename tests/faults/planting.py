@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.artifact.manifest import MANIFEST
+from edgeproof.files.atomic import write_atomic
+from edgeproof.files.hashing import OutputFile, file_sha256
 from export import job
 from export.architecture import read_config
-from export.artifact import Artifact, open_artifact
-from export.artifact.atomic import write_atomic
-from export.artifact.hashing import file_sha256
-from export.artifact.manifest import MANIFEST, OutputFile
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.folder import read_raw_config
 from export.checkpoint.safetensors_file import SafetensorsFile
 from export.sources import Source
-from runtimes.json_file import read_json
 from tests.faults.fault import SIXTEEN_BIT, Plant
 
 

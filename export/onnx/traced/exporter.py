@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.artifact import ArtifactWriter, HashedFile, Variant
+from edgeproof.artifact import ArtifactWriter, HashedFile, Variant
+from edgeproof.errors import InputError
 from export.checkpoint import CheckpointFolder
-from export.errors import InputError
 from export.format import Advance
 from export.onnx.folder import FOLDER, GRAPH_FILES, config_json
 from export.onnx.graph import StoredTensor, external_tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from export.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
+from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import CheckpointFolder, open_folder
 from export.format import Advance, Format
 from export.onnx.traced.environment import REQUIREMENTS, pinned_versions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.release.publish.plan import Destination, Publication
 
 # Prefix → module and class, imported when it is used.

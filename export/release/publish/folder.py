@@ -9,11 +9,11 @@ import os
 import shutil
 from pathlib import Path
 
-from export.artifact.atomic import replace_folder, storage_errors, sync_folder
-from export.artifact.hashing import file_sha256
-from export.artifact.lock import exclusive
-from export.artifact.space import require_space
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import replace_folder, storage_errors, sync_folder
+from edgeproof.files.hashing import file_sha256
+from edgeproof.files.lock import exclusive
+from edgeproof.files.space import require_space
 from export.release.publish.plan import Plan, Publication, Say, compare
 
 STAGING = ".edgeproof-publish-"

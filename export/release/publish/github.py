@@ -12,7 +12,7 @@ import os
 from functools import partial
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.release.dist import ARCHIVES
 from export.release.notes import NOTES
 from export.release.publish.plan import Plan, Publication, Say, Upload, compare

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 from export.release.publish.plan import Plan, Publication, Say, Upload
 from export.release.publish.retries import SERVER_ERROR, TOO_MANY, persist
 

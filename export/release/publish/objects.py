@@ -11,8 +11,8 @@ import sys
 from functools import partial
 from typing import Any
 
-from export.artifact.hashing import CHUNK_BYTES
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.hashing import CHUNK_BYTES
 from export.release.dist import SUMS
 from export.release.publish.folder import STAGING
 from export.release.publish.plan import Plan, Publication, Say, Upload, compare

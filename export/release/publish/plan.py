@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from export.artifact.hashing import file_sha256
-from export.display import megabytes
+from edgeproof.display import megabytes
+from edgeproof.files.hashing import file_sha256
 from export.release.dist import SUMS
 from export.release.record import Record, read_record
 from export.release.signature import UNSIGNED

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.artifact import Artifact, Precision
-from export.errors import InputError
-from runtimes.json_file import read_json
+from edgeproof.artifact import Artifact, Precision
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.parity.localise.layers import (
     Step,
     first_fault,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.artifact import Artifact, Precision
+from edgeproof.artifact import Artifact, Precision
 from runtimes.parity.localise.errors import relative_error
 from runtimes.parity.localise.names import COMPONENTS
 from runtimes.parity.localise.result import Cause, Component, Finding, LayerError

@@ -18,10 +18,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from export.artifact import Artifact
-from export.errors import InputError
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
 from runtimes.gguf_file import read_metadata
-from runtimes.json_file import read_json
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
 from runtimes.parity.localise.stops import compare_stops

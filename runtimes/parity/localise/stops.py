@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export.artifact import Artifact
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
 from runtimes.gguf_file import read_metadata
-from runtimes.json_file import read_json
 from runtimes.parity.localise.result import Cause, Finding
 
 GGUF_KEY, MLC_KEY, KEY = "tokenizer.ggml.eos_token_id", "stop_token_ids", "eos_token_id"

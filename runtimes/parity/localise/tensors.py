@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from export.artifact import Precision
+from edgeproof.artifact import Precision
 from runtimes.parity.localise.errors import WeightError, relative_error, weight_error
 from runtimes.parity.localise.hints import hint
 from runtimes.parity.localise.names import place_of

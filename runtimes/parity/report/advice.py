@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from export.display import megabytes, number
+from edgeproof.display import megabytes, number
 from runtimes.parity.advice import LEVELS, Advice, Point, Recommendation, advise
 from runtimes.parity.result import ModelResult
 

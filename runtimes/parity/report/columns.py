@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from export.display import number
+from edgeproof.display import number
 from runtimes.parity.measure import Measurement
 from runtimes.parity.statistics import Estimate
 

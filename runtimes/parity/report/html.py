@@ -11,8 +11,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from export.artifact import Precision
-from export.display import megabytes, number
+from edgeproof.artifact import Precision
+from edgeproof.display import megabytes, number
 from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.artifact.atomic import write_atomic
+from edgeproof.files.atomic import write_atomic
 from runtimes.parity.advice import advise
 from runtimes.parity.result import Entry, ModelResult
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from junitparser import Failure, JUnitXml, TestCase, TestSuite
 
-from export.artifact.atomic import write_atomic
+from edgeproof.files.atomic import write_atomic
 from runtimes.parity.report.xml_text import legal
 from runtimes.parity.result import Entry, ModelResult
 

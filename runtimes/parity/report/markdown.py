@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from export.display import markdown_row as _row
-from export.display import markdown_text as _plain
-from export.display import megabytes
+from edgeproof.display import markdown_row as _row
+from edgeproof.display import markdown_text as _plain
+from edgeproof.display import megabytes
 from runtimes.parity.advice import Advice, advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
 from runtimes.parity.report.columns import COLUMNS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.artifact.atomic import storage_errors, write_atomic
+from edgeproof.files.atomic import storage_errors, write_atomic
 from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.junit import write_junit

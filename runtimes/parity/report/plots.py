@@ -17,8 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from export.artifact import Precision
-from export.display import number
+from edgeproof.artifact import Precision
+from edgeproof.display import number
 from runtimes.parity.advice import Advice
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement

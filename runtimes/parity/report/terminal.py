@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from export.display import megabytes
+from edgeproof.display import megabytes
 from runtimes.parity.advice import advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
 from runtimes.parity.report.columns import COLUMNS

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from export.artifact.atomic import storage_errors
-from export.artifact.cache import cache_folder
+from edgeproof.files.atomic import storage_errors
+from edgeproof.files.cache import cache_folder
 
 log = logging.getLogger(__name__)
 

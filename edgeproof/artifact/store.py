@@ -13,19 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from export.artifact.atomic import atomic_folder
-from export.artifact.hashing import file_sha256
-from export.artifact.manifest import (
+from edgeproof.artifact.manifest import (
     MANIFEST,
     Manifest,
     ModelIdentity,
-    OutputFile,
     WeightStats,
     recipe_digest,
     weights_record,
 )
-from export.artifact.variant import Variant
-from export.errors import InputError
+from edgeproof.artifact.variant import Variant
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import atomic_folder
+from edgeproof.files.hashing import OutputFile, file_sha256
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2

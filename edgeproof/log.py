@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
-ROOTS = ("export", "runtimes")
+ROOTS = ("edgeproof", "export", "runtimes")
 
 
 def log_as_json() -> None:

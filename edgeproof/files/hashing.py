@@ -6,13 +6,22 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact.atomic import write_atomic
-from export.artifact.manifest import OutputFile
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
 
 CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """One file: POSIX path relative to its folder, size in bytes, hex SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 def file_sha256(path: Path) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from export.display import megabytes
-from export.errors import InputError
+from edgeproof.display import megabytes
+from edgeproof.errors import InputError
 
 
 def require_space(target: Path, needed: int) -> None:

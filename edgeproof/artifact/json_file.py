@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from export.errors import InputError
+from edgeproof.errors import InputError
 
 
 def read_json(path: Path) -> dict[str, Any]:

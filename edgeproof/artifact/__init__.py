@@ -1,16 +1,15 @@
 """Artifacts: folders that are written atomically, hashed, and reused while nothing changed."""
 
-from export.artifact.labels import classes_text, fallback_text
-from export.artifact.manifest import (
+from edgeproof.artifact.labels import classes_text, fallback_text
+from edgeproof.artifact.manifest import (
     MANIFEST,
     Fallback,
     Manifest,
     ModelIdentity,
-    OutputFile,
     WeightStats,
     weights_record,
 )
-from export.artifact.store import (
+from edgeproof.artifact.store import (
     Artifact,
     ArtifactWriter,
     DryRunWriter,
@@ -18,7 +17,7 @@ from export.artifact.store import (
     open_artifact,
     reusable,
 )
-from export.artifact.variant import Precision, Variant
+from edgeproof.artifact.variant import Precision, Variant
 
 __all__ = [
     "MANIFEST",
@@ -29,7 +28,6 @@ __all__ = [
     "HashedFile",
     "Manifest",
     "ModelIdentity",
-    "OutputFile",
     "Precision",
     "Variant",
     "WeightStats",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
-from export.artifact.atomic import write_atomic
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
 
 
 def cache_folder() -> Path:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.artifact.atomic import write_atomic
-from export.errors import InputError
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
 
 RUN_RECORD = "run.json"
 SCHEMA = 1

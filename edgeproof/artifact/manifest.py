@@ -10,20 +10,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from export.artifact.variant import Precision, Variant
-from export.errors import InputError
+from edgeproof.artifact.variant import Precision, Variant
+from edgeproof.errors import InputError
+from edgeproof.files.hashing import OutputFile
 
 MANIFEST = "edgeproof.json"
 SCHEMA = 2
-
-
-@dataclass(frozen=True)
-class OutputFile:
-    """One file: POSIX path relative to its folder, size in bytes, hex SHA-256."""
-
-    path: str
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Files that are written atomically, locked, hashed and kept in the cache."""
