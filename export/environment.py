@@ -17,7 +17,7 @@ from pathlib import Path
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import storage_errors
 from edgeproof.files.cache import cache_folder
-from edgeproof.files.lock import exclusive
+from edgeproof.files.once import once
 
 READY = ".ready"
 BIN = "Scripts" if os.name == "nt" else "bin"
@@ -36,13 +36,18 @@ def isolated_environment(name: str, requirements: Path, say: Callable[[str], Non
     version = "{}.{}".format(*sys.version_info)
     digest = hashlib.sha256(pins + version.encode()).hexdigest()[:12]
     folder = cache_folder() / "environments" / f"{name}-{digest}"
-    if not (folder / READY).exists():
-        with exclusive(folder), storage_errors(folder):
-            if not (folder / READY).exists():
-                say(f"making an environment for {name} in {folder}: once, some minutes, 1 GB")
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                _make(folder, requirements)
-    return folder / BIN
+
+    def find() -> Path | None:
+        return folder / BIN if (folder / READY).exists() else None
+
+    def make() -> Path:
+        say(f"making an environment for {name} in {folder}: once, some minutes, 1 GB")
+        with storage_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _make(folder, requirements)
+        return folder / BIN
+
+    return once(folder, find, make)
 
 
 def _make(folder: Path, requirements: Path) -> None:

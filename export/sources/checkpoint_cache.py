@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeproof.files.atomic import atomic_folder, write_atomic
 from edgeproof.files.cache import cache_folder
-from edgeproof.files.lock import exclusive
+from edgeproof.files.once import once
 
 RECORD = "conversion.json"
 
@@ -43,7 +43,7 @@ def cached(stem: str, recipe: Any, write: Callable[[Path], str | None]) -> Conve
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     readable = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII)[:64].strip(".-") or "model"
     target = cache_folder() / "checkpoints" / f"{readable}-{key}"
-    return _complete(target) or _make(target, write)
+    return once(target, lambda: _complete(target), lambda: _make(target, write))
 
 
 def _complete(target: Path) -> Converted | None:
@@ -57,14 +57,10 @@ def _complete(target: Path) -> Converted | None:
 
 
 def _make(target: Path, write: Callable[[Path], str | None]) -> Converted:
-    with exclusive(target):
-        made = _complete(target)
-        if made is None:
-            with atomic_folder(target) as folder:
-                name = write(folder)
-                _write_record(folder, name)
-            made = Converted(target, name)
-    return made
+    with atomic_folder(target) as folder:
+        name = write(folder)
+        _write_record(folder, name)
+    return Converted(target, name)
 
 
 def _write_record(folder: Path, name: str | None) -> None:

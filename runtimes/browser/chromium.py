@@ -20,9 +20,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from edgeproof.errors import InputError
-from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.cache import cache_folder
-from edgeproof.files.lock import exclusive
+from edgeproof.files.once import once_folder
 from runtimes.lavapipe import MESA, SYSTEM, driver_folder, shader_cache, vulkan_choice
 
 log = logging.getLogger(__name__)
@@ -166,16 +165,15 @@ def _copy_with_shim(executable: Path) -> Path:
     state = program.stat()
     key = f"{program} {state.st_size} {state.st_mtime_ns} {DRIVER_JSON}".encode() + source
     folder = cache_folder() / "chromium" / hashlib.sha256(key).hexdigest()[:16]
-    if not folder.exists():
-        with exclusive(folder):
-            if not folder.exists():
-                with atomic_folder(folder) as work:
-                    shutil.copytree(program.parent, work, copy_function=_link, dirs_exist_ok=True)
-                    for name in (DRIVER, DRIVER_FILE):  # links to what is installed
-                        (work / name).unlink(missing_ok=True)
-                    _compile(source, work / DRIVER)
-                    (work / DRIVER_FILE).write_text(json.dumps(DRIVER_JSON))
-    return folder / program.name
+
+    def fill(copy: Path) -> None:
+        shutil.copytree(program.parent, copy, copy_function=_link, dirs_exist_ok=True)
+        for name in (DRIVER, DRIVER_FILE):  # links to what is installed
+            (copy / name).unlink(missing_ok=True)
+        _compile(source, copy / DRIVER)
+        (copy / DRIVER_FILE).write_text(json.dumps(DRIVER_JSON))
+
+    return once_folder(folder, fill) / program.name
 
 
 def _link(source: str, target: str) -> None:

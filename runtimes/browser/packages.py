@@ -16,9 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from edgeproof.errors import InputError
-from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.cache import cache_folder
-from edgeproof.files.lock import exclusive
+from edgeproof.files.once import once_folder
 
 LOCK = ("package.json", "package-lock.json")
 ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify"
@@ -63,14 +62,12 @@ def web_packages(say: Callable[[str], None]) -> Path:
     Raises:
         InputError: no npm, or it failed (no network); the message says what to do.
     """
-    folder = packages_folder()
-    if not folder.exists():
-        with exclusive(folder):
-            if not folder.exists():
-                say("fetching transformers.js, wllama and WebLLM from npm: once, some 200 MB")
-                with atomic_folder(folder) as work:
-                    _install(work)
-    return folder
+
+    def fill(folder: Path) -> None:
+        say("fetching transformers.js, wllama and WebLLM from npm: once, some 200 MB")
+        _install(folder)
+
+    return once_folder(packages_folder(), fill)
 
 
 def versions() -> dict[str, str]:

@@ -49,6 +49,7 @@ def main(
       python -m export.gguf --model ./my-model --dtype q4_0 --imatrix imatrix.gguf
     """  # noqa: D301
     from edgeproof.files.atomic import write_atomic
+    from edgeproof.files.once import once
     from runtimes.imatrix.calibration import read_calibration
     from runtimes.imatrix.matrix import cached_path, compute
     from runtimes.registry import open_reference, reference_version
@@ -56,13 +57,20 @@ def main(
     chosen = read_calibration(calibration, tokens)
     cached = cached_path(checkpoint, reference_version(), chosen)
     reused = cached.exists() and not force
-    if not reused:
+
+    def find() -> bytes | None:
+        return cached.read_bytes() if cached.exists() else None
+
+    def make() -> bytes:
         chosen.check()
         click.echo(f"importance matrix: {tokens} tokens of {chosen.dataset} in PyTorch …", err=True)
         reference = open_reference(checkpoint, threads)
         with progress("imatrix", tokens) as advance:
-            write_atomic(cached, compute(reference, chosen, advance))
-    write_atomic(out, cached.read_bytes())
+            computed = compute(reference, chosen, advance)
+        write_atomic(cached, computed)
+        return computed
+
+    write_atomic(out, make() if force else once(cached, find, make))
     click.echo(f"{out}  ({chosen.dataset}{', from the cache' if reused else ''})")
 
 

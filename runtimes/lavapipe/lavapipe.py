@@ -21,11 +21,10 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from filelock import FileLock
-
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import file_sha256
+from edgeproof.files.once import once_folder
 
 PACKAGES = files("runtimes.lavapipe").joinpath("packages.txt").read_text("utf-8")
 # version of packages.txt's mesa-vulkan-drivers, for people
@@ -87,15 +86,12 @@ def driver_folder() -> Path:
         InputError: it cannot be had here; the message names the way out.
     """
     digest = hashlib.sha256(PACKAGES.encode()).hexdigest()[:16]
-    folder = cache_folder() / "lavapipe" / digest
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-                _unpack(_download(Path(work)), Path(work)).rename(folder)
-    return folder
+    return once_folder(cache_folder() / "lavapipe" / digest, _fill)
+
+
+def _fill(libraries: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=libraries) as work:
+        _unpack(_download(Path(work)), Path(work), libraries)
 
 
 def _download(work: Path) -> list[Path]:
@@ -129,17 +125,15 @@ def _download(work: Path) -> list[Path]:
     return packages
 
 
-def _unpack(packages: list[Path], work: Path) -> Path:
-    """One folder with the packages' shared libraries, and of the Vulkan drivers only lavapipe."""
-    root, libraries = work / "root", work / "libraries"
-    libraries.mkdir()
+def _unpack(packages: list[Path], work: Path, libraries: Path) -> None:
+    """Put the packages' shared libraries into one folder, of the Vulkan drivers only lavapipe."""
+    root = work / "root"
     for package in packages:
         _run(["dpkg-deb", "--extract", str(package), str(root)], work)
     for path in root.glob("**/x86_64-linux-gnu/*.so*"):
         if not path.is_symlink() and (path.name == DRIVER or not path.match("libvulkan_*")):
             path.rename(libraries / path.name)
     (libraries / DESCRIPTION).write_text(json.dumps(DRIVER_JSON))
-    return libraries
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile
+from edgeproof.files.once import once
 from runtimes.parity.decoding import REPLY_TOKENS, first_difference
 from runtimes.parity.suite import Document, Prompt, Suite, prompt_ids
 
@@ -101,11 +102,7 @@ def load_reference(
     folder = cache_folder() / "reference" / _key(runtime, suite, inputs)
     groups = []
     for first in range(0, len(suite.prompts), GROUP):
-        path = folder / f"{first:05}.npz"
-        group = _read(path)
-        if group is None:
-            group = _capture(runtime, suite.prompts[first : first + GROUP])
-            _write(path, group)
+        group = _group(runtime, suite.prompts[first : first + GROUP], folder / f"{first:05}.npz")
         groups.append(group)
         for _ in group.documents:
             advance()
@@ -131,6 +128,17 @@ def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) ->
         "inputs": [[item.path, item.sha256] for item in inputs],
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _group(runtime: TorchRuntime, prompts: Sequence[Prompt], path: Path) -> Captured:
+    """The capture of some prompts that is kept at `path`."""
+
+    def make() -> Captured:
+        captured = _capture(runtime, prompts)
+        _write(path, captured)
+        return captured
+
+    return once(path, lambda: _read(path), make)
 
 
 def _capture(runtime: TorchRuntime, group: Sequence[Prompt]) -> Captured:

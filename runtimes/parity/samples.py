@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile
+from edgeproof.files.once import once
 from runtimes.parity.decoding import REPLY_TOKENS, SEED, sampled_reply
 from runtimes.parity.metrics import TEMPERATURE, TOP_P
 
@@ -40,11 +41,13 @@ def _sample(
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "samples" / f"{key}.json"
-    reply = _read(path)
-    if reply is None:
+
+    def make() -> tuple[int, ...]:
         reply = sampled_reply(runtime, prompt, runtime.stop_tokens)
         write_atomic(path, json.dumps(reply).encode())
-    return reply
+        return reply
+
+    return once(path, lambda: _read(path), make)
 
 
 def _read(path: Path) -> tuple[int, ...] | None:

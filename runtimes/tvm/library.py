@@ -23,7 +23,9 @@ from tvm.ir import IRModule
 from tvm.support import cc
 from tvm.target import codegen
 
+from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
+from edgeproof.files.once import once
 from runtimes.tvm.decoder import lower
 from runtimes.tvm.loader import lower_loader
 from runtimes.tvm.model_config import DecoderShape
@@ -61,11 +63,16 @@ def _open(parts: Mapping[str, Any], lowered: Callable[[], IRModule]) -> relax.Vi
     """A Relax virtual machine on the CPU, from the cache if it is there."""
     target = host_target()
     path = cache_folder() / "tvm" / f"{library_key(parts, target)}.so"
-    module = _cached(path)
-    if module is None:
+
+    def make() -> Any:
         executable = relax.build(lowered(), target=target)
         _store(executable, path)
-        module = _cached(path) or executable
+        return _cached(path) or executable
+
+    try:
+        module = once(path, lambda: _cached(path), make)
+    except InputError:  # no lock, since the cache cannot be written
+        module = make()
     return relax.VirtualMachine(module, tvm.cpu())
 
 
