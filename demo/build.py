@@ -15,14 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeproof.artifact import Artifact, open_artifact
-from edgeproof.artifact.json_file import read_json
 from edgeproof.artifact.manifest import MANIFEST
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import file_sha256
+from edgeproof.verdicts import REPORT, read_report
 from runtimes.browser.packages import ENGINES, NOTICE, web_packages
 
-REPORT = "parity.json"
 SITE = "site.json"
 # Format → the files that its engine reads, as patterns of the paths in an artifact.
 WANTED = {
@@ -120,9 +119,10 @@ def describe(artifact: Artifact) -> Model:
         raise InputError(
             f"{artifact.path}: WebLLM needs a model library; export again with --model-lib FILE"
         )
-    verdict, reasons = _verdict(artifact)
     path = artifact.path / MANIFEST
     digest = file_sha256(path)
+    report = artifact.path.resolve().parents[1] / REPORT
+    compared = read_report(report).of(digest) if report.is_file() else None
     return Model(
         id=f"{manifest.model.name}/{form}/{dtype}",
         name=manifest.model.name,
@@ -133,8 +133,8 @@ def describe(artifact: Artifact) -> Model:
         files=chosen,
         bytes=sum(sizes[name] for name in chosen),
         bits=manifest.effective_bpw,
-        verdict=verdict,
-        reasons=reasons,
+        verdict=compared.verdict if compared else None,
+        reasons=list(compared.reasons) if compared else [],
         manifest={"bytes": path.stat().st_size, "sha256": digest},
     )
 
@@ -145,15 +145,3 @@ def _wanted(name: str, patterns: Sequence[str]) -> bool:
         path.match(pattern) and len(path.parts) == len(PurePosixPath(pattern).parts)
         for pattern in patterns
     )
-
-
-def _verdict(artifact: Artifact) -> tuple[str | None, list[str]]:
-    """Verdict and reasons from the report of the artifact's model, if it is of this recipe."""
-    report = artifact.path.resolve().parents[1] / REPORT
-    if not report.is_file():
-        return None, []
-    entries = read_json(report).get("artifacts", [])
-    for entry in entries:
-        if entry.get("recipe") == artifact.manifest.recipe:
-            return str(entry["verdict"]), [str(reason) for reason in entry["reasons"]]
-    return None, []

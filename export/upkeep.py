@@ -13,8 +13,8 @@ from edgeproof.errors import InputError
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, file_sha256, input_records
+from edgeproof.verdicts import REPORT, Compared, Key, read_report
 from export.checkpoint.folder import open_folder
-from export.release.report import REPORT, Compared, Key, read_report
 
 NOT_COMPARED = "–"
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,13 @@ from demo.__main__ import main
 from demo.build import SITE, build
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
+from edgeproof.verdicts import REPORT
 from runtimes.browser.packages import ENGINES
+from runtimes.parity.report.json import write_json
+from runtimes.parity.verdict import Verdict
 from tests.demo_page import PACKAGES
 from tests.exported import export_tiny
+from tests.parity_results import entry, measurement, result
 from tests.tiny import make_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -42,12 +47,15 @@ def folder(artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory) 
     if not PACKAGES.exists():
         pytest.skip("npm's packages are not in the cache; run: python -m runtimes.browser")
     target = tmp_path_factory.mktemp("demo") / "site"
-    report = artifacts[0].path.parents[1] / "parity.json"
-    entries = [
-        {"recipe": artifacts[0].manifest.recipe, "verdict": "PASS", "reasons": []},
-        {"recipe": "another file's", "verdict": "FAIL", "reasons": ["broken"]},
-    ]
-    report.write_text(json.dumps({"artifacts": entries}))
+    fp32, fp16, _ = artifacts
+    other_bytes = replace(fp16.manifest, outputs=fp32.manifest.outputs)
+    passed = entry("fp32", Verdict.PASS, measured=measurement())
+    broken = entry("fp16", Verdict.FAIL, reasons=("broken",))
+    compared = result(
+        replace(passed, artifact=fp32),
+        replace(broken, artifact=replace(fp16, manifest=other_bytes)),
+    )
+    write_json(fp32.path.parents[1] / REPORT, compared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("demo.build.web_packages", lambda say: PACKAGES)
         build(target, [artifact.path for artifact in artifacts], print)
@@ -56,6 +64,7 @@ def folder(artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory) 
 
 def test_the_site_says_what_each_export_is(folder: Path, artifacts: list[Artifact]) -> None:
     models = json.loads((folder / SITE).read_text())["models"]
+    # The second was compared with other bytes of the same recipe, the third not at all.
     assert [model["verdict"] for model in models] == ["PASS", None, None]
     for model, artifact in zip(models, artifacts, strict=True):
         sizes = {item.path: item.bytes for item in artifact.manifest.outputs}

@@ -17,9 +17,10 @@ from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 from rich.console import Console
 
+from edgeproof.verdicts import SCHEMA
 from runtimes.parity.replies import reply_texts
 from runtimes.parity.report.html import page, visible
-from runtimes.parity.report.json import SCHEMA, write_json
+from runtimes.parity.report.json import write_json
 from runtimes.parity.report.junit import write_junit
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.outputs import write_summaries

@@ -13,7 +13,7 @@ from edgeproof import __version__
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import GateError, InputError
-from export.release.report import REPORT, Key, read_report
+from edgeproof.verdicts import REPORT, Key, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 NAMESPACE = "your-name"

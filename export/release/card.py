@@ -16,8 +16,8 @@ from edgeproof.artifact import ModelIdentity
 from edgeproof.display import markdown_row, markdown_text, megabytes, number
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
+from edgeproof.verdicts import Interval, ParityReport
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
-from export.release.report import Interval, ParityReport
 from export.release.repositories import Repository, recommended
 from export.release.selection import Released
 from export.sources.source import HUB_ID

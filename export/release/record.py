@@ -12,7 +12,7 @@ from edgeproof import __version__
 from edgeproof.artifact import ModelIdentity
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
-from export.release.report import ParityReport, metrics_json
+from edgeproof.verdicts import ParityReport, metrics_json
 from export.release.repositories import Repository
 from export.release.selection import Released
 

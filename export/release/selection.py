@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.hashing import file_sha256
-from export.release.report import Compared, Key, ParityReport
+from edgeproof.verdicts import Compared, Key, ParityReport
 
 PASS = "PASS"
 # Verdicts of files that work; the plan decides whether they are good enough.

@@ -14,11 +14,11 @@ from pathlib import Path
 from edgeproof.artifact import Manifest
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
+from edgeproof.verdicts import REPORT, metrics_json, read_report
 from export.release.dist import SUMS, sums_text
 from export.release.notes import NOTES
 from export.release.provenance import PROVENANCE, provenance_digests
 from export.release.record import RECORD, Record, read_record, record_bytes
-from export.release.report import REPORT, metrics_json, read_report
 from export.release.repositories import MERGED
 from export.release.sbom import SBOM, sbom_digests
 from export.release.signature import UNSIGNED, Identity, signature_problems

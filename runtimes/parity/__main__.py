@@ -15,6 +15,7 @@ from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import GateError, InputError
+from edgeproof.verdicts import REPORT
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.registry import OTHERS, Adapter, load
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from runtimes.parity.run import Request
     from runtimes.parity.suite import Suite
 
-REPORT = "parity.json"
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
 OUTPUTS = Adapter("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")

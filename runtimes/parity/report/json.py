@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.files.atomic import write_atomic
+from edgeproof.verdicts import SCHEMA
 from runtimes.parity.advice import advise
 from runtimes.parity.result import Entry, ModelResult
-
-# Also in docs/parity.schema.json: readers refuse a number that they do not know.
-SCHEMA = 3
 
 
 def write_json(path: Path, result: ModelResult) -> None:

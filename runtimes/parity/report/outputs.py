@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeproof.files.atomic import storage_errors, write_atomic
+from edgeproof.verdicts import PAGE
 from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.junit import write_junit
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.result import ModelResult
-
-MODELS_PAGE = "parity.html"
 
 
 def write_reports(result: ModelResult, target: Path, with_page: bool) -> list[Path]:
@@ -28,7 +27,7 @@ def write_reports(result: ModelResult, target: Path, with_page: bool) -> list[Pa
 def write_models_page(results: Sequence[ModelResult], reports: Sequence[Path], root: Path) -> Path:
     """Write the page over all models into `root`, below which their `parity.json` lie; its path."""
     pages = [path.with_suffix(".html").relative_to(root).as_posix() for path in reports]
-    target = root / MODELS_PAGE
+    target = root / PAGE
     write_atomic(target, models_page(results, pages).encode())
     return target
 

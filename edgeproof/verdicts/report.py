@@ -1,6 +1,7 @@
-"""Read `parity.json`: verdicts, measurements, and the hashes of what was compared.
+"""`parity.json`: its names, its schema's number, and the only reader.
 
-Its keys are described in docs/parity.schema.json.
+The file's keys are described in docs/parity.schema.json. Here is what release, upkeep, demo and
+tables take from it: verdicts, measurements, and the hashes of what was compared.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from edgeproof.files.hashing import OutputFile
 
 REPORT = "parity.json"
 PAGE = "parity.html"
+# Also in docs/parity.schema.json: readers refuse a number that they do not know.
 SCHEMA = 3
+AGAIN = " python -m runtimes.parity"
 
 Key = tuple[str, str]  # format, variant
 
@@ -31,16 +34,25 @@ class Interval:
 
 @dataclass(frozen=True)
 class Compared:
-    """One artifact as the parity run saw it; `metrics` is empty where it could not be opened."""
+    """One artifact as the parity run saw it.
+
+    `manifest` is the SHA-256 of its edgeproof.json, `bytes` the size of its `files` together.
+    `metrics` are those of the real runtime, empty where it could not be opened; `of_weights` those
+    of the file's weights alone, None where these were not run.
+    """
 
     format: str
     variant: str
     manifest: str
     files: tuple[OutputFile, ...]
+    bytes: int
+    effective_bpw: float
+    fallback_share: float
     verdict: str
     reasons: tuple[str, ...]
     allow_degraded: bool
     metrics: dict[str, Interval]
+    of_weights: dict[str, Interval] | None
 
     @property
     def key(self) -> Key:
@@ -54,13 +66,35 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class ParityReport:
-    """One model's `parity.json`."""
+class Recommendation:
+    """For one target, the smallest export that passes; None where none does.
 
+    `levels` has the smallest that meets the gates of a precision, whatever its own.
+    """
+
+    target: str
+    export: str | None
+    levels: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """One model's `parity.json`.
+
+    `dominated_by` maps an export to the best of those that are no larger and no worse, or to None.
+    """
+
+    model: str
     runtime: str
     text: str
     positions: int
     compared: tuple[Compared, ...]
+    recommendations: tuple[Recommendation, ...]
+    dominated_by: dict[str, str | None]
+
+    def of(self, manifest: str) -> Compared | None:
+        """How the artifact came out whose edgeproof.json has that SHA-256, if it was compared."""
+        return next((item for item in self.compared if item.manifest == manifest), None)
 
 
 def read_report(path: Path) -> ParityReport:
@@ -73,12 +107,18 @@ def read_report(path: Path) -> ParityReport:
         raw = json.loads(path.read_text("utf-8"))
         if raw["schema"] != SCHEMA:
             raise InputError(f"{path}: schema {raw['schema']}, not {SCHEMA}; compare again:{AGAIN}")
-        reference = raw["reference"]
+        reference, advice = raw["reference"], raw["advice"]
         return ParityReport(
+            model=raw["model"],
             runtime=reference["runtime"],
             text=reference["text"]["name"],
             positions=reference["positions"],
             compared=tuple(_compared(item) for item in raw["artifacts"]),
+            recommendations=tuple(
+                Recommendation(item["target"], item["export"], item["levels"])
+                for item in advice["recommendations"]
+            ),
+            dominated_by={item["export"]: item["dominated_by"] for item in advice["points"]},
         )
     except FileNotFoundError:
         raise InputError(f"{path}: missing; compare first:{AGAIN}") from None
@@ -86,24 +126,26 @@ def read_report(path: Path) -> ParityReport:
         raise InputError(f"{path}: not a parity report; compare again:{AGAIN}") from None
 
 
-AGAIN = " python -m runtimes.parity"
-
-
 def _compared(raw: dict[str, Any]) -> Compared:
-    measurement = raw["measurement"]
+    measured, stored = raw["measurement"], raw["weights"]
     return Compared(
         format=raw["format"],
         variant=raw["variant"],
         manifest=raw["manifest"],
         files=tuple(OutputFile(**item) for item in raw["files"]),
+        bytes=raw["bytes"],
+        effective_bpw=stored["effective_bpw"],
+        fallback_share=stored["fallback_share"],
         verdict=raw["verdict"],
         reasons=tuple(raw["reasons"]),
         allow_degraded=raw["allow_degraded"] is True,
-        metrics={
-            name: Interval(**estimate)
-            for name, estimate in (measurement["estimates"] if measurement else {}).items()
-        },
+        metrics=_intervals(measured["estimates"]) if measured else {},
+        of_weights=_intervals(measured["weights"]) if measured and measured["weights"] else None,
     )
+
+
+def _intervals(raw: dict[str, Any]) -> dict[str, Interval]:
+    return {name: Interval(**estimate) for name, estimate in raw.items()}
 
 
 def metrics_json(metrics: dict[str, Interval]) -> dict[str, Any]:

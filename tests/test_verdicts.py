@@ -1,0 +1,93 @@
+"""The one reader of parity.json reads what the parity run writes, and refuses the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproof.errors import InputError
+from edgeproof.verdicts import REPORT, Interval, read_report
+from runtimes.parity.report.json import write_json
+from runtimes.parity.result import ModelResult
+from tests.parity_results import hostile_result, result, usual_result
+
+
+def written(folder: Path, run: ModelResult) -> Path:
+    write_json(folder / REPORT, run)
+    return folder / REPORT
+
+
+@pytest.mark.parametrize("run", [usual_result(), hostile_result(), result()])
+def test_what_a_run_found_is_what_its_readers_see(tmp_path: Path, run: ModelResult) -> None:
+    report = read_report(written(tmp_path, run))
+    assert (report.model, report.runtime) == (run.label, run.reference["runtime"])
+    assert [item.name for item in report.compared] == [entry.name for entry in run.entries]
+    for item, entry in zip(report.compared, run.entries, strict=True):
+        manifest, judgement = entry.artifact.manifest, entry.judgement
+        assert report.of(manifest.sha256) is item
+        assert (item.files, item.bytes) == (manifest.outputs, entry.bytes)
+        assert item.effective_bpw == manifest.effective_bpw
+        assert (item.verdict, item.reasons) == (judgement.verdict.value, judgement.reasons)
+        assert item.allow_degraded == entry.allow_degraded
+        assert len(item.metrics) == len(entry.measurement.estimates if entry.measurement else ())
+    assert report.of("0" * 64) is None
+
+
+def test_numbers_that_do_not_exist_are_none(tmp_path: Path) -> None:
+    passed = read_report(written(tmp_path, usual_result())).compared[0]
+    assert passed.metrics["mean_kl"] == Interval(0.1 * 0.01, 0.05 * 0.01, 0.2 * 0.01)
+    assert passed.metrics["fp16_headroom"] == Interval(1.0, 1.0, None)
+    assert passed.of_weights is None
+
+
+def test_advice_names_exports(tmp_path: Path) -> None:
+    report = read_report(written(tmp_path, usual_result()))
+    best = {item.target: item.export for item in report.recommendations}
+    assert best == {"llama.cpp": "gguf q8_0"}
+    assert report.dominated_by["gguf q4_0"] == "gguf q5_0"
+    assert report.dominated_by["gguf q8_0"] is None
+    assert "gguf f16" not in report.dominated_by  # broken
+
+
+def test_every_cut_off_report_is_one_line_that_names_it(tmp_path: Path) -> None:
+    path = written(tmp_path, usual_result())
+    data = path.read_bytes()
+    for end in range(0, len(data.rstrip()) - 1, 997):
+        path.write_bytes(data[:end])
+        assert_refused(path, "not a parity report; compare again")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.pop("advice"),
+        lambda raw: raw["artifacts"][0].pop("manifest"),
+        lambda raw: raw["artifacts"][0].update(files=[{"path": "x"}]),
+        lambda raw: raw["artifacts"][0]["measurement"]["estimates"].update(mean_kl={"mean": 1}),
+        lambda raw: raw.update(artifacts=None),
+    ],
+)
+def test_a_report_that_lacks_something_is_refused(tmp_path: Path, change: Any) -> None:
+    path = written(tmp_path, usual_result())
+    raw = json.loads(path.read_text("utf-8"))
+    change(raw)
+    path.write_text(json.dumps(raw))
+    assert_refused(path, "not a parity report; compare again")
+
+
+def test_another_schema_and_no_report_say_what_to_do(tmp_path: Path) -> None:
+    path = written(tmp_path, usual_result())
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "schema": 2}))
+    assert_refused(path, "schema 2, not 3; compare again: python -m runtimes.parity")
+    path.unlink()
+    assert_refused(path, "missing; compare first: python -m runtimes.parity")
+
+
+def assert_refused(path: Path, why: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_report(path)
+    assert str(caught.value).startswith(f"{path}: {why}")
+    assert "\n" not in str(caught.value)
