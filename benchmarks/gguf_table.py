@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edgeproof.verdicts import Compared, ParityReport, read_report
+from edgeproof.verdicts import Compared, ParityReport, Verdict, read_report
 
 SUFFIX = "-imatrix"
 METRICS = {"mean_kl": "{:.2g}", "top1": "{:.1%}", "perplexity_ratio": "{:.3f}"}
@@ -38,7 +38,7 @@ def metrics(entry: Compared | None) -> list[str]:
     """The texts of one artifact's metrics; a dash where it does not exist, FAIL where it failed."""
     if entry is None:
         return ["–"] * len(METRICS)
-    if entry.verdict == "FAIL":
+    if entry.verdict is Verdict.FAIL:
         return ["FAIL"] * len(METRICS)
     return [text.format(entry.metrics[name].value) for name, text in METRICS.items()]
 
@@ -47,7 +47,7 @@ def main() -> None:
     """Print the tables of the reports given; exit 1 if an export failed in llama.cpp."""
     reports = [read_report(Path(path)) for path in sys.argv[1:]]
     print("\n\n".join(f"{report.model}\n\n{table(report)}" for report in reports))
-    failed = any(item.verdict == "FAIL" for report in reports for item in report.compared)
+    failed = any(item.verdict is Verdict.FAIL for report in reports for item in report.compared)
     sys.exit(1 if failed else 0)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeproof.verdicts import Compared, ParityReport, read_report
+from edgeproof.verdicts import Compared, ParityReport, Verdict, read_report
 
 TITLES = (
     "export", "MB", "bits/weight", "fallback", "mean KL", "weights'", "top-1", "clear top-1", "PPL",
@@ -43,7 +43,7 @@ def _row(entry: Compared, dominated_by: str | None) -> tuple[str, ...]:
         f"{entry.effective_bpw:.2f}",
         f"{entry.fallback_share:.0%}",
     )
-    if entry.verdict == "FAIL":
+    if entry.verdict is Verdict.FAIL:
         return (*facts, *["–"] * (len(TITLES) - len(facts) - 2), "FAIL", "–")
     alone = entry.of_weights
     return (
@@ -51,7 +51,7 @@ def _row(entry: Compared, dominated_by: str | None) -> tuple[str, ...]:
         f"{entry.metrics['mean_kl'].value:.2g}",
         f"{alone['mean_kl'].value:.2g}" if alone else "–",
         *(text.format(entry.metrics[metric].value) for metric, text in METRICS.items()),
-        entry.verdict,
+        entry.verdict.value,
         _name(dominated_by),
     )
 
@@ -71,7 +71,7 @@ def main() -> None:
     reports = [read_report(Path(path)) for path in sys.argv[1:]]
     for report in reports:
         print(f"## {report.model}\n", *tables(report), "", sep="\n")
-    failed = any(item.verdict == "FAIL" for report in reports for item in report.compared)
+    failed = any(item.verdict is Verdict.FAIL for report in reports for item in report.compared)
     sys.exit(1 if failed else 0)
 
 

@@ -133,7 +133,7 @@ def describe(artifact: Artifact) -> Model:
         files=chosen,
         bytes=sum(sizes[name] for name in chosen),
         bits=manifest.effective_bpw,
-        verdict=compared.verdict if compared else None,
+        verdict=compared.verdict.value if compared else None,
         reasons=list(compared.reasons) if compared else [],
         manifest={"bytes": path.stat().st_size, "sha256": digest},
     )

@@ -105,7 +105,7 @@ def _state(
         label,
         f"{variant.format} {variant.name}",
         sum(item.bytes for item in artifact.manifest.outputs),
-        last.verdict if last else NOT_COMPARED,
+        last.verdict.value if last else NOT_COMPARED,
         outdated,
         _stale(artifact, inputs, check=check),
     )

@@ -10,6 +10,7 @@ from edgeproof.artifact import Artifact, Precision
 from edgeproof.artifact.manifest import Manifest, ModelIdentity
 from edgeproof.artifact.variant import Variant
 from edgeproof.files.hashing import OutputFile
+from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint
 from runtimes.parity.decoding import GreedyResult, SampledResult
 from runtimes.parity.degeneration import TextQuality
@@ -30,7 +31,7 @@ from runtimes.parity.replies import Reply
 from runtimes.parity.result import Entry, ModelResult
 from runtimes.parity.statistics import Estimate, log_histogram
 from runtimes.parity.templates import TemplateResult
-from runtimes.parity.verdict import Judgement, Verdict
+from runtimes.parity.verdict import Judgement
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_1$|`**\x1b{{7*7}}"
 KL = np.array([0.0, 1e-5, 2e-3, 0.4, 3.0])

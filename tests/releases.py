@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
+from edgeproof.verdicts import Verdict
 from runtimes.parity.report.outputs import write_reports
 from runtimes.parity.result import Entry
-from runtimes.parity.verdict import Verdict
 from tests.exported import export_tiny
 from tests.parity_results import entry, measurement, result
 from tests.tiny import make_checkpoint

@@ -18,10 +18,9 @@ from demo.__main__ import main
 from demo.build import SITE, build
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from edgeproof.verdicts import REPORT
+from edgeproof.verdicts import REPORT, Verdict
 from runtimes.browser.packages import ENGINES
 from runtimes.parity.report.json import write_json
-from runtimes.parity.verdict import Verdict
 from tests.demo_page import PACKAGES
 from tests.exported import export_tiny
 from tests.parity_results import entry, measurement, result

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeproof.verdicts import Verdict
 from export.sources import resolve
 from runtimes.parity import statistics, tokenizer
 from runtimes.parity.suite import Budget, Suite, built_in
-from runtimes.parity.verdict import Verdict
 from tests.faults import alarms
 from tests.faults.alarms import verdicts_on_subsets
 from tests.faults.catalogue import FAULTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.gguf_table import table
-from edgeproof.verdicts import Compared, Interval, ParityReport
+from edgeproof.verdicts import Compared, Interval, ParityReport, Verdict
 from export.gguf import FORMAT
 from export.gguf.imatrix import UNWEIGHTED
 from export.plan import load_plan
@@ -21,7 +21,7 @@ def test_the_plan_has_every_type_and_every_type_that_uses_a_matrix_with_one() ->
     assert len(names) == len(set(names)) == 30
 
 
-def entry(variant: str, kl: float, verdict: str = "DEGRADED") -> Compared:
+def entry(variant: str, kl: float, verdict: Verdict = Verdict.DEGRADED) -> Compared:
     values = {"mean_kl": kl, "top1": 0.5, "perplexity_ratio": 1.25}
     return Compared(
         format="gguf",
@@ -44,7 +44,7 @@ def test_a_type_is_one_row_with_its_matrix_beside_it() -> None:
         entry("q8_0", 0.001),
         entry("q4_0", 0.5),
         entry("q4_0-imatrix", 0.25),
-        entry("q2_k", 1, "FAIL"),
+        entry("q2_k", 1, Verdict.FAIL),
     )
     report = ParityReport("m", "pytorch", "text", 1, artifacts, (), {})
     assert table(report).splitlines()[2:] == [

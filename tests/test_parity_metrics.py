@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from edgeproof.artifact import Precision
 from edgeproof.errors import InputError
+from edgeproof.verdicts import Verdict
 from runtimes.parity import statistics
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.gates import GATES, Gate, gates_for
 from runtimes.parity.metrics import HEAD, TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
 from runtimes.parity.statistics import Estimate, paired_difference, summarise
-from runtimes.parity.verdict import Verdict, judge
+from runtimes.parity.verdict import judge
 
 VOCAB = 50
 seeds = st.integers(0, 2**32 - 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgeproof.verdicts import Verdict
 from runtimes.parity.replies import Reply
 from runtimes.parity.report.html import page
 from runtimes.parity.report.texts import legible, sheets, visible
 from runtimes.parity.result import Entry
-from runtimes.parity.verdict import Verdict
 from tests.parity_results import entry, measurement, result
 
 SAME = Reply("chat-1", "Hi?", 3, "one two three", "", "", "", "")

@@ -20,11 +20,11 @@ from markdown_it import MarkdownIt
 
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.verdicts import Verdict
 from export.release.archives import write_archive
 from export.release.dist import Dist
 from export.release.notes import release_notes
 from export.release.record import read_record
-from runtimes.parity.verdict import Verdict
 from tests.parity_results import HOSTILE
 from tests.publishing import digests, run
 from tests.releases import LABEL

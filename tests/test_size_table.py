@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import size_table
+from edgeproof.verdicts import Verdict
 from runtimes.parity.report.json import write_json
-from runtimes.parity.verdict import Verdict
 from tests.parity_results import entry, measurement, result, usual_result
 
 

@@ -30,7 +30,7 @@ def test_what_a_run_found_is_what_its_readers_see(tmp_path: Path, run: ModelResu
         assert report.of(manifest.sha256) is item
         assert (item.files, item.bytes) == (manifest.outputs, entry.bytes)
         assert item.effective_bpw == manifest.effective_bpw
-        assert (item.verdict, item.reasons) == (judgement.verdict.value, judgement.reasons)
+        assert (item.verdict, item.reasons) == (judgement.verdict, judgement.reasons)
         assert item.allow_degraded == entry.allow_degraded
         assert len(item.metrics) == len(entry.measurement.estimates if entry.measurement else ())
     assert report.of("0" * 64) is None
@@ -67,6 +67,7 @@ def test_every_cut_off_report_is_one_line_that_names_it(tmp_path: Path) -> None:
         lambda raw: raw["artifacts"][0].pop("manifest"),
         lambda raw: raw["artifacts"][0].update(files=[{"path": "x"}]),
         lambda raw: raw["artifacts"][0]["measurement"]["estimates"].update(mean_kl={"mean": 1}),
+        lambda raw: raw["artifacts"][0].update(verdict="GOOD"),
         lambda raw: raw.update(artifacts=None),
     ],
 )

@@ -12,6 +12,7 @@ from edgeproof.verdicts.report import (
     metrics_json,
     read_report,
 )
+from edgeproof.verdicts.verdict import Verdict
 
 __all__ = [
     "PAGE",
@@ -22,6 +23,7 @@ __all__ = [
     "Key",
     "ParityReport",
     "Recommendation",
+    "Verdict",
     "metrics_json",
     "read_report",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.verdicts.verdict import Verdict
 
 REPORT = "parity.json"
 PAGE = "parity.html"
@@ -48,7 +49,7 @@ class Compared:
     bytes: int
     effective_bpw: float
     fallback_share: float
-    verdict: str
+    verdict: Verdict
     reasons: tuple[str, ...]
     allow_degraded: bool
     metrics: dict[str, Interval]
@@ -136,7 +137,7 @@ def _compared(raw: dict[str, Any]) -> Compared:
         bytes=raw["bytes"],
         effective_bpw=stored["effective_bpw"],
         fallback_share=stored["fallback_share"],
-        verdict=raw["verdict"],
+        verdict=Verdict(raw["verdict"]),
         reasons=tuple(raw["reasons"]),
         allow_degraded=raw["allow_degraded"] is True,
         metrics=_intervals(measured["estimates"]) if measured else {},

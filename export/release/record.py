@@ -67,7 +67,7 @@ def variant_record(item: Released) -> dict[str, Any]:
         "manifest": compared.manifest,
         "bytes": item.bytes,
         "effective_bpw": manifest.effective_bpw,
-        "verdict": compared.verdict,
+        "verdict": compared.verdict.value,
         "reasons": list(compared.reasons),
         "metrics": metrics_json(compared.metrics),
     }

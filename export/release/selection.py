@@ -12,11 +12,7 @@ from pathlib import Path
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.hashing import file_sha256
-from edgeproof.verdicts import Compared, Key, ParityReport
-
-PASS = "PASS"
-# Verdicts of files that work; the plan decides whether they are good enough.
-PERMISSIBLE = ("DEGRADED", "INCONCLUSIVE")
+from edgeproof.verdicts import Compared, Key, ParityReport, Verdict
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Released:
     @property
     def passed(self) -> bool:
         """Whether every gate is met, so that no warning is due."""
-        return self.compared.verdict == PASS
+        return self.compared.verdict is Verdict.PASS
 
 
 def select(
@@ -102,12 +98,10 @@ def _refusals(
     artifact: Artifact | None, compared: Compared, *, allow_degraded: bool
 ) -> Iterator[str]:
     """Why it must not be released; bytes are only read where the rest is right."""
-    if compared.verdict in PERMISSIBLE:
-        if not (compared.allow_degraded or allow_degraded):
-            yield f"{_verdict(compared)}; its plan does not say allow-degraded"
-            return
-    elif compared.verdict != PASS:
-        yield _verdict(compared)
+    allowed = compared.allow_degraded or allow_degraded
+    if not compared.verdict.accepted(allow_degraded=allowed):
+        missing = "; its plan does not say allow-degraded" if compared.verdict.permissible else ""
+        yield f"{_verdict(compared)}{missing}"
         return
     if artifact is None:
         yield "compared, but no longer there; export and compare again"

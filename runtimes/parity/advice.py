@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgeproof.artifact import Precision
+from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import GATES, HEADROOM, Gate
 from runtimes.parity.result import Entry, smallest_passing
-from runtimes.parity.verdict import Verdict, judge
+from runtimes.parity.verdict import judge
 
 
 @dataclass(frozen=True)

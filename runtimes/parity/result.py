@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproof.artifact import Artifact
+from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
-from runtimes.parity.verdict import Judgement, Verdict
+from runtimes.parity.verdict import Judgement
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ class Entry:
     @property
     def accepted(self) -> bool:
         """Whether the plan's requirement is met."""
-        if self.judgement.verdict in (Verdict.DEGRADED, Verdict.INCONCLUSIVE):
-            return self.allow_degraded
-        return self.judgement.verdict is Verdict.PASS
+        return self.judgement.verdict.accepted(allow_degraded=self.allow_degraded)
 
     @property
     def excused(self) -> bool:

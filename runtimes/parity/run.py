@@ -12,6 +12,7 @@ from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
+from edgeproof.verdicts import Verdict
 from runtimes.chat_templates import read_chat_template
 from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer
@@ -35,7 +36,7 @@ from runtimes.parity.samples import reference_samples
 from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
-from runtimes.parity.verdict import Judgement, Verdict, judge
+from runtimes.parity.verdict import Judgement, judge
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise, readable
 

@@ -9,21 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 
+from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import HEADROOM, Gate
 from runtimes.parity.statistics import Estimate
 
 MOST_TEXT = 100  # times as much: beyond that, nobody waits
-
-
-class Verdict(str, Enum):
-    """How an artifact came out."""
-
-    PASS = "PASS"
-    DEGRADED = "DEGRADED"
-    FAIL = "FAIL"
-    INCONCLUSIVE = "INCONCLUSIVE"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeproof.artifact import Artifact
+from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import gates_for
 from runtimes.parity.measure import FP16_MAX
 from runtimes.parity.reference import load_reference
@@ -16,7 +17,7 @@ from runtimes.parity.replay import replay, replay_weights
 from runtimes.parity.run import recorded_inputs
 from runtimes.parity.statistics import Estimate, summarise
 from runtimes.parity.suite import Suite
-from runtimes.parity.verdict import Verdict, judge
+from runtimes.parity.verdict import judge
 from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeproof.verdicts import Verdict
 from runtimes.parity.localise import Cause
 from runtimes.parity.result import Entry
 from runtimes.parity.run import Request, run_parity
 from runtimes.parity.suite import Suite
-from runtimes.parity.verdict import Verdict
 from tests.faults.fault import FORMATS, Fault, Finds, Plant
 from tests.faults.planting import export
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from runtimes.parity.verdict import Verdict
+from edgeproof.verdicts import Verdict
 from tests.faults.alarms import ALARMS, RUNS
 from tests.faults.run import Outcome
 

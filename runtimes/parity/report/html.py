@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from edgeproof.artifact import Precision
 from edgeproof.display import megabytes, number
+from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
@@ -37,7 +38,6 @@ from runtimes.parity.report.plots import (
 from runtimes.parity.report.texts import legible, sheets, visible
 from runtimes.parity.report.where import broken
 from runtimes.parity.result import Entry, ModelResult, smallest_passing
-from runtimes.parity.verdict import Verdict
 
 TEMPLATE = "page.html.j2"
 MODELS_TEMPLATE = "models.html.j2"

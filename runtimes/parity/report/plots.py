@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from edgeproof.artifact import Precision
 from edgeproof.display import number
+from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import Advice
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
@@ -26,7 +27,6 @@ from runtimes.parity.report.svg import BACKGROUND, FAINT, INK, VERDICTS, inline
 from runtimes.parity.report.xml_text import legal
 from runtimes.parity.result import Entry
 from runtimes.parity.statistics import LEAST_KL
-from runtimes.parity.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeproof.display import megabytes
+from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
 from runtimes.parity.report.columns import COLUMNS
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult
-from runtimes.parity.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
