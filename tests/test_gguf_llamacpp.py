@@ -13,17 +13,9 @@ from transformers import AutoModelForCausalLM
 from runtimes import llamacpp
 from tests.exported import export_tiny
 from tests.tiny import FAMILIES, TRAINING_TEXT, VOCAB, make_checkpoint
+from tests.tolerance import OTHER_RUNTIME, relative_error
 
 LENGTH, PROMPT = 200, 150
-# RMS relative to the spread of the logits, at each position; measured at most 1.4e-5.
-TOLERANCE = 3e-5
-
-
-def error(got: np.ndarray, expected: np.ndarray) -> float:
-    """The largest error of a position, of logits [T, V]."""
-    assert got.shape == expected.shape
-    rms = np.sqrt(np.square(got - expected).mean(axis=1))
-    return float((rms / expected.std(axis=1)).max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -35,9 +27,9 @@ def test_f32_logits_equal_pytorch_in_prefill_and_decode(tmp_path: Path, family: 
         expected = model(torch.tensor([ids])).logits[0].numpy()
     runtime = llamacpp.open_runtime(export_tiny(folder, "gguf", "f32", tmp_path), 1)
     try:
-        assert error(runtime.logits(ids), expected) < TOLERANCE
+        assert relative_error(runtime.logits(ids), expected) < OTHER_RUNTIME
         steps = [runtime.start(ids[:PROMPT]), *map(runtime.step, ids[PROMPT:])]
-        assert error(np.array(steps), expected[PROMPT - 1 :]) < TOLERANCE
+        assert relative_error(np.array(steps), expected[PROMPT - 1 :]) < OTHER_RUNTIME
     finally:
         runtime.close()
 

@@ -18,6 +18,7 @@ from runtimes.registry import open_reference, open_runtime
 from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint, write_weights
+from tests.tolerance import FLOAT16_ON_GPU, ROUNDED, relative_error
 
 SCALE = 2.0**-4
 IDS = np.random.default_rng(0).integers(0, VOCAB, 9).tolist()
@@ -33,10 +34,6 @@ def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def error(got: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((got - expected) ** 2)) / expected.std())
-
-
 def test_the_plain_export_overflows_and_the_scaled_one_is_right(
     overflowing: Path, tmp_path: Path
 ) -> None:
@@ -47,7 +44,7 @@ def test_the_plain_export_overflows_and_the_scaled_one_is_right(
     plain = export_tiny(overflowing, "onnx", "fp16", tmp_path)
     scaled = export_tiny(overflowing, "onnx", "fp16", tmp_path, residual_scale=SCALE)
     assert not np.isfinite(open_runtime(plain, 1).logits(IDS)).all()
-    assert error(open_runtime(scaled, 1).logits(IDS), expected) < 5e-3
+    assert relative_error(open_runtime(scaled, 1).logits(IDS), expected) < ROUNDED["float16"]
 
 
 def test_parity_tells_the_option_and_counts_with_it(overflowing: Path, tmp_path: Path) -> None:
@@ -75,7 +72,7 @@ def test_the_same_in_true_float16_arithmetic(
     plain = export_tiny(overflowing, "onnx", "fp16", tmp_path)
     scaled = export_tiny(overflowing, "onnx", "fp16", tmp_path, residual_scale=SCALE)
     assert not np.isfinite(open_runtime(plain, 1, "webgpu").logits(IDS)).all()
-    assert error(open_runtime(scaled, 1, "webgpu").logits(IDS), expected) < 2e-2
+    assert relative_error(open_runtime(scaled, 1, "webgpu").logits(IDS), expected) < FLOAT16_ON_GPU
 
 
 @pytest.mark.parametrize(
@@ -93,7 +90,7 @@ def test_scaling_changes_no_function_and_no_weight(
     plain = export_tiny(checkpoint, "onnx", "fp16", tmp_path)
     scaled = export_tiny(checkpoint, "onnx", "fp16", tmp_path, residual_scale=0.25)
     expected = open_reference(checkpoint, 1).logits(IDS)
-    assert error(open_runtime(scaled, 1).logits(IDS), expected) < 5e-3
+    assert relative_error(open_runtime(scaled, 1).logits(IDS), expected) < ROUNDED["float16"]
     before, after = dequantise(plain), dequantise(scaled)
     assert before.keys() == after.keys()
     for name, values in before.items():

@@ -18,6 +18,7 @@ from export.__main__ import main as export_main
 from runtimes.onnxruntime import OnnxRuntime
 from runtimes.parity.__main__ import main as parity_main
 from tests.tiny import make_checkpoint
+from tests.tolerance import REORDERED_KL, ROUNDED_KL
 
 ROOT = Path(__file__).parent.parent
 PLAN = """
@@ -90,7 +91,8 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
     assert len(entries["mlc/q4f16_1"]["localisation"]["tensors"]) == 10
     assert entries["onnx/fp32"]["localisation"] is None
     for entry in entries.values():
-        assert entry["measurement"]["greedy"]["cache_kl"] < 1e-6
+        # llama.cpp and TVM keep f16 products and caches of these.
+        assert entry["measurement"]["greedy"]["cache_kl"] < ROUNDED_KL
         assert entry["measurement"]["tokenizer_strings"] >= 5000
         assert entry["measurement"]["tokenizer_mismatches"] == 0
         assert entry["measurement"]["chat_template"]["fault"] is None
@@ -232,7 +234,7 @@ def test_the_kv_cache_is_checked_on_a_text_without_chats(
         assert kl > 0.02
     else:
         assert result.exit_code == 0, result.output
-        assert kl < 1e-6
+        assert kl < REORDERED_KL
 
 
 def only(out: Path, *paths: str) -> None:

@@ -17,26 +17,27 @@ from runtimes.protocol import Runtime
 from runtimes.registry import open_reference, open_runtime
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
+from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, ROUNDED, relative_error
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 THREADS = 2
 CONTEXT = 1280
-# Greatest error of the logits against PyTorch, RMS relative to their spread: two to four times the
-# measured rounding of the weights and, with GGUF f16/bf16 and MLC q0f16, of the activations.
+# Greatest error of the logits against PyTorch: weights are rounded, and with GGUF f16/bf16 and MLC
+# q0f16 activations too.
 TOLERANCE = {
     ("pytorch", "fp32"): 0.0,
-    ("onnx", "fp32"): 1e-5,
-    ("onnx", "fp16"): 5e-3,
-    ("gguf", "f32"): 1e-5,
-    ("gguf", "f16"): 5e-3,
-    ("gguf", "bf16"): 4e-2,
-    ("mlc", "q0f32"): 4e-2,
-    ("mlc", "q0f16"): 1e-2,
+    ("onnx", "fp32"): OTHER_RUNTIME,
+    ("onnx", "fp16"): ROUNDED["float16"],
+    ("gguf", "f32"): OTHER_RUNTIME,
+    ("gguf", "f16"): ROUNDED["float16"],
+    ("gguf", "bf16"): ROUNDED["bfloat16"],
+    ("mlc", "q0f32"): ROUNDED["bfloat16"],
+    ("mlc", "q0f16"): ROUNDED["float16"],
 }
 # Prefill and decode of one runtime may add in another order, at the precision of its arithmetic.
-SELF_TOLERANCE = {case: max(limit, 1e-5) for case, limit in TOLERANCE.items()}
+SELF_TOLERANCE = {case: max(limit, REORDERED_FLOAT32) for case, limit in TOLERANCE.items()}
 
 WORDS = ["The capital of France is Paris", "counted 1, 2, 3.", "I'll we've DON'T", "naïve Größe"]
 SPACES = ["", " ", "  ", "   ", "\t", "\n", "\n\n", " \n ", "\r\n", "\u00a0", "\u3000", "\u200b"]
@@ -113,12 +114,6 @@ def tokens(count: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(0, VOCAB, count).tolist()
 
 
-def error(got: np.ndarray, expected: np.ndarray) -> float:
-    """RMS difference relative to the spread of the expected logits."""
-    assert got.shape == expected.shape
-    return float(np.sqrt(np.mean((got - expected) ** 2)) / expected.std())
-
-
 def test_it_says_what_it_is(runtime: Runtime) -> None:
     assert all(isinstance(x, str) and x for x in (runtime.name, runtime.version, runtime.device))
 
@@ -140,15 +135,15 @@ def test_logits_are_those_of_pytorch(
     runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
 ) -> None:
     ids = tokens(96)
-    assert error(runtime.logits(ids), reference.logits(ids)) <= TOLERANCE[case]
+    assert relative_error(runtime.logits(ids), reference.logits(ids)) <= TOLERANCE[case]
 
 
 def test_a_single_token_is_a_prompt(
     runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
 ) -> None:
     expected = reference.logits([5])
-    assert error(runtime.logits([5]), expected) <= TOLERANCE[case]
-    assert error(runtime.start([5]), expected[0]) <= TOLERANCE[case]
+    assert relative_error(runtime.logits([5]), expected) <= TOLERANCE[case]
+    assert relative_error(runtime.start([5]), expected[0]) <= TOLERANCE[case]
 
 
 def test_start_gives_the_logits_after_the_prompt(runtime: Runtime, case: tuple[str, str]) -> None:
@@ -156,7 +151,7 @@ def test_start_gives_the_logits_after_the_prompt(runtime: Runtime, case: tuple[s
     last = runtime.logits(ids)[-1]
     started = runtime.start(ids)
     assert started.dtype == np.float32
-    assert error(started, last) <= SELF_TOLERANCE[case]
+    assert relative_error(started, last) <= SELF_TOLERANCE[case]
 
 
 def test_steps_give_the_logits_of_the_longer_sequence(
@@ -166,7 +161,7 @@ def test_steps_give_the_logits_of_the_longer_sequence(
     expected = runtime.logits(ids)[19:]
     rows = [runtime.start(ids[:20]), *(runtime.step(token) for token in ids[20:])]
     assert rows[-1].dtype == np.float32
-    assert error(np.stack(rows), expected) <= SELF_TOLERANCE[case]
+    assert relative_error(np.stack(rows), expected) <= SELF_TOLERANCE[case]
 
 
 def test_a_new_start_forgets_the_last_sequence(runtime: Runtime) -> None:
@@ -194,10 +189,13 @@ def test_long_sequences_prefill_and_decode(
     """Past 512 and 1024 tokens: first contexts, chunks and cache pages end there."""
     ids = tokens(1030)
     expected = reference.logits(ids)
-    assert error(runtime.logits(ids), expected) <= SELF_TOLERANCE[case]
+    assert relative_error(runtime.logits(ids), expected) <= SELF_TOLERANCE[case]
     for length in (506, 1020):
         rows = [runtime.start(ids[:length]), *map(runtime.step, ids[length : length + 10])]
-        assert error(np.stack(rows), expected[length - 1 : length + 10]) <= SELF_TOLERANCE[case]
+        assert (
+            relative_error(np.stack(rows), expected[length - 1 : length + 10])
+            <= SELF_TOLERANCE[case]
+        )
 
 
 def test_an_empty_prompt_is_refused(runtime: Runtime) -> None:

@@ -25,6 +25,7 @@ pytest.importorskip("onnxruntime_ep_webgpu", reason="no WebGPU plugin: Python 3.
 from runtimes.lavapipe import lavapipe
 from runtimes.webgpu.device import open_device
 from runtimes.webgpu.placement import computing_nodes
+from tests.tolerance import FLOAT16_ON_GPU, relative_error
 
 IDS = [1, 9, 300, 7, 41, 120, 3, 5]
 
@@ -42,11 +43,6 @@ def runtime(artifact: Artifact) -> Iterator[Runtime]:
     opened.close()
 
 
-def error(got: np.ndarray, expected: np.ndarray) -> float:
-    """RMS difference relative to the spread of what is expected."""
-    return float(np.sqrt(np.mean((got - expected) ** 2)) / expected.std())
-
-
 def test_float16_on_the_gpu_agrees_with_the_cpu_at_every_position(
     artifact: Artifact, runtime: Runtime
 ) -> None:
@@ -54,7 +50,7 @@ def test_float16_on_the_gpu_agrees_with_the_cpu_at_every_position(
     got = runtime.logits(IDS)
     assert got.shape == (len(IDS), VOCAB)
     assert got.dtype == np.float32
-    assert error(got, expected) < 2e-2
+    assert relative_error(got, expected) < FLOAT16_ON_GPU
     assert not np.array_equal(got, expected)  # the same bits would mean: computed on the CPU
     assert runtime.name == "onnxruntime-webgpu"
 
@@ -62,13 +58,13 @@ def test_float16_on_the_gpu_agrees_with_the_cpu_at_every_position(
 def test_steps_through_the_kv_cache_equal_one_pass(runtime: Runtime) -> None:
     whole = runtime.logits(IDS)
     rows = [runtime.start(IDS[:5]), *(runtime.step(token) for token in IDS[5:])]
-    assert error(np.stack(rows), whole[4:]) < 2e-2
+    assert relative_error(np.stack(rows), whole[4:]) < FLOAT16_ON_GPU
 
 
 def test_left_padded_rows_equal_the_rows_alone(runtime: Runtime) -> None:
     rows = [IDS, IDS[:5]]
     for ids, padded in zip(rows, runtime.padded_logits(rows), strict=True):  # type: ignore[attr-defined]
-        assert error(padded, runtime.logits(ids)) < 2e-2
+        assert relative_error(padded, runtime.logits(ids)) < FLOAT16_ON_GPU
 
 
 def test_a_graph_that_computes_on_the_cpu_is_refused(artifact: Artifact, tmp_path: Path) -> None:
