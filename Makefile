@@ -24,10 +24,14 @@ DEMO ?= build/demo
 # On a software GPU its first run takes some ten minutes: not part of verify.
 BROWSER_WEBGPU := tests/test_real_browser_webgpu.py
 
-.PHONY: help setup export-all release demo gguf-table size-table test verify verify-webgpu faults bench bench-parity lint clean
+# PyTorch without AVX2, OpenBLAS and NumPy as before 2011, one thread. What a library does not know it ignores.
+OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
+	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: help setup export-all release demo gguf-table size-table test test-processors verify verify-webgpu faults bench bench-parity lint clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Create .venv with everything (once; later calls do nothing)
 
@@ -61,6 +65,9 @@ size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, ru
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(BIN)/python -m pytest -m "not slow"
+
+test-processors: setup ## The tests that compare numbers again, computed as an older processor with one core would
+	$(OLDER_PROCESSOR) $(BIN)/python -m pytest -m "numbers and not slow"
 
 verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
 	$(BIN)/python -m pytest -m slow -v --ignore=$(BROWSER_WEBGPU)

@@ -16,6 +16,8 @@ from export.architecture.rope import divisors, frequencies, scaled_frequencies
 from export.llamacpp.architectures import ARCHITECTURES
 from tests.tiny import FAMILIES, LLAMA3_ROPE, config
 
+pytestmark = pytest.mark.numbers
+
 STORAGE = ("dtype", "shards")  # of `make_checkpoint`, not of config.json
 
 

@@ -12,6 +12,8 @@ from benchmarks.promises import Promises
 from tests.exported import export_tiny
 from tests.tolerance import REORDERED_FLOAT32, relative_error
 
+pytestmark = pytest.mark.numbers
+
 IDS = [5, 9, 11, 3, 7, 20]
 
 

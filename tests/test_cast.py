@@ -14,6 +14,8 @@ from hypothesis.extra.numpy import arrays
 from edgeproof.errors import InputError
 from export.quantization.cast import BFLOAT16, FLOAT16, FLOAT32, cast
 
+pytestmark = pytest.mark.numbers
+
 TYPES = [FLOAT32, FLOAT16, BFLOAT16]
 IDS = [dtype.name for dtype in TYPES]
 BITS = arrays(np.uint32, st.integers(1, 40), elements=st.integers(0, 2**32 - 1))

@@ -15,6 +15,8 @@ from tests.exported import export_tiny
 from tests.tiny import FAMILIES, TRAINING_TEXT, VOCAB, make_checkpoint
 from tests.tolerance import OTHER_RUNTIME, relative_error
 
+pytestmark = pytest.mark.numbers
+
 LENGTH, PROMPT = 200, 150
 
 

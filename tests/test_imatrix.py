@@ -25,6 +25,8 @@ from tests.test_command_line import run as run_process
 from tests.test_gguf_mixtures import UNEVEN, WHOLE, llama_quantise, tensors
 from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 
+pytestmark = pytest.mark.numbers
+
 NAMES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
 
 

@@ -23,6 +23,8 @@ from tests.exported import export_tiny
 from tests.tiny import FAMILIES, make_checkpoint, write_weights
 from tests.tolerance import OTHER_RUNTIME
 
+pytestmark = pytest.mark.numbers
+
 pytest.importorskip("torch")
 IDS = [1, *np.random.default_rng(0).integers(3, 384, 30).tolist()]
 Q1, K1, V1 = (f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv")

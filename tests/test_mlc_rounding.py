@@ -13,6 +13,8 @@ from export.mlc.packing import codes_per_word, pack
 from export.quantization.group import GroupRounding, round_groups
 from tests.mlc_reference import tvm_round_groups
 
+pytestmark = pytest.mark.numbers
+
 Q4 = GroupRounding(bits=4, size=32)
 Q3 = GroupRounding(bits=3, size=40)
 ROUNDINGS = pytest.mark.parametrize("rounding", [Q4, Q3], ids=["4-bit", "3-bit"])

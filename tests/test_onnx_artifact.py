@@ -22,6 +22,8 @@ from export.sources import Source
 from tests.exported import export_tiny
 from tests.tiny import FAMILIES, make_checkpoint
 
+pytestmark = pytest.mark.numbers
+
 FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx"}
 ROTARY_SHA256 = "f853a836073f5466fa4b0c247678cc7b2759402113a2f8ed385632615946315a"
 DTYPES = {"fp32": np.float32, "fp16": np.float16}

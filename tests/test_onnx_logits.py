@@ -13,6 +13,8 @@ from tests.exported import export_tiny
 from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, ROUNDED, relative_error
 
+pytestmark = pytest.mark.numbers
+
 KINDS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "untied": {"tie_word_embeddings": False},

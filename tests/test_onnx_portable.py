@@ -21,6 +21,8 @@ from tests.test_onnx_artifact import check_graph
 from tests.tiny import FAMILIES, VOCAB, make_checkpoint, write_weights
 from tests.tolerance import OTHER_RUNTIME, ROUNDED, relative_error
 
+pytestmark = pytest.mark.numbers
+
 IDS = np.random.default_rng(0).integers(0, VOCAB, 30).tolist()
 # Recipes whose storage standard operators compute with.
 RECIPES: dict[str, dict[str, Any]] = {

@@ -24,6 +24,8 @@ from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 
+pytestmark = pytest.mark.numbers
+
 FILES = {
     "q8": "model_quantized.onnx",
     "int8": "model_int8.onnx",

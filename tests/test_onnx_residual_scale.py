@@ -20,6 +20,8 @@ from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint, write_weights
 from tests.tolerance import FLOAT16_ON_GPU, ROUNDED, relative_error
 
+pytestmark = pytest.mark.numbers
+
 SCALE = 2.0**-4
 IDS = np.random.default_rng(0).integers(0, VOCAB, 9).tolist()
 

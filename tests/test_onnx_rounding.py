@@ -19,6 +19,8 @@ from export.onnx.bnb4 import pack_nf4
 from export.onnx.nbits import BlockScheme, round_rows
 from export.quantization.channel import int8_channels, uint8_channels
 
+pytestmark = pytest.mark.numbers
+
 NATIVE = {4: quantize_matmul_4bits, 8: quantize_matmul_8bits}
 BLOCKS = st.sampled_from([16, 32, 64, 128])
 SEEDS = st.integers(0, 2**32 - 1)

@@ -23,6 +23,8 @@ from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 from tests.tolerance import REORDERED_FLOAT64
 
+pytestmark = pytest.mark.numbers
+
 GGML_TYPE_F32 = 0
 TEMPERATURE, TOP_P = 0.2, 0.9
 

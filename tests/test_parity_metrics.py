@@ -20,6 +20,8 @@ from runtimes.parity.metrics import HEAD, TEMPERATURE, TOP_P, PositionMetrics, c
 from runtimes.parity.statistics import Estimate, paired_difference, summarise
 from runtimes.parity.verdict import judge
 
+pytestmark = pytest.mark.numbers
+
 VOCAB = 50
 seeds = st.integers(0, 2**32 - 1)
 

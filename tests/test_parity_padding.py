@@ -16,6 +16,8 @@ from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 from tests.tolerance import REORDERED_KL
 
+pytestmark = pytest.mark.numbers
+
 THREADS = 1
 
 

@@ -12,6 +12,8 @@ from runtimes.registry import open_reference
 from tests.tiny import VOCAB, make_checkpoint
 from tests.tolerance import REORDERED_KL
 
+pytestmark = pytest.mark.numbers
+
 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> TorchRuntime:

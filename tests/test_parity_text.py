@@ -20,6 +20,8 @@ from runtimes.pytorch import TorchRuntime
 from runtimes.registry import open_reference
 from tests.tiny import make_checkpoint
 
+pytestmark = pytest.mark.numbers
+
 
 def test_each_budget_has_the_text_of_those_before_it_and_more() -> None:
     fast, default, full = (built_in(budget).prompts for budget in Budget)

@@ -22,6 +22,8 @@ from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, ROUNDED, relative_
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
+pytestmark = pytest.mark.numbers
+
 THREADS = 2
 CONTEXT = 1280
 # Greatest error of the logits against PyTorch: weights are rounded, and with GGUF f16/bf16 and MLC

@@ -15,6 +15,8 @@ from runtimes import llamacpp
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 
+pytestmark = pytest.mark.numbers
+
 CONTEXT = 1100
 
 

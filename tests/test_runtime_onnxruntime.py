@@ -16,6 +16,8 @@ from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 from tests.tolerance import ROUNDED, relative_error
 
+pytestmark = pytest.mark.numbers
+
 CONTEXT = 64
 
 

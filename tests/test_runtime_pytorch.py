@@ -18,6 +18,8 @@ from runtimes.pytorch import open_reference
 from tests.tiny import FAMILIES, VOCAB, make_checkpoint
 from tests.tolerance import REORDERED_FLOAT32, relative_error
 
+pytestmark = pytest.mark.numbers
+
 IDS = np.random.default_rng(0).integers(0, VOCAB, 50).tolist()
 
 

@@ -22,6 +22,8 @@ from export.sources.residual_permutation import residual_permutation
 from tests import tiny_gguf
 from tests.tolerance import REORDERED_FLOAT64
 
+pytestmark = pytest.mark.numbers
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -18,6 +18,8 @@ from tests.exported import export_tiny
 from tests.tiny import FAMILIES, LLAMA3_ROPE, QWEN2, VOCAB, make_checkpoint
 from tests.tolerance import REORDERED_FLOAT32, relative_error
 
+pytestmark = pytest.mark.numbers
+
 PUBLISHED = {**LLAMA3_ROPE, "factor": 32.0, "original_max_position_embeddings": 8192}
 READABLE: dict[str, dict[str, Any]] = {
     **{name: changes for name, changes in FAMILIES.items() if "llama3" not in name},

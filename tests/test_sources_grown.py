@@ -24,6 +24,8 @@ from tests.measured import measured
 from tests.test_sources_bundled import install_package
 from tests.tolerance import REORDERED_FLOAT32, relative_error
 
+pytestmark = pytest.mark.numbers
+
 ROOT = Path(__file__).parents[1]
 SHAPE = Shape(96, 256, 5, heads=6, kv_heads=3)
 IDS = [1, 40, 7, 300, 12, 12, 99, 5]

@@ -19,6 +19,8 @@ from tests import tiny
 from tests.exported import export_tiny
 from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, relative_error
 
+pytestmark = pytest.mark.numbers
+
 pytest.importorskip("tvm")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
