@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from export.quantization.group import GroupRounding
+from export.rounding import Grid
 
 
 @functools.cache
-def _kernel(rows: int, columns: int, dtype: str, rounding: GroupRounding) -> Any:
+def _kernel(rows: int, columns: int, dtype: str, grid: Grid) -> Any:
     import tvm
     from tvm import te, tirx
 
-    size, middle = rounding.size, tirx.const(rounding.middle, dtype)
+    size, middle = grid.block, tirx.const(grid.zero, dtype)
     weight = te.placeholder((rows, columns), dtype, "weight")
     place = te.reduce_axis((0, size), "place")
     peak = te.compute(
-        (rows, rounding.groups(columns)),
+        (rows, grid.blocks(columns)),
         lambda row, group: te.max(
             tirx.if_then_else(
                 group * size + place < columns,
@@ -39,7 +39,7 @@ def _kernel(rows: int, columns: int, dtype: str, rounding: GroupRounding) -> Any
         lambda row, column: tirx.round(weight[row, column] / scale[row, column // size] + middle),
         "steps",
     )
-    zero, top = tirx.const(0, dtype), tirx.const(2 * rounding.middle, dtype)
+    zero, top = tirx.const(0, dtype), tirx.const(2 * grid.zero, dtype)
     code = te.compute(
         (rows, columns),
         lambda row, column: tirx.min(tirx.max(steps[row, column], zero), top).astype("uint32"),
@@ -49,7 +49,7 @@ def _kernel(rows: int, columns: int, dtype: str, rounding: GroupRounding) -> Any
     return tvm.compile(tvm.IRModule({"main": function}), target="llvm")["main"]
 
 
-def tvm_round_groups(weights: np.ndarray, rounding: GroupRounding) -> tuple[np.ndarray, np.ndarray]:
+def tvm_round_groups(weights: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Codes uint8 [rows, columns] and scales [rows, groups] in the weights' dtype."""
     import tvm
 
@@ -57,7 +57,7 @@ def tvm_round_groups(weights: np.ndarray, rounding: GroupRounding) -> tuple[np.n
     dtype = weights.dtype.name
     given = tvm.runtime.empty(weights.shape, dtype)
     given.copyfrom(weights)
-    scales = tvm.runtime.empty((rows, rounding.groups(columns)), dtype)
+    scales = tvm.runtime.empty((rows, grid.blocks(columns)), dtype)
     codes = tvm.runtime.empty(weights.shape, "uint32")
-    _kernel(rows, columns, dtype, rounding)(given, scales, codes)
+    _kernel(rows, columns, dtype, grid)(given, scales, codes)
     return codes.numpy().astype(np.uint8), scales.numpy().view(weights.dtype)

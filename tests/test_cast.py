@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeproof.errors import InputError
-from export.quantization.cast import BFLOAT16, FLOAT16, FLOAT32, cast
+from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32, cast
 
 pytestmark = pytest.mark.numbers
 

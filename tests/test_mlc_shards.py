@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
-from export.quantization.cast import BFLOAT16
+from export.rounding.cast import BFLOAT16
 
 IDENTITY = ModelIdentity("m", None, None, 1000, ())
 VARIANT = Variant("mlc", "q0f16", Precision.FP16, ())

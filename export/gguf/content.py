@@ -21,10 +21,11 @@ from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.gguf.assignment import Item, assign
 from export.gguf.container import ALIGNMENT, Entry, TensorInfo, encode_header
-from export.gguf.imatrix import Imatrix
 from export.gguf.llama_quantize import planned_types, quantise
 from export.gguf.recipe import Recipe
-from export.gguf.storage import TYPES, Layout
+from export.gguf.storage import TYPES
+from export.rounding import Rounder
+from export.rounding.cast import FLOAT32, cast
 from export.sources.gguf_container import GgufFile
 
 K_BLOCK = 256  # rows of a multiple of this get what a mixture asks for
@@ -46,7 +47,7 @@ def prepare(
     metadata: Sequence[Entry],
     targets: Sequence[Target],
     recipe: Recipe,
-    imatrix: Imatrix | None,
+    rounder: Rounder,
     writer: ArtifactWriter,
     advance: Advance,
 ) -> Iterator[Content]:
@@ -57,9 +58,9 @@ def prepare(
     """
     if recipe.direct:
         items = assign(targets, recipe, tied=checkpoint.config.tied)
-        yield Content(items, lambda item: encoded(checkpoint, item.target, item.type, advance))
+        yield Content(items, lambda item: _encoded(checkpoint, item, rounder, advance))
         return
-    importance = imatrix.values if imatrix else {}
+    importance = rounder.imatrix.values if rounder.imatrix else {}
     with writer.scratch() as folder:
         items = _ask_llama_cpp(folder, metadata, targets, recipe, importance)
         if writer.dry:
@@ -73,13 +74,13 @@ def prepare(
         yield Content(items, lambda item: _copied(file, item))
 
 
-def encoded(
-    checkpoint: Checkpoint, target: Target, kind: Layout, advance: Advance
+def _encoded(
+    checkpoint: Checkpoint, item: Item, rounder: Rounder, advance: Advance
 ) -> Iterator[memoryview]:
     """A tensor's bytes in a type of ours, block of rows by block of rows."""
-    storage = TYPES[kind.name]
-    for block in checkpoint.blocks(target):
-        yield storage.encode(block, target.origin).data
+    storage = TYPES[item.type.name]
+    for block in checkpoint.blocks(item.target):
+        yield storage.encode(block, item.target, rounder).data
         advance(block.size)
 
 
@@ -129,8 +130,9 @@ def _write_f32(
     with path.open("wb") as file:
         file.write(encode_header(metadata, _float_infos(targets)))
         for target in targets:
-            for chunk in encoded(checkpoint, target, F32, advance):
-                file.write(chunk)
+            for block in checkpoint.blocks(target):
+                file.write(cast(block, FLOAT32, target.origin).data)
+                advance(block.size)
             file.write(bytes(-file.tell() % ALIGNMENT))
 
 

@@ -12,12 +12,13 @@ from export.format import Advance
 from export.gguf.assignment import Item
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
 from export.gguf.content import Content, prepare
-from export.gguf.imatrix import read_imatrix
+from export.gguf.imatrix import imatrix_entries
 from export.gguf.metadata import metadata_entries, naming_texts
 from export.gguf.naming import file_stem
 from export.gguf.recipe import read_recipe
 from export.gguf.splits import plan_splits, split_metadata
 from export.gguf.tensors import bind
+from export.rounding import rounder_of
 
 
 def write(
@@ -37,13 +38,13 @@ def write(
     recipe = read_recipe(variant)
     targets = bind(checkpoint)
     recipe.check(targets)
-    imatrix = read_imatrix(recipe.imatrix) if recipe.imatrix else None
+    rounder = rounder_of(variant)
     metadata = metadata_entries(checkpoint, identity, recipe.file_type)
-    if imatrix is not None:
-        imatrix.check(targets)
-        metadata += imatrix.entries()
+    if rounder.imatrix is not None:
+        rounder.imatrix.check(checkpoint.parameters)
+        metadata += imatrix_entries(rounder.imatrix)
     stem = file_stem(naming_texts(metadata), recipe.label)
-    with prepare(checkpoint, metadata, targets, recipe, imatrix, writer, advance) as content:
+    with prepare(checkpoint, metadata, targets, recipe, rounder, writer, advance) as content:
         splits = plan_splits(stem, [item.nbytes for item in content.items], variant)
         for number, split in enumerate(splits):
             items = content.items[split.tensors.start : split.tensors.stop]

@@ -16,8 +16,10 @@ from pathlib import Path
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.gguf.imatrix import check_use, keep, with_imatrix_entries
-from export.gguf.recipe import IMATRIX
+from export.gguf.imatrix import check_use
+from export.rounding.imatrix import keep_imatrix
+from export.rounding.options import with_imatrix_entries
+from export.rounding.rounder import IMATRIX
 
 AUTO = "auto"
 CALIBRATION = "calibration"  # key of a file's path in a recipe that is not settled yet
@@ -69,4 +71,4 @@ def _measure(checkpoint: Path, calibration: str | None) -> str:
                 "--imatrix: the importance matrix could not be measured; what went wrong is above."
                 " `python -m runtimes.imatrix` makes one by hand"
             )
-        return keep(out)
+        return keep_imatrix(out)

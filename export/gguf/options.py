@@ -11,8 +11,9 @@ from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.gguf.imatrix import with_imatrix
 from export.gguf.measured_imatrix import AUTO, with_measured_imatrix
-from export.gguf.recipe import with_overrides
+from export.gguf.recipe import with_method, with_overrides
 from export.gguf.splits import with_splits
+from export.rounding.options import ROUNDING_OPTION
 
 OPTIONS = (
     click.Option(["--pure"], is_flag=True, help="One type for all matrices, no mixture."),
@@ -25,15 +26,17 @@ OPTIONS = (
         help="Type of tensors in whose name the regular expression is found, for example"
         " attn_v=q8_0. Repeatable, the first match counts.",
     ),
+    ROUNDING_OPTION,
     click.Option(
         ["--imatrix"],
         type=click.Path(dir_okay=False, path_type=Path),
         is_flag=False,
         flag_value=AUTO,
         metavar="[FILE]",
-        help="Importance matrix for types below 8 bits; llama.cpp then rounds all of them. Without"
-        " FILE (or with `auto`) it is measured in PyTorch, once for each checkpoint. FILE is from"
-        " `python -m runtimes.imatrix` or llama-imatrix (GGUF).",
+        help="Importance matrix for types below 8 bits; llama.cpp then rounds all of them, or the"
+        " method of --rounding, if it uses one. Without FILE (or with `auto`) it is measured in"
+        " PyTorch, once for each checkpoint. FILE is from `python -m runtimes.imatrix` or"
+        " llama-imatrix (GGUF).",
     ),
     click.Option(
         ["--calibration"],
@@ -59,6 +62,7 @@ OPTIONS = (
 def customise(
     variant: Variant,
     *,
+    rounding: str | None = None,
     imatrix: Path | None = None,
     calibration: Path | None = None,
     split_max_size: str | None = None,
@@ -68,9 +72,10 @@ def customise(
     """The variant with the options' values in its recipe and in its name.
 
     Raises:
-        InputError: an unknown type, a pattern, a size, a text or an importance matrix that is none.
+        InputError: an unknown type or method; a pattern, size, text or importance matrix that
+            is none; a method or a matrix that the variant has no use for.
     """
-    chosen = with_overrides(variant, **overrides)
+    chosen = with_method(with_overrides(variant, **overrides), rounding)
     if imatrix == Path(AUTO):
         chosen = with_measured_imatrix(chosen, calibration)
     elif calibration is None:

@@ -16,6 +16,8 @@ from edgeproof.artifact import Precision, Variant
 from edgeproof.errors import InputError
 from export.architecture import Role, Target
 from export.gguf.storage import LAYOUTS, TYPES, Layout
+from export.rounding.options import with_rounding
+from export.rounding.rounder import IMATRIX, ROUNDING
 
 # Mixtures that llama.cpp itself chooses the types of → its llama_ftype (llama.h).
 MIXTURES = {
@@ -34,7 +36,6 @@ PURE = "pure"
 EMBEDDING_TYPE = "token-embedding-type"
 OUTPUT_TYPE = "output-tensor-type"
 TENSOR_TYPE = "tensor-type "
-IMATRIX = "imatrix"  # → hex SHA-256 of the file, or a wish for one (measured_imatrix)
 # A pattern that may stand in a folder's name. It has no hyphen, so that it is no option's label.
 PLAIN = re.compile(r"[a-z0-9_.]{1,32}")
 # From the best to the worst, and the class of each type; all other types are LOW_BIT.
@@ -57,15 +58,24 @@ class Recipe:
     embedding: str | None = None
     output: str | None = None
     patterns: tuple[tuple[str, str], ...] = ()
-    imatrix: str | None = None
+    rounding: str | None = None
+    imatrix: str | None = None  # hex SHA-256 of the file, or a wish for one (measured_imatrix)
+
+    @property
+    def types(self) -> list[str]:
+        """The types and the mixture that it names."""
+        overrides = (self.embedding, self.output, *(kind for _, kind in self.patterns))
+        return [kind for kind in (self.linear, self.head, *overrides) if kind is not None]
 
     @property
     def direct(self) -> bool:
-        """Whether every type in it is written here, without llama.cpp."""
-        if self.imatrix:
+        """Whether every type in it is written here, without llama.cpp.
+
+        With an importance matrix llama.cpp rounds all types, unless a method of ours uses it.
+        """
+        if self.imatrix and self.rounding is None:
             return False
-        overrides = [self.embedding, self.output, *(kind for _, kind in self.patterns)]
-        return self.linear in TYPES and all(kind is None or kind in TYPES for kind in overrides)
+        return all(kind in TYPES for kind in self.types)
 
     @property
     def file_type(self) -> int:
@@ -86,6 +96,8 @@ class Recipe:
             digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
             text = pattern if PLAIN.fullmatch(pattern) else digest
             labels.append(f"{text}-{kind.lower()}")
+        if self.rounding:
+            labels.append(self.rounding)
         if self.imatrix:
             labels.append(IMATRIX)
         return tuple(labels)
@@ -145,6 +157,7 @@ def read_recipe(variant: Variant) -> Recipe:
             for key, kind in variant.storage
             if key.startswith(TENSOR_TYPE)
         ),
+        rounding=storage.get(ROUNDING),
         imatrix=storage.get(IMATRIX),
     )
 
@@ -177,6 +190,20 @@ def with_overrides(
         precision=max(precisions, key=PRECISIONS.index),
         aliases=() if extra else variant.aliases,
     )
+
+
+def with_method(variant: Variant, name: str | None) -> Variant:
+    """The variant, its overrides included, with a method of rounding.
+
+    Raises:
+        InputError: an unknown method, or nothing in the variant is rounded by one of ours.
+    """
+    kinds = read_recipe(variant).types
+    foreign = [kind.lower() for kind in kinds if kind not in TYPES]
+    if name is not None and foreign:
+        raise InputError(f"--{ROUNDING}: llama.cpp itself rounds {foreign[0]}; choose q4_0 or q8_0")
+    has_codes = any(LAYOUTS.get(kind, BLOCKS).block_size > 1 for kind in kinds)
+    return with_rounding(variant, name, has_codes=has_codes)
 
 
 def _check_fit(option: str, kind: str | None, target: Target) -> None:

@@ -1,7 +1,8 @@
 """GGUF storage types: how rows of a tensor become bytes.
 
-A new type is one more entry in `TYPES`: its numbers and, for a block type, a function that fills
-the bytes of a group of blocks. Grouping, shapes and the fit of rows live here, once. `LAYOUTS` also
+A new type is one more entry in `TYPES`: its numbers and, for a block type, the grid that its values
+lie on and the parts of a block's bytes in order. Grouping, shapes and the fit of rows live here,
+once; how values get their codes is the method's business. `LAYOUTS` also
 has the types whose values only llama.cpp itself rounds.
 Numbers: https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py.
 """
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.quantization import ggml
-from export.quantization.cast import BFLOAT16, FLOAT16, FLOAT32, cast
+from export.architecture import Target
+from export.rounding import Grid, Kind, Rounded, Rounder, Rules
+from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32, cast
 
-# Fills `out`, uint8 [n, block_bytes], from lanes, float32 [block_size, n]; `name` is for errors.
-Pack = Callable[[np.ndarray, np.ndarray, str], None]
+# Some bytes of every block, uint8 [n, bytes], from n rounded blocks.
+Part = Callable[[Rounded], np.ndarray]
 # Blocks per step: its temporaries stay in a 1 MiB L2 cache. Not a power of two, or the transposing
 # copies would hit the same cache sets again and again.
 GROUP_BLOCKS = 2000
@@ -61,8 +63,8 @@ class StorageType(Layout, ABC):
     file_type: int
 
     @abstractmethod
-    def encode(self, rows: np.ndarray, name: str) -> np.ndarray:
-        """Stored bytes of whole rows [..., row] in a float type: contiguous uint8.
+    def encode(self, rows: np.ndarray, target: Target, rounder: Rounder) -> np.ndarray:
+        """Stored bytes of whole rows [..., row] of the target in a float type: contiguous uint8.
 
         Raises:
             InputError: a value or scale overflows the type; the message names the tensor.
@@ -75,60 +77,48 @@ class FloatType(StorageType):
 
     dtype: np.dtype[Any]
 
-    def encode(self, rows: np.ndarray, name: str) -> np.ndarray:
+    def encode(self, rows: np.ndarray, target: Target, rounder: Rounder) -> np.ndarray:
         """See `StorageType.encode`."""
-        return cast(rows, self.dtype, name).reshape(-1).view(np.uint8)
+        return cast(rows, self.dtype, target.origin).reshape(-1).view(np.uint8)
 
 
 @dataclass(frozen=True)
 class BlockType(StorageType):
-    """Blocks of consecutive values of a row, quantised one by one."""
+    """Blocks of consecutive values of a row: the parts of each, in order, are its bytes."""
 
-    pack: Pack
+    grid: Grid
+    parts: tuple[Part, ...]
 
-    def encode(self, rows: np.ndarray, name: str) -> np.ndarray:
+    def encode(self, rows: np.ndarray, target: Target, rounder: Rounder) -> np.ndarray:
         """See `StorageType.encode`."""
         out = np.empty((self.nbytes(rows.shape) // self.block_bytes, self.block_bytes), np.uint8)
-        blocks = rows.reshape(-1, self.block_size)
-        for start in range(0, len(blocks), GROUP_BLOCKS):
-            group = slice(start, start + GROUP_BLOCKS)
-            lanes = blocks[group].T.astype(np.float32, order="C")  # [block_size, n]
-            self.pack(lanes, out[group], name)
+        lines = rows.reshape(-1, rows.shape[-1])
+        blocks = lines.shape[1] // self.block_size
+        step = max(1, GROUP_BLOCKS // blocks)
+        for start in range(0, len(lines), step):
+            rounded = rounder.round(lines[start : start + step], self.grid, target)
+            self._pack(rounded, out[start * blocks : (start + step) * blocks])
         return out.reshape(-1)
 
-
-def _pack_q8_0(lanes: np.ndarray, out: np.ndarray, name: str) -> None:
-    scale, codes = ggml.q8_0(lanes, name)
-    out[:, 0:2] = _bytes(scale)
-    out[:, 2:] = codes.view(np.uint8).T
-
-
-def _pack_q4_0(lanes: np.ndarray, out: np.ndarray, name: str) -> None:
-    scale, codes = ggml.q4_0(lanes, name)
-    out[:, 0:2] = _bytes(scale)
-    out[:, 2:] = _nibble_pairs(codes)
+    def _pack(self, rounded: Rounded, out: np.ndarray) -> None:
+        """Fill `out`, uint8 [n, block_bytes]."""
+        end = 0
+        for part in self.parts:
+            piece = part(rounded)
+            start, end = end, end + piece.shape[1]
+            out[:, start:end] = piece
 
 
-def _pack_q4_1(lanes: np.ndarray, out: np.ndarray, name: str) -> None:
-    scale, minimum, codes = ggml.q4_1(lanes, name)
-    out[:, 0:2] = _bytes(scale)
-    out[:, 2:4] = _bytes(minimum)
-    out[:, 4:] = _nibble_pairs(codes)
+def _scale(rounded: Rounded) -> np.ndarray:
+    return _bytes(rounded.scales)
 
 
-def _pack_q5_0(lanes: np.ndarray, out: np.ndarray, name: str) -> None:
-    scale, codes = ggml.q5_0(lanes, name)
-    out[:, 0:2] = _bytes(scale)
-    out[:, 2:6] = _fifth_bits(codes)
-    out[:, 6:] = _nibble_pairs(codes)
+def _minimum(rounded: Rounded) -> np.ndarray:
+    return _bytes(rounded.offsets)
 
 
-def _pack_q5_1(lanes: np.ndarray, out: np.ndarray, name: str) -> None:
-    scale, minimum, codes = ggml.q5_1(lanes, name)
-    out[:, 0:2] = _bytes(scale)
-    out[:, 2:4] = _bytes(minimum)
-    out[:, 4:8] = _fifth_bits(codes)
-    out[:, 8:] = _nibble_pairs(codes)
+def _whole_bytes(rounded: Rounded) -> np.ndarray:
+    return np.asarray(rounded.codes.view(np.uint8).T)
 
 
 def _bytes(halves: np.ndarray) -> np.ndarray:
@@ -136,27 +126,37 @@ def _bytes(halves: np.ndarray) -> np.ndarray:
     return halves.view(np.uint8).reshape(-1, 2)
 
 
-def _nibble_pairs(codes: np.ndarray) -> np.ndarray:
+def _nibble_pairs(rounded: Rounded) -> np.ndarray:
     """Low 4 bits of codes [32, n] → uint8 [n, 16]: byte i holds value i low, i + 16 high."""
+    codes = rounded.codes
     return np.asarray(((codes[:16] & np.uint8(15)) | (codes[16:] << np.uint8(4))).T)
 
 
-def _fifth_bits(codes: np.ndarray) -> np.ndarray:
+def _fifth_bits(rounded: Rounded) -> np.ndarray:
     """Bit 4 of codes [32, n] → uint8 [n, 4]: bit i of the 32 is value i's."""
-    return np.asarray(np.packbits(codes >> np.uint8(4), axis=0, bitorder="little").T)
+    return np.asarray(np.packbits(rounded.codes >> np.uint8(4), axis=0, bitorder="little").T)
 
 
+def _grid(kind: Kind, bits: int, zero: int = 0) -> Grid:
+    return Grid(kind, bits, 32, FLOAT16, Rules.GGML, zero)
+
+
+EIGHT_BITS = _grid(Kind.CENTRED, 8)
+FIVE_BITS, FIVE_BITS_UP = _grid(Kind.SIGNED, 5, zero=16), _grid(Kind.MINIMUM, 5)
+FOUR_BITS, FOUR_BITS_UP = _grid(Kind.SIGNED, 4, zero=8), _grid(Kind.MINIMUM, 4)
 TYPES: dict[str, StorageType] = {
     entry.name: entry
     for entry in (
         FloatType("F32", 0, 1, 4, 0, FLOAT32),
         FloatType("F16", 1, 1, 2, 1, FLOAT16),
         FloatType("BF16", 30, 1, 2, 32, BFLOAT16),
-        BlockType("Q8_0", 8, 32, 34, 7, _pack_q8_0),
-        BlockType("Q5_0", 6, 32, 22, 8, _pack_q5_0),
-        BlockType("Q5_1", 7, 32, 24, 9, _pack_q5_1),
-        BlockType("Q4_0", 2, 32, 18, 2, _pack_q4_0),
-        BlockType("Q4_1", 3, 32, 20, 3, _pack_q4_1),
+        BlockType("Q8_0", 8, 32, 34, 7, EIGHT_BITS, (_scale, _whole_bytes)),
+        BlockType("Q5_0", 6, 32, 22, 8, FIVE_BITS, (_scale, _fifth_bits, _nibble_pairs)),
+        BlockType(
+            "Q5_1", 7, 32, 24, 9, FIVE_BITS_UP, (_scale, _minimum, _fifth_bits, _nibble_pairs)
+        ),
+        BlockType("Q4_0", 2, 32, 18, 2, FOUR_BITS, (_scale, _nibble_pairs)),
+        BlockType("Q4_1", 3, 32, 20, 3, FOUR_BITS_UP, (_scale, _minimum, _nibble_pairs)),
     )
 }
 # What a tensor is stored in when its rows do not divide into blocks, as in llama.cpp's converter.

@@ -17,7 +17,7 @@ from export.architecture import DecoderConfig
 from export.mlc.model_library import ModelLibrary
 from export.mlc.schemes import Scheme
 from export.mlc.shards import StoredArray
-from export.quantization.cast import BFLOAT16, FLOAT16
+from export.rounding.cast import BFLOAT16, FLOAT16
 
 FILE = "webllm-model.json"
 # What WebLLM's own records take: longer contexts cost memory that few browsers have.

@@ -19,13 +19,13 @@ from export.mlc.app_record import FILE as APP_FILE
 from export.mlc.app_record import app_config, library_file, mlc_name, runs_in_webllm
 from export.mlc.chat_config import write_chat_config
 from export.mlc.model_library import check_model_library, read_model_library
-from export.mlc.packing import codes_per_word, pack
+from export.mlc.packing import pack, words_per_group
 from export.mlc.parameters import check_plain_llama, mlc_targets
 from export.mlc.recipe import MODEL_LIB, Recipe, read_recipe
 from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
-from export.quantization.cast import cast
-from export.quantization.group import GroupRounding, round_groups
+from export.rounding import Grid, Rounder, rounder_of
+from export.rounding.cast import cast
 
 # Rounding makes a dozen passes over a block: at this size its temporaries stay in the L2 cache.
 CACHE_ELEMENTS = 1 << 17
@@ -48,7 +48,9 @@ def write(
             compiled for another model.
     """
     check_plain_llama(checkpoint.config)
-    recipe = read_recipe(variant)
+    recipe, rounder = read_recipe(variant), rounder_of(variant)
+    if rounder.imatrix is not None:
+        rounder.imatrix.check(checkpoint.parameters)
     scheme = recipe.scheme
     targets = mlc_targets(checkpoint)
     arrays = {target.name: stored_arrays(target, scheme) for target in targets}
@@ -58,12 +60,13 @@ def write(
     with ShardFiles(writer, plan_shards(ordered)) as files:
         for target in targets:
             blocks = _cast_blocks(checkpoint, target, scheme, advance)
-            rounding = scheme.rounding_of(target.role)
-            if rounding is None:
+            grid = scheme.grid_of(target.role)
+            if grid is None:
                 _append_plain(files, arrays[target.name][0], blocks)
             else:
+                packed = (_packed(rows, grid, target, rounder) for rows in blocks)
                 kn = target.role in scheme.transposed
-                _append_quantised(files, arrays[target.name], blocks, rounding, transposed=kn)
+                _append_quantised(files, arrays[target.name], packed, transposed=kn)
             _count(writer, target, scheme, arrays[target.name])
         records = files.records()
     write_index(writer, ordered, records, identity.parameters)
@@ -71,12 +74,12 @@ def write(
 
 def stored_arrays(target: Target, scheme: Scheme) -> tuple[StoredArray, ...]:
     """The records of a parameter: itself, or its packed codes and its scales."""
-    rounding = scheme.rounding_of(target.role)
-    if rounding is None:
+    grid = scheme.grid_of(target.role)
+    if grid is None:
         return (StoredArray(target.name, target.shape, scheme.dtype, scheme.raw),)
     rows, columns = target.shape
-    groups = rounding.groups(columns)
-    words = groups * rounding.size // codes_per_word(rounding.bits)
+    groups = grid.blocks(columns)
+    words = groups * words_per_group(grid)
     module = target.name.removesuffix(".weight")
     shapes = ((rows, words), (rows, groups))
     if target.role in scheme.transposed:
@@ -123,28 +126,36 @@ def _append_plain(files: ShardFiles, array: StoredArray, blocks: Iterator[np.nda
         files.append(array.name, cast(block, array.disk_dtype, array.name))
 
 
+def _packed(
+    rows: np.ndarray, grid: Grid, target: Target, rounder: Rounder
+) -> tuple[np.ndarray, np.ndarray]:
+    """Words and scales [rows, …] of some rows of the target."""
+    count, columns = rows.shape
+    rounded = rounder.round(rows, grid, target)
+    words = pack(rounded.codes, grid, columns).reshape(count, -1)
+    return words, rounded.scales.reshape(count, -1)
+
+
 def _append_quantised(
     files: ShardFiles,
     arrays: tuple[StoredArray, ...],
-    blocks: Iterator[np.ndarray],
-    rounding: GroupRounding,
+    packed: Iterator[tuple[np.ndarray, np.ndarray]],
     *,
     transposed: bool,
 ) -> None:
-    codes_array, scales_array = arrays
+    """Words and scales, block of rows by block of rows; the scales follow after all words."""
+    words_array, scales_array = arrays
     kept_words, kept_scales = [], []
-    for block in blocks:
-        codes, scales = round_groups(block, rounding)
-        words = pack(codes, rounding.bits)
+    for words, scales in packed:
         if transposed:  # its first row on disk needs the last block
             kept_words.append(words)
         else:
-            files.append(codes_array.name, words)
-        kept_scales.append(cast(scales, scales_array.disk_dtype, scales_array.name))
+            files.append(words_array.name, words)
+        kept_scales.append(scales)
     if transposed:
         kept_words = [_transposed(kept_words)]
         kept_scales = [_transposed(kept_scales)]
-    for array, parts in ((codes_array, kept_words), (scales_array, kept_scales)):
+    for array, parts in ((words_array, kept_words), (scales_array, kept_scales)):
         for part in parts:
             files.append(array.name, part)
 
@@ -157,6 +168,6 @@ def _transposed(blocks: list[np.ndarray]) -> np.ndarray:
 def _count(
     writer: ArtifactWriter, target: Target, scheme: Scheme, arrays: tuple[StoredArray, ...]
 ) -> None:
-    quantised = scheme.rounding_of(target.role) is not None
+    quantised = scheme.grid_of(target.role) is not None
     kind = scheme.name if quantised else scheme.disk_dtype.name
     writer.stats.add(kind, math.prod(target.shape), sum(array.nbytes for array in arrays))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from export.rounding import Grid
+
 WORD_BITS = 32
 
 
@@ -15,11 +17,23 @@ def codes_per_word(bits: int) -> int:
     return WORD_BITS // bits
 
 
-def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 codes [rows, n] → uint32 words [rows, n ÷ codes_per_word]; n must be a multiple."""
-    per_word = codes_per_word(bits)
-    lanes = codes.reshape(len(codes), -1, per_word)  # [rows, words, codes of a word]
-    words = lanes[..., 0].astype(np.uint32)
-    for lane in range(1, per_word):
-        words |= lanes[..., lane].astype(np.uint32) << np.uint32(lane * bits)
-    return words
+def words_per_group(grid: Grid) -> int:
+    """Words that the codes of a group fill."""
+    return grid.block // codes_per_word(grid.bits)
+
+
+def pack(codes: np.ndarray, grid: Grid, columns: int) -> np.ndarray:
+    """Codes uint8 [group, n] of rows of `columns` weights → uint32 words [n, words of a group].
+
+    What pads the last group of a row becomes 0.
+    """
+    groups = grid.blocks(columns)
+    padding = groups * len(codes) - columns
+    if padding:
+        codes = codes.copy()
+        codes[len(codes) - padding :, groups - 1 :: groups] = 0
+    lanes = codes.reshape(-1, codes_per_word(grid.bits), codes.shape[1])  # [words, codes, n]
+    words = lanes[:, 0].astype(np.uint32)
+    for lane in range(1, lanes.shape[1]):
+        words |= lanes[:, lane].astype(np.uint32) << np.uint32(lane * grid.bits)
+    return np.ascontiguousarray(words.T)

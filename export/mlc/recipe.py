@@ -16,7 +16,13 @@ from edgeproof.files.cache import keep_file, kept_file
 from export.mlc.app_record import runs_in_webllm
 from export.mlc.model_library import read_model_library
 from export.mlc.schemes import QUANTIZATION, SCHEMES, Scheme
-from export.quantization.cast import FLOAT32
+from export.rounding.cast import FLOAT32
+from export.rounding.options import (
+    IMATRIX_OPTION,
+    ROUNDING_OPTION,
+    with_imatrix,
+    with_rounding,
+)
 
 # Keys of `Variant.storage` beside the tensor classes: the options they come from.
 RAW_F32 = "raw-f32"
@@ -43,6 +49,8 @@ OPTIONS = (
         help="Where the folder will be served, for webllm-model.json; without it, relative to the"
         " page.",
     ),
+    ROUNDING_OPTION,
+    IMATRIX_OPTION,
 )
 
 
@@ -72,13 +80,16 @@ def customise(
     raw_f32: bool = False,
     model_lib: Path | None = None,
     model_url: str | None = None,
+    rounding: str | None = None,
+    imatrix: Path | None = None,
 ) -> Variant:
     """The variant with the options' values in its recipe.
 
     What changes the weights is in its name too, such as q0f32-raw-f32.
 
     Raises:
-        InputError: an option that does not fit the scheme, a model library that is none.
+        InputError: an option that does not fit the scheme, a model library or an importance matrix
+            that is none, an unknown method.
     """
     if raw_f32:
         variant = _with_raw_f32(variant)
@@ -91,11 +102,14 @@ def customise(
         if not model_url.startswith(("https://", "http://")):
             raise InputError(f"--{MODEL_URL} {model_url!r}: must begin with https:// or http://")
         extra.append((MODEL_URL, model_url))
-    if extra and not runs_in_webllm(read_recipe(variant).scheme):
+    scheme = read_recipe(variant).scheme
+    if extra and not runs_in_webllm(scheme):
         raise InputError(
             f"--{extra[0][0]}: WebLLM cannot run {variant.name}: no WebGPU has bfloat16"
         )
-    return replace(variant, storage=(*variant.storage, *extra))
+    chosen = replace(variant, storage=(*variant.storage, *extra))
+    rounded = with_rounding(chosen, rounding, has_codes=scheme.grid is not None)
+    return with_imatrix(rounded, imatrix)
 
 
 def _with_raw_f32(variant: Variant) -> Variant:
@@ -113,5 +127,5 @@ def _with_raw_f32(variant: Variant) -> Variant:
 
 
 def _raw(scheme: Scheme) -> Scheme:
-    precision = Precision.FP32 if scheme.rounding is None else scheme.precision
+    precision = Precision.FP32 if scheme.grid is None else scheme.precision
     return replace(scheme, raw=True, precision=precision)

@@ -5,15 +5,15 @@ Source of names, dtypes and groups: mlc_llm `quantization/quantization.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgeproof.artifact import Precision, Variant
 from export.architecture import Role
-from export.quantization.cast import BFLOAT16, FLOAT16, FLOAT32
-from export.quantization.group import GroupRounding
+from export.rounding import Grid, Kind, Rules
+from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32
 
 LINEARS = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT, Role.GATE, Role.UP, Role.DOWN})
 MATRICES = LINEARS | {Role.EMBEDDING, Role.HEAD}
@@ -26,7 +26,7 @@ class Scheme:
     """How weights are stored.
 
     `dtype` is the model's dtype: weights are cast to it first, and unquantised ones stay in it.
-    `rounding` applies to the parameters whose role is in `quantised`, in groups along the input
+    The parameters whose role is in `quantised` are rounded to the `grid`, in groups along the input
     axis. Codes and scales are stored as [out, in] (MLC's layout NK); of roles in `transposed` as
     [in, out] (KN). With `raw`, float32 values keep all their bits on disk.
     """
@@ -35,14 +35,16 @@ class Scheme:
     precision: Precision
     dtype: np.dtype[Any]
     aliases: tuple[str, ...] = ()
-    rounding: GroupRounding | None = None
+    grid: Grid | None = None
     quantised: frozenset[Role] = frozenset()
     transposed: frozenset[Role] = frozenset()
     raw: bool = False
 
-    def rounding_of(self, role: Role | None) -> GroupRounding | None:
-        """How a parameter of that role is rounded to codes; None when it is stored unquantised."""
-        return self.rounding if role in self.quantised else None
+    def grid_of(self, role: Role | None) -> Grid | None:
+        """What a parameter of that role is rounded to; None when it is stored unquantised."""
+        if self.grid is None or role not in self.quantised:
+            return None
+        return replace(self.grid, scale_dtype=self.disk_dtype)
 
     @property
     def disk_dtype(self) -> np.dtype[Any]:
@@ -75,15 +77,19 @@ def stored_dtype(dtype: np.dtype[Any], *, raw: bool) -> np.dtype[Any]:
     return BFLOAT16 if dtype == FLOAT32 and not raw else dtype
 
 
-FOUR_BITS = GroupRounding(bits=4, size=32)
-THREE_BITS = GroupRounding(bits=3, size=40)
+def _groups(bits: int, size: int) -> Grid:
+    """A code in the middle is 0, the greatest one is never used by mlc_llm."""
+    return Grid(Kind.SIGNED, bits, size, FLOAT16, Rules.MLC, zero=(1 << (bits - 1)) - 1)
+
+
+FOUR_BITS, THREE_BITS = _groups(4, 32), _groups(3, 40)
 KN = LINEARS | {Role.HEAD}  # never the embedding: its rows are looked up
 
 
 def _grouped(
     name: str,
     dtype: np.dtype[Any],
-    rounding: GroupRounding,
+    grid: Grid,
     *,
     quantised: frozenset[Role] = MATRICES,
     transposed: frozenset[Role] = frozenset(),
@@ -92,7 +98,7 @@ def _grouped(
         name,
         Precision.LOW_BIT,
         dtype,
-        rounding=rounding,
+        grid=grid,
         quantised=quantised,
         transposed=transposed,
     )

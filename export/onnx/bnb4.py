@@ -8,34 +8,52 @@ scale per block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from export.architecture import Target
-from export.checkpoint import Checkpoint
 from export.onnx.graph import CONTRIB, Count, Graph, StoredTensor
-from export.onnx.weights import Parts
-from export.quantization.cast import FLOAT32
-from export.quantization.nf4 import round_nf4
+from export.onnx.linear import EmitLinear
+from export.onnx.rounded import Packed, rounded_parts
+from export.rounding import Axis, Grid, Kind, Rounded, Rounder, Rules
+from export.rounding.cast import FLOAT32
 
 NAME = "bnb4"
 BLOCK = 64
 NF4 = 1  # MatMulBnb4's quant_type
 UINT8 = np.dtype(np.uint8)
-GROUP_BLOCKS = 2000  # per step: its temporaries stay in the L2 cache
+GROUP_VALUES = 2000 * BLOCK  # per step: its temporaries stay in the L2 cache
+# NormalFloat4 (QLoRA, https://arxiv.org/abs/2305.14314, appendix E).
+LEVELS = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
+)  # fmt: skip
+GRID = Grid(Kind.CODEBOOK, 4, BLOCK, FLOAT32, Rules.BITSANDBYTES, axis=Axis.FLAT, levels=LEVELS)
 
 
-def bnb4_linear(graph: Graph, x: str, weight: Target, path: str) -> str:
-    """Multiply with MatMulBnb4; float32 activations. See `EmitLinear`."""
+def bnb4_linear(rounder: Rounder) -> EmitLinear:
+    """Multiply with MatMulBnb4; float32 activations."""
+    return lambda graph, x, weight, path: _matmul(graph, x, weight, path, rounder)
+
+
+def packed(rounded: Rounded, values: int) -> Packed:
+    """What MatMulBnb4 reads of so many rounded values: codes in pairs, largest magnitudes."""
+    pairs = (rounded.codes[0::2] << np.uint8(4)) | rounded.codes[1::2]
+    return np.ascontiguousarray(pairs.T).reshape(-1)[: -(-values // 2)], rounded.scales
+
+
+def _matmul(graph: Graph, x: str, weight: Target, path: str, rounder: Rounder) -> str:
     rows, columns = weight.shape
     values = rows * columns
-    parts = _parts(weight)
+    parts = rounded_parts(
+        weight, GRID, rounder, lambda rounded, rows: packed(rounded, rows * columns), GROUP_VALUES
+    )
     blocks = -(-values // BLOCK)
     scales = StoredTensor(f"{weight.name}.scales", (blocks,), FLOAT32, parts.other(1))
-    packed = -(-values // 2)
-    count = Count(weight, NAME, packed + scales.nbytes)
-    codes = StoredTensor(f"{weight.name}.codes", (packed,), UINT8, parts.first, count)
+    pairs = -(-values // 2)
+    count = Count(weight, NAME, pairs + scales.nbytes)
+    codes = StoredTensor(f"{weight.name}.codes", (pairs,), UINT8, parts.first, count)
     output = f"{path}/MatMulBnb4/output_0"
     graph.typed(output, FLOAT32, [None, None, rows])
     return graph.emit(
@@ -49,32 +67,3 @@ def bnb4_linear(graph: Graph, x: str, weight: Target, path: str) -> str:
         block_size=BLOCK,
         quant_type=NF4,
     )
-
-
-def pack_nf4(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest magnitudes [blocks] and packed codes of finite float32 values [n]."""
-    padded = np.pad(values, (0, -values.size % BLOCK))
-    peaks, codes = round_nf4(padded.reshape(-1, BLOCK))
-    pairs = codes.reshape(-1, 2)
-    packed = (pairs[:, 0] << np.uint8(4)) | pairs[:, 1]
-    return peaks, packed[: -(-values.size // 2)]
-
-
-def _parts(target: Target) -> Parts:
-    """Codes and scales; values that do not fill a block wait for the next rows."""
-    group = GROUP_BLOCKS * BLOCK
-
-    def produce(checkpoint: Checkpoint) -> Iterator[tuple[np.ndarray, ...]]:
-        rest = np.empty(0, np.float32)
-        for rows in checkpoint.blocks(target):
-            values = np.concatenate([rest, rows.reshape(-1).astype(np.float32)])
-            whole = values.size // BLOCK * BLOCK
-            for start in range(0, whole, group):
-                peaks, packed = pack_nf4(values[start : min(start + group, whole)])
-                yield packed, peaks
-            rest = values[whole:]
-        if rest.size:
-            peaks, packed = pack_nf4(rest)
-            yield packed, peaks
-
-    return Parts(produce)

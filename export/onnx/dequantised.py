@@ -18,7 +18,9 @@ from export.architecture import Target
 from export.checkpoint import Checkpoint
 from export.onnx.graph import INT4, UINT4, Content, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
-from export.onnx.nbits import BlockScheme, round_lanes, rounded_parts
+from export.onnx.nbits import BlockScheme
+from export.onnx.rounded import Packed, rounded_parts
+from export.rounding import Rounded, Rounder
 
 # (bits, symmetric) → type of codes and zero points.
 CODES: dict[tuple[int, bool], np.dtype[Any]] = {
@@ -29,11 +31,11 @@ CODES: dict[tuple[int, bool], np.dtype[Any]] = {
 }
 
 
-def dequantised_linear(scheme: BlockScheme, dtype: np.dtype[Any]) -> EmitLinear:
+def dequantised_linear(scheme: BlockScheme, dtype: np.dtype[Any], rounder: Rounder) -> EmitLinear:
     """DequantizeLinear and MatMul, for activations of `dtype`."""
 
     def emit(graph: Graph, x: str, weight: Target, path: str) -> str:
-        tensors = [graph.store(tensor) for tensor in _tensors(weight, scheme, dtype)]
+        tensors = [graph.store(tensor) for tensor in _tensors(weight, scheme, dtype, rounder)]
         matrix = graph.node(
             "DequantizeLinear", tensors, f"{path}/weight", axis=0, block_size=scheme.block
         )
@@ -42,19 +44,21 @@ def dequantised_linear(scheme: BlockScheme, dtype: np.dtype[Any]) -> EmitLinear:
     return emit
 
 
-def _tensors(target: Target, scheme: BlockScheme, dtype: np.dtype[Any]) -> list[StoredTensor]:
+def _tensors(
+    target: Target, scheme: BlockScheme, dtype: np.dtype[Any], rounder: Rounder
+) -> list[StoredTensor]:
     outputs, inputs = target.shape
     blocks, stored = scheme.blocks(inputs), CODES[scheme.bits, scheme.symmetric]
 
-    def rounded(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        codes, scales, zeros = round_lanes(rows, scheme, dtype, target.name)
-        codes = codes.T.reshape(len(rows), -1)[:, :inputs]
-        if zeros is None:
+    def pack(rounded: Rounded, rows: int) -> Packed:
+        codes = rounded.codes.T.reshape(rows, -1)[:, :inputs]
+        scales = rounded.scales.reshape(rows, blocks)
+        if scheme.symmetric:
             # Half the range lower: exact modulo 2⁸, and after it modulo 2⁴.
             return codes - np.uint8(1 << (scheme.bits - 1)), scales
-        return codes, scales, zeros
+        return codes, scales, rounded.offsets.reshape(rows, blocks)
 
-    parts = rounded_parts(target, rounded)
+    parts = rounded_parts(target, scheme.grid(dtype), rounder, pack)
 
     def columns(rows: Content, width: int, kind: np.dtype[Any]) -> Content:
         """Blocks of rows [.., width] as one [width, out], packed if there are two in a byte."""

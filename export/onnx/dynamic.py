@@ -7,9 +7,8 @@ scale per call, so that a model with outliers suffers: SmolLM2 does. `q8` keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,35 +16,35 @@ from export.architecture import Target
 from export.checkpoint import Checkpoint
 from export.onnx.graph import Count, Graph, StoredTensor, element_type
 from export.onnx.linear import EmitLinear
-from export.onnx.weights import Parts
-from export.quantization.cast import FLOAT32
-from export.quantization.channel import int8_channels, uint8_channels
+from export.onnx.rounded import Packed, rounded_parts
+from export.rounding import Grid, Kind, Rounded, Rounder, Rules
+from export.rounding.cast import FLOAT32
+from export.rounding.grid import WHOLE_ROW
 
 STRIP = 64  # rows rounded and transposed at once
-
-# float32 [channels, in] → codes [channels, in], scales [channels], zero points [channels] if any
-Round = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
 class DynamicScheme:
-    """How weights are rounded; `zeros` says whether that yields zero points."""
+    """Its name as a storage, and what weights are stored on."""
 
     name: str
-    dtype: np.dtype[Any]
-    round: Round
-    zeros: bool
+    grid: Grid
 
 
-SIGNED = DynamicScheme("int8", np.dtype(np.int8), int8_channels, zeros=False)
-UNSIGNED = DynamicScheme("uint8", np.dtype(np.uint8), uint8_channels, zeros=True)
+def _channels(kind: Kind) -> Grid:
+    return Grid(kind, 8, WHOLE_ROW, FLOAT32, Rules.ONNXRUNTIME)
 
 
-def dynamic_linear(scheme: DynamicScheme) -> EmitLinear:
+SIGNED = DynamicScheme("int8", _channels(Kind.CENTRED))
+UNSIGNED = DynamicScheme("uint8", _channels(Kind.ZERO_POINT))
+
+
+def dynamic_linear(scheme: DynamicScheme, rounder: Rounder) -> EmitLinear:
     """Multiply 8-bit integers; float32 outside."""
 
     def emit(graph: Graph, x: str, weight: Target, path: str) -> str:
-        codes, scales, zeros = _tensors(weight, scheme)
+        codes, scales, zeros = _tensors(weight, scheme, rounder)
         quantised = [f"{path}/input/{part}" for part in ("codes", "scale", "zero_point")]
         graph.emit("DynamicQuantizeLinear", [x], path, quantised)
         operands = [quantised[0], graph.store(codes), quantised[2]]
@@ -59,33 +58,33 @@ def dynamic_linear(scheme: DynamicScheme) -> EmitLinear:
 
 
 def _tensors(
-    target: Target, scheme: DynamicScheme
+    target: Target, scheme: DynamicScheme, rounder: Rounder
 ) -> tuple[StoredTensor, StoredTensor, StoredTensor | None]:
     """Codes [in, out], the layout of MatMulInteger's right operand; the rest per output channel."""
     outputs, inputs = target.shape
+    grid, kind = scheme.grid, scheme.grid.code_dtype
 
-    def produce(checkpoint: Checkpoint) -> Iterator[tuple[np.ndarray, ...]]:
-        for block in checkpoint.blocks(target):
-            for start in range(0, len(block), STRIP):
-                yield scheme.round(block[start : start + STRIP].astype(np.float32))
+    def pack(rounded: Rounded, rows: int) -> Packed:
+        zeros = [rounded.offsets] if grid.has_zero_points else []
+        return rounded.codes, rounded.scales, *zeros
 
-    parts = Parts(produce)
+    parts = rounded_parts(target, grid, rounder, pack, STRIP * inputs)
 
     def codes(checkpoint: Checkpoint) -> Iterator[np.ndarray]:
-        result = np.empty((inputs, outputs), scheme.dtype)
-        row = 0
+        result = np.empty((inputs, outputs), kind)
+        end = 0
         for strip in parts.first(checkpoint):
-            result[:, row : row + len(strip)] = strip.T
-            row += len(strip)
+            start, end = end, end + strip.shape[1]
+            result[:, start:end] = strip
         yield result
 
     scales = StoredTensor(f"{target.name}.scales", (outputs,), FLOAT32, parts.other(1))
     zeros = (
-        StoredTensor(f"{target.name}.zero_points", (outputs,), scheme.dtype, parts.other(2))
-        if scheme.zeros
+        StoredTensor(f"{target.name}.zero_points", (outputs,), kind, parts.other(2))
+        if grid.has_zero_points
         else None
     )
     extra = scales.nbytes + (zeros.nbytes if zeros else 0)
     count = Count(target, scheme.name, inputs * outputs + extra)
     shape = (inputs, outputs)
-    return StoredTensor(f"{target.name}.codes", shape, scheme.dtype, codes, count), scales, zeros
+    return StoredTensor(f"{target.name}.codes", shape, kind, codes, count), scales, zeros

@@ -15,7 +15,8 @@ from export.architecture import Target
 from export.onnx.graph import CONTRIB, Graph, element_type
 from export.onnx.nbits import BlockScheme, BlockTensors, block_tensors, matmul_nbits
 from export.onnx.weights import plain
-from export.quantization.cast import FLOAT32
+from export.rounding import Rounder
+from export.rounding.cast import FLOAT32
 
 
 class Table(Protocol):
@@ -83,6 +84,7 @@ class BlockTable:
     weight: Target
     scheme: BlockScheme
     dtype: np.dtype[Any]
+    rounder: Rounder
     native: bool
     shared: bool
 
@@ -106,7 +108,7 @@ class BlockTable:
 
     @property
     def _tensors(self) -> BlockTensors:
-        return block_tensors(self.weight, self.scheme, self.dtype)
+        return block_tensors(self.weight, self.scheme, self.dtype, self.rounder)
 
     def _native_rows(self, graph: Graph, ids: str, path: str) -> str:
         vocab = self.weight.shape[0]

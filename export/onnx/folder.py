@@ -21,6 +21,7 @@ from export.onnx.recipe import FUSED, NATIVE, dtype_name
 from export.onnx.residual_scale import residual_scale_of
 from export.onnx.schemes import STYLES, table_storage
 from export.onnx.weights import place, write_weights
+from export.rounding import rounder_of
 
 FOLDER = "onnx/"
 # transformers.js derives these from its dtype argument (`DEFAULT_DTYPE_SUFFIX_MAPPING`).
@@ -42,21 +43,24 @@ def write_folder(
     """Write graphs, weights, config and tokenizer files of one variant.
 
     Raises:
-        InputError: a value is not finite, or overflows the variant's type.
+        InputError: a value is not finite, or overflows the variant's type; the importance matrix is
+            another model's.
     """
     file = GRAPH_FILES[dtype_name(variant)]
     storage = dict(variant.storage)
     dtype = np.dtype(storage["kv_cache"])
     native = storage.get("target") == NATIVE
     name = storage.get("graph", FUSED)
-    style = STYLES[name]
+    style, rounder = STYLES[name], rounder_of(variant)
+    if rounder.imatrix is not None:
+        rounder.imatrix.check(checkpoint.parameters)
     graphs = {
         folder: build_decoder(
             checkpoint.config,
             checkpoint.parameters,
             dtype,
-            style.linears[storage["linear"]](dtype),
-            table_storage(storage["embedding"], dtype, native=native),
+            style.linears[storage["linear"]](dtype, rounder),
+            table_storage(storage["embedding"], dtype, rounder, native=native),
             style.operators,
             choose_logits=folder == FOLDER,
             residual_scale=residual_scale_of(variant),

@@ -8,25 +8,18 @@ alike. A last block that is not full is padded with code 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from export.architecture import Target
-from export.checkpoint import Checkpoint
 from export.onnx.graph import CONTRIB, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
-from export.onnx.weights import Parts
-from export.quantization import block as rounding
-from export.quantization.cast import FLOAT32
+from export.onnx.rounded import Packed, rounded_parts
+from export.rounding import Grid, Kind, Rounded, Rounder, Rules
 
 UINT8 = np.dtype(np.uint8)
-# Values per step: the temporaries of rounding stay in the L2 cache.
-GROUP_VALUES = 64_000
-
-Round = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,12 @@ class BlockScheme:
     symmetric: bool
     accuracy_level: int = 0
 
+    def grid(self, scale_dtype: np.dtype[Any]) -> Grid:
+        """What a weight is stored on."""
+        kind = Kind.SIGNED if self.symmetric else Kind.ZERO_POINT
+        middle = 1 << (self.bits - 1) if self.symmetric else 0
+        return Grid(kind, self.bits, self.block, scale_dtype, Rules.MLAS, middle)
+
     @property
     def per_byte(self) -> int:
         """Codes in a byte."""
@@ -53,55 +52,18 @@ class BlockScheme:
         return -(-columns // self.block)
 
 
-@dataclass(frozen=True)
-class Rounded:
-    """Rows as they are stored; `zeros` is empty when the scheme is symmetric."""
-
-    codes: np.ndarray
-    scales: np.ndarray
-    zeros: np.ndarray
-
-
-def round_rows(rows: np.ndarray, scheme: BlockScheme, dtype: np.dtype[Any], name: str) -> Rounded:
-    """Round and pack float32 [rows, in] with scales of `dtype`.
-
-    Raises:
-        InputError: a scale overflows float16.
-    """
-    count, columns = rows.shape
+def packed(rounded: Rounded, scheme: BlockScheme, rows: int, columns: int) -> Packed:
+    """What MatMulNBits reads of rounded rows: codes, scales, zero points (none if symmetric)."""
     blocks = scheme.blocks(columns)
-    padding = blocks * scheme.block - columns
-    codes, scales, zeros = round_lanes(rows, scheme, dtype, name)
+    codes, padding = rounded.codes, blocks * scheme.block - columns
     if padding:
+        codes = codes.copy()
         codes[scheme.block - padding :, blocks - 1 :: blocks] = 0
-    packed = _pack(codes, scheme.bits).T.reshape(count, blocks, -1)
-    packed_zeros = np.empty((count, 0), np.uint8) if zeros is None else _pack_zeros(zeros, scheme)
-    return Rounded(np.ascontiguousarray(packed), scales, packed_zeros)
-
-
-def round_lanes(
-    rows: np.ndarray, scheme: BlockScheme, dtype: np.dtype[Any], name: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Round float32 [rows, in] without packing.
-
-    Returns:
-        codes uint8 [block, rows × blocks], scales of `dtype` and zero points uint8 [rows, blocks],
-        None if the scheme is symmetric. What pads a last block has codes too.
-
-    Raises:
-        InputError: a scale overflows float16.
-    """
-    count, columns = rows.shape
-    blocks = scheme.blocks(columns)
-    padding = blocks * scheme.block - columns
-    if padding:
-        rows = np.pad(rows, ((0, 0), (0, padding)))
-    lanes = rows.reshape(-1, scheme.block).T.astype(FLOAT32, order="C")  # [block, rows × blocks]
-    if scheme.symmetric:
-        scales, codes = rounding.symmetric(lanes, scheme.bits, dtype, name)
-        return codes, scales.reshape(count, blocks), None
-    scales, points, codes = rounding.asymmetric(lanes, scheme.bits, dtype, name)
-    return codes, scales.reshape(count, blocks), points.reshape(count, blocks)
+    packed_codes = np.ascontiguousarray(_pack(codes, scheme.bits).T)
+    arrays = [packed_codes.reshape(rows, blocks, -1), rounded.scales.reshape(rows, blocks)]
+    if not scheme.symmetric:
+        arrays.append(_pack_zeros(rounded.offsets.reshape(rows, blocks), scheme))
+    return tuple(arrays)
 
 
 @dataclass(frozen=True)
@@ -119,16 +81,18 @@ class BlockTensors:
         return [graph.store(tensor) for tensor in tensors]
 
 
-def block_tensors(target: Target, scheme: BlockScheme, dtype: np.dtype[Any]) -> BlockTensors:
+def block_tensors(
+    target: Target, scheme: BlockScheme, dtype: np.dtype[Any], rounder: Rounder
+) -> BlockTensors:
     """Describe a weight [out, in] in blocks."""
     rows, columns = target.shape
     blocks = scheme.blocks(columns)
-
-    def rounded(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        result = round_rows(rows, scheme, dtype, target.name)
-        return result.codes, result.scales, result.zeros
-
-    parts = rounded_parts(target, rounded)
+    parts = rounded_parts(
+        target,
+        scheme.grid(dtype),
+        rounder,
+        lambda rounded, rows: packed(rounded, scheme, rows, columns),
+    )
     codes_shape = (rows, blocks, scheme.block // scheme.per_byte)
     zeros_shape = (rows, -(-blocks // scheme.per_byte))
     scales = StoredTensor(f"{target.name}.scales", (rows, blocks), dtype, parts.other(1))
@@ -143,10 +107,10 @@ def block_tensors(target: Target, scheme: BlockScheme, dtype: np.dtype[Any]) -> 
     return BlockTensors(scheme, codes, scales, zeros)
 
 
-def block_linear(scheme: BlockScheme, dtype: np.dtype[Any]) -> EmitLinear:
+def block_linear(scheme: BlockScheme, dtype: np.dtype[Any], rounder: Rounder) -> EmitLinear:
     """Multiply with MatMulNBits, which unpacks the blocks while it multiplies."""
     return lambda graph, x, weight, path: matmul_nbits(
-        graph, x, weight, block_tensors(weight, scheme, dtype), path
+        graph, x, weight, block_tensors(weight, scheme, dtype, rounder), path
     )
 
 
@@ -170,18 +134,6 @@ def matmul_nbits(
         **({"accuracy_level": scheme.accuracy_level} if scheme.accuracy_level else {}),
     )
     return name if output else graph.typed(name, tensors.scales.dtype, [None, None, rows])
-
-
-def rounded_parts(target: Target, rounded: Round) -> Parts:
-    """What `rounded` makes of float rows [n, in], a few rows at a time."""
-    step = max(1, GROUP_VALUES // target.shape[1])
-
-    def produce(checkpoint: Checkpoint) -> Iterator[tuple[np.ndarray, ...]]:
-        for rows in checkpoint.blocks(target):
-            for start in range(0, len(rows), step):
-                yield rounded(rows[start : start + step])
-
-    return Parts(produce)
 
 
 def _pack(codes: np.ndarray, bits: int) -> np.ndarray:

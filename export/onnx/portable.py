@@ -14,7 +14,7 @@ from export.architecture import Target
 from export.onnx.decoder import HIDDEN_KEY_BIAS, DecoderGraph
 from export.onnx.graph import Dim, element_type
 from export.onnx.weights import plain
-from export.quantization.cast import FLOAT32
+from export.rounding.cast import FLOAT32
 
 # The first version of ONNX with all three operators.
 OPSET = 23

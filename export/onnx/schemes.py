@@ -16,14 +16,15 @@ from export.onnx.bnb4 import NAME as BNB4
 from export.onnx.bnb4 import bnb4_linear
 from export.onnx.decoder import MakeOperators
 from export.onnx.dequantised import dequantised_linear
-from export.onnx.dynamic import SIGNED, UNSIGNED, dynamic_linear
+from export.onnx.dynamic import SIGNED, UNSIGNED, DynamicScheme, dynamic_linear
 from export.onnx.embedding import BlockTable, FloatTable, MakeTable
 from export.onnx.fused import FusedOperators
 from export.onnx.linear import EmitLinear, float_linear
 from export.onnx.nbits import BlockScheme, block_linear
 from export.onnx.portable import PortableOperators
 from export.onnx.recipe import FUSED, PORTABLE
-from export.quantization.cast import FLOAT16, FLOAT32
+from export.rounding import Rounder
+from export.rounding.cast import FLOAT16, FLOAT32
 
 BLOCKS = {
     scheme.name: scheme
@@ -35,17 +36,18 @@ BLOCKS = {
 }
 
 
-def _in_float32(emit: EmitLinear) -> Callable[[np.dtype[Any]], EmitLinear]:
-    """A storage of which there is one, for float32 activations."""
-    return lambda dtype: emit
+# What emits a storage, for activations of a dtype and a way of rounding.
+Linear = Callable[[np.dtype[Any], Rounder], EmitLinear]
+Linears = dict[str, Linear]
 
 
-# Each takes the dtype of the activations.
-Linears = dict[str, Callable[[np.dtype[Any]], EmitLinear]]
+def _dynamic(scheme: DynamicScheme) -> Linear:
+    return lambda dtype, rounder: dynamic_linear(scheme, rounder)
+
+
 STANDARD_LINEARS: Linears = {
-    "float32": float_linear,
-    "float16": float_linear,
-    **{scheme.name: _in_float32(dynamic_linear(scheme)) for scheme in (SIGNED, UNSIGNED)},
+    **dict.fromkeys(("float32", "float16"), lambda dtype, rounder: float_linear(dtype)),
+    **{scheme.name: _dynamic(scheme) for scheme in (SIGNED, UNSIGNED)},
 }
 
 
@@ -63,7 +65,7 @@ STYLES = {
         {
             **STANDARD_LINEARS,
             **{name: partial(block_linear, scheme) for name, scheme in BLOCKS.items()},
-            BNB4: _in_float32(bnb4_linear),
+            BNB4: lambda dtype, rounder: bnb4_linear(rounder),
         },
     ),
     PORTABLE: Style(
@@ -77,8 +79,8 @@ STYLES = {
 FLOATS = {dtype.name: dtype for dtype in (FLOAT32, FLOAT16)}
 
 
-def table_storage(name: str, dtype: np.dtype[Any], *, native: bool) -> MakeTable:
+def table_storage(name: str, dtype: np.dtype[Any], rounder: Rounder, *, native: bool) -> MakeTable:
     """What stores embedding and head; `native` allows operators that browsers may lack."""
     if name in FLOATS:
         return lambda weight, shared: FloatTable(weight, FLOATS[name], dtype)
-    return lambda weight, shared: BlockTable(weight, BLOCKS[name], dtype, native, shared)
+    return lambda weight, shared: BlockTable(weight, BLOCKS[name], dtype, rounder, native, shared)

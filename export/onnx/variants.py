@@ -6,14 +6,21 @@ docs/onnx-types.md has the measurements behind the choices.
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Format
-from export.onnx.recipe import OPTIONS, customise
+from export.onnx.recipe import FLOAT_DTYPES, OPTIONS, customise
 from export.onnx.residual_scale import RESIDUAL_OPTION, scaled
 from export.onnx.traced import TRACED
+from export.rounding.options import (
+    IMATRIX_OPTION,
+    ROUNDING_OPTION,
+    with_imatrix,
+    with_rounding,
+)
 
 
 def _variant(
@@ -46,10 +53,17 @@ VARIANTS = (
 
 
 def _customised(
-    variant: Variant, *, residual_scale: float | None = None, **options: Any
+    variant: Variant,
+    *,
+    residual_scale: float | None = None,
+    rounding: str | None = None,
+    imatrix: Path | None = None,
+    **options: Any,
 ) -> Variant:
     """The variant with all options of ONNX in its recipe and in its name."""
-    return scaled(customise(variant, **options), residual_scale)
+    has_codes = variant.name not in FLOAT_DTYPES
+    chosen = scaled(customise(variant, **options), residual_scale)
+    return with_imatrix(with_rounding(chosen, rounding, has_codes=has_codes), imatrix)
 
 
 def _write(
@@ -72,7 +86,7 @@ FORMAT = Format(
     tools={"onnx": version("onnx")},
     open=open_checkpoint,
     write=_write,
-    options=(*OPTIONS, RESIDUAL_OPTION),
+    options=(*OPTIONS, RESIDUAL_OPTION, ROUNDING_OPTION, IMATRIX_OPTION),
     customise=_customised,
     engines={"optimum": TRACED},
 )

@@ -17,7 +17,7 @@ from export.architecture import Role, Target
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.graph import Content, Count, Placement, StoredTensor
-from export.quantization.cast import cast
+from export.rounding.cast import cast
 
 # The ONNX specification asks for page-aligned offsets so that a runtime can map the file.
 ALIGNMENT = 4096

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from export.rounding.grid import Grid
+from export.rounding.method import Rounded, lanes
+
 # A value ÷ the block's largest magnitude has the code of the number of bounds below it.
 BOUNDS = np.array(
     [
@@ -21,11 +24,11 @@ BOUNDS = np.array(
 )  # fmt: skip
 
 
-def round_nf4(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest magnitudes float32 [n] and codes uint8 [n, block] of finite float32 [n, block]."""
-    peaks = np.abs(blocks).max(axis=1)
+def normal_float(rows: np.ndarray, grid: Grid, name: str) -> Rounded:
+    """The scale of a block is its largest magnitude."""
+    values = lanes(rows, grid)
+    peaks = np.abs(values).max(axis=0)
     with np.errstate(divide="ignore", over="ignore"):
         inverse = np.reciprocal(peaks)
-    inverse = np.where(np.isfinite(inverse), inverse, np.float32(0))
-    codes = np.searchsorted(BOUNDS, blocks * inverse[:, None], side="left")
-    return peaks, codes.astype(np.uint8)
+    values *= np.where(np.isfinite(inverse), inverse, np.float32(0))
+    return Rounded(np.searchsorted(BOUNDS, values, side="left").astype(np.uint8), peaks)

@@ -1,1 +1,0 @@
-"""How to round weights: pure functions on arrays, shared by the formats."""

@@ -1,0 +1,50 @@
+"""How the weights of one variant are rounded: a method, and what was measured of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeproof.artifact import Variant
+from export.architecture import Target
+from export.rounding.evidence import Evidence
+from export.rounding.grid import Grid
+from export.rounding.imatrix import Imatrix, read_imatrix
+from export.rounding.method import Method, Rounded
+from export.rounding.registry import NEAREST, method_of
+
+# Keys of `Variant.storage`: the options they come from.
+ROUNDING = "rounding"  # → the method's name; absent for the default
+IMATRIX = "imatrix"  # → hex SHA-256 of the file
+
+
+@dataclass(frozen=True)
+class Rounder:
+    """What a writer asks; `imatrix` is what the method knows of the model beside its weights."""
+
+    method: Method
+    imatrix: Imatrix | None = None
+
+    def round(self, rows: np.ndarray, grid: Grid, target: Target) -> Rounded:
+        """Some rows of the target on the grid; see `Method.round`."""
+        return self.method.round(rows, grid, self._evidence(target))
+
+    def _evidence(self, target: Target) -> Evidence:
+        name = target.name if len(target.sources) > 1 else target.origin
+        return Evidence(name, self.imatrix.of(target) if self.imatrix else None)
+
+
+def method_name(variant: Variant) -> str:
+    """The name of the variant's method."""
+    return dict(variant.storage).get(ROUNDING, NEAREST)
+
+
+def rounder_of(variant: Variant) -> Rounder:
+    """What the variant's recipe says.
+
+    Raises:
+        InputError: the method is unknown, or the importance matrix no longer in the cache.
+    """
+    digest = dict(variant.storage).get(IMATRIX)
+    return Rounder(method_of(method_name(variant)), read_imatrix(digest) if digest else None)
