@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from safetensors.numpy import load_file
 
 from edgeproof.artifact import MANIFEST, Artifact, Precision
 from edgeproof.errors import InputError
-from export.checkpoint import open_checkpoint
+from export.architecture import Target
+from export.checkpoint import Checkpoint, open_checkpoint
 from export.mlc import FORMAT
 from export.mlc.parameters import mlc_targets
 from export.mlc.schemes import FOUR_BITS
@@ -130,6 +133,57 @@ def test_scales_are_those_of_the_whole_matrix(tmp_path: Path) -> None:
     scales = METHODS[NEAREST].round(weight, FOUR_BITS, Evidence("w")).scales
     stored = tensors["model.layers.1.mlp.down_proj.q_scale"]
     np.testing.assert_array_equal(stored, scales.reshape(stored.shape))
+
+
+@pytest.mark.parametrize("scheme", ["q0f16", "q4f16_0", "q4f16_1"])
+def test_a_targets_function_is_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """As a checkpoint is exported whose values are what the function gives."""
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    changed = make_checkpoint(tmp_path / "changed")
+    tensors = source_tensors(folder)
+    kinds = ("down_proj.weight", "input_layernorm.weight", "embed_tokens.weight")
+    write_weights(
+        changed,
+        {
+            name: value[::-1] * 2 if name.endswith(kinds) else value
+            for name, value in tensors.items()
+        },
+    )
+    expected = export_tiny(changed, "mlc", scheme, tmp_path / "expected")
+
+    def targets(checkpoint: Checkpoint) -> list[Target]:
+        return [
+            replace(target, transform=lambda arrays: arrays[0][::-1] * 2)
+            if target.name.endswith(kinds)
+            else target
+            for target in mlc_targets(checkpoint)
+        ]
+
+    monkeypatch.setattr("export.mlc.exporter.mlc_targets", targets)
+    found = export_tiny(folder, "mlc", scheme, tmp_path / "found")
+    assert found.manifest.outputs == expected.manifest.outputs
+
+
+def test_fused_weights_are_streamed_source_by_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more than a block of rows is in memory, also of a matrix that several make up."""
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    monkeypatch.setattr("export.checkpoint.checkpoint.BLOCK_ELEMENTS", 640)
+    largest = 0
+    blocks = Checkpoint.blocks
+
+    def watched(self: Checkpoint, target: Target) -> Iterator[np.ndarray]:
+        nonlocal largest
+        for block in blocks(self, target):
+            largest = max(largest, block.size)
+            yield block
+
+    monkeypatch.setattr(Checkpoint, "blocks", watched)
+    export_tiny(folder, "mlc", "q4f16_1", tmp_path)
+    assert largest <= 640
 
 
 def test_parameters_come_in_the_order_in_which_mlc_llm_loads_them(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Variant
-from export.architecture import DecoderConfig, Target
+from export.architecture import DecoderConfig, Target, stack_rows
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.mlc.app_record import FILE as APP_FILE
@@ -112,13 +112,20 @@ def _write_app(
 def _cast_blocks(
     checkpoint: Checkpoint, target: Target, scheme: Scheme, advance: Advance
 ) -> Iterator[np.ndarray]:
-    """Rows of the target in the model dtype; fused sources follow each other."""
-    for source in target.sources:
-        for block in checkpoint.blocks(Target(source.name, (source,), source.shape)):
+    """Rows of the target in the model dtype, a few at a time."""
+    for part in _streamable(target):
+        for block in checkpoint.blocks(part):
             step = max(1, CACHE_ELEMENTS // math.prod(block.shape[1:]))
             for start in range(0, len(block), step):
-                yield cast(block[start : start + step], scheme.dtype, source.name)
+                yield cast(block[start : start + step], scheme.dtype, part.origin)
             advance(block.size)
+
+
+def _streamable(target: Target) -> list[Target]:
+    """Targets with the same rows in the same order; of fused weights each source, as it is."""
+    if target.transform is not stack_rows:
+        return [target]
+    return [Target(source.name, (source,), source.shape) for source in target.sources]
 
 
 def _append_plain(files: ShardFiles, array: StoredArray, blocks: Iterator[np.ndarray]) -> None:
