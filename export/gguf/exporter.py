@@ -38,10 +38,9 @@ def write(
     recipe = read_recipe(variant)
     targets = bind(checkpoint)
     recipe.check(targets)
-    rounder = rounder_of(variant)
+    rounder = rounder_of(variant, checkpoint.parameters)
     metadata = metadata_entries(checkpoint, identity, recipe.file_type)
     if rounder.imatrix is not None:
-        rounder.imatrix.check(checkpoint.parameters)
         metadata += imatrix_entries(rounder.imatrix)
     stem = file_stem(naming_texts(metadata), recipe.label)
     with prepare(checkpoint, metadata, targets, recipe, rounder, writer, advance) as content:

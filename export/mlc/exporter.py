@@ -44,13 +44,11 @@ def write(
 
     Raises:
         InputError: a non-finite value, one that overflows the model dtype, a decoder that is no
-            plain Llama, a chat template that MLC cannot express, or a model library that was
-            compiled for another model.
+            plain Llama, a chat template that MLC cannot express, or a model library or an
+            importance matrix of another model.
     """
     check_plain_llama(checkpoint.config)
-    recipe, rounder = read_recipe(variant), rounder_of(variant)
-    if rounder.imatrix is not None:
-        rounder.imatrix.check(checkpoint.parameters)
+    recipe, rounder = read_recipe(variant), rounder_of(variant, checkpoint.parameters)
     scheme = recipe.scheme
     targets = mlc_targets(checkpoint)
     arrays = {target.name: stored_arrays(target, scheme) for target in targets}

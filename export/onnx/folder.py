@@ -51,9 +51,7 @@ def write_folder(
     dtype = np.dtype(storage["kv_cache"])
     native = storage.get("target") == NATIVE
     name = storage.get("graph", FUSED)
-    style, rounder = STYLES[name], rounder_of(variant)
-    if rounder.imatrix is not None:
-        rounder.imatrix.check(checkpoint.parameters)
+    style, rounder = STYLES[name], rounder_of(variant, checkpoint.parameters)
     graphs = {
         folder: build_decoder(
             checkpoint.config,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeproof.artifact import Variant
-from export.architecture import Target
+from export.architecture import Parameter, Target
 from export.rounding.evidence import Evidence
 from export.rounding.grid import Grid
 from export.rounding.imatrix import Imatrix, read_imatrix
@@ -40,11 +41,16 @@ def method_name(variant: Variant) -> str:
     return dict(variant.storage).get(ROUNDING, NEAREST)
 
 
-def rounder_of(variant: Variant) -> Rounder:
-    """What the variant's recipe says.
+def rounder_of(variant: Variant, parameters: Sequence[Parameter]) -> Rounder:
+    """What the variant's recipe says, for the model with these parameters.
 
     Raises:
-        InputError: the method is unknown, or the importance matrix no longer in the cache.
+        InputError: the method is unknown; the importance matrix is no longer in the cache, or
+            another model's.
     """
-    digest = dict(variant.storage).get(IMATRIX)
-    return Rounder(method_of(method_name(variant)), read_imatrix(digest) if digest else None)
+    method, digest = method_of(method_name(variant)), dict(variant.storage).get(IMATRIX)
+    if digest is None:
+        return Rounder(method)
+    imatrix = read_imatrix(digest)
+    imatrix.check(parameters)
+    return Rounder(method, imatrix)
