@@ -15,6 +15,8 @@ from export.rounding import Axis, Evidence, Grid, Kind
 from export.rounding.cast import FLOAT16, FLOAT32
 from export.rounding.registry import METHODS
 
+pytestmark = pytest.mark.numbers
+
 GRIDS = {
     **{name: entry.grid for name, entry in TYPES.items() if isinstance(entry, BlockType)},
     **{

@@ -27,6 +27,8 @@ from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 
+pytestmark = pytest.mark.numbers
+
 
 class Toward0:
     """Truncation: every stored value is at most as large as the weight, a little for rounding."""

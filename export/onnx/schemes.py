@@ -34,8 +34,6 @@ BLOCKS = {
         BlockScheme("q4-asymmetric", bits=4, block=32, symmetric=False, accuracy_level=4),
     )
 }
-
-
 # What emits a storage, for activations of a dtype and a way of rounding.
 Linear = Callable[[np.dtype[Any], Rounder], EmitLinear]
 Linears = dict[str, Linear]
