@@ -16,6 +16,7 @@ from runtimes.parity.decoding import GreedyResult, SampledResult
 from runtimes.parity.degeneration import TextQuality
 from runtimes.parity.environment import environment
 from runtimes.parity.gates import GATES
+from runtimes.parity.intervals import Estimate
 from runtimes.parity.localise import (
     Cause,
     Component,
@@ -29,7 +30,7 @@ from runtimes.parity.padding import PaddingResult
 from runtimes.parity.positions import WorstPosition
 from runtimes.parity.replies import Reply
 from runtimes.parity.result import Entry, ModelResult
-from runtimes.parity.statistics import Estimate, log_histogram
+from runtimes.parity.statistics import log_histogram
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.verdict import Judgement
 

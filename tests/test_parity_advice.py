@@ -14,12 +14,12 @@ from edgeproof.artifact import Precision
 from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import LEVELS, advise
 from runtimes.parity.gates import GATES
+from runtimes.parity.intervals import Estimate
 from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.terminal import print_result, print_summary
 from runtimes.parity.result import Entry
-from runtimes.parity.statistics import Estimate
 from tests.parity_results import entry, measurement, result
 
 # What a good export of each level reaches, besides its KL.

@@ -20,7 +20,7 @@ from runtimes.parity.decoding import (
     uniforms,
 )
 from runtimes.parity.degeneration import Scorer, repetition
-from runtimes.parity.metrics import nucleus
+from runtimes.parity.divergence import nucleus
 from runtimes.parity.samples import reference_samples
 from runtimes.parity.suite import Document
 from runtimes.pytorch import TorchRuntime

@@ -12,8 +12,9 @@ import pytest
 from edgeproof.artifact import Precision
 from runtimes.parity.floor import Floor, floor_notes, floors
 from runtimes.parity.gates import Gate
+from runtimes.parity.intervals import Estimate
 from runtimes.parity.measure import Measurement
-from runtimes.parity.statistics import Estimate, log_histogram
+from runtimes.parity.statistics import log_histogram
 from runtimes.parity.templates import TemplateResult
 
 GATE = Gate("mean_kl", 2e-4, "test")

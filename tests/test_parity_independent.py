@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtimes.parity.metrics import PositionMetrics, compare
+from runtimes.parity.divergence import PositionMetrics, compare
 from runtimes.parity.reference import load_reference
 from runtimes.parity.run import Request, recorded_inputs, run_parity
 from runtimes.parity.suite import Budget, Suite, built_in

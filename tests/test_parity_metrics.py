@@ -15,9 +15,10 @@ from edgeproof.errors import InputError
 from edgeproof.verdicts import Verdict
 from runtimes.parity import statistics
 from runtimes.parity.decoding import first_difference
+from runtimes.parity.divergence import HEAD, TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
 from runtimes.parity.gates import GATES, Gate, gates_for
-from runtimes.parity.metrics import HEAD, TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
-from runtimes.parity.statistics import Estimate, paired_difference, summarise
+from runtimes.parity.intervals import Estimate
+from runtimes.parity.statistics import paired_difference, summarise
 from runtimes.parity.verdict import judge
 
 pytestmark = pytest.mark.numbers

@@ -18,6 +18,7 @@ from junitparser import JUnitXml
 from rich.console import Console
 
 from edgeproof.verdicts import SCHEMA, Verdict
+from runtimes.parity.intervals import Estimate
 from runtimes.parity.replies import reply_texts
 from runtimes.parity.report.html import page, visible
 from runtimes.parity.report.json import write_json
@@ -26,7 +27,7 @@ from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.outputs import write_summaries
 from runtimes.parity.report.terminal import print_result
 from runtimes.parity.result import ModelResult, smallest_passing
-from runtimes.parity.statistics import Estimate, log_histogram
+from runtimes.parity.statistics import log_histogram
 from tests.parity_results import HOSTILE, entry, hostile_result, measurement, result, usual_result
 
 SCHEMA_FILE = Path(__file__).parent.parent / "docs/parity.schema.json"

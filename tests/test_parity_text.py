@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproof.errors import InputError
-from runtimes.parity.metrics import compare, concatenate
+from runtimes.parity.divergence import compare, concatenate
 from runtimes.parity.reference import GROUP, load_reference
 from runtimes.parity.suite import Budget, Suite, built_in
 from runtimes.parity.text_file import LONGEST_CHARACTERS, documents, read_suite

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
-from runtimes.parity.metrics import compare
+from runtimes.parity.divergence import compare
 from runtimes.protocol import Runtime
 from runtimes.registry import open_reference, open_runtime
 from tests.exported import export_tiny

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from runtimes.parity.comparison import Comparison, Row
-    from runtimes.parity.statistics import Estimate
+    from runtimes.parity.intervals import Estimate
 
 SCHEMA = 1
 
@@ -76,9 +76,14 @@ def main(
     console = Console()
     console.print(_table(result, _label(a), _label(b)))
     if json_path:
-        data = {"schema": SCHEMA, "a": str(first), "b": str(second), **asdict(result)}
+        data = {"schema": SCHEMA, "a": str(first), "b": str(second), **_figures(result)}
         figures = json.dumps(finite(data), indent=2, allow_nan=False)
         write_atomic(json_path, (figures + "\n").encode())
+
+
+def _figures(result: Comparison) -> dict[str, Any]:
+    rows = [{**asdict(row), "metric": row.metric.name} for row in result.rows]
+    return {"documents": result.documents, "positions": result.positions, "rows": rows}
 
 
 def _checkpoint_of(root: Path, artifact: Path) -> Path:
@@ -109,7 +114,7 @@ def _table(result: Comparison, first: str, second: str) -> Table:
     names = {"A": first, "B": second}
     for row in result.rows:
         table.add_row(
-            row.metric,
+            row.metric.name,
             f"{row.first.value:.4g}",
             f"{row.second.value:.4g}",
             f"{row.difference.value:+.4g}",

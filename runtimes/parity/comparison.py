@@ -7,30 +7,21 @@ from pathlib import Path
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import GateError
+from runtimes.parity.intervals import Estimate
+from runtimes.parity.metrics import Metric, compared
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import Replay, replay
 from runtimes.parity.run import check_current, progress, recorded_inputs
-from runtimes.parity.statistics import Estimate, paired_difference, summarise
+from runtimes.parity.statistics import paired_difference, summarise
 from runtimes.parity.suite import Suite
 from runtimes.registry import open_reference, open_runtime
-
-# Metric → whether more of it is better.
-COMPARED = {
-    "mean_kl": False,
-    "p99_kl": False,
-    "nmse": False,
-    "perplexity_ratio": False,
-    "top1": True,
-    "clear_top1": True,
-    "acceptance": True,
-}
 
 
 @dataclass(frozen=True)
 class Row:
     """One metric of both exports and the difference `second` − `first`, each with its interval."""
 
-    metric: str
+    metric: Metric
     first: Estimate
     second: Estimate
     difference: Estimate
@@ -40,7 +31,7 @@ class Row:
         """Which side: "A" or "B" where the difference's whole interval says so, else None."""
         if not self.difference.known or self.difference.low <= 0 <= self.difference.high:
             return None
-        return "B" if (self.difference.low > 0) == COMPARED[self.metric] else "A"
+        return "B" if (self.difference.low > 0) == self.metric.more_is_better else "A"
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,10 @@ def compare_artifacts(
     before, after = (_replayed(reference, artifact, threads) for artifact in (first, second))
     sides = summarise(before.metrics), summarise(after.metrics)
     difference = paired_difference(before.metrics, after.metrics)
-    rows = (Row(name, sides[0][name], sides[1][name], difference[name]) for name in COMPARED)
+    rows = (
+        Row(metric, *(found[metric.name] for found in (*sides, difference)))
+        for metric in compared()
+    )
     return Comparison(len(reference.documents), reference.positions, tuple(rows))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtimes.parity.degeneration import Scorer, TextQuality
-from runtimes.parity.metrics import TEMPERATURE, TOP_P, compare, nucleus
+from runtimes.parity.divergence import TEMPERATURE, TOP_P, compare, nucleus
 from runtimes.parity.prefill import logits_from
 from runtimes.parity.replies import REPLIES_SHOWN, Detokenize, Reply, reply_texts
 from runtimes.parity.suite import Document

@@ -13,7 +13,7 @@ from edgeproof.artifact import Artifact, Precision
 from runtimes.parity.gates import Gate
 from runtimes.parity.measure import Measurement
 
-METRICS = ("mean_kl", "p99_kl")
+OF_FLOORS = ("mean_kl", "p99_kl")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def floors(measured: Iterable[tuple[Artifact, Measurement | None]]) -> dict[str,
         if measurement is None or measurement.failures or measurement.weights is not None:
             continue
         if variant.precision is Precision.FP32:
-            values = (measurement.estimates[metric].value for metric in METRICS)
+            values = (measurement.estimates[metric].value for metric in OF_FLOORS)
             found[measurement.runtime] = Floor(f"{variant.format} {variant.name}", *values)
     return found
 
@@ -46,7 +46,7 @@ def floor_notes(
         return []
     floor, notes = known[measurement.runtime], []
     for gate in gates:
-        if gate.metric not in METRICS or gate.of_weights:
+        if gate.metric not in OF_FLOORS or gate.of_weights:
             continue
         excess = measurement.estimates[gate.metric].value - gate.limit
         own = getattr(floor, gate.metric)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from edgeproof.artifact import Precision
 from edgeproof.errors import InputError
+from runtimes.parity import metrics
+from runtimes.parity.metrics import FP16_HEADROOM
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ CLEAR = "positions where the reference itself is undecided are not counted"
 # activations alone cost q8_0 more than its weights do.
 SAMPLED = "{} of 100 sampled tokens may change"
 
+OF_THE_PLAN = "set by the plan"
+
 HEADROOM = Gate(
-    "fp16_headroom",
+    FP16_HEADROOM.name,
     2.0,
     "65504 / peak activation: below 2 a GPU may overflow; `python -m export.onnx --residual-scale`"
     " with a power of two, at most half of this headroom, makes room",
@@ -89,25 +93,36 @@ def gates_for(
     overrides: Mapping[str, Mapping[str, float]],
     runtime: str | None = None,
 ) -> tuple[Gate, ...]:
-    """The class's gates with a plan's overrides applied; `runtime` is one that was asked for.
+    """The class's gates with a plan's limits; `runtime` is one that was asked for.
+
+    A plan's limit takes the place of the class's own, or is a gate more, on any of `METRICS`.
 
     Raises:
-        InputError: an override names an unknown class or metric.
+        InputError: a plan names an unknown class or metric.
     """
     classes = {item.value: gates for item, gates in GATES.items()}
     classes |= {f"{item.value}-{name}": gates for (item, name), gates in GATES_ON.items()}
     for kind, limits in overrides.items():
         if kind not in classes:
             raise InputError(f"gates: unknown class {kind!r}")
+        known = {gate.metric for gate in classes[kind]} | {m.name for m in metrics.METRICS}
         for metric in limits:
-            if metric not in {gate.metric for gate in classes[kind]}:
+            if metric not in known:
                 raise InputError(f"gates: class {kind!r} has no gate {metric!r}")
     executed = f"{precision.value}-{runtime}"
     own = executed if executed in classes else precision.value
     chosen = overrides.get(own, {})
-    return tuple(
-        replace(gate, limit=chosen[gate.metric], reason="set by the plan")
-        if gate.metric in chosen
-        else gate
-        for gate in classes[own]
+    further = [m for m in metrics.METRICS if m.name not in {gate.metric for gate in classes[own]}]
+    return (
+        *(
+            replace(gate, limit=chosen[gate.metric], reason=OF_THE_PLAN)
+            if gate.metric in chosen
+            else gate
+            for gate in classes[own]
+        ),
+        *(
+            Gate(m.name, chosen[m.name], OF_THE_PLAN, at_least=m.more_is_better)
+            for m in further
+            if m.name in chosen
+        ),
     )

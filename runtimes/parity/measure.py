@@ -17,19 +17,15 @@ from runtimes.parity.decoding import (
     sampled_result,
 )
 from runtimes.parity.degeneration import Scorer
-from runtimes.parity.metrics import PositionMetrics, concatenate
+from runtimes.parity.divergence import PositionMetrics, concatenate
+from runtimes.parity.intervals import Estimate
+from runtimes.parity.metrics import CACHE_KL, FP16_HEADROOM
 from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.positions import WorstPosition, worst_positions
 from runtimes.parity.prefill import CACHE_KL_LIMIT, stepwise_kl
 from runtimes.parity.reference import Reference
 from runtimes.parity.replay import replay
-from runtimes.parity.statistics import (
-    Estimate,
-    Histogram,
-    log_histogram,
-    mean_kl_by_kind,
-    summarise,
-)
+from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind, summarise
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.protocol import Runtime
@@ -133,9 +129,9 @@ def measure(
     )
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
     headroom = FP16_MAX / (reference.peak_activation * residual_scale)
-    estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
+    estimates[FP16_HEADROOM.name] = Estimate.exact(headroom)
     if cache_kl is not None:
-        estimates["cache_kl"] = Estimate(cache_kl, cache_kl, cache_kl)
+        estimates[CACHE_KL.name] = Estimate.exact(cache_kl)
     return Measurement(
         runtime=name,
         positions=reference.positions,

@@ -1,184 +1,188 @@
-"""Per-position comparison of an export's logits with the reference's.
+"""The metrics: everything that a number of parity.json, its tables and gates follow from.
 
-Formulas: KL(p‖q) = Σ p (log p − log q) in nats; token acceptance = Σ min(p̃, q̃) over the
-distributions that a sampler at temperature 0.2 and top-p 0.9 draws from, which is the probability
-that an optimally coupled sampler emits the same token (Leviathan et al. 2023, arXiv:2211.17192).
-
-Everything is float64 but the exponentials of unlikely tokens, which are taken in the logits' own
-precision: below e⁻¹² of the best one's probability, all of them together have a hundredth of it.
-They change a KL by some 1e-10.
+A metric is one object of `METRICS`. JSON, JSON Schema, terminal, page, Markdown, `edgeproof
+compare`, a plan's gates and the table in docs/parity.md follow from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-# Sampling defaults of the SmolLM model card.
-TEMPERATURE = 0.2
-TOP_P = 0.9
-# Below one nat between the two best tokens the reference itself is undecided.
-CLEAR_MARGIN = 1.0
-# Tokens this many temperatures below the best one have e^-30 = 1e-13 of its chance.
-CANDIDATE_TEMPERATURES = 30.0
-# Nats below the best token within which probabilities are float64.
-HEAD = 12.0
-# Rows per step: many, since steps are short; few, since their memory is the processor's cache.
-BLOCK_ROWS = 8
+from edgeproof.display import number
+from runtimes.parity.divergence import PerPosition, PositionMetrics
+from runtimes.parity.intervals import BOOTSTRAP, Interval
+
+# All positions, sorted by their KL, and a weight for each, float64 [T] → the statistic.
+Statistic = Callable[[PositionMetrics, np.ndarray], float]
 
 
 @dataclass(frozen=True)
-class PositionMetrics:
-    """One value per position (float64 [T], bool [T]).
+class Unit:
+    """A unit's name, and how a table's cell shows a value."""
 
-    The `nll` arrays are the negative log-likelihood of the next token, NaN at the last position;
-    the `best` ones are the most likely tokens (int64); the squares are means over the vocabulary.
+    name: str
+    cell: Callable[[float], str]
+
+
+NATS = Unit("nats", number)
+SHARE = Unit("share", lambda value: f"{value * 100:.1f}")  # in per cent
+RATIO = Unit("ratio", lambda value: f"{value:.3f}")
+LOGITS = Unit("logits", number)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One entry of `estimates` in parity.json: its key there, what it means, its unit.
+
+    `text` is a sentence or more, in Markdown.
     """
 
-    kl: np.ndarray
-    top1: np.ndarray
-    clear: np.ndarray
-    acceptance: np.ndarray
-    nll_reference: np.ndarray
-    nll_export: np.ndarray
-    max_difference: np.ndarray
-    squared_error: np.ndarray
-    squared_signal: np.ndarray
-    best_reference: np.ndarray
-    best_export: np.ndarray
+    name: str
+    text: str
+    unit: Unit
 
 
-def compare(reference: np.ndarray, export: np.ndarray, ids: Sequence[int]) -> PositionMetrics:
-    """Compare an export's logits [T, V] with the reference's at consecutive positions.
+@dataclass(frozen=True)
+class Metric(Figure):
+    """A figure of an export on a text: a statistic over all positions, with an interval.
 
-    `ids` are the tokens there, and the one that follows where the text goes on: [T] or [T + 1].
-    A position with NaN or infinite logits has a `kl` of NaN and an `acceptance` of 0.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if reference.shape != export.shape or len(ids) - len(reference) not in (0, 1):
-        raise ValueError(f"logits {export.shape} against {reference.shape}, {len(ids)} tokens")
-    kind = np.result_type(reference, export)
-    reference, export = reference.astype(kind, copy=False), export.astype(kind, copy=False)
-    scratch = np.empty((2, BLOCK_ROWS, reference.shape[-1]), kind)
-    following = np.array([*ids[1:], -1])[: len(reference)]
-    blocks = (slice(start, start + BLOCK_ROWS) for start in range(0, len(reference), BLOCK_ROWS))
-    return concatenate(
-        [_compare_block(reference[b], export[b], following[b], scratch) for b in blocks]
-    )
-
-
-def concatenate(parts: Sequence[PositionMetrics]) -> PositionMetrics:
-    """Join metrics of consecutive positions or of several documents."""
-    return PositionMetrics(
-        **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in fields(PositionMetrics)
-        }
-    )
-
-
-class _Softmax:
-    """exp(logit − peak) of rows [B, V]: `weights` [n] of likely tokens, `tail` [B, V] of others.
-
-    `best` [B] are the most likely tokens, `head` [n] the places of the likely ones in the flat
-    rows, `owner` [n] their rows and `logits` [n] their logits; `total` [B] is the sum of a row's
-    weights, `log_total` [B] the logarithm of Σ exp(logit). float64, but the tail.
+    `more_is_better` says which side of a gate, and of another export, is the good one. `column` is
+    its title in the tables of verdicts, where it has one; `essential` ones stay where there is
+    little room. `compared` ones are shown by `edgeproof compare`. `per_position` is a function of
+    the metric's own, called with a few rows of logits at a time; the statistic finds its values in
+    `PositionMetrics.further` under the metric's name.
     """
 
-    def __init__(self, rows: np.ndarray, tail: np.ndarray) -> None:
-        """Of logits [B, V]; `tail` [B, V] is memory."""
-        self.count, width = rows.shape
-        self.best = rows.argmax(-1)
-        peak = rows[np.arange(self.count), self.best]
-        self.tail = np.subtract(rows, peak[:, None], out=tail)
-        self.head = np.flatnonzero(tail > -HEAD)
-        np.exp(tail, out=tail)
-        tail.reshape(-1)[self.head] = 0
-        self.owner, self._tokens = np.divmod(self.head, width)
-        self.logits = rows.reshape(-1)[self.head].astype(np.float64)
-        self.weights = np.exp(self.logits - peak[self.owner])
-        self.total = self._sums(self.weights) + tail.sum(-1, dtype=np.float64)
-        self.log_total = peak + np.log(self.total)
-
-    def mean(self, values: np.ndarray, of_head: np.ndarray) -> np.ndarray:
-        """The expectations [B] of values [B, V], which are `of_head` [n] in float64."""
-        sums = self._sums(self.weights * of_head) + _dot(self.tail, values)
-        return np.asarray(sums / self.total)
-
-    def likely(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The likely tokens of each row, and their logits."""
-        ends = np.searchsorted(self.owner, np.arange(self.count + 1)).tolist()
-        for row in map(slice, ends, ends[1:]):
-            yield self._tokens[row], self.logits[row]
-
-    def _sums(self, values: np.ndarray) -> np.ndarray:
-        return np.asarray(np.bincount(self.owner, values, self.count))
+    statistic: Statistic
+    interval: Interval = BOOTSTRAP
+    more_is_better: bool = False
+    column: str | None = None
+    essential: bool = False
+    compared: bool = False
+    per_position: PerPosition | None = None
 
 
-@np.errstate(invalid="ignore")
-def _compare_block(
-    reference: np.ndarray, export: np.ndarray, following: np.ndarray, scratch: np.ndarray
-) -> PositionMetrics:
-    """Compare logits [B, V]; `scratch` is [2, ≥ B, V]: new memory costs more than the work."""
-    first, second = scratch[:, : len(reference)]
-    q, p = _Softmax(export, first), _Softmax(reference, second)
-    difference = np.subtract(export, reference, out=first)
-    mean = p.mean(difference, export.reshape(-1)[p.head] - p.logits)
-    squared_error = _dot(difference, difference) / difference.shape[-1]
-    largest = np.maximum(difference.max(-1), -difference.min(-1))
-    centred = np.subtract(reference, reference.mean(-1, keepdims=True), out=first)
-    rows, last = np.arange(len(reference)), following < 0
-    return PositionMetrics(
-        # Σ p (log p − log q), with both normalisers taken out of the sum
-        kl=q.log_total - p.log_total - mean,
-        top1=p.best == q.best,
-        clear=np.array([_margin(logits) > CLEAR_MARGIN for _, logits in p.likely()]),
-        acceptance=np.array([_overlap(*pair) for pair in zip(p.likely(), q.likely(), strict=True)]),
-        nll_reference=np.where(last, np.nan, p.log_total - reference[rows, following]),
-        nll_export=np.where(last, np.nan, q.log_total - export[rows, following]),
-        max_difference=largest,
-        squared_error=squared_error,
-        squared_signal=_dot(centred, centred) / centred.shape[-1],
-        best_reference=p.best,
-        best_export=q.best,
-    )
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """The mean over positions [T] by their weights [T]; NaN where none has any."""
+    return float(np.average(values, weights=weights)) if weights.any() else math.nan
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Σ ab of each row: float64 [B]. Row by row, where einsum adds up more precisely."""
-    return np.array([np.einsum("v,v->", *pair) for pair in zip(a, b, strict=True)], np.float64)
+def _kl_quantile(m: PositionMetrics, weights: np.ndarray, q: float) -> float:
+    cumulative = np.cumsum(weights)
+    index = np.searchsorted(cumulative, q * cumulative[-1])
+    return float(m.kl[min(int(index), len(m.kl) - 1)])
 
 
-def _margin(logits: np.ndarray) -> float:
-    """By how much the best one exceeds the second, or infinity if there is no other."""
-    return float(np.diff(np.partition(logits, -2)[-2:])[0]) if len(logits) > 1 else np.inf
+def _perplexity_ratio(m: PositionMetrics, w: np.ndarray) -> float:
+    known = ~np.isnan(m.nll_reference)
+    return float(np.exp(weighted_mean((m.nll_export - m.nll_reference)[known], w[known])))
 
 
-def _overlap(p: tuple[np.ndarray, np.ndarray], q: tuple[np.ndarray, np.ndarray]) -> float:
-    """Σ min(p̃, q̃) of two rows' likely tokens and logits."""
-    theirs, ours = (
-        {tokens[index]: mass for index, mass in nucleus(logits).items()}
-        for tokens, logits in (p, q)
-    )
-    return sum(min(mass, ours[token]) for token, mass in theirs.items() if token in ours)
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "mean_kl",
+        "KL(reference ‖ export), the mean over positions.",
+        NATS,
+        lambda m, w: weighted_mean(m.kl, w),
+        column="mean KL",
+        essential=True,
+        compared=True,
+    ),
+    Metric("median_kl", "The same, the median.", NATS, lambda m, w: _kl_quantile(m, w, 0.5)),
+    Metric(
+        "p90_kl",
+        "The same: nine of ten positions have less.",
+        NATS,
+        lambda m, w: _kl_quantile(m, w, 0.9),
+    ),
+    Metric(
+        "p99_kl",
+        "The same: 99 of 100 positions have less.",
+        NATS,
+        lambda m, w: _kl_quantile(m, w, 0.99),
+        column="p99 KL",
+        compared=True,
+    ),
+    Metric(
+        "top1",
+        "Positions with the same most likely token.",
+        SHARE,
+        lambda m, w: weighted_mean(m.top1, w),
+        more_is_better=True,
+        column="top-1 %",
+        essential=True,
+        compared=True,
+    ),
+    Metric(
+        "clear_top1",
+        "The same, of positions where the reference's two best differ by more than 1 nat.",
+        SHARE,
+        lambda m, w: weighted_mean(m.top1, w * m.clear),
+        more_is_better=True,
+        column="clear %",
+        compared=True,
+    ),
+    Metric(
+        "acceptance",
+        "Σ min(p̃, q̃) over the distributions at temperature 0.2, top-p 0.9: the probability that an"
+        " optimally coupled sampler emits the same token.",
+        SHARE,
+        lambda m, w: weighted_mean(m.acceptance, w),
+        more_is_better=True,
+        column="accept %",
+        essential=True,
+        compared=True,
+    ),
+    Metric(
+        "perplexity_ratio",
+        "The export's perplexity over the reference's, on the same text.",
+        RATIO,
+        _perplexity_ratio,
+        column="PPL ratio",
+        compared=True,
+    ),
+    Metric(
+        "rms_logit_difference",
+        "Root of the mean squared difference of raw logits, over all positions and tokens.",
+        LOGITS,
+        lambda m, w: math.sqrt(weighted_mean(m.squared_error, w)),
+    ),
+    Metric(
+        "nmse",
+        "Mean squared logit difference / variance of the reference's logits.",
+        RATIO,
+        lambda m, w: weighted_mean(m.squared_error, w) / weighted_mean(m.squared_signal, w),
+        compared=True,
+    ),
+)
+
+FP16_HEADROOM = Figure(
+    "fp16_headroom",
+    "65504 / largest activation of the residual stream (Qwen3: and of queries and keys before their"
+    " norm) in the reference run, times the artifact's `--residual-scale`: a CPU cannot show a"
+    " GPU's overflow, this can. The report's `reference` also has the headroom of the stream's"
+    " squares: below 1, norms must add them up in float32.",
+    RATIO,
+)
+CACHE_KL = Figure(
+    "cache_kl",
+    "KL between one pass and decoding in steps: of the greedy answers, or, where the text has no"
+    " chats, of the last 16 of up to 64 tokens of a text. FAIL above 0.02.",
+    NATS,
+)
+# Measured once for a whole export: there is nothing to resample.
+SINGLE: tuple[Figure, ...] = (FP16_HEADROOM, CACHE_KL)
 
 
-def nucleus(
-    logits: np.ndarray, temperature: float = TEMPERATURE, top_p: float = TOP_P
-) -> dict[int, float]:
-    """The sampling distribution over logits [V]: token → renormalised probability.
+def further() -> dict[str, PerPosition]:
+    """The functions of metrics that have one of their own, by the metric's name."""
+    return {m.name: m.per_position for m in METRICS if m.per_position is not None}
 
-    The set is the smallest one of most likely tokens whose mass reaches `top_p`.
-    """
-    peak = logits.max(initial=-np.inf)
-    candidates = np.flatnonzero(logits >= peak - CANDIDATE_TEMPERATURES * temperature)
-    weights = np.exp((logits[candidates].astype(np.float64) - peak) / temperature)
-    order = np.argsort(-weights, kind="stable")
-    mass = weights[order] / weights.sum()
-    size = min(int(np.searchsorted(np.cumsum(mass), top_p)) + 1, len(order))
-    kept = mass[:size] / mass[:size].sum()
-    return dict(zip(candidates[order[:size]].tolist(), kept.tolist(), strict=True))
+
+def compared() -> list[Metric]:
+    """What two exports are compared by: first what should be small, then what should be large."""
+    return sorted((m for m in METRICS if m.compared), key=lambda m: m.more_is_better)

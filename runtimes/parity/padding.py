@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.parity.metrics import compare
+from runtimes.parity.divergence import compare
 from runtimes.parity.suite import Document
 from runtimes.protocol import BatchRuntime, Runtime
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.parity.metrics import PositionMetrics
+from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.suite import Document
 
 WORST = 10

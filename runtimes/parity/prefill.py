@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtimes.parity.metrics import compare
+from runtimes.parity.divergence import compare
 from runtimes.parity.suite import Document
 from runtimes.protocol import Runtime
 

@@ -14,7 +14,8 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from edgeproof.errors import InputError
-from runtimes.parity.metrics import PositionMetrics, compare, concatenate
+from runtimes.parity.divergence import PositionMetrics, compare, concatenate
+from runtimes.parity.metrics import further
 from runtimes.parity.reference import Reference
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class _Comparer(contextlib.ExitStack):
         self.enter_context(openblas.limit(limits=1))
         self._pool = self.enter_context(ThreadPoolExecutor(threads))
         self._threads, self._head = threads, head
+        self._further = further()
         # Kept: new memory costs as much as the product.
         self._expected = np.empty((COMPARED_ROWS, len(head)), np.float32)
 
@@ -107,7 +109,8 @@ class _Comparer(contextlib.ExitStack):
             np.matmul(hidden, self._head[tokens].T, out=expected[:, tokens])
 
         def compared(rows: slice) -> PositionMetrics:
-            return compare(expected[rows], got[rows], ids[rows.start : rows.stop + 1])
+            read = ids[rows.start : rows.stop + 1]
+            return compare(expected[rows], got[rows], read, self._further)
 
         deque(self._pool.map(multiply, self._shares(width)), maxlen=0)
         return concatenate([*self._pool.map(compared, self._shares(len(got)))])

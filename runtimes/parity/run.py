@@ -16,6 +16,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.chat_templates import read_chat_template
 from runtimes.footprint import Crash, footprint
 from runtimes.parity.degeneration import Scorer
+from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.localise import (
@@ -28,7 +29,6 @@ from runtimes.parity.localise import (
 )
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
-from runtimes.parity.metrics import PositionMetrics
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
 from runtimes.parity.result import Entry

@@ -13,7 +13,7 @@ from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.decoding import REPLY_TOKENS, SEED, sampled_reply
-from runtimes.parity.metrics import TEMPERATURE, TOP_P
+from runtimes.parity.divergence import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime

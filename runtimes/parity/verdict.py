@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import HEADROOM, Gate
-from runtimes.parity.statistics import Estimate
+from runtimes.parity.intervals import Estimate
 
 MOST_TEXT = 100  # times as much: beyond that, nobody waits
 

@@ -11,11 +11,12 @@ import numpy as np
 from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import gates_for
+from runtimes.parity.intervals import Estimate
 from runtimes.parity.measure import FP16_MAX
 from runtimes.parity.reference import load_reference
 from runtimes.parity.replay import replay, replay_weights
 from runtimes.parity.run import recorded_inputs
-from runtimes.parity.statistics import Estimate, summarise
+from runtimes.parity.statistics import summarise
 from runtimes.parity.suite import Suite
 from runtimes.parity.verdict import judge
 from runtimes.registry import open_reference, open_runtime
@@ -53,7 +54,7 @@ def verdicts_on_subsets(
         verdicts = found[f"{variant.format} {variant.name}"] = Counter()
         for subset in subsets:
             estimates = summarise([measured.metrics[index] for index in subset])
-            estimates["fp16_headroom"] = Estimate(headroom, headroom, headroom)
+            estimates["fp16_headroom"] = Estimate.exact(headroom)
             alone = summarise([weights[index] for index in subset])
             gates = gates_for(variant.precision, {})
             verdicts[judge(estimates, alone, gates, measured.failures).verdict] += 1

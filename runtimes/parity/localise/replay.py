@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from runtimes.parity.divergence import compare
 from runtimes.parity.localise.result import Cause, Component, Finding
-from runtimes.parity.metrics import compare
 from runtimes.parity.tokenizer import awkward_strings
 from runtimes.protocol import Runtime
 

@@ -1,4 +1,4 @@
-"""What the tables of every report show of a measurement."""
+"""What the tables of every report show of a measurement: the metrics' columns, and some more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeproof.display import number
+from runtimes.parity import metrics
+from runtimes.parity.intervals import Estimate
 from runtimes.parity.measure import Measurement
-from runtimes.parity.statistics import Estimate
+from runtimes.parity.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,23 @@ def interval(estimate: Estimate) -> str:
     return f"{number(estimate.low)}–{number(estimate.high)}"
 
 
-def _percent(metric: str) -> Callable[[Measurement], str]:
-    def text(m: Measurement) -> str:
-        value = m.estimates[metric].value
-        return "–" if math.isnan(value) else f"{value * 100:.1f}"
+def columns() -> tuple[Column, ...]:
+    """The columns in their order: each metric's that has one, with what stands beside it."""
+    of_metrics = (
+        column
+        for metric in metrics.METRICS
+        if metric.column is not None
+        for column in (_column(metric, metric.column), *BESIDE.get(metric.name, ()))
+    )
+    return *of_metrics, *LAST
 
-    return text
+
+def _column(metric: Metric, title: str) -> Column:
+    def text(m: Measurement) -> str:
+        value = m.estimates[metric.name].value
+        return "–" if math.isnan(value) else metric.unit.cell(value)
+
+    return Column(title, text, metric.essential)
 
 
 def _weights_kl(m: Measurement) -> str:
@@ -47,16 +60,15 @@ def _memory(m: Measurement) -> str:
     return f"{m.footprint.peak_mb:.0f}"
 
 
-COLUMNS = (
-    Column("mean KL", lambda m: number(m.estimates["mean_kl"].value), essential=True),
-    Column("95 % interval", lambda m: interval(m.estimates["mean_kl"])),
-    Column("weights", _weights_kl),
-    Column("p99 KL", lambda m: number(m.estimates["p99_kl"].value)),
-    Column("max KL", lambda m: number(m.max_kl)),
-    Column("top-1 %", _percent("top1"), essential=True),
-    Column("clear %", _percent("clear_top1")),
-    Column("accept %", _percent("acceptance"), essential=True),
-    Column("PPL ratio", lambda m: f"{m.estimates['perplexity_ratio'].value:.3f}"),
+# Metric → what stands to the right of its column.
+BESIDE = {
+    "mean_kl": (
+        Column("95 % interval", lambda m: interval(m.estimates["mean_kl"])),
+        Column("weights", _weights_kl),
+    ),
+    "p99_kl": (Column("max KL", lambda m: number(m.max_kl)),),
+}
+LAST = (
     Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
     Column("sampled", lambda m: f"{m.sampled.identical}/{m.sampled.prompts}" if m.sampled else "–"),
     Column("RAM MB", _memory),

@@ -25,7 +25,7 @@ from runtimes.parity.report.advice import (
     ship_cells,
     summary_rows,
 )
-from runtimes.parity.report.columns import COLUMNS, interval
+from runtimes.parity.report.columns import columns, interval
 from runtimes.parity.report.plots import (
     NARROW,
     SMALL,
@@ -87,7 +87,7 @@ def _context(result: ModelResult) -> dict[str, Any]:
     return {
         "result": result,
         "reference": result.reference,
-        "columns": COLUMNS,
+        "columns": columns(),
         "counts": _counts(entries),
         "best": smallest_passing(entries),
         "advice": advice,

@@ -9,7 +9,7 @@ from edgeproof.display import markdown_text as _plain
 from edgeproof.display import megabytes
 from runtimes.parity.advice import Advice, advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
-from runtimes.parity.report.columns import COLUMNS
+from runtimes.parity.report.columns import columns
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult, smallest_passing
 
@@ -56,7 +56,8 @@ def _section(result: ModelResult) -> Iterable[str]:
     if best:
         yield f"Smallest that passes: **{_plain(best.name)}**, {megabytes(best.bytes)} MB."
     yield ""
-    titles = ("export", "verdict", "MB", "bits/w", *(column.title for column in COLUMNS))
+    shown = columns()
+    titles = ("export", "verdict", "MB", "bits/w", *(column.title for column in shown))
     yield _row(titles)
     yield _row(("---", "---", *["---:"] * (len(titles) - 2)))
     for entry in result.entries:
@@ -68,7 +69,7 @@ def _section(result: ModelResult) -> Iterable[str]:
                 _plain(entry.name),
                 verdict,
                 *size,
-                *(column.text(m) if m else "–" for column in COLUMNS),
+                *(column.text(m) if m else "–" for column in shown),
             )
         )
     yield ""

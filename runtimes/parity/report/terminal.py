@@ -9,7 +9,7 @@ from edgeproof.display import megabytes
 from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
-from runtimes.parity.report.columns import COLUMNS
+from runtimes.parity.report.columns import columns
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult
 
@@ -73,14 +73,14 @@ def terminal_table(result: ModelResult, width: int) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    columns = [column for column in COLUMNS if column.essential or width >= FULL_WIDTH]
+    shown = [column for column in columns() if column.essential or width >= FULL_WIDTH]
     positions = result.reference["positions"]
     title = (
         f"{escape(result.label)}: exports against PyTorch fp32, {positions} positions, KL in nats"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("export", no_wrap=True)
-    for name in ("MB", "bits/w", *(column.title for column in columns)):
+    for name in ("MB", "bits/w", *(column.title for column in shown)):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for entry in result.entries:
@@ -89,7 +89,7 @@ def terminal_table(result: ModelResult, width: int) -> Table:
             escape(entry.name),
             megabytes(entry.bytes),
             f"{entry.artifact.manifest.effective_bpw:.2f}",
-            *(column.text(entry.measurement) if entry.measurement else "" for column in columns),
+            *(column.text(entry.measurement) if entry.measurement else "" for column in shown),
             f"[{COLOURS[verdict]}]{verdict.value}[/]{' (allowed)' if entry.excused else ''}",
         )
     return table
