@@ -31,19 +31,21 @@ TEXT = "On 21 June 1999, the ferry left at noon with 42 people, 3 goats and a pi
 
 @dataclass(frozen=True)
 class Footprint:
-    """Costs of opening an artifact, reading `prefill_tokens` and writing `decode_tokens`.
-
-    `peak_mb` is resident memory (10⁶ bytes) above a process that has only imported the runtime; of
-    a file that is mapped into memory, the pages that were read count. None where the system does
-    not tell.
-    """
+    """Costs of opening an artifact, reading and writing, in a process of its own."""
 
     load_seconds: float
     prefill_tokens: int
+    """Tokens that were read."""
     prefill_tokens_per_second: float
     decode_tokens: int
+    """Tokens that were written."""
     decode_tokens_per_second: float
     peak_mb: float | None
+    """Resident memory (10⁶ bytes) above a process that has only imported the runtime.
+
+    Of a file that is mapped into memory, the pages that were read count. Null where the system
+    does not tell.
+    """
 
 
 class Crash(Exception):

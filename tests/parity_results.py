@@ -15,6 +15,7 @@ from runtimes.footprint import Footprint
 from runtimes.parity.decoding import GreedyResult, SampledResult
 from runtimes.parity.degeneration import TextQuality
 from runtimes.parity.environment import environment
+from runtimes.parity.floor import Floor
 from runtimes.parity.gates import GATES
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.localise import (
@@ -29,7 +30,7 @@ from runtimes.parity.measure import Measurement
 from runtimes.parity.padding import PaddingResult
 from runtimes.parity.positions import WorstPosition
 from runtimes.parity.replies import Reply
-from runtimes.parity.result import Entry, ModelResult
+from runtimes.parity.result import ComparedText, Entry, InputFile, ModelResult, ReferenceFacts
 from runtimes.parity.statistics import log_histogram
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.verdict import Judgement
@@ -111,17 +112,17 @@ def localisation(text: str) -> Localisation:
 
 
 def result(*entries: Entry, label: str = "tiny") -> ModelResult:
-    reference = {
-        "runtime": "pytorch 2",
-        "text": {"name": "built-in, fast", "sha256": "1" * 64},
-        "documents": 3,
-        "positions": len(KL),
-        "peak_activation": 10.0,
-        "fp16_headroom": 6550.4,
-        "fp16_headroom_squared": 655.04,
-        "floors": {"runtime 1": {"artifact": "onnx fp32", "mean_kl": 1e-11, "p99_kl": 1e-10}},
-        "inputs": [{"path": "model.safetensors", "sha256": "2" * 64}],
-    }
+    reference = ReferenceFacts(
+        runtime="pytorch 2",
+        text=ComparedText("built-in, fast", "1" * 64),
+        documents=3,
+        positions=len(KL),
+        peak_activation=10.0,
+        fp16_headroom=6550.4,
+        fp16_headroom_squared=655.04,
+        floors={"runtime 1": Floor("onnx fp32", mean_kl=1e-11, p99_kl=1e-10)},
+        inputs=(InputFile("model.safetensors", "2" * 64),),
+    )
     return ModelResult(label, reference, environment(2), entries)
 
 

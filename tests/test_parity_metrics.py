@@ -264,6 +264,17 @@ def test_a_plan_overrides_one_limit_and_unknown_names_are_refused() -> None:
             gates_for(Precision.FP16, wrong)
 
 
+def test_a_plan_may_put_a_limit_on_any_metric_that_has_an_interval() -> None:
+    own = GATES[Precision.EIGHT_BIT]
+    limits = {"top1": 0.95, "perplexity_ratio": 1.01}
+    *before, top1, ratio = gates_for(Precision.EIGHT_BIT, {"8-bit": limits})
+    assert tuple(before) == own
+    assert (top1.text, ratio.text) == ("top1 ≥ 0.95", "perplexity_ratio ≤ 1.01")
+    for single in ("fp16_headroom", "cache_kl"):
+        with pytest.raises(InputError, match=single):
+            gates_for(Precision.EIGHT_BIT, {"8-bit": {single: 1.0}})
+
+
 def test_fp16_has_gates_of_its_own_on_webgpu_and_a_plan_may_override_them() -> None:
     limits = {gate.metric: gate.limit for gate in gates_for(Precision.FP16, {}, "webgpu")}
     assert (limits["mean_kl"], limits["clear_top1"]) == (0.02, 0.995)

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 from rich.console import Console
 
-from edgeproof.verdicts import SCHEMA, Verdict
+from edgeproof.verdicts import Verdict
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.replies import reply_texts
 from runtimes.parity.report.html import page, visible
@@ -59,31 +59,12 @@ def validator() -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-def test_the_published_schema_has_the_number_that_is_written() -> None:
-    schema = json.loads(SCHEMA_FILE.read_text("utf-8"))
-    assert schema["properties"]["schema"]["const"] == SCHEMA
-    assert schema["$id"].endswith(f":{SCHEMA}")
-
-
 def test_json_keeps_to_the_schema_whatever_happened(
     usual: ModelResult, hostile: ModelResult, tmp_path: Path
 ) -> None:
     for item in (usual, hostile):
         write_json(tmp_path / "parity.json", item)
         validator().validate(json.loads((tmp_path / "parity.json").read_text("utf-8")))
-
-
-def test_the_schema_refuses_an_unknown_key_and_a_missing_one(
-    usual: ModelResult, tmp_path: Path
-) -> None:
-    write_json(tmp_path / "parity.json", usual)
-    raw = json.loads((tmp_path / "parity.json").read_text("utf-8"))
-    raw["artifacts"][0]["measurement"]["extra"] = 1
-    assert not validator().is_valid(raw)
-    del raw["artifacts"][0]["measurement"]["extra"]
-    assert validator().is_valid(raw)
-    del raw["artifacts"][0]["measurement"]["max_kl"]
-    assert not validator().is_valid(raw)
 
 
 def test_junit_fails_what_the_run_refuses_and_passes_what_is_allowed(
@@ -209,7 +190,7 @@ def test_what_one_document_cannot_tell_is_a_dash(tmp_path: Path) -> None:
     unknown = {
         name: Estimate(one.value, math.nan, math.nan)
         for name, one in measurement().estimates.items()
-    } | {"clear_top1": Estimate(math.nan, math.nan, math.nan)}
+    } | dict.fromkeys(("clear_top1", "perplexity_ratio"), Estimate.exact(math.nan))
     measured = replace(measurement(), estimates=unknown)
     short = result(entry("q8_0", Verdict.INCONCLUSIVE, measured=measured))
     text = parsed(page(short)).text

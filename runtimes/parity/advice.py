@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgeproof.artifact import Precision
 from edgeproof.verdicts import Verdict
+from runtimes.parity.fields import AnyFloat
 from runtimes.parity.gates import GATES, HEADROOM, Gate
 from runtimes.parity.result import Entry, smallest_passing
 from runtimes.parity.verdict import judge
@@ -42,20 +43,22 @@ LEVELS = (Precision.FP16, Precision.EIGHT_BIT, Precision.LOW_BIT)
 
 @dataclass(frozen=True)
 class Cost:
-    """What few bits cost one export.
-
-    `times_gate` is mean KL over its gate. `against` is the smallest passing export of the same
-    format that has 8 bits or more, and `saving` the share of its bytes that this one saves, below
-    zero where it is larger; both None where there is none.
-    """
+    """What few bits cost one export below 8 bits."""
 
     export: str
-    mean_kl: float
-    times_gate: float
-    top1: float
+    """Format and variant."""
+    mean_kl: AnyFloat
+    """Nats."""
+    times_gate: AnyFloat
+    """Mean KL over its gate."""
+    top1: AnyFloat
+    """Share of positions with PyTorch's most likely token."""
     effective_bpw: float
+    """Bytes of weights × 8 / parameters."""
     against: str | None
+    """The smallest passing export of the same format that has 8 bits or more."""
     saving: float | None
+    """Share of that one's bytes that this one saves; below zero where it is larger."""
 
     @property
     def text(self) -> str:
@@ -74,42 +77,46 @@ class Cost:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """For one target, the smallest export that passes its own gates, with its bytes.
-
-    `levels` has the smallest that also meets the gates of other precisions; None where there is
-    none. `smaller` is what the plan has that is smaller still and does not pass, largest first.
-    """
+    """For one target, the smallest export that passes its own gates."""
 
     target: str
+    """Where it is to run."""
     export: str | None
+    """Format and variant, or null where none passes."""
     bytes: int | None
+    """Its size."""
     levels: dict[str, str | None]
+    """Precision → the smallest passing export that also meets that precision's gates, if any."""
     smaller: tuple[str, ...]
+    """Smaller exports for the target, none of which passes; largest first."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One export's size and damage.
-
-    `dominated_by` is the best of those that are no larger and no worse, None on the Pareto front;
-    `dominated_in_format` the same among exports of its format.
-    """
+    """One export's size and damage."""
 
     export: str
+    """Format and variant."""
     bytes: int
     effective_bpw: float
-    mean_kl: float
+    """Bytes of weights × 8 / parameters."""
+    mean_kl: AnyFloat
+    """Nats."""
     dominated_by: str | None
+    """The best of those that are no larger and no worse; null on the Pareto front."""
     dominated_in_format: str | None
+    """The same among exports of its format."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """All of it for one model; `points` from the smallest to the largest."""
+    """What to ship of one model; follows from sizes, estimates and verdicts."""
 
     recommendations: tuple[Recommendation, ...]
     costs: tuple[Cost, ...]
+    """What few bits cost: each export below 8 bits, the best first."""
     points: tuple[Point, ...]
+    """Size and damage of every export that is not broken, from the smallest to the largest."""
 
     @property
     def front(self) -> tuple[Point, ...]:

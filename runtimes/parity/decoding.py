@@ -15,6 +15,7 @@ import numpy as np
 
 from runtimes.parity.degeneration import Scorer, TextQuality
 from runtimes.parity.divergence import TEMPERATURE, TOP_P, compare, nucleus
+from runtimes.parity.fields import AnyFloat
 from runtimes.parity.prefill import logits_from
 from runtimes.parity.replies import REPLIES_SHOWN, Detokenize, Reply, reply_texts
 from runtimes.parity.suite import Document
@@ -39,22 +40,28 @@ class Decoded:
 
 @dataclass(frozen=True)
 class SampledResult:
-    """Sampled replies against the reference's, with the same random numbers.
+    """Replies sampled at temperature 0.2, top-p 0.9 with random numbers that the reference shares.
 
-    `agreed_tokens` is the mean number of tokens before the first difference, `replies` the token
-    ids, `shown` some of them as text; `texts` and `reference_texts` say how the export's and the
-    reference's read.
+    Nothing is judged by them.
     """
 
     prompts: int
     identical: int
+    """Replies equal to the reference's."""
     agreed_tokens: float
+    """Mean number of tokens before the first difference."""
     reply_tokens: float
+    """Mean length of the reference's replies."""
     texts: TextQuality
+    """How the export's replies read."""
     reference_texts: TextQuality
+    """How the reference's read."""
     replies: tuple[tuple[int, ...], ...]
+    """Token ids."""
     reference_replies: tuple[tuple[int, ...], ...]
+    """Token ids."""
     shown: tuple[Reply, ...]
+    """Some of the replies as text."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +75,25 @@ class GreedyReplies:
 
 @dataclass(frozen=True)
 class GreedyResult:
-    """Greedy replies against the reference's.
-
-    `agreed_tokens` is the mean number of tokens before the first difference; `cache_kl` the mean
-    KL between one uncached pass and step-by-step decoding inside the runtime, in nats.
-    """
+    """Greedy replies through the runtime's own KV cache, against the reference's."""
 
     prompts: int
     identical: int
+    """Replies equal to the reference's."""
     agreed_tokens: float
+    """Mean number of tokens before the first difference."""
     reply_tokens: float
-    cache_kl: float
+    """Mean length of the reference's replies."""
+    cache_kl: AnyFloat
+    """Mean KL between one uncached pass and step-by-step decoding inside the runtime, nats."""
     tokens_per_second: float
+    """Of decoding step by step."""
     texts: TextQuality
+    """How the export's replies read."""
     reference_texts: TextQuality
+    """How the reference's read."""
     replies: tuple[Reply, ...]
+    """Some of the replies as text."""
 
 
 def decode_greedily(

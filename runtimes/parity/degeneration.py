@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtimes.parity.fields import AnyFloat
 from runtimes.parity.prefill import logits_from
 from runtimes.protocol import Runtime
 
@@ -18,17 +19,16 @@ NGRAM = 4
 
 @dataclass(frozen=True)
 class TextQuality:
-    """Figures of several replies.
+    """How several replies read."""
 
-    `repetition` is the share of 4-grams that occurred before in the same reply, `tokens` the mean
-    length, `stopped` the share that ended with a stop token, `perplexity` the reference's of all
-    the replies' tokens.
-    """
-
-    repetition: float
+    repetition: AnyFloat
+    """Share of 4-grams that occurred before in the same reply."""
     tokens: float
+    """Mean length."""
     stopped: float
-    perplexity: float
+    """Share that ended with a stop token."""
+    perplexity: AnyFloat
+    """The reference's, of all the replies' tokens."""
 
 
 class Scorer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from edgeproof import __version__
 
@@ -18,19 +18,30 @@ LIBRARIES = (
 CPU_INFO = Path("/proc/cpuinfo")
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """The machine's description; `versions` has the libraries that are installed."""
-    return {
-        "system": platform.platform(),
-        "cpu": _cpu(),
-        "cpu_count": os.cpu_count(),
-        "threads": threads,
-        "versions": {
-            "edgeproof": __version__,
-            "python": platform.python_version(),
-            **{name: found for name in LIBRARIES if (found := _installed(name))},
-        },
-    }
+@dataclass(frozen=True)
+class Environment:
+    """The machine that the comparison ran on."""
+
+    system: str
+    cpu: str
+    """The processor's name."""
+    cpu_count: int | None
+    threads: int
+    """What the runtimes were given."""
+    versions: dict[str, str]
+    """Of edgeproof, Python, and the installed libraries that results can depend on."""
+
+
+def environment(threads: int) -> Environment:
+    """This machine's description."""
+    libraries = {name: found for name in LIBRARIES if (found := _installed(name))}
+    return Environment(
+        system=platform.platform(),
+        cpu=_cpu(),
+        cpu_count=os.cpu_count(),
+        threads=threads,
+        versions={"edgeproof": __version__, "python": platform.python_version(), **libraries},
+    )
 
 
 def _cpu() -> str:

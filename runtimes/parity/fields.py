@@ -9,17 +9,12 @@ class Keywords:
     """JSON Schema keywords of a field, beside or in place of those of its type."""
 
     def __init__(self, **keywords: Any) -> None:
-        self.keywords = keywords
+        self._keywords = keywords
 
-
-class ByMetric:
-    """Of a mapping: its keys are metrics' names. `weights` says that the weights alone have them.
-
-    What is measured once for a whole export is not among the weights' figures.
-    """
-
-    def __init__(self, *, weights: bool = False) -> None:
-        self.weights = weights
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """By name."""
+        return self._keywords
 
 
 # NaN and infinity are null in JSON; a plain float is always a number.

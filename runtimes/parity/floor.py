@@ -18,9 +18,10 @@ OF_FLOORS = ("mean_kl", "p99_kl")
 
 @dataclass(frozen=True)
 class Floor:
-    """KL in nats of an exact artifact in a runtime, by metric, and which artifact that is."""
+    """KL in nats of a float32 artifact with exact weights in a runtime: its own arithmetic."""
 
     artifact: str
+    """Which one that is."""
     mean_kl: float
     p99_kl: float
 

@@ -13,17 +13,19 @@ from runtimes.parity.metrics import FP16_HEADROOM
 
 @dataclass(frozen=True)
 class Gate:
-    """One requirement: `metric` at most (or, with `at_least`, at least) `limit`.
-
-    With `of_weights` it is asked of the file's weights in fp32 arithmetic, not of the runtime's
-    own rounding; what the runtime makes of it is measured and noted all the same.
-    """
+    """One requirement: a metric at most, or at least, its limit."""
 
     metric: str
     limit: float
     reason: str
+    """Why this number."""
     at_least: bool = False
+    """Whether the metric must be at least the limit, not at most."""
     of_weights: bool = False
+    """Whether it is asked of the file's weights in fp32 arithmetic, not of the runtime.
+
+    What the runtime makes of it is measured and noted all the same.
+    """
 
     @property
     def text(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from runtimes.footprint import Footprint
 from runtimes.parity.decoding import (
@@ -18,8 +18,9 @@ from runtimes.parity.decoding import (
 )
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics, concatenate
+from runtimes.parity.fields import AnyFloat
 from runtimes.parity.intervals import Estimate
-from runtimes.parity.metrics import CACHE_KL, FP16_HEADROOM
+from runtimes.parity.metrics import CACHE_KL, FP16_HEADROOM, ByMetric
 from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.positions import WorstPosition, worst_positions
 from runtimes.parity.prefill import CACHE_KL_LIMIT, stepwise_kl
@@ -40,36 +41,57 @@ FP16_MAX = 65504.0
 class Measurement:
     """Everything that was measured on one artifact.
 
-    `estimates` are of the runtime as users run it; `weights` of the same bytes dequantised by
-    NumPy and run in PyTorch fp32, so that the error of the weights and of the runtime's arithmetic
-    are told apart, on the `weight_positions` of every n-th document; None when every weight equals
-    the checkpoint's (`exact_weights`), or when the file's weights cannot be told apart from its
-    graph. `arithmetic_kl` is by how much the runtime's mean KL exceeds the weights' on the same
-    positions, in nats.
+    The error of the weights and of the runtime's arithmetic are told apart by running the same
+    bytes twice.
     """
 
     runtime: str
+    """Name, version and device."""
     positions: int
-    estimates: dict[str, Estimate]
-    weights: dict[str, Estimate] | None
+    """Tokens at which logits were compared."""
+    estimates: Annotated[dict[str, Estimate], ByMetric()]
+    """Metric → estimate, of the runtime as users run it."""
+    weights: Annotated[dict[str, Estimate], ByMetric(weights=True)] | None
+    """The same of the artifact's weights, dequantised by NumPy and run in PyTorch fp32.
+
+    Null when every weight equals the checkpoint's, or when the file's weights cannot be told apart
+    from its graph.
+    """
     weight_positions: int
+    """Positions, of every n-th document, that the weights alone were run on."""
     arithmetic_kl: float
+    """Mean KL of the runtime minus that of the weights alone, on the same positions; nats."""
     greedy: GreedyResult | None
+    """Null when there was no chat to answer, or the artifact failed before."""
     sampled: SampledResult | None
+    """Null when nothing was sampled."""
     padding: PaddingResult | None
+    """Null where the runtime has no batches."""
     chat_template: TemplateResult
     tokenizer_strings: int
+    """Strings that both tokenizers read."""
     tokenizer_mismatches: int
-    max_kl: float
+    """Those that gave other ids."""
+    max_kl: AnyFloat
+    """The largest of a position, nats."""
     kl_histogram: Histogram
-    mean_kl_by_kind: dict[str, float]
-    max_logit_difference: float
+    """Positions by their KL; what is below 1e-12 is counted there."""
+    mean_kl_by_kind: dict[str, AnyFloat]
+    """Kind of text → mean KL, nats."""
+    max_logit_difference: AnyFloat
+    """Of raw logits, over all positions and tokens."""
     load_seconds: float
+    """What opening it took, in the process that compares."""
     prefill_tokens_per_second: float
+    """Over the whole text."""
     footprint: Footprint | None = None
+    """Null where it was not measured."""
     failures: tuple[str, ...] = field(default=())
+    """Hard faults: any of them is a FAIL."""
     exact_weights: bool = False
+    """Whether every weight equals the checkpoint's."""
     worst_positions: tuple[WorstPosition, ...] = ()
+    """Where KL is greatest, the worst first."""
 
 
 def measure(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from edgeproof.display import number
 from runtimes.parity.divergence import PerPosition, PositionMetrics
+from runtimes.parity.fields import Keywords
 from runtimes.parity.intervals import BOOTSTRAP, Interval
 
 # All positions, sorted by their KL, and a weight for each, float64 [T] → the statistic.
@@ -38,28 +40,28 @@ LOGITS = Unit("logits", number)
 class Figure:
     """One entry of `estimates` in parity.json: its key there, what it means, its unit.
 
-    `text` is a sentence or more, in Markdown.
+    `text` is a sentence or more, in Markdown. `more_is_better` says which side of a gate, and of
+    another export, is the good one.
     """
 
     name: str
     text: str
     unit: Unit
+    more_is_better: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Metric(Figure):
     """A figure of an export on a text: a statistic over all positions, with an interval.
 
-    `more_is_better` says which side of a gate, and of another export, is the good one. `column` is
-    its title in the tables of verdicts, where it has one; `essential` ones stay where there is
-    little room. `compared` ones are shown by `edgeproof compare`. `per_position` is a function of
-    the metric's own, called with a few rows of logits at a time; the statistic finds its values in
-    `PositionMetrics.further` under the metric's name.
+    `column` is its title in the tables of verdicts, where it has one; `essential` ones stay where
+    there is little room. `compared` ones are shown by `edgeproof compare`. `per_position` is a
+    function of the metric's own, called with a few rows of logits at a time; the statistic finds
+    its values in `PositionMetrics.further` under the metric's name.
     """
 
     statistic: Statistic
     interval: Interval = BOOTSTRAP
-    more_is_better: bool = False
     column: str | None = None
     essential: bool = False
     compared: bool = False
@@ -85,23 +87,28 @@ def _perplexity_ratio(m: PositionMetrics, w: np.ndarray) -> float:
 METRICS: tuple[Metric, ...] = (
     Metric(
         "mean_kl",
-        "KL(reference ‖ export), the mean over positions.",
+        "KL(reference ‖ export), its mean over positions.",
         NATS,
         lambda m, w: weighted_mean(m.kl, w),
         column="mean KL",
         essential=True,
         compared=True,
     ),
-    Metric("median_kl", "The same, the median.", NATS, lambda m, w: _kl_quantile(m, w, 0.5)),
+    Metric(
+        "median_kl",
+        "KL(reference ‖ export), its median over positions.",
+        NATS,
+        lambda m, w: _kl_quantile(m, w, 0.5),
+    ),
     Metric(
         "p90_kl",
-        "The same: nine of ten positions have less.",
+        "KL(reference ‖ export): nine of ten positions have at most that.",
         NATS,
         lambda m, w: _kl_quantile(m, w, 0.9),
     ),
     Metric(
         "p99_kl",
-        "The same: 99 of 100 positions have less.",
+        "KL(reference ‖ export): 99 of 100 positions have at most that.",
         NATS,
         lambda m, w: _kl_quantile(m, w, 0.99),
         column="p99 KL",
@@ -109,7 +116,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "top1",
-        "Positions with the same most likely token.",
+        "Positions where both have the same most likely token.",
         SHARE,
         lambda m, w: weighted_mean(m.top1, w),
         more_is_better=True,
@@ -119,7 +126,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "clear_top1",
-        "The same, of positions where the reference's two best differ by more than 1 nat.",
+        "The same, of the positions where the reference's two best tokens are over 1 nat apart.",
         SHARE,
         lambda m, w: weighted_mean(m.top1, w * m.clear),
         more_is_better=True,
@@ -167,6 +174,7 @@ FP16_HEADROOM = Figure(
     " GPU's overflow, this can. The report's `reference` also has the headroom of the stream's"
     " squares: below 1, norms must add them up in float32.",
     RATIO,
+    more_is_better=True,
 )
 CACHE_KL = Figure(
     "cache_kl",
@@ -186,3 +194,33 @@ def further() -> dict[str, PerPosition]:
 def compared() -> list[Metric]:
     """What two exports are compared by: first what should be small, then what should be large."""
     return sorted((m for m in METRICS if m.compared), key=lambda m: m.more_is_better)
+
+
+def figures() -> tuple[Figure, ...]:
+    """All that an export's `estimates` may have, in their order there."""
+    return *METRICS, *SINGLE
+
+
+class ByMetric(Keywords):
+    """Of a mapping from metrics to estimates: what each key means.
+
+    With `weights`, of one that only has what follows from a text.
+    """
+
+    def __init__(self, *, weights: bool = False) -> None:
+        super().__init__()
+        self._weights = weights
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The keys as properties; others are allowed, since a metric more is no other schema."""
+        shown = METRICS if self._weights else figures()
+        return {
+            "properties": {
+                figure.name: {
+                    "description": f"{figure.text} Unit: {figure.unit.name}.",
+                    "$ref": "#/$defs/Estimate",
+                }
+                for figure in shown
+            }
+        }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtimes.parity.divergence import compare
+from runtimes.parity.fields import AnyFloat
 from runtimes.parity.suite import Document
 from runtimes.protocol import BatchRuntime, Runtime
 
@@ -23,13 +24,14 @@ COARSER = 4
 class PaddingResult:
     """Mean KL in nats between rows in a batch and the same rows alone.
 
-    `kl` is of a left-padded batch, `unpadded_kl` of one of equally long rows: above 0 where a
-    row's rounding depends on its company, as with ONNX's int8 and uint8, which round activations
-    with one scale per call. That is no fault, and the measure of what padding may cost.
+    Above 0 where a row's rounding depends on its company, as with ONNX's int8 and uint8, which
+    round activations with one scale per call. That is no fault.
     """
 
-    kl: float
-    unpadded_kl: float
+    kl: AnyFloat
+    """Of a left-padded batch."""
+    unpadded_kl: AnyFloat
+    """Of a batch of equally long rows: the measure of what padding may cost."""
 
     @property
     def limit(self) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtimes.parity.divergence import PositionMetrics
+from runtimes.parity.fields import AnyFloat
 from runtimes.parity.suite import Document
 
 WORST = 10
@@ -21,11 +22,17 @@ class WorstPosition:
     """One position of a text: what was read last, its KL, and what each side expects next."""
 
     document: str
+    """Its id in the text."""
     position: int
+    """From 0."""
     context: str
-    kl: float
+    """The text up to and with it."""
+    kl: AnyFloat
+    """Nats."""
     reference_token: str
+    """What PyTorch expects next."""
     export_token: str
+    """What the export expects next."""
 
 
 def worst_positions(

@@ -14,20 +14,24 @@ Detokenize = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Reply:
-    """One prompt's replies, of the reference and of the export.
-
-    `same` is the text that both begin with; then come the first differing token of each and what
-    follows it, all empty when the replies are identical.
-    """
+    """One prompt's replies, of the reference and of the export."""
 
     document: str
+    """Its id in the text."""
     prompt: str
+    """The end of the rendered prompt."""
     agreed_tokens: int
+    """Before the first difference."""
     same: str
+    """What both replies begin with."""
     reference_token: str
+    """The reference's first differing token; empty when the replies are identical."""
     reference_rest: str
+    """What follows it."""
     export_token: str
+    """The export's first differing token; empty when the replies are identical."""
     export_rest: str
+    """What follows it."""
 
 
 def reply_texts(

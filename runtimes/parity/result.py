@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
+from runtimes.parity.environment import Environment
+from runtimes.parity.fields import Sha256
+from runtimes.parity.floor import Floor
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
@@ -51,12 +53,51 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class ComparedText:
+    """What was compared on."""
+
+    name: str
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that the artifacts were made from."""
+
+    path: str
+    """Its name in the checkpoint's folder."""
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class ReferenceFacts:
+    """What every artifact was compared with."""
+
+    runtime: str
+    """PyTorch and transformers, with versions."""
+    text: ComparedText
+    documents: int
+    positions: int
+    """Tokens at which logits were compared."""
+    peak_activation: float
+    """Largest |value| of the residual stream."""
+    fp16_headroom: float
+    """65504 / peak_activation."""
+    fp16_headroom_squared: float
+    """65504 / peak_activation²: below 1, norms must add squares up in float32."""
+    floors: dict[str, Floor]
+    """Runtime → the KL of a float32 artifact with exact weights."""
+    inputs: tuple[InputFile, ...]
+    """The checkpoint's files that the artifacts were made from."""
+
+
+@dataclass(frozen=True)
 class ModelResult:
     """All artifacts of one model, what they were compared with, and where."""
 
     label: str
-    reference: dict[str, Any]
-    environment: dict[str, Any]
+    reference: ReferenceFacts
+    environment: Environment
     entries: tuple[Entry, ...]
 
     @property

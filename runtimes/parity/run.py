@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
@@ -31,7 +31,7 @@ from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.measure import FP16_MAX, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
-from runtimes.parity.result import Entry
+from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
 from runtimes.parity.samples import reference_samples
 from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Prompt, Suite
@@ -69,8 +69,8 @@ def run_parity(
     *,
     footprints: bool = True,
     localise_all: bool = False,
-) -> tuple[dict[str, Any], list[Entry]]:
-    """Compare artifacts with their checkpoint: a description of the reference, and the entries.
+) -> tuple[ReferenceFacts, list[Entry]]:
+    """Compare artifacts with their checkpoint: facts on the reference, and the entries.
 
     `positions` asks for about so many instead of all; `footprints` for memory and speed of each
     artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
@@ -114,19 +114,18 @@ def run_parity(
             found = _localise(entry, request.runtime, weighed, bench, always=localise_all)
             entry = replace(entry, localisation=found)
         entries.append(entry)
-    description = {
-        "runtime": f"{torch_runtime.name} {torch_runtime.version}",
-        "text": {"name": suite.name, "sha256": suite.digest},
-        "documents": len(reference.documents),
-        "positions": reference.positions,
-        "peak_activation": reference.peak_activation,
-        # Of the residual stream, and of its squares: below 1, norms must add up in float32.
-        "fp16_headroom": FP16_MAX / reference.peak_activation,
-        "fp16_headroom_squared": FP16_MAX / reference.peak_activation**2,
-        "floors": {name: asdict(floor) for name, floor in known.items()},
-        "inputs": [{"path": item.path, "sha256": item.sha256} for item in inputs],
-    }
-    return description, entries
+    facts = ReferenceFacts(
+        runtime=f"{torch_runtime.name} {torch_runtime.version}",
+        text=ComparedText(suite.name, suite.digest),
+        documents=len(reference.documents),
+        positions=reference.positions,
+        peak_activation=reference.peak_activation,
+        fp16_headroom=FP16_MAX / reference.peak_activation,
+        fp16_headroom_squared=FP16_MAX / reference.peak_activation**2,
+        floors=known,
+        inputs=tuple(InputFile(item.path, item.sha256) for item in inputs),
+    )
+    return facts, entries
 
 
 @dataclass(frozen=True)

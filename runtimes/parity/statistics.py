@@ -24,6 +24,7 @@ class Histogram:
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+    """The i-th lie between the i-th edge and the next."""
 
 
 def summarise(documents: Sequence[PositionMetrics]) -> dict[str, Estimate]:

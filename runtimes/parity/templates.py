@@ -15,15 +15,16 @@ EXCERPT = 40
 
 @dataclass(frozen=True)
 class TemplateResult:
-    """How many chats were rendered, how many came out differently or cannot be said at all.
-
-    `fault` says in words what is wrong, with the first prompt that differs and the place.
-    """
+    """The artifact's own chat template against the checkpoint's."""
 
     chats: int
+    """Prompts that were rendered by both."""
     different: int
+    """Those that came out differently."""
     inexpressible: int
+    """Those that the artifact's format cannot express."""
     fault: str | None
+    """What is wrong in words, with the first prompt that differs and the place."""
 
     @property
     def notes(self) -> list[str]:

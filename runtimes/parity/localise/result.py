@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
+
+from runtimes.parity.fields import AnyFloat, Keywords
 
 
 class Cause(str, Enum):
@@ -44,57 +47,60 @@ class Component(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong; `text` says it in one line.
-
-    `layer` and `component` are None where it concerns the whole model; `tensor` is a Hugging Face
-    name, `key` one of the artifact's own metadata.
-    """
+    """One thing that is wrong, or how the error came about where nothing is."""
 
     cause: Cause
     text: str
+    """In one line."""
     layer: int | None = None
+    """Null where it concerns the whole model."""
     component: Component | None = None
+    """Null where it concerns the whole model."""
     tensor: str | None = None
+    """Hugging Face name."""
     key: str | None = None
+    """Of the artifact's own metadata."""
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """Relative errors after a place, of the residual stream (`layer 3`) or of the `logits`.
-
-    `total` is against PyTorch fp32 on the checkpoint; `own` that of the worst step there, against
-    PyTorch on the artifact's weights, given what the runtime gave to the step.
-    """
+    """Relative errors of the residual stream after a place, or of the logits."""
 
     place: str
-    total: float
-    own: float
+    """embedding, layer N or logits."""
+    total: AnyFloat
+    """Against PyTorch fp32 on the checkpoint."""
+    own: AnyFloat
+    """Of the worst step there, given what the runtime gave to it.
+
+    Against PyTorch on the artifact's weights.
+    """
 
 
 @dataclass(frozen=True)
 class TensorError:
-    """A stored tensor against the checkpoint's: ‖W′ − W‖ / ‖W‖, and ‖(W′ − W)x‖ / ‖Wx‖.
-
-    `wrong` says what is the matter with it where rounding does not explain the error.
-    """
+    """A stored tensor against the checkpoint's."""
 
     name: str
-    error: float
-    output_error: float
+    """Hugging Face name."""
+    error: AnyFloat
+    """‖W′ − W‖ / ‖W‖; infinite where it is missing or has another shape."""
+    output_error: AnyFloat
+    """‖(W′ − W)x‖ / ‖Wx‖ on a short text."""
     wrong: str | None = None
+    """What is the matter with it where rounding does not explain the error."""
 
 
 @dataclass(frozen=True)
 class Localisation:
-    """`findings`, the one that explains most first; there is always one.
+    """Where the artifact breaks."""
 
-    `layer_errors` is empty where the hidden states were not traced; `tensors` are the worst ten by
-    output error, empty where the file's weights cannot be read or are exact.
-    """
-
-    findings: tuple[Finding, ...]
+    findings: Annotated[tuple[Finding, ...], Keywords(minItems=1)]
+    """What explains most first; there is always one."""
     layer_errors: tuple[LayerError, ...] = ()
+    """Empty where hidden states were not traced."""
     tensors: tuple[TensorError, ...] = ()
+    """The worst ten by output error; empty where the file's weights cannot be read or are exact."""
 
     @property
     def cause(self) -> Finding:

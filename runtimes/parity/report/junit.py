@@ -17,9 +17,9 @@ def write_junit(path: Path, results: Sequence[ModelResult]) -> None:
     document = JUnitXml("edgeproof parity")
     for result in results:
         suite = TestSuite(legal(result.label))
-        suite.add_property("text", legal(result.reference["text"]["name"]))
-        suite.add_property("text sha256", result.reference["text"]["sha256"])
-        suite.add_property("positions", str(result.reference["positions"]))
+        suite.add_property("text", legal(result.reference.text.name))
+        suite.add_property("text sha256", result.reference.text.sha256)
+        suite.add_property("positions", str(result.reference.positions))
         for entry in result.entries:
             suite.add_testcase(_case(result.label, entry))
         document.add_testsuite(suite)

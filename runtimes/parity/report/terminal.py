@@ -41,7 +41,7 @@ def print_result(console: Console, result: ModelResult) -> None:
             console.print(f"{escape(entry.name)}: {entry.judgement.verdict.value}")
         for line in lines:
             console.print(f"  - {escape(line)}")
-    room, squared = result.reference["fp16_headroom"], result.reference["fp16_headroom_squared"]
+    room, squared = result.reference.fp16_headroom, result.reference.fp16_headroom_squared
     console.print(
         f"float16 headroom of the residual stream: {room:.2f}×; of its squares: {squared:.2g}×"
         + (" (norms must add them up in float32)" if squared < 1 else "")
@@ -74,7 +74,7 @@ def terminal_table(result: ModelResult, width: int) -> Table:
     from rich.table import Table
 
     shown = [column for column in columns() if column.essential or width >= FULL_WIDTH]
-    positions = result.reference["positions"]
+    positions = result.reference.positions
     title = (
         f"{escape(result.label)}: exports against PyTorch fp32, {positions} positions, KL in nats"
     )
