@@ -1,7 +1,7 @@
 """A metric of one's own goes through the whole parity run, without an edit elsewhere.
 
-It is defined wholly in this module: what it computes at a position, its statistic, its direction
-and its texts.
+It is defined wholly in this module: what it computes at a position, its statistic, its kind of
+interval, its direction and its texts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from runtimes.parity import metrics
 from runtimes.parity.__main__ import main as parity_main
 from runtimes.parity.compare import main as compare_main
 from runtimes.parity.divergence import ARRAYS, compare
+from runtimes.parity.intervals import Estimate, Interval, Sample
 from runtimes.parity.metrics import SHARE, Metric, weighted_mean
 from runtimes.parity.report.schema import metrics_table, schema
 from tests.tiny import make_checkpoint
@@ -32,11 +33,17 @@ def raised(reference: np.ndarray, export: np.ndarray, following: np.ndarray) -> 
     return (export[rows, best] > reference[rows, best]).astype(np.float64)
 
 
+def whole_range(sample: Sample) -> Estimate:
+    """From the least to the most that any resample has."""
+    return Estimate(sample.value, float(sample.resampled.min()), float(sample.resampled.max()))
+
+
 TOY = Metric(
     "raised_best",
     "Positions where the export raises the logit of the reference's most likely token.",
     SHARE,
     lambda m, w: weighted_mean(m.further["raised_best"], w),
+    interval=Interval("whole range", whole_range),
     more_is_better=True,
     column="raised %",
     essential=True,
@@ -142,7 +149,7 @@ def test_two_exports_are_compared_by_it(out: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_in_the_table_of_metrics(out: Path) -> None:
-    assert f"| `{TOY.name}` | share | more | bootstrap | {TOY.text} |" in metrics_table()
+    assert f"| `{TOY.name}` | share | more | whole range | {TOY.text} |" in metrics_table()
 
 
 def test_a_function_sees_every_position_once_with_what_follows() -> None:
