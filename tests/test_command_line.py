@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from edgeproof.files.atomic import TEMPORARY
 from tests.tiny import make_checkpoint, write_weights
 
 ROOT = Path(__file__).parent.parent
@@ -171,21 +171,55 @@ def test_the_bytes_do_not_depend_on_the_folders_name(tmp_path: Path, form: str) 
     assert results[0] == results[1]
 
 
+# The exporter's own command, which dies with so many bytes of the artifact on disk.
+DYING = """
+import os, signal, sys
+from importlib import import_module
+from edgeproof.artifact import HashedFile
+left, write = int(sys.argv.pop(1)), HashedFile.write
+def write_and_die(file, data):
+    global left
+    data = memoryview(data).cast("B")
+    write(file, data[:left])
+    left -= len(data)
+    if left <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+HashedFile.write = write_and_die
+import_module(sys.argv.pop(1)).main()
+"""
+
+
+def kill_after(written: int, form: str, model: Path, out: Path) -> None:
+    """Export anew; SIGKILL ends it with so many bytes written, which are left unfinished."""
+    arguments = [str(written), f"export.{form}.__main__", "-m", model, "-d", FORMATS[form]]
+    command = [sys.executable, "-c", DYING, *arguments, "-o", out, "--force"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    unfinished = digests(out).keys() - finished(out).keys()
+    assert sum((out / name).stat().st_size for name in unfinished) == written
+
+
+def finished(out: Path) -> dict[str, str]:
+    return {name: digest for name, digest in digests(out).items() if TEMPORARY not in name}
+
+
 @pytest.mark.parametrize("form", FORMATS)
-def test_kill_9_at_any_moment_then_a_rerun_gives_the_undisturbed_bytes(
+def test_kill_9_at_any_byte_then_a_rerun_gives_the_undisturbed_bytes(
     tmp_path: Path, form: str
 ) -> None:
     model = make_checkpoint(tmp_path / "c")
-    assert export(form, model, tmp_path / "calm").returncode == 0
-    expected = digests(tmp_path / "calm")
-    command = [sys.executable, "-m", f"export.{form}", "-m", model, "-d", FORMATS[form], "-o"]
-    for delay in (0.25, 0.35, 0.45):
-        process = subprocess.Popen([*command, tmp_path / "killed"], cwd=ROOT)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert export(form, model, tmp_path / "killed").returncode == 0
-    assert digests(tmp_path / "killed") == expected
+    calm, out = tmp_path / "calm", tmp_path / "killed"
+    assert export(form, model, calm).returncode == 0
+    expected = digests(calm)
+    total = sum((calm / name).stat().st_size for name in expected)
+    # In the first file, among the weights, and with all of it there but not in its place.
+    for written in (1, total // 2, total):
+        kill_after(written, form, model, out)
+        assert finished(out) == {}
+    assert export(form, model, out).returncode == 0
+    assert digests(out) == expected
+    kill_after(total // 2, form, model, out)
+    assert finished(out) == expected
 
 
 def test_a_dry_run_tells_the_size_and_writes_nothing(
