@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -103,29 +104,37 @@ def test_flipping_any_bit_of_any_file_names_the_file(
         shutil.copyfile(built / name, path)
 
 
-def test_the_signature_alone_guards_every_file(built: Path, keys: Path, release: Path) -> None:
+@pytest.mark.parametrize("name", ["RELEASE_NOTES.md", "parity.html", "llama-0M-GGUF/README.md"])
+def test_the_signature_alone_guards_every_file(
+    built: Path, keys: Path, release: Path, name: str
+) -> None:
     """Someone who changes a file and every checksum of it still needs the key."""
-    path = release / "RELEASE_NOTES.md"
+    path = release / name
     path.write_text(path.read_text("utf-8") + "Trust me.\n")
-    old, new = (digest(folder / path.name) for folder in (built, release))
-    for document in ("manifest.json", "provenance.intoto.json", "SHA256SUMS"):
-        for name in ("manifest.json", "provenance.intoto.json"):
-            before, after = digest(built / name), digest(release / name)
-            text = (release / document).read_text("utf-8").replace(before, after)
-            (release / document).write_text(text.replace(old, new))
-    size = path.stat().st_size
     record = read_record(release)
-    (entry,) = (item for item in record["files"] if item["path"] == path.name)
-    entry["bytes"] = size
+    (entry,) = (item for item in record["files"] if item["path"] == name)
+    entry["bytes"] = path.stat().st_size
+    (release / "manifest.json").write_bytes(record_bytes(record))
+    write_checksums_anew(release, built, name)
+    assert run("verify", release).exit_code == 0
     done = run("verify", release, "--key", keys / "key.pub")
     assert done.exit_code == 1
     assert "model.sig: Signature mismatch" in done.output
-    assert "RELEASE_NOTES.md" in done.output
+    assert name in done.output
+
+
+def write_checksums_anew(release: Path, built: Path, name: str) -> None:
+    """In every document, as if the release had been built with this file as it is."""
+    stale = {digest(built / name): digest(release / name)}
+    for document in ("sbom.cdx.json", "manifest.json", "provenance.intoto.json", "SHA256SUMS"):
+        text = (release / document).read_text("utf-8")
+        for old, new in stale.items():
+            text = text.replace(old, new)
+        (release / document).write_text(text)
+        stale[digest(built / document)] = digest(release / document)
 
 
 def digest(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -158,20 +167,13 @@ def test_a_lost_signature_is_named_where_one_is_asked_for(release: Path, keys: P
     assert "model.sig: missing" in done.output
 
 
-def test_a_manifest_that_flatters_is_found(release: Path) -> None:
+def test_a_manifest_that_flatters_is_found(built: Path, release: Path) -> None:
     """Checksums made again over a verdict that parity.json does not have."""
     record = read_record(release)
     (degraded,) = (item for item in record["variants"] if item["verdict"] == "DEGRADED")
     degraded["verdict"] = "PASS"
-    before = digest(release / "manifest.json")
     (release / "manifest.json").write_bytes(record_bytes(record))
-    after = digest(release / "manifest.json")
-    for name in ("provenance.intoto.json", "SHA256SUMS"):
-        old = digest(release / name)
-        path = release / name
-        path.write_text(path.read_text("utf-8").replace(before, after))
-        sums = release / "SHA256SUMS"
-        sums.write_text(sums.read_text("utf-8").replace(old, digest(path)))
+    write_checksums_anew(release, built, "manifest.json")
     (line, *_) = problems(release)
     assert line == "manifest.json: gguf q4_0 did not come out like that, says parity.json"
 
