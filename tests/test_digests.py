@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from edgeproof.artifact import open_artifact
+from export.checkpoint import open_checkpoint
+from export.formats import load_format
 from tests.digests import record
 from tests.digests.checkpoints import CHECKPOINTS
-from tests.digests.files import folder_digests, normalised
+from tests.digests.files import HashingWriter, folder_digests, normalised
 from tests.digests.tiny import tiny_digests
 from tests.exported import export_tiny
 
@@ -36,6 +39,19 @@ def test_edgeproofs_version_is_put_aside(
     changed = [name for name in files if (now / name).read_bytes() != (later / name).read_bytes()]
     assert changed == VERSIONED
     assert folder_digests(later) == files
+
+
+def test_what_is_only_hashed_has_the_digests_of_what_is_written(
+    checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(checkpoint_folder)
+    for name, dtype in (("onnx", "q4"), ("gguf", "q4_1"), ("mlc", "q4f16_0")):
+        folder = export_tiny(checkpoint_folder, name, dtype, tmp_path).path
+        written, form, writer = folder_digests(folder), load_format(name), HashingWriter()
+        identity = open_artifact(folder).manifest.model
+        form.write(checkpoint, identity, form.variant(dtype), writer, lambda count: None)
+        del written["edgeproof.json"]
+        assert writer.digests == written
 
 
 def test_every_other_byte_counts(checkpoint_folder: Path, tmp_path: Path) -> None:
