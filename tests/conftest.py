@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgeproof.errors import InputError
 from runtimes.registry import SPIN_COUNT
+from tests import required
+from tests.required import missing
 from tests.tiny import make_checkpoint
+
+pytest_runtest_makereport = required.pytest_runtest_makereport
 
 # Before any test module imports PyTorch: its threads read this once.
 os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
@@ -46,7 +52,44 @@ def webgpu() -> None:
 
         open_device()
     except InputError as error:
-        pytest.skip(str(error))
+        missing("webgpu", str(error))
+
+
+@pytest.fixture(scope="session")
+def webgpu_command() -> str:
+    """What `python -m runtimes.webgpu` says: a WebGPU device that leaves no trace in this process.
+
+    For tests that start programs.
+    """
+    command = [sys.executable, "-m", "runtimes.webgpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        missing("webgpu", done.stderr.strip().rpartition("\n")[2])
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Chromium's executable, with Playwright to drive it."""
+    from runtimes.browser.chromium import find_chromium
+
+    if importlib.util.find_spec("playwright") is None:
+        missing("browser", 'pip install "edgeproof[browser]"')
+    try:
+        return find_chromium()
+    except InputError as error:
+        missing("browser", str(error))
+
+
+@pytest.fixture(scope="session")
+def web_packages() -> Path:
+    """npm's packages in the user's cache: no test fetches any."""
+    from runtimes.browser.packages import packages_folder
+
+    folder = packages_folder()
+    if not folder.exists():
+        missing("browser", "npm's packages are not in the cache; run: python -m runtimes.browser")
+    return folder
 
 
 @pytest.fixture

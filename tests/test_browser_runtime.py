@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,30 +13,22 @@ import pytest
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
 from runtimes.registry import BROWSER, load, open_runtime
+from tests.demo_page import PACKAGES
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 
 pytest.importorskip("playwright", reason='pip install "edgeproof[browser]"')
 
-from runtimes.browser.chromium import find_chromium
-from runtimes.browser.packages import packages_folder
 from runtimes.browser.runtime import TransformersJs
 from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, relative_error
 
 IDS = [1, 9, 300, 7, 41, 120, 3, 5]
-# The user's cache: each test has its own, and no test fetches anything.
-PACKAGES = packages_folder()
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Skips where Chromium or npm's packages are missing: no test fetches either."""
-    try:
-        find_chromium()
-    except InputError as error:
-        pytest.skip(str(error))
-    if not PACKAGES.exists():
-        pytest.skip("npm's packages are not in the cache; run: python -m runtimes.browser")
+def artifact(
+    chromium: Path, web_packages: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
     root = tmp_path_factory.mktemp("tiny")
     return export_tiny(make_checkpoint(root / "checkpoint"), "onnx", "fp32", root)
 

@@ -16,7 +16,7 @@ from runtimes.registry import open_runtime
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("chromium", "web_packages")]
 
 TEXTS = ["The capital of France is 42", "<|im_start|>user\n1 2<|im_end|>", " naïve 🙂\n\n"]
 MODEL = "SmolLM2-135M-Instruct"

@@ -42,9 +42,9 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
 
 
 @pytest.fixture(scope="module")
-def folder(artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not PACKAGES.exists():
-        pytest.skip("npm's packages are not in the cache; run: python -m runtimes.browser")
+def folder(
+    web_packages: Path, artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     target = tmp_path_factory.mktemp("demo") / "site"
     fp32, fp16, _ = artifacts
     other_bytes = replace(fp16.manifest, outputs=fp32.manifest.outputs)
@@ -56,7 +56,7 @@ def folder(artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory) 
     )
     write_json(fp32.path.parents[1] / REPORT, compared)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("demo.build.web_packages", lambda say: PACKAGES)
+        patch.setattr("demo.build.web_packages", lambda say: web_packages)
         build(target, [artifact.path for artifact in artifacts], print)
     return target
 

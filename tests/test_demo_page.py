@@ -22,7 +22,7 @@ from tests.tiny import config as tiny_config
 from tests.tiny import make_checkpoint
 from tests.wasm_library import build_library, metadata
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("chromium", "web_packages")]
 
 QUESTION = "The capital of France"
 
@@ -217,9 +217,8 @@ def test_only_this_origin_is_asked_and_nothing_fails(page: DemoPage) -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_page_fits_and_is_accessible(page: DemoPage, width: int, scheme: str) -> None:
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python"
-    )
+    from axe_playwright_python import sync_playwright as axe
+
     page.screenshot("tiny", width, scheme)
     root = "document.documentElement"
     assert page.tab.evaluate(f"{root}.scrollWidth") <= page.tab.evaluate(f"{root}.clientWidth")

@@ -25,7 +25,6 @@ from tests.tolerance import OTHER_RUNTIME
 
 pytestmark = pytest.mark.numbers
 
-pytest.importorskip("torch")
 IDS = [1, *np.random.default_rng(0).integers(3, 384, 30).tolist()]
 Q1, K1, V1 = (f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv")
 NORM1 = "model.layers.1.input_layernorm.weight"

@@ -14,7 +14,7 @@ from runtimes.browser.chromium import without_gpu
 from runtimes.registry import open_reference
 from tests.demo_page import DemoPage, opened, playwright_started
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("chromium", "web_packages")]
 
 MODEL = "SmolLM2-135M-Instruct"
 QUESTION = "What is the capital of France?"

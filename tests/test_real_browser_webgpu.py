@@ -15,8 +15,12 @@ from export.sources import resolve
 from runtimes.browser.chromium import with_gpu
 from runtimes.registry import open_reference
 from tests.demo_page import opened, playwright_started
+from tests.required import MODEL_LIBRARY
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("chromium", "web_packages", "webgpu_command"),
+]
 
 ROOT = Path(__file__).parent.parent
 MODEL = "SmolLM2-135M-Instruct"
@@ -76,7 +80,9 @@ def test_the_demo_answers_on_webgpu_with_pytorchs_greedy_tokens(
     assert [ids] == reference.greedy_replies([prompt], 20)
 
 
-@pytest.mark.skipif(LIBRARY is None, reason="EDGEPROOF_MODEL_LIB=FILE has WebLLM answer")
+@pytest.mark.skipif(
+    LIBRARY is None, reason=f"{MODEL_LIBRARY}: EDGEPROOF_MODEL_LIB=FILE has WebLLM answer"
+)
 def test_webllm_answers_with_a_model_library(tmp_path: Path) -> None:
     run = [sys.executable, "-m", "export.mlc", "--dtype", "q4f16_1", "--out", str(tmp_path)]
     subprocess.run([*run, "--model-lib", str(LIBRARY)], cwd=ROOT, check=True)

