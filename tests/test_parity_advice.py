@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from edgeproof.artifact import Precision
@@ -171,8 +170,3 @@ def test_rings_mark_what_to_ship() -> None:
     none = page(result(*(replace(item, judgement=ENTRIES[3].judgement) for item in ENTRIES)))
     assert shipped >= 2 * 3  # in both plots
     assert none.count("stroke-width: 1.3") == 0
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_level_has_gates_without_headroom(level: Precision) -> None:
-    assert any(gate.metric != "fp16_headroom" for gate in GATES[level])

@@ -250,9 +250,15 @@ def test_a_gate_on_the_weights_is_not_met_by_a_good_runtime_nor_missed_by_a_poor
     assert "in the runtime acceptance = 0.95" in passed.notes[0]
 
 
-def test_every_precision_has_gates_and_every_gate_a_reason() -> None:
-    assert set(GATES) == set(Precision)
-    assert all(gate.reason for gates in GATES.values() for gate in gates)
+@pytest.mark.parametrize("precision", Precision)
+def test_gates_of_every_precision_refuse_what_is_far_off(precision: Precision) -> None:
+    far = compare(random_logits(0, 40), random_logits(1, 40), ids_for(40))
+    same = compare(random_logits(0, 40), random_logits(0, 40), ids_for(40))
+    gates = gates_for(precision, {})
+    headroom = {"fp16_headroom": Estimate(8.0, 8.0, 8.0)}
+    for found, expected in ((far, Verdict.DEGRADED), (same, Verdict.PASS)):
+        estimates = {**summarise([found] * 4), **headroom}
+        assert judge(estimates, estimates, gates, ()).verdict is expected
 
 
 def test_a_plan_overrides_one_limit_and_unknown_names_are_refused() -> None:

@@ -217,6 +217,7 @@ def test_failures_and_damage_on_the_way_are_tried_again(
     store.failures = [OSError("connection reset")] * 3
     store.corrupt = 2
     publish(first, "--to", "memory://b")
+    assert (store.failures, store.corrupt) == ([], 0)
     assert store.digests(f"b/{first.name}") == digests(first)
 
 

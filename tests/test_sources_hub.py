@@ -138,8 +138,9 @@ def test_a_dropped_connection_resumes_where_it_broke(
 def test_a_hub_that_is_busy_for_a_moment_is_asked_again(
     hub: hub_server.Hub, client: Client, files: dict[str, bytes]
 ) -> None:
-    hub.add("org/busy", {"main": files}, unavailable=3)
+    repo = hub.add("org/busy", {"main": files}, unavailable=3)
     open_checkpoint(Path(client.resolve("org/busy")["path"]))
+    assert repo.unavailable == 0
 
 
 def test_a_hub_that_stays_down_is_named_with_its_status(

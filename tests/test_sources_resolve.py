@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -109,4 +108,3 @@ def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.M
     assert cache_folder() == tmp_path
     monkeypatch.setenv("EDGEPROOF_CACHE", "")
     assert cache_folder().name == "edgeproof"
-    assert json.dumps(str(cache_folder()))
