@@ -55,6 +55,7 @@ def test_parity_tells_the_option_and_counts_with_it(overflowing: Path, tmp_path:
         for options in ({}, {"residual_scale": SCALE})
     ]
     command = [*map(str, exports), "--checkpoint", str(overflowing), "--positions", "100"]
+    command += ["--budget", "fast", "--no-footprint"]
     result = CliRunner().invoke(parity_main, [*command, "--json", str(tmp_path / "parity.json")])
     assert result.exit_code == 1
     plain, scaled = json.loads((tmp_path / "parity.json").read_text())["artifacts"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgeproof.artifact import Precision
 from edgeproof.errors import InputError
 from edgeproof.verdicts import Verdict
-from runtimes.parity import statistics
+from runtimes.parity import metrics, statistics
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.divergence import HEAD, TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
 from runtimes.parity.gates import GATES, Gate, gates_for
@@ -153,6 +153,7 @@ def test_intervals_of_eight_documents_hold_the_true_mean_nearly_as_often_as_they
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(statistics, "RESAMPLES", 400)
+    monkeypatch.setattr(metrics, "METRICS", metrics.METRICS[:1])
     rng, runs = np.random.default_rng(5), 300
     one = compare(random_logits(0, 1), random_logits(1, 1), [3])
     held = 0
