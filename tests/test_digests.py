@@ -18,6 +18,8 @@ from tests.digests.files import HashingWriter, folder_digests, normalised
 from tests.digests.tiny import tiny_digests
 from tests.exported import export_tiny
 
+pytestmark = pytest.mark.numbers
+
 RECORDED = record.read(record.TINY)
 VERSIONED = ["edgeproof.json", "model_fp16.onnx", "onnx/model_fp16.onnx"]
 
