@@ -23,7 +23,7 @@ def written(folder: Path, run: ModelResult) -> Path:
 @pytest.mark.parametrize("run", [usual_result(), hostile_result(), result()])
 def test_what_a_run_found_is_what_its_readers_see(tmp_path: Path, run: ModelResult) -> None:
     report = read_report(written(tmp_path, run))
-    assert (report.model, report.runtime) == (run.label, run.reference["runtime"])
+    assert (report.model, report.runtime) == (run.label, run.reference.runtime)
     assert [item.name for item in report.compared] == [entry.name for entry in run.entries]
     for item, entry in zip(report.compared, run.entries, strict=True):
         manifest, judgement = entry.artifact.manifest, entry.judgement
