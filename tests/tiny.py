@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ VOCAB = 384
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    """config.json of a tiny model: 3 layers, 64 channels, 4 heads over 2 key/value heads."""
+    """config.json of a tiny model: 3 layers, 64 channels, 4 heads over 2 key/value heads.
+
+    Changes are copied: transformers writes into the settings that it is given.
+    """
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -53,7 +57,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "eos_token_id": 2,
         "pad_token_id": 2,
         "torch_dtype": "float32",
-        **changes,
+        **copy.deepcopy(changes),
     }
 
 
