@@ -13,6 +13,7 @@ from pathlib import Path
 from edgeproof.files.atomic import write_atomic
 from export.sources.bundled import resolve_bundled
 from export.sources.checkpoint_cache import cached
+from export.sources.decoder_shape import DecoderShape
 from export.sources.source import Source
 
 SEED = "edgeproof-grown-1"
@@ -22,30 +23,21 @@ ORIGIN = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a decoder grows to."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-
-
-@dataclass(frozen=True)
 class Grown:
     """A stand-in: its name, and the size label and shape of what it stands in for."""
 
     name: str
     size: str
-    shape: Shape
+    shape: DecoderShape
 
 
 # By what --model calls them.
 GROWN = {
     # The published config.json of SmolLM-360M and SmolLM2-360M.
     "bundled-360m": Grown(
-        "SmolLM2-135M-grown-360M-Instruct", "360M", Shape(960, 2560, 32, heads=15, kv_heads=5)
+        "SmolLM2-135M-grown-360M-Instruct",
+        "360M",
+        DecoderShape(960, 2560, 32, heads=15, kv_heads=5),
     ),
 }
 

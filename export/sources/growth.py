@@ -27,7 +27,7 @@ from export.architecture import Parameter, Role, Target, read_config
 from export.architecture.axes import AXES, Axis
 from export.checkpoint import Checkpoint
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
-from export.sources.grown import Shape
+from export.sources.decoder_shape import DecoderShape
 from export.sources.residual_permutation import residual_permutation
 
 FLOAT32 = np.dtype(np.float32)
@@ -47,7 +47,7 @@ class Placement:
     scale: float | None
 
 
-def grow(checkpoint: Checkpoint, shape: Shape, seed: str, folder: Path) -> None:
+def grow(checkpoint: Checkpoint, shape: DecoderShape, seed: str, folder: Path) -> None:
     """Write the grown checkpoint into an empty folder: config, tokenizer files and weights.
 
     Norms become float32, everything else keeps its dtype.
@@ -68,7 +68,7 @@ def grow(checkpoint: Checkpoint, shape: Shape, seed: str, folder: Path) -> None:
     )
 
 
-def grown_config(checkpoint: Checkpoint, shape: Shape) -> dict[str, Any]:
+def grown_config(checkpoint: Checkpoint, shape: DecoderShape) -> dict[str, Any]:
     """The config.json of the grown checkpoint.
 
     Raises:
@@ -100,7 +100,7 @@ def grown_config(checkpoint: Checkpoint, shape: Shape) -> dict[str, Any]:
 
 
 def plan(
-    checkpoint: Checkpoint, shape: Shape, seed: str, parameters: tuple[Parameter, ...]
+    checkpoint: Checkpoint, shape: DecoderShape, seed: str, parameters: tuple[Parameter, ...]
 ) -> dict[str, Placement]:
     """A placement for each parameter of the grown network, by name; all follow from the seed."""
     old = checkpoint.config
