@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from export.architecture import Target
-from export.onnx.graph import CONTRIB, Graph, element_type
+from export.onnx.graph import CONTRIB, Graph, StoredTensor, element_type
 from export.onnx.nbits import BlockScheme, BlockTensors, block_tensors, matmul_nbits
 from export.onnx.weights import plain
 from export.rounding import Rounder
@@ -43,7 +44,7 @@ class FloatTable:
 
     def rows(self, graph: Graph, ids: str, path: str) -> str:
         """See `Table`."""
-        rows = graph.node("Gather", [self._store(graph), ids], path)
+        rows = graph.node("Gather", [graph.store(self._tensor), ids], path)
         return self._cast(graph, rows, path)
 
     def project(self, graph: Graph, x: str, path: str, output: str) -> None:
@@ -55,7 +56,7 @@ class FloatTable:
         vocab, hidden = self.weight.shape
         flat = graph.constant("flat_shape", np.array([-1, hidden], np.int64))
         rows = graph.node("Reshape", [x, flat], f"{path}/rows")
-        weight = self._cast(graph, self._store(graph), f"{path}/weight")
+        weight = self._cast(graph, graph.store(self._tensor), f"{path}/weight")
         y = graph.node("Gemm", [rows, weight], path, transB=1)
         # Callers sample in float32; without this, every one of them would convert.
         y = graph.node("Cast", [y], path, to=element_type(FLOAT32)) if self.dtype != FLOAT32 else y
@@ -64,8 +65,9 @@ class FloatTable:
         shape = graph.node("Concat", [leading, size], f"{path}/shape", axis=0)
         graph.emit("Reshape", [y, shape], path, [output])
 
-    def _store(self, graph: Graph) -> str:
-        return graph.store(plain(self.weight, self.stored))
+    @cached_property
+    def _tensor(self) -> StoredTensor:
+        return plain(self.weight, self.stored)
 
     def _cast(self, graph: Graph, value: str, path: str) -> str:
         if self.stored == self.dtype:
@@ -106,7 +108,7 @@ class BlockTable:
         y = matmul_nbits(graph, x, self.weight, self._tensors, path)
         graph.emit("Cast", [y], path, [output], to=element_type(FLOAT32))
 
-    @property
+    @cached_property
     def _tensors(self) -> BlockTensors:
         return block_tensors(self.weight, self.scheme, self.dtype, self.rounder)
 

@@ -65,7 +65,7 @@ def write_folder(
         )
         for folder in (FOLDER, "")
     }
-    placements = place(graphs[FOLDER].stored, f"{file}_data")
+    placements = place(list(graphs[FOLDER].stored.values()), f"{file}_data")
     chunks = write_weights(placements, FOLDER, checkpoint, writer, advance)
     for folder, graph in graphs.items():
         model = graph.model(checkpoint.config.family, placements, "" if folder else FOLDER)

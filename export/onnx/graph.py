@@ -1,14 +1,15 @@
 """Collect an ONNX graph: nodes, inputs, outputs, small constants and external tensors.
 
-Invariant: names are given by the caller and follow the checkpoint's module paths, so they are
-stable and a viewer shows the architecture. Weights are only described here, never read.
+Invariants: names are given by the caller and follow the checkpoint's module paths, so they are
+stable and a viewer shows the architecture; a name has one meaning in a graph. Weights are only
+described here, never read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -33,6 +34,7 @@ CONTRIB = "com.microsoft"
 INT4, UINT4 = np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4)
 FOUR_BITS = (INT4, UINT4)
 
+Item = TypeVar("Item")
 Dim = int | str | None  # None: unknown, any size
 # Yields C-contiguous arrays whose bytes, one after the other, are the tensor's.
 Content = Callable[[Checkpoint], Iterator[np.ndarray]]
@@ -98,40 +100,49 @@ class Graph:
     """A graph under construction. Methods return the name of the value that they add.
 
     `opset` is that of the standard operators, one of `IR_VERSIONS`.
+
+    Raises:
+        ValueError: by every method that adds, where the name has another meaning already.
     """
 
     opset: int = OPSET
     nodes: list[NodeProto] = field(default_factory=list)
     inputs: list[ValueInfoProto] = field(default_factory=list)
-    outputs: list[ValueInfoProto] = field(default_factory=list)
-    values: list[ValueInfoProto] = field(default_factory=list)
+    outputs: dict[str, ValueInfoProto] = field(default_factory=dict)
+    values: dict[str, ValueInfoProto] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
-    stored: list[StoredTensor] = field(default_factory=list)
+    stored: dict[str, StoredTensor] = field(default_factory=dict)
+    # The values that inputs and nodes bring.
+    _computed: set[str] = field(default_factory=set)
 
     def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> str:
         """Declare a graph input."""
+        self._compute(name)
         self.inputs.append(_value_info(name, dtype, shape))
         return name
 
     def output(self, name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> str:
         """Declare a graph output; some node must be told to produce this name."""
-        self.outputs.append(_value_info(name, dtype, shape))
+        _add(self.outputs, name, _value_info(name, dtype, shape))
         return name
 
     def typed(self, name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> str:
         """State the type of a value that standard shape inference cannot know."""
-        self.values.append(_value_info(name, dtype, shape))
+        _add(self.values, name, _value_info(name, dtype, shape))
         return name
 
     def constant(self, name: str, value: np.ndarray) -> str:
-        """A small constant inside the graph file; adding one name twice is harmless."""
-        self.constants[name] = numpy_helper.from_array(value, name)
+        """A small constant inside the graph file; adding the same one twice is harmless."""
+        if name in self._computed or name in self.stored:
+            raise _clash(name)
+        _add(self.constants, name, numpy_helper.from_array(value, name))
         return name
 
     def store(self, tensor: StoredTensor) -> str:
-        """An initializer in the external data; adding one name twice is harmless."""
-        if all(tensor.name != item.name for item in self.stored):
-            self.stored.append(tensor)
+        """An initializer in the external data; adding the same one twice is harmless."""
+        if tensor.name in self._computed or tensor.name in self.constants:
+            raise _clash(tensor.name)
+        _add(self.stored, tensor.name, tensor)
         return tensor.name
 
     def node(self, op: str, inputs: Sequence[str], path: str, **attributes: Any) -> str:
@@ -141,19 +152,29 @@ class Graph:
     def emit(
         self, op: str, inputs: Sequence[str], path: str, outputs: Sequence[str], **attributes: Any
     ) -> str:
-        """A node with named outputs (and a `domain` among the attributes); returns the first."""
+        """A node with named outputs (and a `domain` among the attributes); returns the first.
+
+        An output with the empty name is one that nobody wants.
+        """
+        for name in filter(None, outputs):
+            self._compute(name)
         self.nodes.append(
             helper.make_node(op, list(inputs), list(outputs), name=f"{path}/{op}", **attributes)
         )
         return outputs[0]
+
+    def _compute(self, name: str) -> None:
+        if name in self._computed or name in self.constants or name in self.stored:
+            raise _clash(name)
+        self._computed.add(name)
 
     def model(self, name: str, placements: Sequence[Placement], folder: str) -> ModelProto:
         """The finished model; `folder` is prefixed to the data files' names."""
         proto = GraphProto(name=name)
         proto.node.extend(self.nodes)
         proto.input.extend(self.inputs)
-        proto.output.extend(self.outputs)
-        proto.value_info.extend(self.values)
+        proto.output.extend(self.outputs.values())
+        proto.value_info.extend(self.values.values())
         proto.initializer.extend(self.constants.values())
         proto.initializer.extend(external_tensor(placement, folder) for placement in placements)
         opsets = [helper.make_opsetid("", self.opset)]
@@ -166,6 +187,15 @@ class Graph:
             producer_name="edgeproof",
             producer_version=__version__,
         )
+
+
+def _add(known: dict[str, Item], name: str, item: Item) -> None:
+    if known.setdefault(name, item) != item:
+        raise _clash(name)
+
+
+def _clash(name: str) -> ValueError:
+    return ValueError(f"{name!r} has another meaning in this graph already")
 
 
 def _value_info(name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> ValueInfoProto:
