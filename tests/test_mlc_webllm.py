@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from export.mlc import FORMAT
 from export.mlc.__main__ import main
 from export.mlc.app_record import app_config
 from export.mlc.exporter import stored_arrays
-from export.mlc.model_library import check_model_library, read_model_library
+from export.mlc.model_library import CompiledFor, check_compiled_for, read_model_library
 from export.mlc.schemes import SCHEMES
 from export.mlc.shards import StoredArray
 from export.mlc.wasm import initial_memory
@@ -189,12 +190,12 @@ def test_a_library_for_other_weights_is_refused(
     message: str, change: Change, library: Path, facts: dict[str, Any]
 ) -> None:
     config, arrays = tiny_arrays()
-    read = read_model_library(library.read_bytes(), "x.wasm")
-    check_model_library(read, config, "q4f16_1", arrays, "x.wasm")
+    read = compiled_for(library.read_bytes())
+    check_compiled_for(read, config, "q4f16_1", arrays, "x.wasm")
     stated = json.loads(json.dumps(facts))
     change(stated)
     with pytest.raises(InputError, match=rf"^x\.wasm: compiled for .*{message}"):
-        check_model_library(replace(read, metadata=stated), config, "q4f16_1", arrays, "x.wasm")
+        check_compiled_for(replace(read, metadata=stated), config, "q4f16_1", arrays, "x.wasm")
 
 
 @pytest.mark.parametrize(
@@ -216,8 +217,7 @@ def test_a_library_for_another_rotary_base_or_other_heads_is_refused(
     numbers: dict[str, Any] = {**ATTENTION, argument: value}
     module = build_library(facts, **numbers)
     with pytest.raises(InputError, match=fact):
-        read = read_model_library(module, "x.wasm")
-        check_model_library(read, config, "q4f16_1", arrays, "x.wasm")
+        check_compiled_for(compiled_for(module), config, "q4f16_1", arrays, "x.wasm")
 
 
 def tiny_arrays() -> tuple[DecoderConfig, list[StoredArray]]:
@@ -244,6 +244,80 @@ def tiny_arrays() -> tuple[DecoderConfig, list[StoredArray]]:
         arrays.append(StoredArray(f"{name}.q_weight", (outs, ins // 8), word))
         arrays.append(StoredArray(f"{name}.q_scale", (outs, ins // 32), half))
     return config, arrays
+
+
+def compiled_for(module: bytes) -> CompiledFor:
+    read = read_model_library(module, "x.wasm")
+    assert read.warning is None
+    assert read.facts is not None
+    return read.facts
+
+
+def other_version(module: bytes, version: bytes = b"9.87") -> bytes:
+    """The library as if a later TVM had compiled it."""
+    known = struct.pack("<Q", 4) + b"0.14"
+    assert module.count(known) == 1
+    return module.replace(known, struct.pack("<Q", 4) + version)
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_another_version_of_the_bytecode_is_a_warning(
+    plain: tuple[Path, Artifact],
+    library: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wasm = tmp_path / "later.wasm"
+    wasm.write_bytes(other_version(library.read_bytes()))
+    artifact = export_tiny(plain[0], "mlc", "q4f16_1", tmp_path / "later", model_lib=wasm)
+    assert warned(caplog) == [
+        "--model-lib: TVM bytecode 9.87 is not known here, only 0.14; this library was read as if"
+        " it were"
+    ]
+    known = export_tiny(plain[0], "mlc", "q4f16_1", tmp_path / "known", model_lib=library)
+    assert record_of(artifact) == record_of(known)
+
+
+def test_what_can_be_read_in_another_version_is_still_compared(facts: dict[str, Any]) -> None:
+    pytest.importorskip("tvm")
+    config, arrays = tiny_arrays()
+    module = other_version(build_library(facts, **{**ATTENTION, "theta": 10000}))
+    read = read_model_library(module, "x.wasm").facts
+    assert read is not None
+    with pytest.raises(InputError, match="position_embedding_base = 10000"):
+        check_compiled_for(read, config, "q4f16_1", arrays, "x.wasm")
+
+
+def test_what_cannot_be_read_in_another_version_is_accepted_unchecked(
+    plain: tuple[Path, Artifact],
+    library: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As with a field more: the number of functions, after magic and version, is none."""
+    later = other_version(library.read_bytes())
+    at = later.index(b"9.87") + 4
+    wasm = tmp_path / "later.wasm"
+    wasm.write_bytes(later[:at] + b"\xff" * 8 + later[at + 8 :])
+    artifact = export_tiny(plain[0], "mlc", "q4f16_1", tmp_path, model_lib=wasm)
+    assert warned(caplog) == [
+        "--model-lib: TVM bytecode 9.87 is not known here, only 0.14; this library cannot be read:"
+        " accepted unchecked"
+    ]
+    assert (artifact.path / "llama-0M-q4f16_1-webgpu.wasm").read_bytes() == wasm.read_bytes()
+    record, without = record_of(artifact), record_of(plain[1])
+    assert record.pop("model_lib") == "llama-0M-q4f16_1-MLC/resolve/main/" + (
+        "llama-0M-q4f16_1-webgpu.wasm"
+    )
+    assert record == without
+
+
+def test_what_is_no_version_is_a_damaged_library(library: Path) -> None:
+    with pytest.raises(InputError, match="unknown layout"):
+        read_model_library(other_version(library.read_bytes(), b"0.\x0014"[:4]), "x.wasm")
 
 
 def test_the_command_line_refuses_a_wrong_library_with_exit_2_and_writes_nothing(

@@ -58,14 +58,15 @@ def app_config(
         config: the model's dimensions.
         scheme: of its weights.
         arrays: the stored parameters.
-        library: what the model library beside the weights was compiled for, if there is one.
+        library: the model library beside the weights, if there is one.
         url: where the folder will be served; by default a path relative to the page.
     """
     base = url or identifier
-    context = min(config.max_positions, CONTEXT, library.context if library else CONTEXT)
+    facts = None if library is None else library.facts
+    context = min(config.max_positions, CONTEXT, facts.context if facts else CONTEXT)
     sizes = [array.loaded_bytes for array in arrays]
     cache = cache_bytes(config, scheme, context)
-    temporary = library.temporary_bytes if library else temporary_bytes(config, scheme)
+    temporary = facts.temporary_bytes if facts else temporary_bytes(config, scheme)
     record: dict[str, Any] = {"model": base, "model_id": identifier}
     if library is not None:
         record["model_lib"] = f"{_files(base)}{library_file(identifier)}"

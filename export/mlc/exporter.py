@@ -6,6 +6,7 @@ written only the scales are kept, 1/16 byte per weight, and its codes where they
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +19,7 @@ from export.format import Advance
 from export.mlc.app_record import FILE as APP_FILE
 from export.mlc.app_record import app_config, library_file, mlc_name, runs_in_webllm
 from export.mlc.chat_config import write_chat_config
-from export.mlc.model_library import check_model_library, read_model_library
+from export.mlc.model_library import check_compiled_for, read_model_library
 from export.mlc.packing import pack, words_per_group
 from export.mlc.parameters import check_plain_llama, mlc_targets
 from export.mlc.recipe import MODEL_LIB, Recipe, read_recipe
@@ -31,6 +32,8 @@ from export.rounding.cast import cast
 CACHE_ELEMENTS = 1 << 17
 OPTION = f"--{MODEL_LIB}"
 UINT32 = np.dtype(np.uint32)
+
+log = logging.getLogger(__name__)
 
 
 def write(
@@ -95,13 +98,16 @@ def _write_app(
     arrays: Sequence[StoredArray],
     writer: ArtifactWriter,
 ) -> None:
-    """webllm-model.json, and the model library once it is known to fit."""
+    """webllm-model.json, and the model library once it is not known not to fit."""
     if not runs_in_webllm(recipe.scheme):
         return
     library = None
     if recipe.library is not None:
         library = read_model_library(recipe.library, OPTION)
-        check_model_library(library, config, recipe.scheme.name, arrays, OPTION)
+        if library.warning is not None:
+            log.warning("%s: %s", OPTION, library.warning)
+        if library.facts is not None:
+            check_compiled_for(library.facts, config, recipe.scheme.name, arrays, OPTION)
         writer.write(library_file(identifier), recipe.library)
     text = app_config(identifier, config, recipe.scheme, arrays, library, recipe.url)
     writer.write(APP_FILE, text)

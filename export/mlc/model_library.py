@@ -11,6 +11,9 @@ answers nonsense silently: theta above all. Two places say what it was compiled 
 
 Hidden sizes and the number of layers follow from the parameters' shapes and names. The epsilon of
 the norms is in neither, only inside the text of compiled shaders: it is not checked.
+
+A TVM that is newer than this file must not keep anybody from exporting: a library whose bytecode
+has another version and cannot be read is accepted, and `ModelLibrary.warning` says so.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 from edgeproof.errors import InputError
 from export.architecture import DecoderConfig
 from export.mlc.shards import StoredArray
-from export.mlc.vm_executable import Executable, find_executable
+from export.mlc.vm_executable import VERSION, Executable, find_bytecode
 from export.mlc.wasm import initial_memory
 
 METADATA = b'{"model_type"'
@@ -39,7 +42,7 @@ CONTEXT, CHUNK = "context_window_size", "prefill_chunk_size"
 
 
 @dataclass(frozen=True)
-class ModelLibrary:
+class CompiledFor:
     """Facts of a library; `attention` are heads, key/value heads, head size, scale and theta."""
 
     metadata: dict[str, Any]
@@ -61,27 +64,50 @@ class ModelLibrary:
         return max(self.metadata["memory_usage"].values(), default=0)
 
 
+@dataclass(frozen=True)
+class ModelLibrary:
+    """A library: its bytecode's version, and the facts; None where that version hides them."""
+
+    bytecode: str
+    facts: CompiledFor | None
+
+    @property
+    def warning(self) -> str | None:
+        """A line on what an unknown version of the bytecode means for the check."""
+        if self.bytecode == VERSION:
+            return None
+        done = "was read as if it were" if self.facts else "cannot be read: accepted unchecked"
+        return (
+            f"TVM bytecode {self.bytecode} is not known here, only {VERSION}; this library {done}"
+        )
+
+
 def read_model_library(module: bytes, source: str) -> ModelLibrary:
     """Read a .wasm; `source` names it in errors.
 
     Raises:
-        InputError: not a model library, or not of a layout that is known.
+        InputError: not a model library, or one of a known version that cannot be read.
     """
-    executable = find_executable(initial_memory(module, source), source)
-    texts = [c for c in executable.constants if isinstance(c, bytes) and c.startswith(METADATA)]
-    try:
-        metadata = json.loads(texts[0])
-        library = ModelLibrary(metadata, _attention(executable))
-        whole = (library.context, library.prefill_chunk, library.temporary_bytes)
-        complete = isinstance(metadata["params"], list) and min(whole[:2]) > 0
-    except (IndexError, KeyError, ValueError, TypeError, AttributeError):
-        complete = False
-    if not complete:
+    bytecode = find_bytecode(initial_memory(module, source), source)
+    facts = None if bytecode.executable is None else _facts(bytecode.executable)
+    if facts is None and bytecode.version == VERSION:
         raise InputError(
             f"{source}: what this model library was compiled for cannot be read; compile it with a"
             " current mlc_llm from this artifact's mlc-chat-config.json"
         )
-    return library
+    return ModelLibrary(bytecode.version, facts)
+
+
+def _facts(executable: Executable) -> CompiledFor | None:
+    """None where something is missing or malformed."""
+    texts = [c for c in executable.constants if isinstance(c, bytes) and c.startswith(METADATA)]
+    try:
+        facts = CompiledFor(json.loads(texts[0]), _attention(executable))
+        whole = (facts.context, facts.prefill_chunk, facts.temporary_bytes)
+        complete = isinstance(facts.metadata["params"], list) and min(whole[:2]) > 0
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError):
+        return None
+    return facts if complete else None
 
 
 def _attention(executable: Executable) -> dict[str, float]:
@@ -99,8 +125,8 @@ def _attention(executable: Executable) -> dict[str, float]:
     raise ValueError
 
 
-def check_model_library(
-    library: ModelLibrary,
+def check_compiled_for(
+    facts: CompiledFor,
     config: DecoderConfig,
     quantization: str,
     arrays: Iterable[StoredArray],
@@ -113,9 +139,9 @@ def check_model_library(
     """
     ours = {"model_type": config.family, "quantization": quantization, "sliding_window_size": -1}
     pairs = [
-        *_pairs({key: library.metadata.get(key) for key in ours}, ours),
+        *_pairs({key: facts.metadata.get(key) for key in ours}, ours),
         *_pairs(
-            library.attention,
+            facts.attention,
             {
                 "num_attention_heads": config.heads,
                 "num_key_value_heads": config.kv_heads,
@@ -124,7 +150,7 @@ def check_model_library(
                 "position_embedding_base": config.rope_theta,
             },
         ),
-        *_pairs(_parameters(library, config, source), {a.name: _text(a) for a in arrays}),
+        *_pairs(_parameters(facts, config, source), {a.name: _text(a) for a in arrays}),
     ]
     for fact, compiled, own in pairs:
         if compiled != own:
@@ -132,9 +158,9 @@ def check_model_library(
                 f"{source}: compiled for {fact} = {_shown(compiled)}, the model has {_shown(own)};"
                 " compile the library from this artifact's mlc-chat-config.json"
             )
-    if library.context > config.max_positions:
+    if facts.context > config.max_positions:
         raise InputError(
-            f"{source}: compiled for a context of {library.context}, the model has"
+            f"{source}: compiled for a context of {facts.context}, the model has"
             f" {config.max_positions}; compile it from this artifact's mlc-chat-config.json"
         )
 
@@ -145,13 +171,13 @@ def _pairs(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[tuple
         yield fact, theirs.get(fact), ours.get(fact)
 
 
-def _parameters(library: ModelLibrary, config: DecoderConfig, source: str) -> dict[str, str]:
+def _parameters(facts: CompiledFor, config: DecoderConfig, source: str) -> dict[str, str]:
     """Every parameter as "dtype [shape]"; a size that is left open is the vocabulary's."""
     sizes = {"vocab_size": config.vocab}
     try:
         return {
             item["name"]: f"{item['dtype']} {[sizes.get(n, n) for n in item['shape']]}"
-            for item in library.metadata["params"]
+            for item in facts.metadata["params"]
         }
     except (KeyError, TypeError):
         raise InputError(f"{source}: the list of parameters in it is malformed") from None

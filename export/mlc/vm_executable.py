@@ -1,12 +1,14 @@
 """TVM's Relax bytecode, as far as it is needed to read constants and calls.
 
 Source: tvm `src/runtime/vm/executable.cc` and `include/tvm/runtime/vm/bytecode.h`, version 0.14 of
-the bytecode. Two spellings exist: libraries from before tvm-ffi (WebLLM up to 0.2.79) name the
-executable `relax.Executable` and number the kinds of constants otherwise.
+the bytecode; any other version is tried as that one. Two spellings exist: libraries from before
+tvm-ffi (WebLLM up to 0.2.79) name the executable `relax.Executable` and number the kinds of
+constants otherwise.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +27,8 @@ TAGS: dict[bytes, dict[int, str]] = {
 }  # fmt: skip
 # Magic numbers; with the second one, memory scopes come before the constants.
 PLAIN, SCOPED = 0xD225DE2F4214151D, 0xD225DE2F4214151E
-VERSION = b"0.14"
+VERSION = "0.14"
+ANY_VERSION = re.compile(rb"\d+(\.\d+)+")
 CALL = 1
 # An argument's word: 8 bits of kind, 56 of value.
 VALUE_BITS = 56
@@ -64,23 +67,35 @@ class Executable:
         return value if kind == IMMEDIATE else None
 
 
-def find_executable(memory: bytes, source: str) -> Executable:
-    """The executable in a library's memory; `source` names the file in errors.
+@dataclass(frozen=True)
+class Bytecode:
+    """The executable; None where it is of a `version` that is not known and cannot be read."""
+
+    version: str
+    executable: Executable | None
+
+
+def find_bytecode(memory: bytes, source: str) -> Bytecode:
+    """The bytecode in a library's memory; `source` names the file in errors.
 
     Raises:
-        InputError: there is none, or of a layout that is not known.
+        InputError: there is none, or it is malformed.
     """
     for name, tags in TAGS.items():
         begin = memory.find(struct.pack("<Q", len(name)) + name)
         if begin >= 0:
             reader = _Reader(memory, begin + 8 + len(name) + 8)  # its size comes before it
+            version, executable = None, None
             try:
-                return _read(reader, tags)
+                scoped, version = _head(reader)
+                executable = _read(reader, tags, scoped=scoped)
             except (struct.error, KeyError, IndexError, UnicodeDecodeError, ValueError):
-                raise InputError(
-                    f"{source}: the bytecode of this model library has an unknown layout; compile"
-                    " it with a current mlc_llm"
-                ) from None
+                if version in (None, VERSION):
+                    raise InputError(
+                        f"{source}: the bytecode of this model library has an unknown layout;"
+                        " compile it with a current mlc_llm"
+                    ) from None
+            return Bytecode(version, executable)
     raise InputError(f"{source}: not a model library of MLC: it has no Relax executable")
 
 
@@ -106,10 +121,15 @@ class _Reader:
         return self.take(self.one("Q"))
 
 
-def _read(reader: _Reader, tags: dict[int, str]) -> Executable:
-    magic = reader.one("Q")
-    if magic not in (PLAIN, SCOPED) or reader.string() != VERSION:
+def _head(reader: _Reader) -> tuple[bool, str]:
+    """Whether there are memory scopes, and the version."""
+    magic, version = reader.one("Q"), reader.string()
+    if magic not in (PLAIN, SCOPED) or not ANY_VERSION.fullmatch(version):
         raise ValueError
+    return magic == SCOPED, version.decode()
+
+
+def _read(reader: _Reader, tags: dict[int, str], *, scoped: bool) -> Executable:
     names, ranges = [], {}
     for _ in range(reader.one("Q")):
         reader.one("i")  # kind
@@ -118,7 +138,7 @@ def _read(reader: _Reader, tags: dict[int, str]) -> Executable:
         ranges[names[-1]] = range(begin, end)
         for _ in range(reader.one("Q")):
             reader.string()  # a parameter's name
-    if magic == SCOPED:
+    if scoped:
         for _ in range(reader.one("Q")):
             reader.one("q")
             reader.string()
