@@ -45,8 +45,8 @@ export-all: setup ## Export the plan (MODEL="A B" overrides its models), run eve
 
 demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
 	@test -f $(OUT)/run.json || $(MAKE) export-all BUDGET=fast
-	$(BIN)/python -m demo build $(DEMO) --root $(OUT)
-	$(BIN)/python -m demo serve $(DEMO)
+	$(BIN)/python -m runtimes.demo build $(DEMO) --root $(OUT)
+	$(BIN)/python -m runtimes.demo serve $(DEMO)
 
 release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
 	@ls $(OUT)/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all

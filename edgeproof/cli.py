@@ -64,7 +64,7 @@ COMMANDS = {
         "Is export B better than export A? Both run over the same text, in their real runtimes.",
     ),
     "demo": Entry(
-        "demo.__main__",
+        "runtimes.demo.__main__",
         "A chat page that runs exports in the reader's browser: built once, served anywhere.",
     ),
 }

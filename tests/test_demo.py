@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from demo.__main__ import main
-from demo.build import SITE, build
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.verdicts import REPORT, Verdict
 from runtimes.browser.packages import ENGINES
+from runtimes.demo.__main__ import main
+from runtimes.demo.build import SITE, build
 from runtimes.parity.report.json import write_json
 from tests.demo_page import PACKAGES
 from tests.exported import export_tiny
@@ -56,7 +56,7 @@ def folder(
     )
     write_json(fp32.path.parents[1] / REPORT, compared)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("demo.build.web_packages", lambda say: web_packages)
+        patch.setattr("runtimes.demo.build.web_packages", lambda say: web_packages)
         build(target, [artifact.path for artifact in artifacts], print)
     return target
 
@@ -79,7 +79,7 @@ def test_the_site_says_what_each_export_is(folder: Path, artifacts: list[Artifac
 def test_own_code_and_first_load_stay_small(folder: Path) -> None:
     own = [
         path
-        for path in (ROOT / "demo").rglob("*")
+        for path in (ROOT / "runtimes" / "demo").rglob("*")
         if path.suffix in (".py", ".js", ".html", ".css")
     ]
     assert len(own) >= 10
@@ -121,13 +121,13 @@ def test_what_cannot_be_shown_is_refused(artifacts: list[Artifact], tmp_path: Pa
 def test_the_commands_build_a_folder_and_serve_it(
     folder: Path, artifacts: list[Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo.build.web_packages", lambda say: PACKAGES)
+    monkeypatch.setattr("runtimes.demo.build.web_packages", lambda say: PACKAGES)
     target = tmp_path / "demo"
     result = CliRunner().invoke(main, ["build", str(target), str(artifacts[0].path)])
     assert result.exit_code == 0, result.output
     assert "onnx fp32" in result.output
     assert "PASS" in result.output  # of the report beside the artifact
-    serve = [sys.executable, "-m", "demo", "serve", str(target), "--port", "0"]
+    serve = [sys.executable, "-m", "runtimes.demo", "serve", str(target), "--port", "0"]
     with subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[0]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from demo.build import build
 from edgeproof.artifact import Artifact
 from export.architecture import read_config
 from runtimes.browser.chromium import without_gpu
 from runtimes.chat_templates import read_chat_template
+from runtimes.demo.build import build
 from runtimes.registry import open_runtime
 from tests.demo_page import DemoPage, opened, playwright_started
 from tests.exported import export_tiny

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from demo.build import build
 from edgeproof.artifact.run_record import load_run_record
 from runtimes.browser.chromium import without_gpu
+from runtimes.demo.build import build
 from runtimes.registry import open_reference
 from tests.demo_page import DemoPage, opened, playwright_started
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from demo.build import build
 from export.sources import resolve
 from runtimes.browser.chromium import with_gpu
+from runtimes.demo.build import build
 from runtimes.registry import open_reference
 from tests.demo_page import opened, playwright_started
 from tests.required import MODEL_LIBRARY

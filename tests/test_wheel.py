@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -23,12 +24,22 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the programs of an environment that has the wheel and no extra."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("wheel")
-    built = run(sys.executable, *PIP, "wheel", "--no-deps", "-w", work, ROOT, cwd=work)
+    # Not in the checkout: what an earlier build left there would be packed again.
+    (work / "setup.cfg").write_text(f"[build]\nbuild_base = {work / 'build'}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIST_EXTRA_CONFIG", str(work / "setup.cfg"))
+        built = run(sys.executable, *PIP, "wheel", "--no-deps", "-w", work, ROOT, cwd=work)
     assert built.returncode == 0, built.stderr
-    (wheel,) = work.glob("edgeproof-*.whl")
+    (path,) = work.glob("edgeproof-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Path:
+    """The folder of the programs of an environment that has the wheel and no extra."""
+    work = wheel.parent
     made = run(sys.executable, "-m", "venv", work / "venv", cwd=work)
     assert made.returncode == 0, made.stderr
     programs = work / "venv" / Path(sys.executable).parent.name
@@ -36,6 +47,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(programs / "python", *PIP, "install", *pinned, wheel, cwd=work)
     assert done.returncode == 0, done.stderr
     return programs
+
+
+def test_it_takes_three_names_in_site_packages_and_brings_its_data(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        names = archive.namelist()
+    top = {name.partition("/")[0] for name in names}
+    metadata = {name for name in top if name.endswith(".dist-info")}
+    assert top - metadata == {"edgeproof", "export", "runtimes"}
+    page = {path.name for path in (ROOT / "runtimes/demo/page").iterdir()}
+    assert page <= {name.removeprefix("runtimes/demo/page/") for name in names}
 
 
 def test_it_needs_nothing_that_it_does_not_ask_for(installed: Path, tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from demo.build import SITE, build
 from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import InputError
 from runtimes.browser.server import Site, make_server
+from runtimes.demo.build import SITE, build
 
 PORT = 8017
 

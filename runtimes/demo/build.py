@@ -85,7 +85,7 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
     packages = web_packages(say)
     vendor = f"vendor-{packages.name[:SUFFIX]}"
     with atomic_folder(target) as folder:
-        with as_file(files("demo").joinpath("page")) as page:
+        with as_file(files("runtimes.demo").joinpath("page")) as page:
             shutil.copytree(page, folder, dirs_exist_ok=True)
         (folder / vendor).mkdir()
         used = {name for model in models for name in ENGINES[model.format]}
