@@ -82,7 +82,8 @@ def export(dtype: str, options: dict[str, Any]) -> Artifact:
     checkpoint = open_checkpoint(source.path)
     identity = job.identify(source, checkpoint)
     variant = FORMAT.variant(dtype, **options)
-    return job.run(source, checkpoint, identity, FORMAT, variant, OUT, lambda n: None).artifact
+    wanted = job.Job(source, checkpoint, identity, FORMAT, variant)
+    return job.run(wanted, OUT, lambda n: None).artifact
 
 
 def at_level_0(graph: Path, folder: Path) -> Path:

@@ -76,7 +76,8 @@ def _export(dtype: str, root: Path) -> Artifact:
     checkpoint = open_checkpoint(source.path)
     identity = job.identify(source, checkpoint)
     variant = form.variant(dtype)
-    return job.run(source, checkpoint, identity, form, variant, root, lambda n: None).artifact
+    wanted = job.Job(source, checkpoint, identity, form, variant)
+    return job.run(wanted, root, lambda n: None).artifact
 
 
 def _prefill(artifact: Artifact, reference: Reference) -> float:

@@ -9,7 +9,8 @@ import click
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
 from edgeproof.command import EdgeproofCommand, out_option, run_main
 from edgeproof.errors import InputError
-from export.command import MODEL_HELP, Handling, export_variants, verify_option
+from export.command import MODEL_HELP, export_variants, verify_option
+from export.flags import ExportFlags
 from export.plan import ModelRequest, Plan, load_plan
 
 LOCAL_PLAN = Path("edgeproof.toml")
@@ -59,14 +60,14 @@ def main(
         raise InputError("--revision needs --model; a plan gives each model its own revision")
     plan = load_plan(plan_path).only(formats)
     requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
-    handling = Handling(force=force, dry_run=dry_run, verify=verify)
-    runs = carry_out(plan, requests, out, handling)
+    flags = ExportFlags(force=force, dry_run=dry_run, verify=verify)
+    runs = carry_out(plan, requests, out, flags)
     if not dry_run:
         RunRecord(runs, plan.gates).save(out)
 
 
 def carry_out(
-    plan: Plan, models: tuple[ModelRequest, ...], out: Path, handling: Handling
+    plan: Plan, models: tuple[ModelRequest, ...], out: Path, flags: ExportFlags
 ) -> tuple[ModelRun, ...]:
     """Export models × variants; the plan is checked already."""
     variants = [request.resolve() for request in plan.variants]
@@ -81,7 +82,7 @@ def carry_out(
     }
     runs = []
     for model in models:
-        source, folders = export_variants(model.id, model.revision, variants, out, handling, strict)
+        source, folders = export_variants(model.id, model.revision, variants, out, flags, strict)
         artifacts = tuple(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
             for folder, allow_degraded in zip(folders, allowed.values(), strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from edgeproof.command import EdgeproofCommand, out_option, progress
 from edgeproof.errors import InputError
+from export.flags import ExportFlags
 from export.format import DIRECT
 
 if TYPE_CHECKING:
@@ -38,16 +39,6 @@ def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[.
         help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
         " SHA-256 with what was written, then load it in llama.cpp and evaluate a prompt.",
     )
-
-
-@dataclass(frozen=True)
-class Handling:
-    """What the shared options ask for; see their help texts."""
-
-    force: bool = False
-    dry_run: bool = False
-    strict: bool = False
-    verify: bool = False
 
 
 def format_command(form: Format[Any], example: str) -> click.Command:
@@ -95,8 +86,8 @@ def format_command(form: Format[Any], example: str) -> click.Command:
         maker = form.engine(engine)
         accepted = _accepted(maker, options)
         variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
-        handling = Handling(force=force, dry_run=dry_run, strict=strict, verify=verify)
-        export_variants(model, revision, variants, out, handling)
+        flags = ExportFlags(force=force, dry_run=dry_run, strict=strict, verify=verify)
+        export_variants(model, revision, variants, out, flags)
 
     if form.check is not None:
         verify_option(default=False)(command)
@@ -132,10 +123,10 @@ def export_variants(
     revision: str | None,
     variants: Sequence[tuple[Format[Any], Variant]],
     out: Path,
-    handling: Handling,
+    flags: ExportFlags,
     strict: Collection[Variant] = (),
 ) -> tuple[Source, list[Path]]:
-    """Resolve a model once and export variants of it; `strict` names those that are handled so.
+    """Resolve a model once and export variants of it; for those in `strict` that flag is set.
 
     One line is printed for each, with more below it where tensors are stored in several types.
 
@@ -153,32 +144,22 @@ def export_variants(
     opened = {opener: opener(source.path) for opener in openers}
     folders = []
     for wanted, form in {variant: form for form, variant in variants}.items():
-        refuse_fallback = handling.strict or wanted in strict
+        asked = replace(flags, strict=flags.strict or wanted in strict)
         checkpoint = opened[form.open]
         identity = job.identify(source, checkpoint)
-        variant = form.settle(wanted, checkpoint)
-        folder = job.target_folder(out, source, identity, form, variant)
+        variant = form.complete_from_checkpoint(wanted, checkpoint)
+        export = job.Job(source, checkpoint, identity, form, variant)
+        folder = export.folder(out)
         folders.append(folder)
         with progress(f"{form.name} {variant.name}", checkpoint.parameter_count) as advance:
-            if handling.dry_run:
-                rehearsal = job.rehearse(checkpoint, identity, form, variant, advance)
+            if flags.dry_run:
+                rehearsal = job.rehearse(export, advance)
                 size, weights = rehearsal.bytes, rehearsal.weights
-                if refuse_fallback:
+                if asked.strict:
                     job.refuse_fallback(variant, weights)
                 note, verified = "  (dry run, not written)", None
             else:
-                done = job.run(
-                    source,
-                    checkpoint,
-                    identity,
-                    form,
-                    variant,
-                    out,
-                    advance,
-                    force=handling.force,
-                    strict=refuse_fallback,
-                    verify=handling.verify,
-                )
+                done = job.run(export, out, advance, asked)
                 manifest = done.artifact.manifest
                 size, weights = sum(item.bytes for item in manifest.outputs), manifest.weights
                 note, verified = _note(done), done.verified and done.verified.note

@@ -35,7 +35,7 @@ def _unchanged(variant: Variant) -> Variant:
     return variant
 
 
-def _settled(variant: Variant, checkpoint: CheckpointFolder) -> Variant:
+def _complete(variant: Variant, checkpoint: CheckpointFolder) -> Variant:
     return variant
 
 
@@ -45,12 +45,12 @@ class Format(Generic[Opened]):
 
     `open` opens a checkpoint's folder for `write`. `tools` names the versions of the libraries that
     the output bytes depend on, `variant_tools` those that only some variants need. `options` are
-    command-line options of this format alone; `customise(variant, **values)` puts what they say
-    into the variant's recipe and name, `settle` replaces what of the recipe only the checkpoint can
-    tell, before anything is written. `check` reopens written files and compares them with the
-    hashes of their sections; without it the format has no --verify. `folder(model, variant)` names
-    the artifact's folder, by the model's name in the manifest. `engines` are other ways to make the
-    same layout, by the value of --engine.
+    command-line options of this format alone; `with_options(variant, **values)` puts what they say
+    into the variant's recipe and name, `complete_from_checkpoint` replaces what of the recipe only
+    the checkpoint can tell, before anything is written. `check` reopens written files and compares
+    them with the hashes of their sections; without it the format has no --verify.
+    `folder(model, variant)` names the artifact's folder, by the model's name in the manifest.
+    `engines` are other ways to make the same layout, by the value of --engine.
     """
 
     name: str
@@ -61,8 +61,8 @@ class Format(Generic[Opened]):
     write: Write[Opened]
     variant_tools: Tools = lambda variant: {}
     options: tuple[click.Option, ...] = ()
-    customise: Callable[..., Variant] = _unchanged
-    settle: Callable[[Variant, Opened], Variant] = _settled
+    with_options: Callable[..., Variant] = _unchanged
+    complete_from_checkpoint: Callable[[Variant, Opened], Variant] = _complete
     check: Check[Opened] | None = None
     folder: Callable[[str, Variant], str] = _variant_name
     engines: Mapping[str, Format[Any]] = field(default_factory=dict)
@@ -119,6 +119,6 @@ class Format(Generic[Opened]):
         """
         for variant in self.variants:
             if name.lower() in (variant.name, *variant.aliases):
-                return self.customise(variant, **options)
+                return self.with_options(variant, **options)
         known = ", ".join("=".join((v.name, *v.aliases)) for v in self.variants)
         raise InputError(f"{self.name} has no dtype {name!r}; choose from {known}")

@@ -25,9 +25,11 @@ from edgeproof.files.hashing import input_records
 from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
 from export.checkpoint import CheckpointFolder
+from export.flags import ExportFlags
 from export.format import Advance, Format
 from export.sources import Source
 
+DEFAULTS = ExportFlags()
 # Per weight, without scales and without what is kept wider.
 LEAST_BITS = {
     Precision.FP32: 32,
@@ -36,6 +38,39 @@ LEAST_BITS = {
     Precision.EIGHT_BIT: 8,
     Precision.LOW_BIT: 2,
 }
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported, under which identity, and as what."""
+
+    source: Source
+    checkpoint: CheckpointFolder
+    identity: ModelIdentity
+    form: Format[Any]
+    variant: Variant
+
+    def folder(self, root: Path) -> Path:
+        """`<root>/<model>/<format>/<folder>`: the variant's name, if the format has no other."""
+        name = self.form.folder(self.identity.name, self.variant)
+        return root / self.source.label / self.form.name / name
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """Versions that the bytes depend on.
+
+        Raises:
+            InputError: such a library is not installed.
+        """
+        return {"edgeproof": __version__, **self.form.tools_of(self.variant)}
+
+    def write(self, writer: ArtifactWriter | DryRunWriter, advance: Advance) -> None:
+        """Have the format write the variant.
+
+        Raises:
+            InputError: bad values in the checkpoint.
+        """
+        self.form.write(self.checkpoint, self.identity, self.variant, writer, advance)
 
 
 @dataclass(frozen=True)
@@ -79,62 +114,41 @@ def derived_name(checkpoint: CheckpointFolder) -> str:
     return f"{checkpoint.raw_config.get('model_type')}-{round(checkpoint.parameter_count / 1e6)}M"
 
 
-def target_folder(
-    root: Path, source: Source, identity: ModelIdentity, form: Format[Any], variant: Variant
-) -> Path:
-    """`<root>/<model>/<format>/<folder>`: the variant's name, if the format has no other."""
-    return root / source.label / form.name / form.folder(identity.name, variant)
-
-
-def run(
-    source: Source,
-    checkpoint: CheckpointFolder,
-    identity: ModelIdentity,
-    form: Format[Any],
-    variant: Variant,
-    root: Path,
-    advance: Advance,
-    *,
-    force: bool = False,
-    strict: bool = False,
-    verify: bool = False,
-) -> Outcome:
-    """Write the variant's artifact below `root`, or reuse the one that is there.
-
-    `strict` rehearses first and refuses a variant with tensors in another type than it asks for;
-    `verify` reopens what was written, where the format has a check, before it appears.
+def run(job: Job, root: Path, advance: Advance, flags: ExportFlags = DEFAULTS) -> Outcome:
+    """Write the job's artifact below `root`, or reuse the one that is there.
 
     Raises:
-        InputError: bad values in the checkpoint, a target that cannot be written, or files that
-            are not what was written.
+        InputError: bad values in the checkpoint, a target that cannot be written, tensors in
+            another type than the variant asks for (`flags.strict`), or files that are not what was
+            written (`flags.verify`).
     """
-    target = target_folder(root, source, identity, form, variant)
-    tools = {"edgeproof": __version__, **form.tools_of(variant)}
-    existing = None if force else reusable(target, identity, variant, tools)
-    if strict:
+    identity, variant = job.identity, job.variant
+    target, tools = job.folder(root), job.tools
+    existing = None if flags.force else reusable(target, identity, variant, tools)
+    if flags.strict:
         weights = (
             existing.manifest.weights
             if existing is not None
-            else rehearse(checkpoint, identity, form, variant, lambda count: None).weights
+            else rehearse(job, lambda count: None).weights
         )
         refuse_fallback(variant, weights)
     if existing is not None:
-        advance(checkpoint.parameter_count)
+        advance(job.checkpoint.parameter_count)
         return Outcome(existing, reused=True)
-    check = form.check if verify else None
+    check = job.form.check if flags.verify else None
     verified = None
     require_space(target, least_bytes(variant, identity.parameters))
     with exclusive(target):
-        made_meanwhile = None if force else reusable(target, identity, variant, tools)
+        made_meanwhile = None if flags.force else reusable(target, identity, variant, tools)
         if made_meanwhile is not None:
-            advance(checkpoint.parameter_count)
+            advance(job.checkpoint.parameter_count)
             return Outcome(made_meanwhile, reused=True)
         with ArtifactWriter.create(
             target, identity, variant, tools, hash_sections=check is not None
         ) as writer:
-            form.write(checkpoint, identity, variant, writer, advance)
+            job.write(writer, advance)
             if check is not None:
-                note = check(checkpoint, writer.sections)
+                note = check(job.checkpoint, writer.sections)
                 verified = Verified(sum(map(len, writer.sections.values())), note)
     return Outcome(open_artifact(target), reused=False, verified=verified)
 
@@ -144,21 +158,15 @@ def least_bytes(variant: Variant, parameters: int) -> int:
     return parameters * LEAST_BITS[variant.precision] // 8
 
 
-def rehearse(
-    checkpoint: CheckpointFolder,
-    identity: ModelIdentity,
-    form: Format[Any],
-    variant: Variant,
-    advance: Advance,
-) -> Rehearsal:
+def rehearse(job: Job, advance: Advance) -> Rehearsal:
     """What `run` would write, by doing all but the writing.
 
     Raises:
         InputError: as `run` would.
     """
     writer = DryRunWriter()
-    form.write(checkpoint, identity, variant, writer, advance)
-    return Rehearsal(writer.bytes, weights_record(writer.stats, identity.parameters))
+    job.write(writer, advance)
+    return Rehearsal(writer.bytes, weights_record(writer.stats, job.identity.parameters))
 
 
 def refuse_fallback(variant: Variant, weights: dict[str, Any]) -> None:

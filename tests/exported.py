@@ -23,5 +23,5 @@ def export_tiny(checkpoint: Path, form: str, variant: str, root: Path, **options
         patch.setenv("EDGEPROOF_CACHE", str(root / "cache"))
         identity = job.identify(source, opened)
     recipe = chosen.variant(variant, **options)
-    outcome = job.run(source, opened, identity, chosen, recipe, root, lambda count: None)
-    return outcome.artifact
+    export = job.Job(source, opened, identity, chosen, recipe)
+    return job.run(export, root, lambda count: None).artifact

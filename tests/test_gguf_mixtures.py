@@ -67,9 +67,8 @@ def export(folder: Path, root: Path, variant: str, **changes: Any) -> Artifact:
     """Export with overrides."""
     source, opened = Source(path=folder, label="tiny"), open_checkpoint(folder)
     chosen = with_overrides(FORMAT.variant(variant), **changes)
-    return job.run(
-        source, opened, job.identify(source, opened), FORMAT, chosen, root, lambda count: None
-    ).artifact
+    wanted = job.Job(source, opened, job.identify(source, opened), FORMAT, chosen)
+    return job.run(wanted, root, lambda count: None).artifact
 
 
 def command(*arguments: str | Path) -> tuple[int, str]:
@@ -228,7 +227,8 @@ def test_strict_accepts_what_is_stored_as_asked(tmp_path: Path) -> None:
 def test_a_dry_run_tells_the_size_of_the_file(model: Path, tmp_path: Path) -> None:
     opened, source = open_checkpoint(model), Source(path=model, label="tiny")
     identity, variant = job.identify(source, opened), FORMAT.variant("q4_k_m")
-    told = job.rehearse(opened, identity, FORMAT, variant, lambda count: None)
+    wanted = job.Job(source, opened, identity, FORMAT, variant)
+    told = job.rehearse(wanted, lambda count: None)
     artifact = export(model, tmp_path, "q4_k_m")
     assert told.bytes == artifact.file(".gguf").stat().st_size
     assert json.loads(json.dumps(told.weights)) == artifact.manifest.weights

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from export import command
+from export.flags import ExportFlags
 from export.gguf import FORMAT, exporter, trial, verification
 from export.gguf.__main__ import main
 from export.gguf.verification import check_tensors
@@ -95,9 +96,7 @@ def test_a_file_that_fails_is_not_published(
     variants = [(FORMAT, FORMAT.variant("f16"))]
     model = str(make_checkpoint(tmp_path / "m"))
     with pytest.raises(InputError, match="verification: tensor"):
-        command.export_variants(
-            model, None, variants, tmp_path / "out", command.Handling(verify=True)
-        )
+        command.export_variants(model, None, variants, tmp_path / "out", ExportFlags(verify=True))
     assert list((tmp_path / "out").rglob("*.gguf")) == []
 
 

@@ -225,5 +225,7 @@ def test_q016_is_another_name_of_fp16(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     source = Source(path=checkpoint, label="tiny")
     identity = ModelIdentity("m", None, None, 1, ())
-    folder = job.target_folder(tmp_path, source, identity, FORMAT, FORMAT.variant("q016"))
+    folder = job.Job(
+        source, open_checkpoint(checkpoint), identity, FORMAT, FORMAT.variant("q016")
+    ).folder(tmp_path)
     assert folder.parts[-3:] == ("tiny", "onnx", "fp16")

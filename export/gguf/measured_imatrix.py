@@ -22,12 +22,14 @@ from export.rounding.options import with_imatrix_entries
 from export.rounding.rounder import IMATRIX
 
 AUTO = "auto"
-CALIBRATION = "calibration"  # key of a file's path in a recipe that is not settled yet
+CALIBRATION = "calibration"  # key of a file's path in a recipe that is not complete yet
 NEEDED = ("torch", "transformers")
 
 
 def with_measured_imatrix(variant: Variant, calibration: Path | None) -> Variant:
-    """The variant with a matrix that `settle` has measured, on a text or the model's own.
+    """The variant with the wish for a matrix, measured on a text or on the model's own.
+
+    `complete_from_checkpoint` has it measured.
 
     Raises:
         InputError: the variant's type does not use one, the text is not there, or PyTorch is not.
@@ -44,7 +46,7 @@ def with_measured_imatrix(variant: Variant, calibration: Path | None) -> Variant
     return with_imatrix_entries(variant, [(IMATRIX, AUTO), *text])
 
 
-def settle(variant: Variant, checkpoint: Checkpoint) -> Variant:
+def complete_from_checkpoint(variant: Variant, checkpoint: Checkpoint) -> Variant:
     """The variant with the measured matrix's SHA-256 in place of the wish for one.
 
     Raises:

@@ -59,7 +59,7 @@ OPTIONS = (
 )
 
 
-def customise(
+def with_options(
     variant: Variant,
     *,
     rounding: str | None = None,

@@ -8,8 +8,8 @@ from export.format import Format
 from export.gguf.exporter import write
 from export.gguf.llama_cpp import PACKAGE
 from export.gguf.llama_quantize import package_version
-from export.gguf.measured_imatrix import settle
-from export.gguf.options import OPTIONS, customise
+from export.gguf.measured_imatrix import complete_from_checkpoint
+from export.gguf.options import OPTIONS, with_options
 from export.gguf.recipe import MIXTURES, read_recipe
 from export.gguf.verification import check_files
 
@@ -49,7 +49,7 @@ FORMAT = Format(
     open=open_checkpoint,
     write=write,
     options=OPTIONS,
-    customise=customise,
-    settle=settle,
+    with_options=with_options,
+    complete_from_checkpoint=complete_from_checkpoint,
     check=check_files,
 )

@@ -9,7 +9,7 @@ from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.mlc.app_record import mlc_name
 from export.mlc.exporter import write
-from export.mlc.recipe import OPTIONS, customise
+from export.mlc.recipe import OPTIONS, with_options
 from export.mlc.schemes import SCHEMES
 
 FORMAT = Format(
@@ -20,7 +20,7 @@ FORMAT = Format(
     open=open_checkpoint,
     write=write,
     options=OPTIONS,
-    customise=customise,
+    with_options=with_options,
     folder=mlc_name,
 )
 

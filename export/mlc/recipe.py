@@ -74,7 +74,7 @@ def read_recipe(variant: Variant) -> Recipe:
     )
 
 
-def customise(
+def with_options(
     variant: Variant,
     *,
     raw_f32: bool = False,

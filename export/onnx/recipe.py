@@ -63,7 +63,7 @@ def dtype_name(variant: Variant) -> str:
     return variant.name.partition("-")[0]
 
 
-def customise(
+def with_options(
     variant: Variant,
     *,
     embedding: str | None = None,

@@ -12,7 +12,7 @@ from typing import Any
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Format
-from export.onnx.recipe import FLOAT_DTYPES, OPTIONS, customise
+from export.onnx.recipe import FLOAT_DTYPES, OPTIONS, with_options
 from export.onnx.residual_scale import RESIDUAL_OPTION, scaled
 from export.onnx.traced import TRACED
 from export.rounding.options import (
@@ -52,7 +52,7 @@ VARIANTS = (
 )
 
 
-def _customised(
+def _with_all_options(
     variant: Variant,
     *,
     residual_scale: float | None = None,
@@ -62,7 +62,7 @@ def _customised(
 ) -> Variant:
     """The variant with all options of ONNX in its recipe and in its name."""
     has_codes = variant.name not in FLOAT_DTYPES
-    chosen = scaled(customise(variant, **options), residual_scale)
+    chosen = scaled(with_options(variant, **options), residual_scale)
     return with_imatrix(with_rounding(chosen, rounding, has_codes=has_codes), imatrix)
 
 
@@ -87,6 +87,6 @@ FORMAT = Format(
     open=open_checkpoint,
     write=_write,
     options=(*OPTIONS, RESIDUAL_OPTION, ROUNDING_OPTION, IMATRIX_OPTION),
-    customise=_customised,
+    with_options=_with_all_options,
     engines={"optimum": TRACED},
 )

@@ -47,7 +47,8 @@ def export(checkpoint: Path, form: str, root: Path, plant: Plant) -> Artifact:
     read = _planted(checkpoint, clean, plant, root / "read")
     variant = chosen.variant(plant.variant or SIXTEEN_BIT[form], **plant.options)
     identity = job.identify(source, clean)
-    artifact = job.run(source, read, identity, chosen, variant, root, lambda count: None).artifact
+    planted = job.Job(source, read, identity, chosen, variant)
+    artifact = job.run(planted, root, lambda count: None).artifact
     if plant.files is None:
         return artifact
     plant.files(artifact)
