@@ -19,7 +19,7 @@ from export.checkpoint import open_checkpoint, open_folder
 from export.onnx.__main__ import main
 from export.onnx.traced import TRACED, exporter
 from export.onnx.traced.environment import REQUIREMENTS
-from runtimes.parity.run import Request, run_parity
+from runtimes.parity.run import Extent, Request, run_parity
 from runtimes.parity.suite import Budget, built_in
 from tests.tiny import make_checkpoint, write_tokenizer
 
@@ -187,7 +187,12 @@ def test_the_parity_run_judges_what_optimum_traces(
     checkpoint = make(tmp_path / "checkpoint")
     artifact = exported(checkpoint, tmp_path / "out", dtype)
     _, (entry,) = run_parity(
-        checkpoint, built_in(Budget.FAST), [Request(artifact.path, False)], 2, {}, footprints=False
+        checkpoint,
+        built_in(Budget.FAST),
+        [Request(artifact.path, False)],
+        2,
+        {},
+        Extent(footprints=False),
     )
     assert entry.judgement.verdict.value == "PASS", entry.judgement.reasons
     assert entry.measurement is not None

@@ -16,7 +16,7 @@ import pytest
 
 from runtimes.parity.divergence import PositionMetrics, compare
 from runtimes.parity.reference import load_reference
-from runtimes.parity.run import Request, recorded_inputs, run_parity
+from runtimes.parity.run import Extent, Request, recorded_inputs, run_parity
 from runtimes.parity.suite import Budget, Suite, built_in
 from runtimes.registry import open_reference
 from tests.exported import export_tiny
@@ -117,7 +117,7 @@ def test_kl_top_1_acceptance_and_perplexity_of_a_gguf_agree_with_a_separate_comp
     artifact = export_tiny(folder, "gguf", "q8_0", tmp_path / "out")
     suite = Suite("some", built_in(Budget.FAST).prompts[:12:4])
     _, (entry,) = run_parity(
-        folder, suite, [Request(artifact.path, False)], 1, {}, footprints=False
+        folder, suite, [Request(artifact.path, False)], 1, {}, Extent(footprints=False)
     )
     assert entry.measurement is not None
     estimates = entry.measurement.estimates

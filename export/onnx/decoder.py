@@ -10,7 +10,7 @@ which rotary attention, being relative, does not see; attention hides the padded
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -128,13 +128,20 @@ class DecoderGraph:
 MakeOperators = Callable[[DecoderGraph], Operators]
 
 
+@dataclass(frozen=True)
+class GraphParts:
+    """What a variant's graph is built of: the activations' `dtype`, and what emits the parts."""
+
+    dtype: np.dtype[Any]
+    linear: EmitLinear
+    make_table: MakeTable
+    make_operators: MakeOperators
+
+
 def build_decoder(
     config: DecoderConfig,
     parameters: tuple[Parameter, ...],
-    dtype: np.dtype[Any],
-    linear: EmitLinear,
-    make_table: MakeTable,
-    make_operators: MakeOperators,
+    parts: GraphParts,
     *,
     choose_logits: bool,
     residual_scale: float = 1.0,
@@ -142,7 +149,7 @@ def build_decoder(
     """The whole graph with its stored tensors.
 
     Inputs: input_ids and attention_mask int64 [batch, sequence] and [batch, total],
-    past_key_values.N.key/value [batch, kv heads, past, head dim] of `dtype`, and, with
+    past_key_values.N.key/value [batch, kv heads, past, head dim] of `parts.dtype`, and, with
     `choose_logits`, num_logits_to_keep, an int64 scalar: logits are computed for that many last
     positions, 0 means all. Outputs: logits float32 [batch, positions, vocab] and present.N.*.
 
@@ -154,17 +161,17 @@ def build_decoder(
         InputError: a head size that the operators refuse, or a parameter of the table that the
             graph does not use.
     """
-    b = DecoderGraph(config, parameters, dtype, linear, residual_scale)
+    b = DecoderGraph(config, parameters, parts.dtype, parts.linear, residual_scale)
     g = b.graph
     positions: Dim = "num_logits" if choose_logits else SEQUENCE
     g.output("logits", FLOAT32, [BATCH, positions, config.vocab])
     _declare_inputs(b)
-    operators = make_operators(b)
-    embedding = make_table(b.target(Role.EMBEDDING), config.tied)
+    operators = parts.make_operators(b)
+    embedding = parts.make_table(b.target(Role.EMBEDDING), config.tied)
     residual = embedding.rows(g, "input_ids", "/model/embed_tokens")
     if residual_scale != 1:
         # Not folded into the table, which may be the head's too.
-        scale = g.constant("residual_scale", np.array(residual_scale, dtype))
+        scale = g.constant("residual_scale", np.array(residual_scale, parts.dtype))
         residual = g.node("Mul", [residual, scale], "/model/embed_tokens")
     skip = ""
     for layer in range(config.layers):
@@ -184,7 +191,7 @@ def build_decoder(
     x, _ = operators.add_norm(residual, skip, norm, "/model/norm", b.epsilon)
     if choose_logits:
         x = _last_positions(b, x)
-    head = embedding if config.tied else make_table(b.target(Role.HEAD), False)
+    head = embedding if config.tied else parts.make_table(b.target(Role.HEAD), False)
     head.project(g, x, "/lm_head", "logits")
     check_bound(b.targets, parameters)
     return g

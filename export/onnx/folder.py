@@ -15,7 +15,7 @@ import numpy as np
 from edgeproof.artifact import ArtifactWriter, Variant
 from export.checkpoint import Checkpoint, CheckpointFolder
 from export.format import Advance
-from export.onnx.decoder import build_decoder
+from export.onnx.decoder import GraphParts, build_decoder
 from export.onnx.genai import genai_config
 from export.onnx.recipe import FUSED, NATIVE, dtype_name
 from export.onnx.residual_scale import residual_scale_of
@@ -56,10 +56,12 @@ def write_folder(
         folder: build_decoder(
             checkpoint.config,
             checkpoint.parameters,
-            dtype,
-            style.linears[storage["linear"]](dtype, rounder),
-            table_storage(storage["embedding"], dtype, rounder, native=native),
-            style.operators,
+            GraphParts(
+                dtype,
+                style.linears[storage["linear"]](dtype, rounder),
+                table_storage(storage["embedding"], dtype, rounder, native=native),
+                style.operators,
+            ),
             choose_logits=folder == FOLDER,
             residual_scale=residual_scale_of(variant),
         )

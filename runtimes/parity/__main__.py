@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runtimes.parity.result import ModelResult
-    from runtimes.parity.run import Request
+    from runtimes.parity.run import Extent, Request
     from runtimes.parity.suite import Suite
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
@@ -126,7 +126,7 @@ def main(
     """  # noqa: D301
     outputs = load(OUTPUTS)
     from runtimes.parity.report.terminal import print_summary
-    from runtimes.parity.run import Request
+    from runtimes.parity.run import Extent, Request
 
     suite = chosen_suite(budget, text)
     if artifacts:
@@ -134,7 +134,7 @@ def main(
             raise InputError("--checkpoint DIR is needed with explicit artifacts")
         requests = [Request(path, allow_degraded, runtime) for path in artifacts]
         name = open_artifact(artifacts[0]).manifest.model.name
-        models = [Model(name, checkpoint, requests, Path(REPORT))]
+        models = [ComparedModel(name, checkpoint, requests, Path(REPORT))]
         gates = {}
     else:
         if runtime is not None:
@@ -142,7 +142,7 @@ def main(
         record = load_run_record(root)
         gates = record.gates
         models = [
-            Model(
+            ComparedModel(
                 model.label,
                 Path(model.checkpoint),
                 [
@@ -155,9 +155,10 @@ def main(
         ]
     if json_path is not None and len(models) > 1:
         raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
+    extent = Extent(positions, footprint, localise)
     results = []
     for model in models:
-        result = compare_model(model, suite, threads, gates, positions, footprint, localise)
+        result = compare_model(model, suite, threads, gates, extent)
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
@@ -178,7 +179,7 @@ def main(
 
 
 @dataclass(frozen=True)
-class Model:
+class ComparedModel:
     """One model to compare: its name, its checkpoint, its artifacts, and where parity.json goes."""
 
     label: str
@@ -188,13 +189,11 @@ class Model:
 
 
 def compare_model(
-    model: Model,
+    model: ComparedModel,
     suite: Suite,
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
-    positions: int | None = None,
-    footprints: bool = True,
-    localise_all: bool = False,
+    extent: Extent,
 ) -> ModelResult:
     """Compare one model's artifacts; print the table and the reasons."""
     from runtimes.parity.environment import environment
@@ -208,9 +207,7 @@ def compare_model(
         model.requests,
         threads,
         gates,
-        positions,
-        footprints=footprints,
-        localise_all=localise_all,
+        extent,
     )
     result = ModelResult(model.label, reference, environment(threads), tuple(entries))
     print_result(_console(), result)

@@ -94,31 +94,40 @@ class Measurement:
     """Where KL is greatest, the worst first."""
 
 
+@dataclass(frozen=True)
+class KnownBefore:
+    """What is known of an artifact before its runtime opens it.
+
+    `weights` is what the artifact's weights gave in PyTorch, by document; none says that there was
+    nothing to run: they equal the checkpoint's, value by value, or cannot be read. `template` is
+    how the artifact's chat template came out. `faults` are what is broken without running it.
+    `residual_scale` is how much smaller the artifact's residual stream is than the reference's.
+    """
+
+    weights: Mapping[int, PositionMetrics]
+    template: TemplateResult
+    faults: Sequence[str]
+    residual_scale: float
+
+
 def measure(
     reference: Reference,
     torch_runtime: TorchRuntime,
     open_runtime: Callable[[], Runtime],
-    weights: Mapping[int, PositionMetrics],
+    known: KnownBefore,
     scorer: Scorer,
-    template: TemplateResult,
     threads: int,
     advance: Callable[[], None],
-    *,
-    faults: Sequence[str] = (),
-    residual_scale: float = 1.0,
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
-    `weights` is what the artifact's weights gave in PyTorch, by document; none says that there was
-    nothing to run: they equal the checkpoint's, value by value, or cannot be read. `scorer` reads
-    the replies once the runtime is closed,
-    `template` is how the artifact's chat template came out. `faults` are what is broken without
-    running it: no replies are asked for then. `residual_scale` is how much smaller the artifact's
-    residual stream is than the reference's.
+    `scorer` reads the replies once the runtime is closed. No replies are asked for where something
+    is broken.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
     """
+    weights, template = known.weights, known.template
     torch_runtime.rest()
     begin = time.perf_counter()
     runtime = open_runtime()
@@ -126,7 +135,11 @@ def measure(
     try:
         replayed = replay(reference, runtime.logit_blocks, threads, advance)
         strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-        failures = [*faults, *replayed.failures, *([template.fault] if template.fault else [])]
+        failures = [
+            *known.faults,
+            *replayed.failures,
+            *([template.fault] if template.fault else []),
+        ]
         if wrong:
             failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
         padding = measure_padding(runtime, reference.documents)
@@ -150,7 +163,7 @@ def measure(
         sampled_result(asked, replies, reference.samples, scorer, detokenize) if asked else None
     )
     estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
-    headroom = FP16_MAX / (reference.peak_activation * residual_scale)
+    headroom = FP16_MAX / (reference.peak_activation * known.residual_scale)
     estimates[FP16_HEADROOM.name] = Estimate.exact(headroom)
     if cache_kl is not None:
         estimates[CACHE_KL.name] = Estimate.exact(cache_kl)

@@ -28,7 +28,7 @@ from runtimes.parity.localise import (
     weigh,
 )
 from runtimes.parity.localise.metadata import compare_metadata
-from runtimes.parity.measure import FP16_MAX, Measurement, measure
+from runtimes.parity.measure import FP16_MAX, KnownBefore, Measurement, measure
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
@@ -59,22 +59,32 @@ class Request:
     runtime: str | None = None
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much is looked at.
+
+    `positions` asks for about so many instead of all; `footprints` for memory and speed of each
+    artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
+    only of those that do not pass.
+    """
+
+    positions: int | None = None
+    footprints: bool = True
+    localise_all: bool = False
+
+
+EVERYTHING = Extent()
+
+
 def run_parity(
     checkpoint: Path,
     suite: Suite,
     requests: Sequence[Request],
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
-    positions: int | None = None,
-    *,
-    footprints: bool = True,
-    localise_all: bool = False,
+    extent: Extent = EVERYTHING,
 ) -> tuple[ReferenceFacts, list[Entry]]:
     """Compare artifacts with their checkpoint: facts on the reference, and the entries.
-
-    `positions` asks for about so many instead of all; `footprints` for memory and speed of each
-    artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
-    only of those that do not pass.
 
     An artifact that is damaged or stale, cannot be opened, or makes its runtime crash in that
     process becomes a FAIL entry.
@@ -87,13 +97,20 @@ def run_parity(
     torch_runtime = open_reference(checkpoint, threads)
     with progress("reference", len(suite.prompts)) as advance:
         reference = load_reference(torch_runtime, suite, inputs, advance)
-    if positions is not None:
-        reference = reference.part(positions)
+    if extent.positions is not None:
+        reference = reference.part(extent.positions)
     prompts = [document.prompt for document in reference.sampled_chats]
     reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     bench = Bench(
-        reference, torch_runtime, scorer, suite.prompts, inputs, threads, footprints, checkpoint
+        reference,
+        torch_runtime,
+        scorer,
+        suite.prompts,
+        inputs,
+        threads,
+        extent.footprints,
+        checkpoint,
     )
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
@@ -110,8 +127,8 @@ def run_parity(
     ):
         explained = judgement.noted(*floor_notes(measurement, limits, known))
         entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
-        if localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
-            found = _localise(entry, request.runtime, weighed, bench, always=localise_all)
+        if extent.localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
+            found = _localise(entry, request.runtime, weighed, bench, always=extent.localise_all)
             entry = replace(entry, localisation=found)
         entries.append(entry)
     facts = ReferenceFacts(
@@ -170,6 +187,8 @@ def _compare(
             bench.original.render_chat if bench.original.has_chat_template else None,
             bench.prompts,
         )
+        residual_scale = float(dict(variant.storage).get("residual_scale", 1))
+        known = KnownBefore(weights, template, faults, residual_scale)
         with progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)
         ) as advance:
@@ -177,13 +196,10 @@ def _compare(
                 bench.reference,
                 bench.original,
                 lambda: open_runtime(artifact, bench.threads, runtime),
-                weights,
+                known,
                 bench.scorer,
-                template,
                 bench.threads,
                 advance,
-                faults=faults,
-                residual_scale=float(dict(variant.storage).get("residual_scale", 1)),
             )
         measurement = replace(measurement, exact_weights=read and not weights, footprint=cost)
     except (InputError, Crash) as error:

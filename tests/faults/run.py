@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeproof.verdicts import Verdict
 from runtimes.parity.localise import Cause
 from runtimes.parity.result import Entry
-from runtimes.parity.run import Request, run_parity
+from runtimes.parity.run import Extent, Request, run_parity
 from runtimes.parity.suite import Suite
 from tests.faults.fault import FORMATS, Fault, Finds, Plant
 from tests.faults.planting import export
@@ -97,7 +97,7 @@ def run_cases(
                 for index, case in enumerate(batch)
             ]
             _, entries = run_parity(
-                checkpoint, suite, requests, threads, {}, positions, footprints=False
+                checkpoint, suite, requests, threads, {}, Extent(positions, footprints=False)
             )
             shutil.rmtree(folder)
             yield from (Outcome(*pair) for pair in zip(batch, entries, strict=True))
