@@ -14,7 +14,7 @@ from edgeproof.extras import optional_packages
 
 
 @dataclass(frozen=True)
-class Entry:
+class CommandEntry:
     """A command that is not imported yet: where it is, and its line in the list of commands."""
 
     module: str
@@ -22,48 +22,48 @@ class Entry:
 
 
 COMMANDS = {
-    "export": Entry(
+    "export": CommandEntry(
         "export.__main__", "Export every model of a plan in every variant of the plan."
     ),
-    "onnx": Entry(
+    "onnx": CommandEntry(
         "export.onnx.__main__",
         "Export a Llama-family checkpoint to ONNX (ONNX Runtime, transformers.js, Optimum).",
     ),
-    "gguf": Entry("export.gguf.__main__", "Export a Llama-family checkpoint to GGUF."),
-    "mlc": Entry(
+    "gguf": CommandEntry("export.gguf.__main__", "Export a Llama-family checkpoint to GGUF."),
+    "mlc": CommandEntry(
         "export.mlc.__main__",
         "Export a Llama-family checkpoint to MLC weights (MLC-LLM, WebLLM).",
     ),
-    "imatrix": Entry(
+    "imatrix": CommandEntry(
         "runtimes.imatrix.__main__",
         "Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.",
     ),
-    "parity": Entry(
+    "parity": CommandEntry(
         "runtimes.parity.__main__",
         "Run artifacts in their real runtimes and compare them with PyTorch.",
     ),
-    "footprint": Entry(
+    "footprint": CommandEntry(
         "runtimes.footprint",
         "Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON.",
     ),
-    "release": Entry(
+    "release": CommandEntry(
         "export.release.__main__",
         "Turn the exports that passed into downloads that prove themselves.",
     ),
-    "status": Entry(
+    "status": CommandEntry(
         "export.status",
         "List artifacts with their verdicts, and which an export would make again.",
     ),
-    "clean": Entry("export.clean", "Remove stale artifacts."),
-    "chat": Entry(
+    "clean": CommandEntry("export.clean", "Remove stale artifacts."),
+    "chat": CommandEntry(
         "runtimes.chat.__main__",
         "Chat with an export in its real runtime, through its own chat template.",
     ),
-    "compare": Entry(
+    "compare": CommandEntry(
         "runtimes.parity.compare",
         "Is export B better than export A? Both run over the same text, in their real runtimes.",
     ),
-    "demo": Entry(
+    "demo": CommandEntry(
         "runtimes.demo.__main__",
         "A chat page that runs exports in the reader's browser: built once, served anywhere.",
     ),

@@ -11,7 +11,7 @@ from export.gguf.storage import TYPES, BlockType
 from export.mlc.schemes import SCHEMES
 from export.onnx import bnb4, dynamic
 from export.onnx.schemes import BLOCKS
-from export.rounding import Axis, Evidence, Grid, Kind
+from export.rounding import BlockAxis, Evidence, Grid, Kind
 from export.rounding.cast import FLOAT16, FLOAT32
 from export.rounding.registry import METHODS
 
@@ -69,7 +69,9 @@ def test_codes_and_scales_are_of_the_grid(
     rounded = METHODS[name].round(weights, grid, evidence(seed, columns))
     np.testing.assert_array_equal(weights, before)
     block = grid.block or columns
-    count = -(-weights.size // block) if grid.axis is Axis.FLAT else rows * grid.blocks(columns)
+    count = (
+        -(-weights.size // block) if grid.axis is BlockAxis.FLAT else rows * grid.blocks(columns)
+    )
     assert rounded.codes.shape == (block, count)
     assert rounded.codes.dtype == grid.code_dtype
     assert rounded.codes.min() >= grid.lowest
@@ -92,7 +94,7 @@ def test_rows_do_not_depend_on_those_beside_them(
 ) -> None:
     """Writers give a few rows at a time, as many as fit into the processor's cache."""
     columns = columns_for(grid, columns)
-    if grid.axis is Axis.FLAT:
+    if grid.axis is BlockAxis.FLAT:
         columns += -columns % grid.block
     cut = data.draw(st.integers(1, rows - 1))
     weights, known = rows_of(seed, rows, columns), evidence(seed, columns)

@@ -16,8 +16,8 @@ from export.architecture import Role
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.model_card import read_model_card
 from export.sources import resolve
-from export.sources.decoder_shape import DecoderShape
 from export.sources.grown import GROWN
+from export.sources.grown_shape import GrownShape
 from export.sources.growth import grow, layer_sources
 from runtimes.registry import open_reference
 from tests import tiny, tiny_gguf
@@ -28,11 +28,11 @@ from tests.tolerance import REORDERED_FLOAT32, relative_error
 pytestmark = pytest.mark.numbers
 
 ROOT = Path(__file__).parents[1]
-SHAPE = DecoderShape(96, 256, 5, heads=6, kv_heads=3)
+SHAPE = GrownShape(96, 256, 5, heads=6, kv_heads=3)
 IDS = [1, 40, 7, 300, 12, 12, 99, 5]
 
 
-def grown(folder: Path, shape: DecoderShape = SHAPE, **changes: Any) -> tuple[Path, Path]:
+def grown(folder: Path, shape: GrownShape = SHAPE, **changes: Any) -> tuple[Path, Path]:
     old = tiny.make_checkpoint(folder / "old", **changes)
     new = folder / "new"
     new.mkdir()
@@ -55,13 +55,13 @@ def test_a_grown_decoder_of_any_family_has_the_logits_of_the_old_one(
 ) -> None:
     changes = tiny.FAMILIES[family]
     kv_heads = 6 if changes.get("num_key_value_heads") == 4 else 3
-    shape = DecoderShape(96, 256, 5, heads=6, kv_heads=kv_heads)
+    shape = GrownShape(96, 256, 5, heads=6, kv_heads=kv_heads)
     old, new = grown(tmp_path, shape, **changes)
     assert relative_error(logits(new, IDS), logits(old, IDS)) < REORDERED_FLOAT32
 
 
 def test_growing_to_the_same_shape_only_reorders(tmp_path: Path) -> None:
-    old, new = grown(tmp_path, DecoderShape(64, 160, 3, heads=4, kv_heads=2))
+    old, new = grown(tmp_path, GrownShape(64, 160, 3, heads=4, kv_heads=2))
     before, after = tensors(old), tensors(new)
     for name in before:
         assert np.array_equal(np.sort(before[name], None), np.sort(after[name], None)), name
@@ -104,15 +104,15 @@ def test_layers_keep_their_order_and_the_silent_ones_are_spread(old: int, new: i
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (DecoderShape(32, 256, 5, heads=6, kv_heads=3), r"hidden is 64, more than the 32"),
-        (DecoderShape(96, 256, 2, heads=6, kv_heads=3), r"layers is 3, more than the 2"),
+        (GrownShape(32, 256, 5, heads=6, kv_heads=3), r"hidden is 64, more than the 32"),
+        (GrownShape(96, 256, 2, heads=6, kv_heads=3), r"layers is 3, more than the 2"),
         (
-            DecoderShape(96, 256, 5, heads=6, kv_heads=2),
+            GrownShape(96, 256, 5, heads=6, kv_heads=2),
             r"4 heads over 2 key/value heads cannot become 6",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, shape: DecoderShape, message: str) -> None:
+def test_what_does_not_fit_is_refused(tmp_path: Path, shape: GrownShape, message: str) -> None:
     with pytest.raises(InputError, match=message):
         grown(tmp_path, shape)
 
@@ -157,9 +157,9 @@ assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 def test_the_real_model_grown_to_360m_has_the_same_logits_in_little_memory(tmp_path: Path) -> None:
     source = resolve("bundled-360m")
     checkpoint = open_checkpoint(source.path)
-    published = DecoderShape(960, 2560, 32, heads=15, kv_heads=5)
+    published = GrownShape(960, 2560, 32, heads=15, kv_heads=5)
     c = checkpoint.config
-    assert DecoderShape(c.hidden, c.intermediate, c.layers, c.heads, c.kv_heads) == published
+    assert GrownShape(c.hidden, c.intermediate, c.layers, c.heads, c.kv_heads) == published
     assert (c.head_dim, c.vocab, c.tied, checkpoint.parameter_count) == (64, 49152, True, 361821120)
     ids = [1, 4093, 198, 504, 3575, 282, 4649, 314, 2, 198, 1, 520, 9531, 198, 504, 3575]
     expected = logits(resolve("bundled").path, ids)

@@ -18,7 +18,7 @@ from export.mlc import schemes as mlc
 from export.onnx import bnb4, dynamic
 from export.onnx.schemes import BLOCKS
 from export.plan.plan import load_plan
-from export.rounding import Axis, Evidence, Grid, Kind, Need, Rounded
+from export.rounding import BlockAxis, Evidence, Grid, Kind, Need, Rounded
 from export.rounding.cast import FLOAT16, FLOAT32
 from export.rounding.method import lanes
 from export.rounding.registry import METHODS, NEAREST, method_of
@@ -97,7 +97,7 @@ def values(rows: np.ndarray, grid: Grid) -> np.ndarray:
         Kind.MINIMUM: lambda: codes * scales + rounded.offsets.astype(np.float32),
         Kind.CODEBOOK: lambda: np.array(grid.levels, np.float32)[rounded.codes] * scales,
     }[grid.kind]()
-    lines = 1 if grid.axis is Axis.FLAT else len(rows)
+    lines = 1 if grid.axis is BlockAxis.FLAT else len(rows)
     return result.T.reshape(lines, -1)[:, : rows.size // lines].reshape(rows.shape)
 
 

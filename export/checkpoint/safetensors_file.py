@@ -31,7 +31,7 @@ MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """Where one tensor lies: `offset` and `nbytes` are absolute in the file."""
 
     dtype: np.dtype[Any]
@@ -72,7 +72,7 @@ class SafetensorsFile:
         release_pages(self._map, entry.offset + begin, entry.offset + stop)
 
 
-def _read_header(path: Path, file: Any, size: int) -> dict[str, Entry]:
+def _read_header(path: Path, file: Any, size: int) -> dict[str, TensorEntry]:
     file.seek(0)
     prefix = file.read(8)
     if len(prefix) < 8:
@@ -92,7 +92,7 @@ def _read_header(path: Path, file: Any, size: int) -> dict[str, Entry]:
     return entries
 
 
-def _entry(path: Path, name: str, spec: dict[str, Any], base: int) -> Entry:
+def _entry(path: Path, name: str, spec: dict[str, Any], base: int) -> TensorEntry:
     dtype = DTYPES.get(spec["dtype"])
     if dtype is None:
         raise InputError(
@@ -102,10 +102,10 @@ def _entry(path: Path, name: str, spec: dict[str, Any], base: int) -> Entry:
     shape = tuple(int(value) for value in spec["shape"])
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != end - begin or begin < 0:
         raise InputError(f"{path}: tensor {name} has shape {list(shape)} but {end - begin} bytes")
-    return Entry(dtype, shape, base + begin, end - begin)
+    return TensorEntry(dtype, shape, base + begin, end - begin)
 
 
-def _check_layout(path: Path, entries: dict[str, Entry], base: int, size: int) -> None:
+def _check_layout(path: Path, entries: dict[str, TensorEntry], base: int, size: int) -> None:
     expected = base
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
         if entry.offset != expected:

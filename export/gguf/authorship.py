@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from export.gguf.container import FLOAT32, INT32, STRING, UINT32, Entry
+from export.gguf.container import FLOAT32, INT32, STRING, UINT32, MetadataEntry
 from export.gguf.naming import NameParts, split_name
 
 Card = Mapping[str, Any]
@@ -72,10 +72,10 @@ HUB_PAGE = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)")
 URL_SCHEMES = ("http://", "https://", "ssh://")
 
 
-def sampling_entries(generation: Mapping[str, Any]) -> list[Entry]:
+def sampling_entries(generation: Mapping[str, Any]) -> list[MetadataEntry]:
     """What generation_config.json recommends; a value of another kind is left out."""
     entries = [
-        Entry(f"general.sampling.{key}", kind, generation[field])
+        MetadataEntry(f"general.sampling.{key}", kind, generation[field])
         for key, field, kind in SAMPLING
         if generation.get(field) is not None
     ]
@@ -102,7 +102,7 @@ def general_texts(card: Card, parts: NameParts, source: Mapping[str, str]) -> di
     return texts
 
 
-def origin_entries(card: Card, parameters: int) -> list[Entry]:
+def origin_entries(card: Card, parameters: int) -> list[MetadataEntry]:
     """Base models and datasets, counted, each with what its hub id or URL says."""
     entries = []
     for kind, fields in CARD_ORIGINS.items():
@@ -111,24 +111,24 @@ def origin_entries(card: Card, parameters: int) -> list[Entry]:
             continue
         said = card[present[0]]
         origins = [said] if isinstance(said, str) else said if isinstance(said, list) else []
-        entries.append(Entry(f"general.{kind}.count", UINT32, len(origins)))
+        entries.append(MetadataEntry(f"general.{kind}.count", UINT32, len(origins)))
         for index, origin in enumerate(origins):
             facts = _origin(origin, parameters)
             entries += [
-                Entry(f"general.{kind}.{index}.{key}", STRING, text)
+                MetadataEntry(f"general.{kind}.{index}.{key}", STRING, text)
                 for key in ORIGIN_KEYS
                 if (text := ",".join(_texts(facts.get(key))))
             ]
     return entries
 
 
-def list_entries(card: Card) -> list[Entry]:
+def list_entries(card: Card) -> list[MetadataEntry]:
     """Tags and languages."""
     lists = {
         key: [text for field in fields for text in _texts(card.get(field))]
         for key, fields in CARD_LISTS.items()
     }
-    return [Entry(f"general.{key}", STRING, texts) for key, texts in lists.items() if texts]
+    return [MetadataEntry(f"general.{key}", STRING, texts) for key, texts in lists.items() if texts]
 
 
 def _origin(origin: Any, parameters: int) -> Mapping[str, Any]:
@@ -157,7 +157,7 @@ def _texts(value: Any) -> list[str]:
     return [str(v).encode("utf-8", "replace").decode() for v in plain if v != ""]
 
 
-def _fits(entry: Entry) -> bool:
+def _fits(entry: MetadataEntry) -> bool:
     try:
         entry.encode()
     except (struct.error, OverflowError, TypeError, ValueError, AttributeError):

@@ -39,7 +39,7 @@ STRING = ValueType(8, _string)
 
 
 @dataclass(frozen=True)
-class Entry:
+class MetadataEntry:
     """One metadata entry. A list is stored as an array of `type`."""
 
     key: str
@@ -65,7 +65,7 @@ class TensorInfo:
     nbytes: int
 
 
-def encode_header(metadata: Sequence[Entry], tensors: Sequence[TensorInfo]) -> bytes:
+def encode_header(metadata: Sequence[MetadataEntry], tensors: Sequence[TensorInfo]) -> bytes:
     """Everything before the first tensor's bytes; tensors follow in this order."""
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     parts += [entry.encode() for entry in metadata]

@@ -20,7 +20,7 @@ from export.architecture import Target
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.gguf.assignment import Item, assign
-from export.gguf.container import ALIGNMENT, Entry, TensorInfo, encode_header
+from export.gguf.container import ALIGNMENT, MetadataEntry, TensorInfo, encode_header
 from export.gguf.llama_quantize import planned_types, quantise
 from export.gguf.recipe import Recipe
 from export.gguf.storage import TYPES
@@ -44,7 +44,7 @@ class Content:
 @contextlib.contextmanager
 def prepare(
     checkpoint: Checkpoint,
-    metadata: Sequence[Entry],
+    metadata: Sequence[MetadataEntry],
     targets: Sequence[Target],
     recipe: Recipe,
     rounder: Rounder,
@@ -86,7 +86,7 @@ def _encoded(
 
 def _ask_llama_cpp(
     folder: Path,
-    metadata: Sequence[Entry],
+    metadata: Sequence[MetadataEntry],
     targets: Sequence[Target],
     recipe: Recipe,
     importance: Mapping[str, np.ndarray],
@@ -110,7 +110,7 @@ def _ask_llama_cpp(
     return [Item(target, given[target.name], asked[target.name]) for target in targets]
 
 
-def _write_header(path: Path, metadata: Sequence[Entry], targets: Sequence[Target]) -> Path:
+def _write_header(path: Path, metadata: Sequence[MetadataEntry], targets: Sequence[Target]) -> Path:
     """A float32 GGUF file whose tensors are a hole: it takes no space on disk."""
     infos = _float_infos(targets)
     header = encode_header(metadata, infos)
@@ -123,7 +123,7 @@ def _write_header(path: Path, metadata: Sequence[Entry], targets: Sequence[Targe
 def _write_f32(
     path: Path,
     checkpoint: Checkpoint,
-    metadata: Sequence[Entry],
+    metadata: Sequence[MetadataEntry],
     targets: Sequence[Target],
     advance: Advance,
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
-from export.gguf.container import STRING, UINT32, Entry
+from export.gguf.container import STRING, UINT32, MetadataEntry
 from export.rounding import options
 from export.rounding.imatrix import Imatrix, keep_imatrix
 from export.rounding.registry import NEAREST
@@ -50,7 +50,7 @@ def check_use(variant: Variant) -> None:
         )
 
 
-def imatrix_entries(imatrix: Imatrix) -> list[Entry]:
+def imatrix_entries(imatrix: Imatrix) -> list[MetadataEntry]:
     """The metadata that llama-quantize adds, without the file's name, which is the machine's.
 
     Of the data set's path, only the last part.
@@ -58,6 +58,10 @@ def imatrix_entries(imatrix: Imatrix) -> list[Entry]:
     dataset = re.split(r"[/\\]", imatrix.dataset or "")[-1]
     counts = (("entries_count", len(imatrix.values)), ("chunks_count", imatrix.chunks))
     return [
-        *([Entry("quantize.imatrix.dataset", STRING, dataset)] if dataset else ()),
-        *(Entry(f"quantize.imatrix.{key}", UINT32, count) for key, count in counts if count),
+        *([MetadataEntry("quantize.imatrix.dataset", STRING, dataset)] if dataset else ()),
+        *(
+            MetadataEntry(f"quantize.imatrix.{key}", UINT32, count)
+            for key, count in counts
+            if count
+        ),
     ]

@@ -18,7 +18,7 @@ from export.gguf.authorship import (
     origin_entries,
     sampling_entries,
 )
-from export.gguf.container import FLOAT32, STRING, UINT32, Entry, ValueType
+from export.gguf.container import FLOAT32, STRING, UINT32, MetadataEntry, ValueType
 from export.gguf.naming import size_label, split_name
 from export.gguf.vocabulary import vocabulary_entries
 from export.llamacpp.architectures import ARCHITECTURES
@@ -29,7 +29,7 @@ QUANTIZATION_VERSION = 2  # of the block types' layout; llama.cpp refuses quanti
 
 def metadata_entries(
     checkpoint: Checkpoint, identity: ModelIdentity, file_type: int
-) -> list[Entry]:
+) -> list[MetadataEntry]:
     """All entries of the file, in the converter's order.
 
     Raises:
@@ -39,20 +39,20 @@ def metadata_entries(
     architecture = ARCHITECTURES[config.family]
     name = architecture.name
     extents = [
-        Entry(f"{name}.vocab_size", UINT32, config.vocab),
-        Entry(f"{name}.rope.dimension_count", UINT32, config.head_dim),
+        MetadataEntry(f"{name}.vocab_size", UINT32, config.vocab),
+        MetadataEntry(f"{name}.rope.dimension_count", UINT32, config.head_dim),
     ]
     return [
         *_general(name, checkpoint, identity),
         *_dimensions(name, config),
-        Entry("general.file_type", UINT32, file_type),
+        MetadataEntry("general.file_type", UINT32, file_type),
         *(extents if architecture.extents else ()),
-        Entry("general.quantization_version", UINT32, QUANTIZATION_VERSION),
+        MetadataEntry("general.quantization_version", UINT32, QUANTIZATION_VERSION),
         *vocabulary_entries(checkpoint, space_prefix=architecture.extents),
     ]
 
 
-def naming_texts(entries: Sequence[Entry]) -> dict[str, str]:
+def naming_texts(entries: Sequence[MetadataEntry]) -> dict[str, str]:
     """The `general.*` texts among entries, for naming the file."""
     prefix = "general."
     return {
@@ -62,17 +62,19 @@ def naming_texts(entries: Sequence[Entry]) -> dict[str, str]:
     }
 
 
-def _general(architecture: str, checkpoint: Checkpoint, identity: ModelIdentity) -> list[Entry]:
+def _general(
+    architecture: str, checkpoint: Checkpoint, identity: ModelIdentity
+) -> list[MetadataEntry]:
     card = read_model_card(checkpoint.path)
     parts = split_name(_model_id(checkpoint, identity), identity.parameters)
     if parts.size_label is None:
         parts = replace(parts, size_label=size_label(identity.parameters))
     texts = general_texts(card, parts, _source_urls(identity))
     return [
-        Entry("general.architecture", STRING, architecture),
-        Entry("general.type", STRING, "model"),
+        MetadataEntry("general.architecture", STRING, architecture),
+        MetadataEntry("general.type", STRING, "model"),
         *sampling_entries(checkpoint.json_file("generation_config.json")),
-        *(Entry(f"general.{key}", STRING, text) for key, text in texts.items()),
+        *(MetadataEntry(f"general.{key}", STRING, text) for key, text in texts.items()),
         *origin_entries(card, identity.parameters),
         *list_entries(card),
     ]
@@ -97,7 +99,7 @@ def _source_urls(identity: ModelIdentity) -> dict[str, str]:
     return {"source.url": tree, "source.repo_url": page}
 
 
-def _dimensions(architecture: str, config: DecoderConfig) -> list[Entry]:
+def _dimensions(architecture: str, config: DecoderConfig) -> list[MetadataEntry]:
     scaling = config.rope_scaling
     linear = (
         (
@@ -120,4 +122,4 @@ def _dimensions(architecture: str, config: DecoderConfig) -> list[Entry]:
         ("attention.key_length", UINT32, config.head_dim),
         ("attention.value_length", UINT32, config.head_dim),
     )
-    return [Entry(f"{architecture}.{key}", kind, value) for key, kind, value in values]
+    return [MetadataEntry(f"{architecture}.{key}", kind, value) for key, kind, value in values]

@@ -21,7 +21,7 @@ MAX_STEM = 128  # a card may say anything; file systems take 255 bytes
 NUMBERED = re.compile(r"v\d+(?:\.\d+)*|\d.*")
 
 
-class Kind(Enum):
+class WordKind(Enum):
     """What a word of a name says."""
 
     VERSION = auto()
@@ -33,10 +33,10 @@ class Kind(Enum):
 
 # The first that matches a whole word; those marked False cannot be the first word of a name.
 PATTERNS = (
-    (Kind.VERSION, True, r"(v|iter)?\d+([.]\d+)*"),
-    (Kind.TYPE, True, r"i?q\d(_\w)*|b?fp?(16|32)"),
-    (Kind.SIZE, False, r"(A|\d+x)?\d+([._]\d+)?[KMBT]\d?|small|mini|medium|large|x?xl"),
-    (Kind.FINETUNE, False, r"chat|instruct|vision|lora"),
+    (WordKind.VERSION, True, r"(v|iter)?\d+([.]\d+)*"),
+    (WordKind.TYPE, True, r"i?q\d(_\w)*|b?fp?(16|32)"),
+    (WordKind.SIZE, False, r"(A|\d+x)?\d+([._]\d+)?[KMBT]\d?|small|mini|medium|large|x?xl"),
+    (WordKind.FINETUNE, False, r"chat|instruct|vision|lora"),
 )
 
 
@@ -63,15 +63,15 @@ def split_name(model_id: str, parameters: int) -> NameParts:
         organization = ""
     words = [_classify(i, w, parameters) for i, w in enumerate(filter(None, name.split("-")))]
     words = _mark_basename(_drop_worded_sizes(words))
-    found = {kind: [word for word, its in words if its is kind] for kind in Kind}
-    telling = found[Kind.SIZE] or found[Kind.FINETUNE] or found[Kind.VERSION]
+    found = {kind: [word for word, its in words if its is kind] for kind in WordKind}
+    telling = found[WordKind.SIZE] or found[WordKind.FINETUNE] or found[WordKind.VERSION]
     return NameParts(
         title=title(name),
         organization=title(organization) or None,
-        size_label="-".join(dict.fromkeys(found[Kind.SIZE])) or None,
-        basename="-".join(found[Kind.BASE]) or None if telling else None,
-        finetune="-".join(found[Kind.FINETUNE]) or None,
-        version="-".join(found[Kind.VERSION]) or None,
+        size_label="-".join(dict.fromkeys(found[WordKind.SIZE])) or None,
+        basename="-".join(found[WordKind.BASE]) or None if telling else None,
+        finetune="-".join(found[WordKind.FINETUNE]) or None,
+        version="-".join(found[WordKind.VERSION]) or None,
     )
 
 
@@ -99,7 +99,7 @@ def file_stem(general: Mapping[str, str], type_name: str) -> str:
     return f"{name[:MAX_STEM].strip('.-') or 'model'}-{type_name}"
 
 
-Word = tuple[str, Kind | None]
+Word = tuple[str, WordKind | None]
 
 
 def _classify(index: int, word: str, parameters: int) -> Word:
@@ -109,9 +109,9 @@ def _classify(index: int, word: str, parameters: int) -> Word:
         if (index > 0 or may_be_first) and re.fullmatch(pattern, word, re.IGNORECASE)
     )
     kind = next(kinds, None)
-    if kind is Kind.SIZE:
+    if kind is WordKind.SIZE:
         return _size(word, parameters)
-    return (word.upper() if kind is Kind.TYPE else word), kind
+    return (word.upper() if kind is WordKind.TYPE else word), kind
 
 
 def _size(word: str, parameters: int) -> Word:
@@ -124,18 +124,18 @@ def _size(word: str, parameters: int) -> Word:
     try:
         claimed = float(word[:-1]) * UNITS[word[-1]]
     except (KeyError, ValueError):  # "small", or a mixture such as 8x7B
-        return word, Kind.SIZE
+        return word, WordKind.SIZE
     if abs(claimed - parameters) > parameters * SIZE_TOLERANCE:
-        return word[:-1] + word[-1].lower(), Kind.FINETUNE
-    return word, Kind.SIZE
+        return word[:-1] + word[-1].lower(), WordKind.FINETUNE
+    return word, WordKind.SIZE
 
 
 def _drop_worded_sizes(words: Sequence[Word]) -> list[Word]:
     """Beside a size in digits, "small" and "large" are ordinary words."""
-    sizes = [word for word, kind in words if kind is Kind.SIZE]
+    sizes = [word for word, kind in words if kind is WordKind.SIZE]
     if all(word.isalpha() for word in sizes):
         return list(words)
-    return [(w, None if kind is Kind.SIZE and w.isalpha() else kind) for w, kind in words]
+    return [(w, None if kind is WordKind.SIZE and w.isalpha() else kind) for w, kind in words]
 
 
 def _mark_basename(words: Sequence[Word]) -> list[Word]:
@@ -145,11 +145,11 @@ def _mark_basename(words: Sequence[Word]) -> list[Word]:
     """
     end = len(words)
     for index, (word, kind) in enumerate(words):
-        if kind is not Kind.VERSION and (kind is not None or not word[0].isalpha()):
+        if kind is not WordKind.VERSION and (kind is not None or not word[0].isalpha()):
             end = index
             break
     if end == len(words):
-        while end and words[end - 1][1] is Kind.VERSION:
+        while end and words[end - 1][1] is WordKind.VERSION:
             end -= 1
-    base = [(word, Kind.BASE) for word, _ in words[:end]]
-    return [*base, *((word, kind or Kind.FINETUNE) for word, kind in words[end:])]
+    base = [(word, WordKind.BASE) for word, _ in words[:end]]
+    return [*base, *((word, kind or WordKind.FINETUNE) for word, kind in words[end:])]

@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
-from export.gguf.container import INT32, UINT16, Entry
+from export.gguf.container import INT32, UINT16, MetadataEntry
 
 MAX_SIZE = "split-max-size"
 MAX_TENSORS = "split-max-tensors"
@@ -87,15 +87,17 @@ def plan_splits(stem: str, sizes: Sequence[int], variant: Variant) -> list[Split
     ]
 
 
-def split_metadata(metadata: Sequence[Entry], number: int, splits: Sequence[Split]) -> list[Entry]:
+def split_metadata(
+    metadata: Sequence[MetadataEntry], number: int, splits: Sequence[Split]
+) -> list[MetadataEntry]:
     """The metadata of split `number`, counted from 0."""
     if len(splits) == 1:
         return list(metadata)
     return [
         *(metadata if number == 0 else ()),
-        Entry("split.no", UINT16, number),
-        Entry("split.count", UINT16, len(splits)),
-        Entry("split.tensors.count", INT32, splits[-1].tensors.stop),
+        MetadataEntry("split.no", UINT16, number),
+        MetadataEntry("split.count", UINT16, len(splits)),
+        MetadataEntry("split.tensors.count", INT32, splits[-1].tensors.stop),
     ]
 
 

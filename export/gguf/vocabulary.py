@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.gguf.container import BOOL, INT32, STRING, UINT32, Entry
+from export.gguf.container import BOOL, INT32, STRING, UINT32, MetadataEntry
 from export.gguf.pretokenizer import pretokenizer_name
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's llama_token_type
@@ -29,7 +29,7 @@ SPECIAL_IDS = {
 CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"))
 
 
-def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[Entry]:
+def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[MetadataEntry]:
     """All `tokenizer.*` entries; `space_prefix` to repeat what the settings say on that.
 
     Raises:
@@ -42,11 +42,11 @@ def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[En
         _check_byte_level_bpe(tokenizer)
         tokens, types = _tokens(tokenizer, checkpoint.config.vocab)
         entries = [
-            Entry("tokenizer.ggml.model", STRING, "gpt2"),
-            Entry("tokenizer.ggml.pre", STRING, pretokenizer_name(tokenizer)),
-            Entry("tokenizer.ggml.tokens", STRING, tokens),
-            Entry("tokenizer.ggml.token_type", INT32, types),
-            Entry("tokenizer.ggml.merges", STRING, _merges(tokenizer["model"]["merges"])),
+            MetadataEntry("tokenizer.ggml.model", STRING, "gpt2"),
+            MetadataEntry("tokenizer.ggml.pre", STRING, pretokenizer_name(tokenizer)),
+            MetadataEntry("tokenizer.ggml.tokens", STRING, tokens),
+            MetadataEntry("tokenizer.ggml.token_type", INT32, types),
+            MetadataEntry("tokenizer.ggml.merges", STRING, _merges(tokenizer["model"]["merges"])),
             *_special_ids(checkpoint, tokenizer, settings),
             *_flags(tokenizer, settings),
             *_chat_template(checkpoint, settings),
@@ -115,7 +115,7 @@ def _merges(merges: list[Any]) -> list[str]:
 
 def _special_ids(
     checkpoint: Checkpoint, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]
-) -> list[Entry]:
+) -> list[MetadataEntry]:
     added = {item["content"]: item["id"] for item in tokenizer.get("added_tokens") or ()}
     entries = []
     for role, key in SPECIAL_IDS.items():
@@ -123,7 +123,7 @@ def _special_ids(
         if index is None:
             index = checkpoint.raw_config.get(f"{role}_token_id")
         if isinstance(index, int) and 0 <= index < checkpoint.config.vocab:
-            entries.append(Entry(f"tokenizer.ggml.{key}", UINT32, index))
+            entries.append(MetadataEntry(f"tokenizer.ggml.{key}", UINT32, index))
     return entries
 
 
@@ -133,7 +133,7 @@ def _content(token: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _chat_template(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[Entry]:
+def _chat_template(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[MetadataEntry]:
     template = settings.get("chat_template")
     file = checkpoint.tokenizer_files.get("chat_template.jinja")
     if template is None and file is not None:
@@ -142,11 +142,11 @@ def _chat_template(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[
         return []
     named = {"default": template} if isinstance(template, str) else _named_templates(template)
     default = named.pop("default", None)
-    entries = [Entry(f"tokenizer.chat_template.{k}", STRING, v) for k, v in named.items()]
+    entries = [MetadataEntry(f"tokenizer.chat_template.{k}", STRING, v) for k, v in named.items()]
     if named:
-        entries.append(Entry("tokenizer.chat_templates", STRING, sorted(named)))
+        entries.append(MetadataEntry("tokenizer.chat_templates", STRING, sorted(named)))
     if default is not None:
-        entries.append(Entry("tokenizer.chat_template", STRING, default))
+        entries.append(MetadataEntry("tokenizer.chat_template", STRING, default))
     return entries
 
 
@@ -157,7 +157,7 @@ def _named_templates(templates: list[Mapping[str, str]]) -> dict[str, str]:
     }
 
 
-def _flags(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Entry]:
+def _flags(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> list[MetadataEntry]:
     """What llama.cpp adds around a text: written out, so that its defaults never decide."""
     first, last = _template_ends(tokenizer.get("post_processor"))
     bos, eos = settings.get("add_bos_token"), settings.get("add_eos_token")
@@ -166,15 +166,15 @@ def _flags(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> list[En
         "add_eos_token": (eos if isinstance(eos, bool) else last) or None,
     }
     return [
-        Entry(f"tokenizer.ggml.{key}", BOOL, value)
+        MetadataEntry(f"tokenizer.ggml.{key}", BOOL, value)
         for key, value in flags.items()
         if value is not None
     ]
 
 
-def _space_prefix(settings: Mapping[str, Any]) -> list[Entry]:
+def _space_prefix(settings: Mapping[str, Any]) -> list[MetadataEntry]:
     value = settings.get("add_prefix_space")
-    return [] if value is None else [Entry("tokenizer.ggml.add_space_prefix", BOOL, value)]
+    return [] if value is None else [MetadataEntry("tokenizer.ggml.add_space_prefix", BOOL, value)]
 
 
 def _template_ends(post_processor: Mapping[str, Any] | None) -> tuple[bool, bool]:

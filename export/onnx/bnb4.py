@@ -14,7 +14,7 @@ from export.architecture import Target
 from export.onnx.graph import CONTRIB, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
 from export.onnx.rounded import Packed, rounded_parts
-from export.rounding import Axis, Grid, Kind, Rounded, Rounder, Rules
+from export.rounding import BlockAxis, Grid, Kind, Rounded, Rounder, Rules
 from export.rounding.cast import FLOAT32
 
 NAME = "bnb4"
@@ -29,7 +29,9 @@ LEVELS = (
     0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
     0.7229568362236023, 1.0,
 )  # fmt: skip
-GRID = Grid(Kind.CODEBOOK, 4, BLOCK, FLOAT32, Rules.BITSANDBYTES, axis=Axis.FLAT, levels=LEVELS)
+GRID = Grid(
+    Kind.CODEBOOK, 4, BLOCK, FLOAT32, Rules.BITSANDBYTES, axis=BlockAxis.FLAT, levels=LEVELS
+)
 
 
 def bnb4_linear(rounder: Rounder) -> EmitLinear:

@@ -10,7 +10,7 @@ import numpy as np
 from export.architecture import Target
 from export.checkpoint import Checkpoint
 from export.onnx.weights import Parts
-from export.rounding import Axis, Grid, Rounded, Rounder
+from export.rounding import BlockAxis, Grid, Rounded, Rounder
 
 # Values per step: the temporaries of rounding stay in the L2 cache.
 GROUP_VALUES = 64_000
@@ -27,7 +27,7 @@ def rounded_parts(
     """The stored tensors of a weight [out, in]; about so many `values` are rounded in one step."""
     columns = target.shape[1]
     # Each step begins with a block, also where blocks do not end with rows.
-    unit = grid.block // math.gcd(grid.block, columns) if grid.axis is Axis.FLAT else 1
+    unit = grid.block // math.gcd(grid.block, columns) if grid.axis is BlockAxis.FLAT else 1
     step = max(1, values // (columns * unit)) * unit
 
     def produce(checkpoint: Checkpoint) -> Iterator[Packed]:

@@ -37,7 +37,7 @@ WARNINGS = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class RepositoryKind:
     """What a format's repository is called and tagged as, and the file that its users name."""
 
     title: str
@@ -47,14 +47,16 @@ class Kind:
 
 
 KINDS = {
-    "onnx": Kind(
+    "onnx": RepositoryKind(
         "ONNX",
         "transformers.js",
         ("onnx", "transformers.js", "webgpu"),
         re.compile(r"onnx/[^/]+\.onnx"),
     ),
-    "gguf": Kind("GGUF", "gguf", ("gguf", "llama.cpp"), re.compile(r".*\.gguf")),
-    "mlc": Kind("MLC", "mlc-llm", ("mlc-llm", "web-llm", "webgpu"), re.compile(r".*\.wasm")),
+    "gguf": RepositoryKind("GGUF", "gguf", ("gguf", "llama.cpp"), re.compile(r".*\.gguf")),
+    "mlc": RepositoryKind(
+        "MLC", "mlc-llm", ("mlc-llm", "web-llm", "webgpu"), re.compile(r".*\.wasm")
+    ),
 }
 
 

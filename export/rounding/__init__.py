@@ -5,12 +5,12 @@ packs what it gets.
 """
 
 from export.rounding.evidence import Evidence, Need
-from export.rounding.grid import Axis, Grid, Kind, Rules
+from export.rounding.grid import BlockAxis, Grid, Kind, Rules
 from export.rounding.method import Method, Rounded
 from export.rounding.rounder import Rounder, rounder_of
 
 __all__ = [
-    "Axis",
+    "BlockAxis",
     "Evidence",
     "Grid",
     "Kind",

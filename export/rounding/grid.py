@@ -35,7 +35,7 @@ class Rules(Enum):
     BITSANDBYTES = "bitsandbytes"
 
 
-class Axis(Enum):
+class BlockAxis(Enum):
     """Along what the values of a block follow each other."""
 
     INPUT = "the inputs of one row"
@@ -63,7 +63,7 @@ class Grid:
     scale_dtype: np.dtype[Any]
     rules: Rules
     zero: int = 0
-    axis: Axis = Axis.INPUT
+    axis: BlockAxis = BlockAxis.INPUT
     levels: tuple[float, ...] = ()
 
     @property
@@ -87,5 +87,5 @@ class Grid:
         return self.kind is Kind.ZERO_POINT
 
     def blocks(self, columns: int) -> int:
-        """Blocks of a row on `Axis.INPUT`; the last one may be padded."""
+        """Blocks of a row on `BlockAxis.INPUT`; the last one may be padded."""
         return -(-columns // self.block) if self.block else 1

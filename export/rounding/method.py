@@ -13,7 +13,7 @@ import numpy as np
 
 from export.rounding.cast import FLOAT32
 from export.rounding.evidence import Evidence, Need
-from export.rounding.grid import Axis, Grid
+from export.rounding.grid import BlockAxis, Grid
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Method(Protocol):
 
         Args:
             rows: [n, in] in float32, float16 or bfloat16, finite; not to be changed. On an
-                `Axis.FLAT` grid, blocks of the matrix begin with the first of these rows.
+                `BlockAxis.FLAT` grid, blocks of the matrix begin with the first of these rows.
             grid: what the weight is stored on.
             evidence: what is known of it; for all of its rows the same.
 
@@ -56,7 +56,7 @@ def lanes(rows: np.ndarray, grid: Grid) -> np.ndarray:
 
     The array is the caller's own.
     """
-    lines = rows.reshape(1, -1) if grid.axis is Axis.FLAT else rows
+    lines = rows.reshape(1, -1) if grid.axis is BlockAxis.FLAT else rows
     block = grid.block or lines.shape[1]
     padding = -lines.shape[1] % block
     if padding:

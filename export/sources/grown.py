@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeproof.files.atomic import write_atomic
 from export.sources.bundled import resolve_bundled
 from export.sources.checkpoint_cache import cached
-from export.sources.decoder_shape import DecoderShape
+from export.sources.grown_shape import GrownShape
 from export.sources.source import Source
 
 SEED = "edgeproof-grown-1"
@@ -28,7 +28,7 @@ class Grown:
 
     name: str
     size: str
-    shape: DecoderShape
+    shape: GrownShape
 
 
 # By what --model calls them.
@@ -37,7 +37,7 @@ GROWN = {
     "bundled-360m": Grown(
         "SmolLM2-135M-grown-360M-Instruct",
         "360M",
-        DecoderShape(960, 2560, 32, heads=15, kv_heads=5),
+        GrownShape(960, 2560, 32, heads=15, kv_heads=5),
     ),
 }
 

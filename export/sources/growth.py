@@ -27,7 +27,7 @@ from export.architecture import Parameter, Role, Target, read_config
 from export.architecture.axes import AXES, Axis
 from export.checkpoint import Checkpoint
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
-from export.sources.decoder_shape import DecoderShape
+from export.sources.grown_shape import GrownShape
 from export.sources.residual_permutation import residual_permutation
 
 FLOAT32 = np.dtype(np.float32)
@@ -38,7 +38,7 @@ NOTHING = -1  # in a placement: zeros
 
 
 @dataclass(frozen=True)
-class Placement:
+class TensorOrigin:
     """Where one new tensor's values come from: `indices` per axis, None for "as it is"."""
 
     source: Parameter
@@ -47,7 +47,7 @@ class Placement:
     scale: float | None
 
 
-def grow(checkpoint: Checkpoint, shape: DecoderShape, seed: str, folder: Path) -> None:
+def grow(checkpoint: Checkpoint, shape: GrownShape, seed: str, folder: Path) -> None:
     """Write the grown checkpoint into an empty folder: config, tokenizer files and weights.
 
     Norms become float32, everything else keeps its dtype.
@@ -68,7 +68,7 @@ def grow(checkpoint: Checkpoint, shape: DecoderShape, seed: str, folder: Path) -
     )
 
 
-def grown_config(checkpoint: Checkpoint, shape: DecoderShape) -> dict[str, Any]:
+def grown_config(checkpoint: Checkpoint, shape: GrownShape) -> dict[str, Any]:
     """The config.json of the grown checkpoint.
 
     Raises:
@@ -100,8 +100,8 @@ def grown_config(checkpoint: Checkpoint, shape: DecoderShape) -> dict[str, Any]:
 
 
 def plan(
-    checkpoint: Checkpoint, shape: DecoderShape, seed: str, parameters: tuple[Parameter, ...]
-) -> dict[str, Placement]:
+    checkpoint: Checkpoint, shape: GrownShape, seed: str, parameters: tuple[Parameter, ...]
+) -> dict[str, TensorOrigin]:
     """A placement for each parameter of the grown network, by name; all follow from the seed."""
     old = checkpoint.config
     kv_heads = _mixed(old.kv_heads, shape.kv_heads, f"{seed}:heads")
@@ -124,7 +124,7 @@ def plan(
         if silent and parameter.role in WRITERS:
             found[0] = nothing
         normed = parameter.role in SCALED
-        placements[parameter.name] = Placement(
+        placements[parameter.name] = TensorOrigin(
             source,
             FLOAT32 if normed else checkpoint.stored_dtype(source.name),
             tuple(found),
@@ -159,7 +159,7 @@ def _channels(groups: np.ndarray, size: int) -> np.ndarray:
     return np.where(groups[:, None] == NOTHING, NOTHING, members).reshape(-1)
 
 
-def _blocks(checkpoint: Checkpoint, placement: Placement) -> Iterator[np.ndarray]:
+def _blocks(checkpoint: Checkpoint, placement: TensorOrigin) -> Iterator[np.ndarray]:
     """The new tensor, streamed in blocks of rows where its rows stay as they are."""
     source, (rows, *rest) = placement.source, placement.indices
     plain = Target(source.name, (source,), source.shape)

@@ -48,7 +48,7 @@ SUFFIX = 12  # characters of a digest in a folder's name
 
 
 @dataclass(frozen=True)
-class Model:
+class ShownModel:
     """What the page knows of an artifact before it is loaded; `manifest` is edgeproof.json's.
 
     `verdict` is None where the artifact, in these very bytes, has not been compared.
@@ -67,7 +67,7 @@ class Model:
     manifest: dict[str, Any]
 
 
-def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> list[Model]:
+def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> list[ShownModel]:
     """Write the folder `target` anew, with the artifacts at `paths`, in this order.
 
     Raises:
@@ -103,7 +103,7 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
     return models
 
 
-def describe(artifact: Artifact) -> Model:
+def describe(artifact: Artifact) -> ShownModel:
     """What the page shows of an artifact.
 
     Raises:
@@ -123,7 +123,7 @@ def describe(artifact: Artifact) -> Model:
     digest = file_sha256(path)
     report = artifact.path.resolve().parents[1] / REPORT
     compared = read_report(report).of(digest) if report.is_file() else None
-    return Model(
+    return ShownModel(
         id=f"{manifest.model.name}/{form}/{dtype}",
         name=manifest.model.name,
         format=form,

@@ -14,7 +14,7 @@ from edgeproof.files.atomic import replace_folder, storage_errors, sync_folder
 from edgeproof.files.hashing import file_sha256
 from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
-from export.release.publish.plan import Plan, Publication, Say, compare
+from export.release.publish.plan import Publication, PublishPlan, Say, compare
 
 STAGING = ".edgeproof-publish-"
 PART = ".edgeproof-part"
@@ -28,11 +28,11 @@ class Folder:
         self._target = Path(address) / publication.name
         self._staging = self._target.with_name(STAGING + publication.name)
 
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[PublishPlan]:
         """Compare by content."""
         return [compare(str(self._target), self._files, dict(_digests(self._target)))]
 
-    def carry_out(self, plan: Plan, say: Say) -> None:
+    def carry_out(self, plan: PublishPlan, say: Say) -> None:
         """Collect, read back, rename."""
         with exclusive(self._target), storage_errors(self._target):
             if not plan.nothing:
@@ -42,7 +42,7 @@ class Folder:
                 sync_folder(self._target.parent)
             shutil.rmtree(self._staging, ignore_errors=True)  # now it has what was there before
 
-    def _collect(self, plan: Plan, say: Say) -> None:
+    def _collect(self, plan: PublishPlan, say: Say) -> None:
         there = _digests(self._staging)
         for item in (*plan.upload, *plan.keep):
             staged = self._staging / item.path

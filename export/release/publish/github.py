@@ -15,7 +15,7 @@ from typing import Any
 from edgeproof.errors import InputError
 from export.release.dist import ARCHIVES
 from export.release.notes import NOTES
-from export.release.publish.plan import Plan, Publication, Say, Upload, compare
+from export.release.publish.plan import Publication, PublishPlan, Say, Upload, compare
 from export.release.publish.retries import SERVER_ERROR, TOO_MANY, Damaged, persist
 
 API = "https://api.github.com"
@@ -44,13 +44,13 @@ class GitHub:
         self._notes = (publication.folder / NOTES).read_text("utf-8")
         self._files = _assets(publication)
 
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[PublishPlan]:
         """Compare with the release of that tag, draft or not."""
         assets = _complete(self._find())
         there = {name: _sha256(asset) for name, asset in assets.items()}
         return [compare(f"github:{self._place} {self._tag}", self._files, there)]
 
-    def carry_out(self, plan: Plan, say: Say) -> None:
+    def carry_out(self, plan: PublishPlan, say: Say) -> None:
         """Draft, assets, read back, publish."""
         release = self._find() or self._call(
             "POST", self._releases,

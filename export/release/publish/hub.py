@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.errors import InputError
-from export.release.publish.plan import Plan, Publication, Say, Upload
+from export.release.publish.plan import Publication, PublishPlan, Say, Upload
 from export.release.publish.retries import SERVER_ERROR, TOO_MANY, persist
 
 MAIN = "main"
@@ -36,19 +36,19 @@ class Hub:
             repo: publication.below(name) for repo, name in _repositories(address, names).items()
         }
 
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[PublishPlan]:
         """Compare with what is on `main`; a repository that is not there is empty."""
         return [self._plan(repo) for repo in self._uploads]
 
-    def _plan(self, repo: str) -> Plan:
+    def _plan(self, repo: str) -> PublishPlan:
         there = self._there(repo, MAIN)
         files = self._uploads[repo]
         keep = tuple(item for item in files if _same(item, there.get(item.path)))
         extra = there.keys() - {item.path for item in files} - {ATTRIBUTES}
         upload = tuple(item for item in files if item not in keep)
-        return Plan(repo, upload, keep, tuple(sorted(extra)))
+        return PublishPlan(repo, upload, keep, tuple(sorted(extra)))
 
-    def carry_out(self, plan: Plan, say: Say) -> None:
+    def carry_out(self, plan: PublishPlan, say: Say) -> None:
         """One commit, read back; a new repository becomes public after that."""
         repo = plan.place
         if not self._try(repo, lambda: self._api.repo_exists(repo)):
@@ -61,7 +61,7 @@ class Hub:
         if self._public:
             self._try(repo, lambda: self._api.update_repo_settings(repo, private=False))
 
-    def _commit(self, plan: Plan) -> str:
+    def _commit(self, plan: PublishPlan) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         add = [CommitOperationAdd(item.path, str(item.source)) for item in plan.upload]

@@ -15,7 +15,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.hashing import CHUNK_BYTES
 from export.release.dist import SUMS
 from export.release.publish.folder import STAGING
-from export.release.publish.plan import Plan, Publication, Say, Upload, compare
+from export.release.publish.plan import Publication, PublishPlan, Say, Upload, compare
 from export.release.publish.retries import Damaged, persist
 from export.release.verify import parse_sums
 
@@ -31,7 +31,7 @@ class Objects:
         self._final = f"{root}/{publication.name}"
         self._staging = f"{root}/{STAGING}{publication.name}"
 
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[PublishPlan]:
         """Compare with the SHA256SUMS that is there; what it does not name counts as unknown."""
         there: dict[str, str | None] = dict.fromkeys(self._listing(self._final))
         if SUMS in there:
@@ -42,7 +42,7 @@ class Objects:
             there[path] = self._try(path, partial(self._digest, f"{self._final}/{path}"))
         return [compare(f"{self._url.rstrip('/')}", self._files, there)]
 
-    def carry_out(self, plan: Plan, say: Say) -> None:
+    def carry_out(self, plan: PublishPlan, say: Say) -> None:
         """Upload, read back, copy into place, tidy up."""
         if not plan.nothing:
             staged = self._listing(self._staging)
@@ -61,7 +61,7 @@ class Objects:
         if self._digest(path) != item.sha256:
             raise Damaged("read back, it is not what was sent")
 
-    def _show(self, plan: Plan) -> None:
+    def _show(self, plan: PublishPlan) -> None:
         self._drop(SUMS)
         for item in sorted(plan.upload, key=lambda item: item.path == SUMS):
             self._try(item.path, partial(self._copy, item))

@@ -51,7 +51,7 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PublishPlan:
     """What will happen at one place; `place` names it for people."""
 
     place: str
@@ -80,10 +80,10 @@ class Plan:
 class Destination(Protocol):
     """Somewhere to publish to. Errors of the network become `InputError` after retries."""
 
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[PublishPlan]:
         """What there is to do, by looking at what is there; changes nothing."""
 
-    def carry_out(self, plan: Plan, say: Say) -> None:
+    def carry_out(self, plan: PublishPlan, say: Say) -> None:
         """Do it; `say` is told of each file that has arrived."""
 
 
@@ -101,8 +101,10 @@ def load_publication(folder: Path, *, public: bool = False) -> Publication:
     return Publication(folder.resolve().name, folder, read_record(folder), files, public)
 
 
-def compare(place: str, files: tuple[Upload, ...], there: dict[str, str | None]) -> Plan:
+def compare(place: str, files: tuple[Upload, ...], there: dict[str, str | None]) -> PublishPlan:
     """A plan from what is there, path → hex digest, None where it is not known."""
     keep = tuple(item for item in files if there.get(item.path) == item.sha256)
     upload = tuple(item for item in files if there.get(item.path) != item.sha256)
-    return Plan(place, upload, keep, tuple(sorted(there.keys() - {item.path for item in files})))
+    return PublishPlan(
+        place, upload, keep, tuple(sorted(there.keys() - {item.path for item in files}))
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class DecoderShape:
+class GrownShape:
     """What a decoder grows to: channels of the residual stream, of the MLP, layers, and heads."""
 
     hidden: int
