@@ -7,14 +7,14 @@ definition is written out in float64, with exact sums (`math.fsum`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from runtimes.parity.divergence import PositionMetrics, compare
+from runtimes.parity.divergence import PerPosition, PositionMetrics, compare
 from runtimes.parity.reference import load_reference
 from runtimes.parity.run import Extent, Request, recorded_inputs, run_parity
 from runtimes.parity.suite import Budget, Suite, built_in
@@ -83,10 +83,14 @@ class Seen:
     blocks: list[tuple[np.ndarray, np.ndarray]]
 
     def compare(
-        self, reference: np.ndarray, export: np.ndarray, ids: Sequence[int]
+        self,
+        reference: np.ndarray,
+        export: np.ndarray,
+        ids: Sequence[int],
+        further: Mapping[str, PerPosition] | None = None,
     ) -> PositionMetrics:
         self.blocks.append((reference.copy(), export.copy()))
-        return compare(reference, export, ids)
+        return compare(reference, export, ids, further)
 
     def take(self, export: np.ndarray) -> np.ndarray:
         """The reference's logits that were compared with exactly these of an export, in order."""
