@@ -26,6 +26,7 @@ from export import job
 from export.checkpoint import open_checkpoint
 from export.formats import load_format
 from export.sources import resolve
+from runtimes.formats import dequantise
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay, replay_weights
 from runtimes.parity.run import WEIGHT_POSITIONS, progress, recorded_inputs
@@ -34,7 +35,6 @@ from runtimes.parity.suite import Budget, built_in
 from runtimes.protocol import Runtime
 from runtimes.pytorch import TorchRuntime
 from runtimes.registry import open_reference, open_runtime
-from runtimes.weights import dequantise
 
 POSITIONS, THREADS = 20_000, 2
 TIMES_TARGET, PEAK_TARGET = 1.5, 1500.0

@@ -21,8 +21,10 @@ from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
+from runtimes.adapter import Adapter
 from runtimes.protocol import Runtime
-from runtimes.registry import OTHERS, Adapter, adapter_of, load, open_runtime
+from runtimes.registry import adapter_of
+from runtimes.runtime_option import runtime_option
 
 PREFILL, DECODE = 256, 16
 STATUS = Path("/proc/self/status")
@@ -70,12 +72,8 @@ def footprint(artifact: Artifact, threads: int, other: str | None = None) -> Foo
 @click.command(cls=EdgeproofCommand, name="footprint")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
-@click.option(
-    "--runtime",
-    type=click.Choice(
-        sorted({name for (_, name), adapter in OTHERS.items() if adapter.in_process})
-    ),
-    help="Run it in this runtime, not in its format's usual one.",
+@runtime_option(
+    "Run it in this runtime, not in its format's usual one.", lambda adapter: adapter.in_process
 )
 def main(artifact: Path, threads: int, runtime: str | None) -> None:
     """Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON."""
@@ -84,10 +82,11 @@ def main(artifact: Path, threads: int, runtime: str | None) -> None:
 
 def _measure(artifact: Artifact, threads: int, other: str | None) -> Footprint:
     """Measure in this process, which has done nothing else before."""
-    load(adapter_of(artifact, other))
+    adapter = adapter_of(artifact, other)
+    adapter.load()
     idle = _resident_mb("VmRSS")
     begin = time.perf_counter()
-    runtime = open_runtime(artifact, threads, other)
+    runtime = adapter.open(artifact, threads)
     opened = time.perf_counter()
     prompt = _prompt(runtime)
     started = time.perf_counter()

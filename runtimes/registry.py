@@ -1,56 +1,22 @@
-"""Which adapter opens which format; a runtime's package is imported only when it is asked for."""
+"""What opens an artifact or a checkpoint; a runtime's package is imported only then."""
 
 from __future__ import annotations
 
-import importlib
-import os
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.extras import not_installed
+from runtimes.adapter import Adapter, OptionalModule
+from runtimes.formats import known_formats, reader, reader_of
 from runtimes.protocol import Runtime
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter module, the optional packages it imports, and the extra that installs them.
-
-    `code` is the cache's folder where it keeps what it compiles, if it does. `in_process` tells
-    whether it computes in this process, so that its memory can be measured here.
-    """
-
-    module: str
-    packages: tuple[str, ...]
-    extra: str
-    code: str | None = None
-    in_process: bool = True
-
-
-ADAPTERS = {
-    "onnx": Adapter("runtimes.onnxruntime", ("onnxruntime",), "onnxruntime"),
-    "gguf": Adapter("runtimes.llamacpp", ("llama_cpp",), "llamacpp"),
-    "mlc": Adapter("runtimes.tvm", ("tvm",), "tvm", code="tvm"),
-}
-WEBGPU = Adapter("runtimes.webgpu", ("onnxruntime", "onnxruntime_ep_webgpu"), "webgpu")
-# transformers.js in a page of Chromium.
-BROWSER = Adapter("runtimes.browser.runtime", ("playwright",), "browser", in_process=False)
-BROWSER_WEBGPU = Adapter("runtimes.browser.webgpu", ("playwright",), "browser", in_process=False)
-# Other runtimes that execute a format, by the name that asks for them.
-OTHERS = {
-    ("onnx", "webgpu"): WEBGPU,
-    ("onnx", "browser"): BROWSER,
-    ("onnx", "browser-webgpu"): BROWSER_WEBGPU,
-}
-SPIN_COUNT = "2000"  # some microseconds, then threads sleep
-REFERENCE = Adapter("runtimes.pytorch", ("torch", "transformers", "jinja2"), "parity")
+REFERENCE = OptionalModule("runtimes.pytorch", ("torch", "transformers", "jinja2"), "parity")
 
 
 def open_runtime(artifact: Artifact, threads: int, other: str | None = None) -> Runtime:
@@ -59,8 +25,7 @@ def open_runtime(artifact: Artifact, threads: int, other: str | None = None) -> 
     Raises:
         InputError: no runtime for the format, its package is not installed, or it refuses the file.
     """
-    runtime: Runtime = load(adapter_of(artifact, other)).open_runtime(artifact, threads)
-    return runtime
+    return adapter_of(artifact, other).open(artifact, threads)
 
 
 def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:
@@ -69,12 +34,24 @@ def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:
     Raises:
         InputError: there is none.
     """
-    form = artifact.manifest.variant.format
-    if form not in ADAPTERS:
-        raise InputError(f"{artifact.path}: no runtime for format {form!r}; known: {[*ADAPTERS]}")
-    if other is not None and (form, other) not in OTHERS:
+    found = reader_of(artifact)
+    if other is None:
+        return found.adapter
+    if other not in found.others:
+        form = artifact.manifest.variant.format
         raise InputError(f"{artifact.path}: {other} does not execute {form}")
-    return ADAPTERS[form] if other is None else OTHERS[form, other]
+    return found.others[other]
+
+
+def other_adapters() -> dict[str, Adapter]:
+    """The adapters that have to be asked for, by name, of all formats.
+
+    Raises:
+        InputError: a format that another package brings cannot be loaded.
+    """
+    return {
+        name: adapter for form in known_formats() for name, adapter in reader(form).others.items()
+    }
 
 
 def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
@@ -83,7 +60,7 @@ def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
     Raises:
         InputError: PyTorch or transformers is not installed, or the checkpoint cannot be loaded.
     """
-    reference: TorchRuntime = load(REFERENCE).open_reference(checkpoint, threads)
+    reference: TorchRuntime = REFERENCE.load().open_reference(checkpoint, threads)
     return reference
 
 
@@ -97,22 +74,3 @@ def reference_version() -> str:
         return ", ".join(f"{name} {metadata.version(name)}" for name in REFERENCE.packages)
     except metadata.PackageNotFoundError as error:
         raise not_installed(str(error.name), REFERENCE.extra) from None
-
-
-def load(adapter: Adapter) -> ModuleType:
-    """Import an adapter.
-
-    Raises:
-        InputError: one of its packages is not installed; the message says how to install it.
-    """
-    # PyTorch and llama.cpp share one OpenMP runtime, which reads this when it is first loaded. Its
-    # default, threads that spin at every barrier, is 5 to 20 times slower on a busy machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    try:
-        for package in adapter.packages:
-            importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name not in adapter.packages:
-            raise
-        raise not_installed(error.name, adapter.extra) from None
-    return importlib.import_module(adapter.module)

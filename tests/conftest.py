@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeproof.errors import InputError
-from runtimes.registry import SPIN_COUNT
+from runtimes.adapter import SPIN_COUNT
 from tests import required
 from tests.required import missing
 from tests.tiny import make_checkpoint
@@ -44,10 +44,10 @@ def webgpu() -> None:
 
     Its driver and compiled shaders are in the user's cache: compiling them takes a minute.
     """
-    from runtimes.registry import WEBGPU, load
+    from runtimes.formats.onnx import WEBGPU
 
     try:
-        load(WEBGPU)
+        WEBGPU.load()
         from runtimes.webgpu.device import open_device
 
         open_device()

@@ -12,7 +12,8 @@ import pytest
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
-from runtimes.registry import BROWSER, load, open_runtime
+from runtimes.formats.onnx import BROWSER
+from runtimes.registry import open_runtime
 from tests.demo_page import PACKAGES
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
@@ -107,7 +108,7 @@ def open_again(artifact: Artifact) -> TransformersJs:
     """With npm's files of the user's cache, where a test has its own and empty one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runtimes.browser.harness_page.web_packages", lambda say: PACKAGES)
-        opened: TransformersJs = load(BROWSER).open_runtime(artifact, 1)
+        opened: TransformersJs = BROWSER.load().open_runtime(artifact, 1)
         return opened
 
 

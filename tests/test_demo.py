@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.verdicts import REPORT, Verdict
-from runtimes.browser.packages import ENGINES
 from runtimes.demo.__main__ import main
 from runtimes.demo.build import SITE, build
+from runtimes.formats import OURS
 from runtimes.parity.report.json import write_json
 from tests.demo_page import PACKAGES
 from tests.exported import export_tiny
@@ -85,8 +85,9 @@ def test_own_code_and_first_load_stay_small(folder: Path) -> None:
     assert len(own) >= 10
     assert sum(len(path.read_text().splitlines()) for path in own) <= OWN_LINES
     page = [path for path in folder.iterdir() if path.is_file()]
-    for engine in ENGINES.values():
-        files = page + [PACKAGES / name for name in engine]
+    for reader in OURS.values():
+        assert reader.engine is not None
+        files = page + [PACKAGES / name for name in reader.engine.scripts]
         assert sum(len(gzip.compress(path.read_bytes(), 6)) for path in files) <= FIRST_LOAD
 
 

@@ -13,8 +13,8 @@ import pytest
 from edgeproof.artifact import Artifact
 from export.architecture import read_config
 from runtimes.browser.chromium import without_gpu
-from runtimes.chat_templates import read_chat_template
 from runtimes.demo.build import build
+from runtimes.formats import reader_of
 from runtimes.registry import open_runtime
 from tests.demo_page import DemoPage, opened, playwright_started
 from tests.exported import export_tiny
@@ -68,7 +68,7 @@ def page(
 
 def greedy(artifact: Artifact, messages: list[dict[str, str]], count: int) -> list[int]:
     """What the artifact's usual runtime writes after the rendered chat."""
-    template = read_chat_template(artifact)
+    template = reader_of(artifact).chat_template(artifact)
     assert template is not None
     runtime = open_runtime(artifact, 1)
     row = runtime.start(runtime.tokenize(template(messages) or ""))

@@ -17,7 +17,7 @@ from export.checkpoint import open_checkpoint
 from export.gguf.splits import plan_splits, with_splits
 from export.sources import resolve
 from runtimes import llamacpp
-from runtimes.weights import dequantise
+from runtimes.formats import dequantise
 from tests.exported import export_tiny
 from tests.test_command_line import run
 from tests.tiny import VOCAB, make_checkpoint

@@ -14,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 
 from edgeproof.errors import InputError
 from export.onnx import FORMAT
+from runtimes.formats import dequantise
 from runtimes.registry import open_reference, open_runtime
-from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.test_onnx_artifact import check_graph
 from tests.tiny import FAMILIES, VOCAB, make_checkpoint, write_weights

@@ -19,8 +19,8 @@ from edgeproof.artifact import Artifact, Precision
 from edgeproof.errors import InputError
 from export.onnx import FORMAT, folder
 from export.onnx.weights import place
+from runtimes.formats import dequantise
 from runtimes.onnxruntime import open_runtime
-from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 

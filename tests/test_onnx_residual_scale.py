@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from edgeproof.errors import InputError
 from export.onnx import FORMAT
+from runtimes.formats import dequantise
 from runtimes.parity.__main__ import main as parity_main
 from runtimes.registry import open_reference, open_runtime
-from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint, write_weights
 from tests.tolerance import FLOAT16_ON_GPU, ROUNDED, relative_error

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from edgeproof.errors import InputError
+from runtimes.formats import dequantise
 from runtimes.parity.localise import Cause, Finding, Subject, weigh
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.stored import stored_faults
 from runtimes.registry import open_reference
-from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.tiny import FAMILIES, make_checkpoint
 

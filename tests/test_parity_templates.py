@@ -12,7 +12,8 @@ import pytest
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
-from runtimes.chat_templates import conversation_prompt, read_chat_template
+from runtimes.formats import reader_of
+from runtimes.formats.mlc import conversation_prompt
 from runtimes.parity.suite import Budget, Prompt, built_in
 from runtimes.parity.templates import TemplateResult, compare_templates
 from runtimes.pytorch import TorchRuntime
@@ -44,7 +45,7 @@ def reference(checkpoint: Path) -> Iterator[TorchRuntime]:
 
 def compared(artifact: Artifact, reference: TorchRuntime) -> TemplateResult:
     expected = reference.render_chat if reference.has_chat_template else None
-    return compare_templates(read_chat_template(artifact), expected, CHATS)
+    return compare_templates(reader_of(artifact).chat_template(artifact), expected, CHATS)
 
 
 def change_settings(folder: Path, **values: Any) -> None:
@@ -89,7 +90,7 @@ def test_a_template_that_is_not_there_is_a_fault(
 
 def test_a_template_that_only_the_artifact_has_is_a_fault(checkpoint: Path, tmp_path: Path) -> None:
     artifact = export_tiny(checkpoint, "gguf", "f32", tmp_path)
-    result = compare_templates(read_chat_template(artifact), None, CHATS)
+    result = compare_templates(reader_of(artifact).chat_template(artifact), None, CHATS)
     assert result.fault == "chat template: the artifact has one, the checkpoint has none"
 
 
@@ -120,7 +121,8 @@ def test_a_template_that_fails_is_refused(checkpoint: Path, tmp_path: Path, text
     exported = export_tiny(checkpoint, "onnx", "fp32", tmp_path)
     copy = Path(shutil.copytree(exported.path, tmp_path / "copy"))
     change_settings(copy, chat_template=text)
-    render = read_chat_template(open_artifact(copy))
+    artifact = open_artifact(copy)
+    render = reader_of(artifact).chat_template(artifact)
     assert render is not None
     with pytest.raises(InputError, match="chat template cannot be rendered"):
         render(HELLO.messages)
@@ -130,7 +132,8 @@ def test_a_template_cannot_reach_out_of_its_sandbox(checkpoint: Path, tmp_path: 
     exported = export_tiny(checkpoint, "onnx", "fp32", tmp_path)
     copy = Path(shutil.copytree(exported.path, tmp_path / "copy"))
     change_settings(copy, chat_template="{{ ''.__class__.__mro__[1].__subclasses__() }}")
-    render = read_chat_template(open_artifact(copy))
+    artifact = open_artifact(copy)
+    render = reader_of(artifact).chat_template(artifact)
     assert render is not None
     with pytest.raises(InputError, match="unsafe"):
         render(HELLO.messages)

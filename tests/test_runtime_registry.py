@@ -19,6 +19,7 @@ from edgeproof.artifact import (
 )
 from edgeproof.errors import InputError
 from runtimes import registry
+from runtimes.formats import OURS
 
 RUNTIME_PACKAGES = ("torch", "transformers", "onnxruntime", "llama_cpp", "tvm")
 
@@ -37,11 +38,11 @@ def test_importing_the_registry_imports_no_runtime() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("form", registry.ADAPTERS)
+@pytest.mark.parametrize("form", OURS)
 def test_a_missing_package_names_the_extra(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapter = registry.ADAPTERS[form]
+    adapter = OURS[form].adapter
     monkeypatch.setitem(sys.modules, adapter.packages[0], None)
     with pytest.raises(InputError, match=rf'pip install "edgeproof\[{adapter.extra}\]"') as caught:
         registry.open_runtime(empty_artifact(tmp_path / "a", form), 1)
@@ -59,18 +60,19 @@ def test_a_missing_reference_names_the_extra(
 
 def test_every_extra_is_declared_by_the_project() -> None:
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    for adapter in (*registry.ADAPTERS.values(), registry.WEBGPU, registry.REFERENCE):
-        assert f"\n{adapter.extra} = [" in project
+    ours = [a for reader in OURS.values() for a in (reader.adapter, *reader.others.values())]
+    for module in (*ours, registry.REFERENCE):
+        assert f"\n{module.extra} = [" in project
 
 
 def test_another_missing_module_is_not_hidden() -> None:
     broken = replace(registry.REFERENCE, module="runtimes.no_such_adapter")
     with pytest.raises(ModuleNotFoundError, match="no_such_adapter"):
-        registry.load(broken)
+        broken.load()
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no runtime for format 'tflite'"):
+    with pytest.raises(InputError, match="the format 'tflite'; known: onnx, gguf, mlc"):
         registry.open_runtime(empty_artifact(tmp_path / "a", "tflite"), 1)
 
 

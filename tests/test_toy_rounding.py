@@ -22,8 +22,8 @@ from export.rounding import BlockAxis, Evidence, Grid, Kind, Need, Rounded
 from export.rounding.cast import FLOAT16, FLOAT32
 from export.rounding.method import lanes
 from export.rounding.registry import METHODS, NEAREST, method_of
+from runtimes.formats import dequantise
 from runtimes.imatrix import matrix
-from runtimes.weights import dequantise
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 

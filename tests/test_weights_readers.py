@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from runtimes import weights
-from runtimes.weights import dequantise, stored
+from runtimes.formats import dequantise
+from runtimes.weights import stored
 from tests.exported import export_tiny
 from tests.tiny import FAMILIES, make_checkpoint
 

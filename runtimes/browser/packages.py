@@ -30,16 +30,6 @@ FILES = {
     "wllama.wasm": "@wllama/wllama/esm/wasm/wllama.wasm",
     "web-llm.js": "@mlc-ai/web-llm/lib/index.js",
 }
-# Format → the files of FILES that its engine loads.
-ENGINES = {
-    "onnx": (
-        "transformers.min.js",
-        "ort-wasm-simd-threaded.asyncify.mjs",
-        "ort-wasm-simd-threaded.asyncify.wasm",
-    ),
-    "gguf": ("wllama.min.js", "wllama.wasm"),
-    "mlc": ("web-llm.js",),
-}
 # Package → its licence's file, or what its package says instead of having one.
 LICENCES = {
     "@huggingface/transformers": "LICENSE",

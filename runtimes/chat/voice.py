@@ -9,7 +9,8 @@ from pathlib import Path
 from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
 from edgeproof.errors import InputError
-from runtimes.chat_templates import Message, Render, read_chat_template
+from runtimes.chat_templates import Message, Render
+from runtimes.formats import reader_of
 from runtimes.protocol import TextRuntime
 from runtimes.registry import open_reference, open_runtime
 
@@ -70,7 +71,7 @@ def open_voice(target: str, root: Path, runtime: str | None, threads: int) -> Vo
 
 def _artifact(folder: Path, other: str | None, threads: int) -> Voice:
     artifact = open_artifact(folder)
-    render = read_chat_template(artifact)
+    render = reader_of(artifact).chat_template(artifact)
     if render is None:
         raise InputError(f"{folder}: it has no chat template: a base model continues text only")
     runtime = open_runtime(artifact, threads, other)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from edgeproof.artifact import open_artifact
+from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import InputError
 from runtimes.browser.server import Site, make_server
 from runtimes.demo.build import SITE, build
+from runtimes.formats import reader_of
 
 PORT = 8017
 
@@ -77,13 +78,13 @@ def _exported(root: Path) -> list[Path]:
     """The last export's artifacts that a browser runs, ONNX in the order of the plan first."""
     record = load_run_record(root)
     paths = [root / item.path for model in record.models for item in model.artifacts]
-    found = [(open_artifact(path).manifest, path) for path in paths]
-    return [
-        path
-        for manifest, path in found
-        if manifest.variant.format != "mlc"
-        or any(item.path.endswith(".wasm") for item in manifest.outputs)
-    ]
+    return [path for path in paths if _runs(open_artifact(path))]
+
+
+def _runs(artifact: Artifact) -> bool:
+    engine = reader_of(artifact).engine
+    files = [item.path for item in artifact.manifest.outputs]
+    return engine is not None and engine.lacks(files) is None
 
 
 if __name__ == "__main__":

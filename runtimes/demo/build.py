@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact import Artifact, open_artifact
@@ -20,30 +20,10 @@ from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import file_sha256
 from edgeproof.verdicts import REPORT, read_report
-from runtimes.browser.packages import ENGINES, NOTICE, web_packages
+from runtimes.browser.packages import NOTICE, web_packages
+from runtimes.formats import Engine, reader_of
 
 SITE = "site.json"
-# Format → the files that its engine reads, as patterns of the paths in an artifact.
-WANTED = {
-    "onnx": (
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-        "onnx/*",
-    ),
-    "gguf": ("*.gguf",),
-    "mlc": (
-        "mlc-chat-config.json",
-        "tensor-cache.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "webllm-model.json",
-        "*.bin",
-        "*.wasm",
-    ),
-}
 SUFFIX = 12  # characters of a digest in a folder's name
 
 
@@ -88,7 +68,7 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
         with as_file(files("runtimes.demo").joinpath("page")) as page:
             shutil.copytree(page, folder, dirs_exist_ok=True)
         (folder / vendor).mkdir()
-        used = {name for model in models for name in ENGINES[model.format]}
+        used = {name for artifact in artifacts for name in engine_of(artifact).scripts}
         for name in sorted(used):
             shutil.copyfile(packages / name, folder / vendor / name)
         shutil.copyfile(packages / NOTICE, folder / NOTICE)
@@ -112,13 +92,11 @@ def describe(artifact: Artifact) -> ShownModel:
     manifest = artifact.manifest
     form, dtype = manifest.variant.format, manifest.variant.name
     sizes = {item.path: item.bytes for item in manifest.outputs}
-    chosen = [name for name in sizes if _wanted(name, WANTED.get(form, ()))]
-    if not chosen:
-        raise InputError(f"{artifact.path}: no browser engine runs the format {form}")
-    if form == "mlc" and not any(name.endswith(".wasm") for name in chosen):
-        raise InputError(
-            f"{artifact.path}: WebLLM needs a model library; export again with --model-lib FILE"
-        )
+    engine = engine_of(artifact)
+    lacking = engine.lacks(sizes)
+    if lacking:
+        raise InputError(f"{artifact.path}: {lacking}")
+    chosen = engine.files(sizes)
     path = artifact.path / MANIFEST
     digest = file_sha256(path)
     report = artifact.path.resolve().parents[1] / REPORT
@@ -139,9 +117,14 @@ def describe(artifact: Artifact) -> ShownModel:
     )
 
 
-def _wanted(name: str, patterns: Sequence[str]) -> bool:
-    path = PurePosixPath(name)
-    return any(
-        path.match(pattern) and len(path.parts) == len(PurePosixPath(pattern).parts)
-        for pattern in patterns
-    )
+def engine_of(artifact: Artifact) -> Engine:
+    """What runs an artifact in the page.
+
+    Raises:
+        InputError: nothing does.
+    """
+    engine = reader_of(artifact).engine
+    if engine is None:
+        form = artifact.manifest.variant.format
+        raise InputError(f"{artifact.path}: no browser engine runs the format {form}")
+    return engine

@@ -16,8 +16,9 @@ from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import REPORT
+from runtimes.adapter import OptionalModule
 from runtimes.parity.text_options import chosen_suite, text_options
-from runtimes.registry import OTHERS, Adapter, load
+from runtimes.runtime_option import runtime_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
-OUTPUTS = Adapter("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
+OUTPUTS = OptionalModule("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
 # Wide enough for the table where the output is not a terminal (CI logs).
 PLAIN_WIDTH = 180
 
@@ -69,11 +70,7 @@ log = logging.getLogger(__name__)
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write a Markdown summary. It is added to $GITHUB_STEP_SUMMARY where that is set.",
 )
-@click.option(
-    "--runtime",
-    type=click.Choice(sorted({name for _, name in OTHERS})),
-    help="Run the ARTIFACTS given in this runtime, not in their format's usual one.",
-)
+@runtime_option("Run the ARTIFACTS given in this runtime, not in their format's usual one.")
 @click.option(
     "--positions",
     type=click.IntRange(1),
@@ -124,7 +121,7 @@ def main(
       python -m runtimes.parity artifacts/my-model/onnx/q4 --checkpoint ./my-model --localise
       python -m runtimes.parity --junit parity.xml --markdown parity.md
     """  # noqa: D301
-    outputs = load(OUTPUTS)
+    outputs = OUTPUTS.load()
     from runtimes.parity.report.terminal import print_summary
     from runtimes.parity.run import Extent, Request
 

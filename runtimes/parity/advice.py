@@ -10,33 +10,12 @@ from dataclasses import dataclass
 
 from edgeproof.artifact import Precision
 from edgeproof.verdicts import Verdict
+from runtimes.formats import Deployment, known_formats, reader
 from runtimes.parity.fields import AnyFloat
 from runtimes.parity.gates import GATES, HEADROOM, Gate
 from runtimes.parity.result import Entry, smallest_passing
 from runtimes.parity.verdict import judge
 
-
-@dataclass(frozen=True)
-class Target:
-    """Where an export is to run: what it needs of the format, and of the activations' dtype."""
-
-    name: str
-    format: str
-    activations: str | None = None
-
-    def takes(self, entry: Entry) -> bool:
-        """Whether the export is made for this target."""
-        variant = entry.artifact.manifest.variant
-        dtype = dict(variant.storage).get("kv_cache")
-        return variant.format == self.format and self.activations in (None, dtype)
-
-
-TARGETS = (
-    Target("browser, WebGPU with f16", "onnx", "float16"),
-    Target("ONNX Runtime on CPU, wasm", "onnx", "float32"),
-    Target("llama.cpp", "gguf"),
-    Target("WebLLM", "mlc"),
-)
 # Gates that any export may be asked to meet, whatever its own precision, strictest first.
 LEVELS = (Precision.FP16, Precision.EIGHT_BIT, Precision.LOW_BIT)
 
@@ -127,7 +106,12 @@ class Advice:
 def advise(entries: Sequence[Entry]) -> Advice:
     """What the entries of one model say; broken ones are left out."""
     sound = [e for e in entries if e.measurement and e.judgement.verdict is not Verdict.FAIL]
-    used = [(target, [e for e in sound if target.takes(e)]) for target in TARGETS]
+    used = [
+        (deployment.name, [e for e in sound if _format(e) == form and _made_for(e, deployment)])
+        for form in known_formats()
+        if any(_format(e) == form for e in sound)
+        for deployment in reader(form).deployments
+    ]
     low = [e for e in sound if _precision(e) is Precision.LOW_BIT]
     return Advice(
         tuple(_recommend(target, found, entries) for target, found in used if found),
@@ -136,7 +120,7 @@ def advise(entries: Sequence[Entry]) -> Advice:
     )
 
 
-def _recommend(target: Target, found: Sequence[Entry], entries: Sequence[Entry]) -> Recommendation:
+def _recommend(target: str, found: Sequence[Entry], entries: Sequence[Entry]) -> Recommendation:
     best = smallest_passing(found)
     limit = best.bytes if best else float("inf")
     smaller = [e for e in found if e.bytes < limit]
@@ -145,7 +129,7 @@ def _recommend(target: Target, found: Sequence[Entry], entries: Sequence[Entry])
         for level in LEVELS
     }
     return Recommendation(
-        target.name,
+        target,
         best.name if best else None,
         best.bytes if best else None,
         {level: entry.name if entry else None for level, entry in levels.items()},
@@ -213,6 +197,15 @@ def _dominator(entry: Entry, others: Iterable[Entry]) -> str | None:
     ]
     best = min(better, key=lambda e: (_mean_kl(e), e.bytes), default=None)
     return best.name if best else None
+
+
+def _format(entry: Entry) -> str:
+    return entry.artifact.manifest.variant.format
+
+
+def _made_for(entry: Entry, deployment: Deployment) -> bool:
+    dtype = dict(entry.artifact.manifest.variant.storage).get("kv_cache")
+    return deployment.activations in (None, dtype)
 
 
 def _precision(entry: Entry) -> Precision:

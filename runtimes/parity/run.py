@@ -13,8 +13,8 @@ from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.verdicts import Verdict
-from runtimes.chat_templates import read_chat_template
 from runtimes.footprint import Crash, footprint
+from runtimes.formats import dequantise, readable, reader_of
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.floor import floor_notes, floors
@@ -38,7 +38,6 @@ from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.registry import open_reference, open_runtime
-from runtimes.weights import dequantise, readable
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
@@ -183,7 +182,7 @@ def _compare(
         faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
         weights, weighed = _run_weights(artifact, bench, faults) if read else ({}, None)
         template = compare_templates(
-            read_chat_template(artifact),
+            reader_of(artifact).chat_template(artifact),
             bench.original.render_chat if bench.original.has_chat_template else None,
             bench.prompts,
         )

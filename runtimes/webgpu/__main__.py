@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgeproof.command import EdgeproofCommand, run_main
-from runtimes.registry import WEBGPU, load
+from runtimes.formats.onnx import WEBGPU
 
 
 @click.command(cls=EdgeproofCommand, name="webgpu")
@@ -14,7 +14,7 @@ def main() -> None:
 
     EDGEPROOF_VULKAN=system takes this machine's own Vulkan driver instead.
     """
-    load(WEBGPU)
+    WEBGPU.load()
     from runtimes.webgpu.device import open_device
 
     click.echo(f"WebGPU with shader-f16: {open_device().description}")

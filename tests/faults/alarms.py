@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
+from runtimes.formats import dequantise
 from runtimes.parity.gates import gates_for
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.measure import FP16_MAX
@@ -20,7 +21,6 @@ from runtimes.parity.statistics import summarise
 from runtimes.parity.suite import Suite
 from runtimes.parity.verdict import judge
 from runtimes.registry import open_reference, open_runtime
-from runtimes.weights import dequantise
 
 RUNS = 20
 SEED = 20240816

@@ -13,6 +13,7 @@ import numpy as np
 from edgeproof.artifact import Artifact, Precision
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
+from runtimes.formats import dequantise, readable, reader_of
 from runtimes.parity.localise.layers import (
     Step,
     first_fault,
@@ -36,8 +37,6 @@ from runtimes.parity.measure import Measurement
 from runtimes.parity.prefill import CACHE_KL_LIMIT
 from runtimes.registry import open_runtime
 from runtimes.states import LAST_NORM, LOGITS
-from runtimes.states import trace as trace_states
-from runtimes.weights import dequantise, readable
 from runtimes.weights.fused import Heads
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def localise(
     ]
     got: dict[str, np.ndarray] = {}
     if trace and subject.runtime is None:
-        found += _asked(lambda: got.update(trace_states(subject.artifact, ids, subject.threads)))
+        found += _asked(lambda: got.update(_traced(subject, ids)))
         if measurement is not None:
             found += _asked(partial(_rerun, subject, ids, measurement))
     stored: Mapping[str, np.ndarray] = {}
@@ -132,6 +131,10 @@ def localise(
     if not found:
         found = [_nothing_wrong(subject.artifact, weighed.tensors, layers, steps)]
     return Localisation(tuple(found), layers, weighed.tensors)
+
+
+def _traced(subject: Subject, ids: Sequence[int]) -> dict[str, np.ndarray]:
+    return reader_of(subject.artifact).states(subject.artifact, ids, subject.threads)
 
 
 def _measured(measurement: Measurement | None) -> Iterable[Finding]:

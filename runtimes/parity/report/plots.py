@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from edgeproof.artifact import Precision
 from edgeproof.display import number
 from edgeproof.verdicts import Verdict
+from runtimes.formats import reader_of
 from runtimes.parity.advice import Advice
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-MARKERS = {"onnx": "o", "gguf": "s", "mlc": "^"}
-OTHER_MARKER = "D"
 # Text stays text (searchable, in the page's font); ids do not depend on chance.
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "edgeproof", "text.parse_math": False}
 # Where a label may go, in points from its mark, best first: (x, y, horizontal, vertical alignment).
@@ -198,7 +197,7 @@ def _mark(axes: Axes, entry: Entry, mb: float, m: Measurement, *, ringed: bool) 
     axes.plot(
         [mb],
         [_mean_kl(m)],
-        marker=MARKERS.get(entry.artifact.manifest.variant.format, OTHER_MARKER),
+        marker=reader_of(entry.artifact).marker,
         ms=8,
         color=colour,
         mec=BACKGROUND,

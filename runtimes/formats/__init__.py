@@ -1,0 +1,99 @@
+"""The formats that can be read: one `Reader` each, ours and those that other packages bring.
+
+A package brings a format by an entry point of the group `edgeproof.readers`, whose name is the
+format's and whose object is a `Reader`. Ours come first and cannot be replaced. Nothing of a
+runtime is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+import numpy as np
+
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
+from runtimes.formats import gguf, mlc, onnx
+from runtimes.formats.reader import Deployment, Engine, Reader, Requirement, Stops
+
+GROUP = "edgeproof.readers"
+OURS = {"onnx": onnx.READER, "gguf": gguf.READER, "mlc": mlc.READER}
+
+
+def known_formats() -> list[str]:
+    """Their names, ours first."""
+    return [*OURS, *_brought()]
+
+
+def reader(form: str) -> Reader:
+    """What reads a format.
+
+    Raises:
+        InputError: nothing does, or what a package brings for it cannot be loaded or is no Reader.
+    """
+    if form in OURS:
+        return OURS[form]
+    brought = _brought()
+    if form not in brought:
+        known = ", ".join(known_formats())
+        raise InputError(f"nothing here reads the format {form!r}; known: {known}")
+    point = brought[form]
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the reader of {form!r}, {point.value}, fails: {reason}") from None
+    if not isinstance(found, Reader):
+        raise InputError(f"the reader of {form!r}, {point.value}, is no runtimes.formats.Reader")
+    return found
+
+
+def reader_of(artifact: Artifact) -> Reader:
+    """What reads an artifact.
+
+    Raises:
+        InputError: nothing reads its format.
+    """
+    try:
+        return reader(artifact.manifest.variant.format)
+    except InputError as error:
+        raise InputError(f"{artifact.path}: {error}") from None
+
+
+def readable(artifact: Artifact) -> bool:
+    """Whether there are weights to read: a graph that Optimum traced has lost their names."""
+    return "engine" not in dict(artifact.manifest.variant.storage)
+
+
+def dequantise(artifact: Artifact) -> Mapping[str, np.ndarray]:
+    """Every parameter as float32, under its Hugging Face name and in its layout.
+
+    Each is dequantised when it is looked up, so that only those in use are in memory.
+
+    Linear weights are [out, in], query and key rows in Hugging Face's rotary order, fused
+    projections split; a tied head is absent.
+
+    Raises:
+        InputError: nothing reads the format, or the files are damaged or of an unknown layout;
+            looking a tensor up raises it where that one is.
+    """
+    return reader_of(artifact).weights(artifact)
+
+
+def _brought() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in OURS}
+
+
+__all__ = [
+    "Deployment",
+    "Engine",
+    "Reader",
+    "Requirement",
+    "Stops",
+    "dequantise",
+    "known_formats",
+    "readable",
+    "reader",
+    "reader_of",
+]
