@@ -121,10 +121,10 @@ def _accepted(form: Format[Any], options: dict[str, Any]) -> dict[str, Any]:
 def export_variants(
     model: str,
     revision: str | None,
-    variants: Sequence[tuple[Format[Any], Variant]],
+    variants: Sequence[tuple[Format[Any], Variant[Any]]],
     out: Path,
     flags: ExportFlags,
-    strict: Collection[Variant] = (),
+    strict: Collection[Variant[Any]] = (),
 ) -> tuple[Source, list[Path]]:
     """Resolve a model once and export variants of it; for those in `strict` that flag is set.
 

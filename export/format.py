@@ -15,10 +15,10 @@ from export.checkpoint import CheckpointFolder
 
 # Called with the number of checkpoint elements that were just written.
 Advance = Callable[[int], None]
-Tools = Callable[[Variant], dict[str, str]]
+Tools = Callable[[Variant[Any]], dict[str, str]]
 # What a format reads: a validated `Checkpoint`, or, for any architecture, a `CheckpointFolder`.
 Opened = TypeVar("Opened", bound=CheckpointFolder)
-Write = Callable[[Opened, ModelIdentity, Variant, ArtifactWriter, Advance], None]
+Write = Callable[[Opened, ModelIdentity, Variant[Any], ArtifactWriter, Advance], None]
 
 # The written files, each with the SHA-256 of its sections by name; a line on what was checked more.
 Check = Callable[[Opened, Mapping[Path, Mapping[str, str]]], str]
@@ -27,15 +27,15 @@ Check = Callable[[Opened, Mapping[Path, Mapping[str, str]]], str]
 DIRECT = "direct"
 
 
-def _variant_name(model: str, variant: Variant) -> str:
+def _variant_name(model: str, variant: Variant[Any]) -> str:
     return variant.name
 
 
-def _unchanged(variant: Variant) -> Variant:
+def _unchanged(variant: Variant[Any]) -> Variant[Any]:
     return variant
 
 
-def _complete(variant: Variant, checkpoint: CheckpointFolder) -> Variant:
+def _complete(variant: Variant[Any], checkpoint: CheckpointFolder) -> Variant[Any]:
     return variant
 
 
@@ -55,16 +55,16 @@ class Format(Generic[Opened]):
 
     name: str
     title: str
-    variants: tuple[Variant, ...]
+    variants: tuple[Variant[Any], ...]
     tools: dict[str, str]
     open: Callable[[Path], Opened]
     write: Write[Opened]
     variant_tools: Tools = lambda variant: {}
     options: tuple[click.Option, ...] = ()
-    with_options: Callable[..., Variant] = _unchanged
-    complete_from_checkpoint: Callable[[Variant, Opened], Variant] = _complete
+    with_options: Callable[..., Variant[Any]] = _unchanged
+    complete_from_checkpoint: Callable[[Variant[Any], Opened], Variant[Any]] = _complete
     check: Check[Opened] | None = None
-    folder: Callable[[str, Variant], str] = _variant_name
+    folder: Callable[[str, Variant[Any]], str] = _variant_name
     engines: Mapping[str, Format[Any]] = field(default_factory=dict)
 
     def engine(self, name: str) -> Format[Any]:
@@ -78,7 +78,7 @@ class Format(Generic[Opened]):
             raise InputError(f"{self.name} has no engine {name!r}; choose from {known}")
         return self.engines.get(name, self)
 
-    def tools_of(self, variant: Variant) -> dict[str, str]:
+    def tools_of(self, variant: Variant[Any]) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.
 
         Raises:
@@ -111,7 +111,7 @@ class Format(Generic[Opened]):
         except click.UsageError as error:
             raise InputError(error.format_message()) from None
 
-    def variant(self, name: str, **options: Any) -> Variant:
+    def variant(self, name: str, **options: Any) -> Variant[Any]:
         """The variant of that name or alias, with the format's own options worked into it.
 
         Raises:

@@ -48,7 +48,7 @@ class Job:
     checkpoint: CheckpointFolder
     identity: ModelIdentity
     form: Format[Any]
-    variant: Variant
+    variant: Variant[Any]
 
     def folder(self, root: Path) -> Path:
         """`<root>/<model>/<format>/<folder>`: the variant's name, if the format has no other."""
@@ -153,7 +153,7 @@ def run(job: Job, root: Path, advance: Advance, flags: ExportFlags = DEFAULTS) -
     return Outcome(open_artifact(target), reused=False, verified=verified)
 
 
-def least_bytes(variant: Variant, parameters: int) -> int:
+def least_bytes(variant: Variant[Any], parameters: int) -> int:
     """What the variant's weights take at the very least: to refuse early only what cannot fit."""
     return parameters * LEAST_BITS[variant.precision] // 8
 
@@ -169,7 +169,7 @@ def rehearse(job: Job, advance: Advance) -> Rehearsal:
     return Rehearsal(writer.bytes, weights_record(writer.stats, job.identity.parameters))
 
 
-def refuse_fallback(variant: Variant, weights: dict[str, Any]) -> None:
+def refuse_fallback(variant: Variant[Any], weights: dict[str, Any]) -> None:
     """Refuse a manifest's `weights` that tell of a fallback.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeproof import __version__
 from edgeproof.artifact import MANIFEST, Artifact, open_artifact
+from edgeproof.artifact.manifest import SCHEMA
 from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import TEMPORARY
@@ -98,7 +99,7 @@ def _state(
     variant = artifact.manifest.variant
     last = compared.get((variant.format, variant.name))
     outdated = None
-    if last is not None and last.manifest != file_sha256(folder / MANIFEST):
+    if last is not None and last.manifest != artifact.sha256:
         outdated = "changed since it was compared"
     return State(
         folder,
@@ -118,6 +119,8 @@ def _stale(artifact: Artifact, inputs: tuple[OutputFile, ...] | None, *, check: 
     version = manifest.tools.get("edgeproof")
     if version != __version__:
         return f"made by edgeproof {version}"
+    if manifest.schema != SCHEMA.current:
+        return f"its {MANIFEST} has schema {manifest.schema}, not {SCHEMA.current}"
     for item in manifest.outputs:
         path = artifact.path / item.path
         if not path.is_file() or path.stat().st_size != item.bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from edgeproof.artifact import Artifact, Precision
-from edgeproof.artifact.manifest import Manifest, ModelIdentity
-from edgeproof.artifact.variant import Variant
+from edgeproof.artifact import Artifact, Facts, Precision
+from edgeproof.artifact.manifest import Manifest, ModelIdentity, VariantRecord
 from edgeproof.files.hashing import OutputFile
 from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint
@@ -84,7 +84,7 @@ def entry(
     measured: Measurement | None = None,
     found: Localisation | None = None,
 ) -> Entry:
-    variant = Variant("gguf", name, Precision.LOW_BIT, (("linear", "q4"),))
+    variant = VariantRecord("gguf", name, Precision.LOW_BIT, {"linear": "q4"}, Facts())
     weights = {"bytes": size, "effective_bpw": 4.5, "fallback_share": 0.0, "fallbacks": []}
     weights |= {"classes": {}, "types": {"Q4_0": {"tensors": 1, "elements": 2, "bytes": 3}}}
     files = (OutputFile(f"{name}.gguf", size, "0" * 64),)
@@ -93,7 +93,9 @@ def entry(
     )
     why = () if verdict is Verdict.PASS else reasons
     judgement = Judgement(verdict, why, ("worth a note",))
-    artifact = Artifact(Path("out/m/gguf") / "x", manifest)
+    artifact = Artifact(
+        Path("out/m/gguf") / "x", manifest, hashlib.sha256(name.encode()).hexdigest()
+    )
     return Entry(artifact, allowed, GATES[Precision.LOW_BIT], judgement, measured, found)
 
 

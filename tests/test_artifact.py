@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgeproof.artifact import (
     ArtifactWriter,
     ModelIdentity,
     Precision,
+    Recipe,
     Variant,
     open_artifact,
     reusable,
@@ -29,7 +31,16 @@ from edgeproof.files.lock import exclusive
 from tests.tiny import make_checkpoint
 
 MODEL = ModelIdentity("tiny", None, None, 1000, (OutputFile("model.safetensors", 4, "00" * 32),))
-VARIANT = Variant("gguf", "f16", Precision.FP16, (("linear", "F16"),))
+
+
+@dataclass(frozen=True)
+class Toy(Recipe):
+    """The least recipe that there is."""
+
+    linear: str
+
+
+VARIANT = Variant("gguf", "f16", Precision.FP16, Toy("F16"))
 TOOLS = {"edgeproof": "test"}
 
 
@@ -94,7 +105,7 @@ def test_an_intact_artifact_of_the_same_recipe_is_reused(tmp_path: Path) -> None
     ("model", "variant", "tools"),
     [
         (ModelIdentity("tiny", None, "v2", 1000, MODEL.inputs), VARIANT, TOOLS),
-        (MODEL, Variant("gguf", "f16", Precision.FP16, (("linear", "BF16"),)), TOOLS),
+        (MODEL, replace(VARIANT, recipe=Toy("BF16")), TOOLS),
         (MODEL, VARIANT, {"edgeproof": "newer"}),
     ],
 )
@@ -126,7 +137,7 @@ def test_a_manifest_cannot_name_a_path_outside_its_folder(tmp_path: Path, path: 
         open_artifact(tmp_path / "a")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 2, "model": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 3, "model": 3}'])
 def test_a_malformed_manifest_is_one_clear_error(tmp_path: Path, text: str) -> None:
     build(tmp_path / "a")
     (tmp_path / "a" / MANIFEST).write_text(text)

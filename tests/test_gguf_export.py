@@ -18,7 +18,6 @@ from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
 from export.gguf import FORMAT
-from export.gguf.recipe import read_recipe
 from export.gguf.tensors import bind
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
@@ -31,7 +30,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "bf16-sharded": {"dtype": "BF16", "shards": 3},
     "f16-untied": {"dtype": "F16", "tie_word_embeddings": False},
 }
-VARIANTS = [v.name for v in FORMAT.variants if read_recipe(v).direct]
+VARIANTS = [v.name for v in FORMAT.variants if v.recipe.direct]
 LEGACY = ["q5_0", "q5_1", "q4_0", "q4_1"]
 
 

@@ -173,7 +173,7 @@ def test_the_card_is_an_input_of_the_artifact(tmp_path: Path) -> None:
     assert "README.md" in {item.path for item in first.manifest.model.inputs}
     (folder / "README.md").write_text(RICH_CARD)
     second = export_tiny(folder, "gguf", "f32", tmp_path)
-    assert second.manifest.recipe != first.manifest.recipe
+    assert second.manifest.recipe_digest != first.manifest.recipe_digest
     reader = gguf.GGUFReader(second.file(".gguf"))
     assert reader.fields["general.license"].contents() == "other"
     (folder / "README.md").unlink()

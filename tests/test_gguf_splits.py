@@ -11,9 +11,10 @@ import gguf
 import numpy as np
 import pytest
 
-from edgeproof.artifact import Artifact, Precision, Variant
+from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
+from export.gguf import FORMAT
 from export.gguf.splits import plan_splits, with_splits
 from export.sources import resolve
 from runtimes import llamacpp
@@ -22,7 +23,7 @@ from tests.exported import export_tiny
 from tests.test_command_line import run
 from tests.tiny import VOCAB, make_checkpoint
 
-F16 = Variant("gguf", "f16", Precision.FP16, (("linear", "F16"),), ("fp16",))
+F16 = FORMAT.variant("f16")
 LIMITS: dict[str, dict[str, Any]] = {
     "size": {"split_max_size": "60K"},
     "tensors": {"split_max_tensors": 7},

@@ -182,8 +182,8 @@ def test_the_recipe_is_the_content_of_the_file(checkpoint_folder: Path, tmp_path
     assert [code for code, _ in notes] == [0, 0, 0]
     assert ["reused" in output for _, output in notes] == [False, True, False]
     (folder,) = (tmp_path / "out").rglob("q4_0-imatrix")
-    storage = dict(open_artifact(folder).manifest.variant.storage)
-    assert len(storage["imatrix"]) == 64
+    recipe = open_artifact(folder).manifest.variant.recipe
+    assert len(recipe["rounding"]["imatrix"]) == 64
     assert str(tmp_path) not in (folder / "edgeproof.json").read_text()
 
 

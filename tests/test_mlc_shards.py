@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
+from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Recipe, Variant
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.rounding.cast import BFLOAT16
 
 IDENTITY = ModelIdentity("m", None, None, 1000, ())
-VARIANT = Variant("mlc", "q0f16", Precision.FP16, ())
+VARIANT = Variant("mlc", "q0f16", Precision.FP16, Recipe())
 CAP = 100
 
 

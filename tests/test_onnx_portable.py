@@ -67,7 +67,7 @@ def test_the_standards_own_evaluator_computes_what_pytorch_does(tmp_path: Path, 
     write_weights(rounded, dequantise(artifact))
     path = next(artifact.path.glob("*.onnx"))
     evaluator = ReferenceEvaluator(str(path))
-    cache = np.dtype(dict(artifact.manifest.variant.storage)["kv_cache"])
+    cache = np.dtype(artifact.manifest.variant.facts.activations)
     ids, padding, prompt = np.array([IDS, IDS[::-1]]), (0, 7), len(IDS) - 1
     mask = np.ones_like(ids)
     mask[1, : padding[1]] = 0
@@ -114,8 +114,7 @@ def test_it_is_in_name_and_recipe_and_genai_copies_the_cache(tmp_path: Path) -> 
     for graph, folder in (("fused", "fp16"), ("portable", "fp16-portable")):
         artifact = export_tiny(checkpoint, "onnx", "q016", tmp_path, graph=graph)
         assert artifact.path.name == folder
-        storage = dict(artifact.manifest.variant.storage)
-        assert storage.get("graph", "fused") == graph
+        assert artifact.manifest.variant.recipe["graph"] == graph
         assert (artifact.path / "onnx" / "model_fp16.onnx").is_file()
         config = json.loads((artifact.path / "genai_config.json").read_text())
         assert config["search"]["past_present_share_buffer"] == (graph == "fused")

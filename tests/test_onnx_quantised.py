@@ -231,7 +231,7 @@ def test_options_are_part_of_the_recipe_and_of_the_name() -> None:
     assert FORMAT.variant("q8", embedding="fp16").precision == Precision.EIGHT_BIT
     native = FORMAT.variant("q8", target="native")
     assert native.name == "q8-native"
-    assert native.storage != plain.storage
+    assert native.recipe != plain.recipe
     # A float embedding is looked up alike everywhere: the same artifact.
     floats = [FORMAT.variant("q4", embedding="fp16", target=t) for t in ("web", "native")]
     assert floats[0] == floats[1]

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
+from edgeproof.artifact import Facts
 from edgeproof.errors import InputError
 from export.onnx import FORMAT
 from runtimes.formats import dequantise
@@ -105,7 +106,8 @@ def test_it_is_in_the_name_the_recipe_and_the_graph_never_silent(tmp_path: Path)
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     artifact = export_tiny(checkpoint, "onnx", "q016", tmp_path, residual_scale=0.25)
     assert artifact.path.name == "fp16-residual0.25"
-    assert ("residual_scale", "0.25") in artifact.manifest.variant.storage
+    assert artifact.manifest.variant.recipe["residual_scale"] == 0.25
+    assert artifact.manifest.variant.facts == Facts("float16", residual_scale=0.25)
     config = json.loads((artifact.path / "config.json").read_text())
     assert config["transformers.js_config"]["kv_cache_dtype"] == {"fp16": "float16"}
     graph = onnx.load(artifact.path / "onnx" / "model_fp16.onnx", load_external_data=False).graph

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
-from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.artifact import Artifact, Facts, open_artifact
 from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint, open_folder
 from export.onnx.__main__ import main
@@ -106,7 +106,8 @@ def test_the_recipe_names_the_engine_and_every_version_that_it_ran_with(
 ) -> None:
     monkeypatch.setattr(exporter, "trace", fake_trace)
     manifest = exported(foreign, tmp_path, "fp32").manifest
-    assert dict(manifest.variant.storage)["engine"] == "optimum"
+    assert manifest.variant.recipe["engine"] == "optimum"
+    assert manifest.variant.facts == Facts("float32", traced=True)
     for line in REQUIREMENTS.read_text().splitlines():
         if not line.startswith("#"):
             name, _, version = line.partition("==")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from edgeproof.artifact import Precision
+from edgeproof.artifact import Facts, Precision
 from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import LEVELS, advise
 from runtimes.parity.gates import GATES
@@ -44,9 +44,7 @@ def made(
     )
     found = entry(name, verdict, size, measured=m)
     manifest = found.artifact.manifest
-    variant = replace(
-        manifest.variant, format=form, precision=precision, storage=(("kv_cache", activations),)
-    )
+    variant = replace(manifest.variant, format=form, precision=precision, facts=Facts(activations))
     artifact = replace(found.artifact, manifest=replace(manifest, variant=variant))
     return replace(found, artifact=artifact, gates=GATES[precision])
 

@@ -217,7 +217,7 @@ def test_variants_that_write_one_file_are_refused_by_name(root: Path, tmp_path: 
     raw = json.loads(path.read_text("utf-8"))
     (item,) = (item for item in raw["artifacts"] if item["variant"] == "q8")
     files = [vars(output) for output in other.manifest.outputs]
-    name, digest = other.manifest.variant.name, other.manifest.sha256
+    name, digest = other.manifest.variant.name, other.sha256
     raw["artifacts"].append({**item, "variant": name, "files": files, "manifest": digest})
     path.write_text(json.dumps(raw))
     done = build(root, tmp_path / "dist")

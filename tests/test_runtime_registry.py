@@ -14,6 +14,7 @@ from edgeproof.artifact import (
     ArtifactWriter,
     ModelIdentity,
     Precision,
+    Recipe,
     Variant,
     open_artifact,
 )
@@ -26,7 +27,7 @@ RUNTIME_PACKAGES = ("torch", "transformers", "onnxruntime", "llama_cpp", "tvm")
 
 def empty_artifact(folder: Path, form: str) -> Artifact:
     model = ModelIdentity("tiny", None, None, 1, ())
-    variant = Variant(form, "none", Precision.FP32, ())
+    variant = Variant(form, "none", Precision.FP32, Recipe())
     with ArtifactWriter.create(folder, model, variant, {}):
         pass
     return open_artifact(folder)

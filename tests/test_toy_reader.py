@@ -24,6 +24,7 @@ from edgeproof.artifact import (
     ArtifactWriter,
     ModelIdentity,
     Precision,
+    Recipe,
     Variant,
     open_artifact,
 )
@@ -61,7 +62,7 @@ def write(checkpoint: Path, target: Path, spoil: str | None = None, **config: An
     inputs = input_records(sorted(checkpoint.iterdir()), cache_folder() / "digests")
     parameters = sum(values.size for name, values in stored.items() if SCALE not in name)
     model = ModelIdentity("tiny", None, None, parameters, inputs)
-    variant = Variant("toy", "i12", Precision.EIGHT_BIT, (("linear", "int12"),))
+    variant = Variant("toy", "i12", Precision.EIGHT_BIT, Recipe())
     with ArtifactWriter.create(target, model, variant, {}) as writer:
         for name in BESIDE:
             raw = {**read_json(checkpoint / name), **(config if name == "config.json" else {})}

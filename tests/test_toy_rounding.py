@@ -188,7 +188,7 @@ def test_the_method_is_in_the_artifacts_name_and_manifest(
     (path,) = (item.parent for item in tmp_path.rglob("edgeproof.json"))
     variant = open_artifact(path).manifest.variant
     assert variant.name == f"{dtype}-toy"
-    assert dict(variant.storage)["rounding"] == "toy"
+    assert variant.recipe["rounding"] == {"method": "toy"}
     assert f"{dtype}-toy" in path.name
     if form == "gguf":
         (file,) = path.glob("*.gguf")
@@ -281,7 +281,7 @@ def test_a_method_that_needs_importance_gets_that_of_each_tensor(
     options = {"rounding": "watching", "imatrix": tmp_path / "i.gguf"}
     artifact = export_tiny(folder, form, dtype, tmp_path, **options)
     assert artifact.manifest.variant.name == f"{dtype}-watching-imatrix"
-    assert len(dict(artifact.manifest.variant.storage)["imatrix"]) == 64
+    assert len(artifact.manifest.variant.recipe["rounding"]["imatrix"]) == 64
     assert "llama-cpp-python" not in artifact.manifest.tools
     assert watching.seen.pop("model.embed_tokens.weight") is None
     # The rows of q, k and v share their input: where they are fused, the first one's counts.

@@ -27,7 +27,7 @@ def test_what_a_run_found_is_what_its_readers_see(tmp_path: Path, run: ModelResu
     assert [item.name for item in report.compared] == [entry.name for entry in run.entries]
     for item, entry in zip(report.compared, run.entries, strict=True):
         manifest, judgement = entry.artifact.manifest, entry.judgement
-        assert report.of(manifest.sha256) is item
+        assert report.of(entry.artifact.sha256) is item
         assert (item.files, item.bytes) == (manifest.outputs, entry.bytes)
         assert item.effective_bpw == manifest.effective_bpw
         assert (item.verdict, item.reasons) == (judgement.verdict, judgement.reasons)
@@ -82,7 +82,7 @@ def test_a_report_that_lacks_something_is_refused(tmp_path: Path, change: Any) -
 def test_another_schema_and_no_report_say_what_to_do(tmp_path: Path) -> None:
     path = written(tmp_path, usual_result())
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "schema": 2}))
-    assert_refused(path, "schema 2, not 3; compare again: python -m runtimes.parity")
+    assert_refused(path, "schema 2, older than 3; compare again: python -m runtimes.parity")
     path.unlink()
     assert_refused(path, "missing; compare first: python -m runtimes.parity")
 

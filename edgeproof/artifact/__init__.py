@@ -6,6 +6,7 @@ from edgeproof.artifact.manifest import (
     Fallback,
     Manifest,
     ModelIdentity,
+    VariantRecord,
     WeightStats,
     weights_record,
 )
@@ -17,19 +18,22 @@ from edgeproof.artifact.store import (
     open_artifact,
     reusable,
 )
-from edgeproof.artifact.variant import Precision, Variant
+from edgeproof.artifact.variant import Facts, Precision, Recipe, Variant
 
 __all__ = [
     "MANIFEST",
     "Artifact",
     "ArtifactWriter",
     "DryRunWriter",
+    "Facts",
     "Fallback",
     "HashedFile",
     "Manifest",
     "ModelIdentity",
     "Precision",
+    "Recipe",
     "Variant",
+    "VariantRecord",
     "WeightStats",
     "classes_text",
     "fallback_text",

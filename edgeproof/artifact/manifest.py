@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edgeproof.artifact.variant import Precision, Variant
+from edgeproof.artifact.schema_2 import upgraded
+from edgeproof.artifact.variant import Facts, Precision, Variant
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.files.schema import Schema
 
 MANIFEST = "edgeproof.json"
-SCHEMA = 2
+SCHEMA = Schema(current=3, oldest=2, again="export it again")
 
 
 @dataclass(frozen=True)
@@ -83,57 +86,93 @@ class WeightStats:
 
 
 @dataclass(frozen=True)
+class VariantRecord:
+    """A variant as its artifact records it: `recipe` is for people, programs read the `facts`."""
+
+    format: str
+    name: str
+    precision: Precision
+    recipe: Mapping[str, Any]
+    facts: Facts
+
+    @staticmethod
+    def of(variant: Variant[Any]) -> VariantRecord:
+        """The record of a variant; what its recipe leaves open (None) is not in it."""
+        text = json.dumps(asdict(variant.recipe, dict_factory=_given))
+        return VariantRecord(
+            variant.format,
+            variant.name,
+            variant.precision,
+            json.loads(text),
+            variant.recipe.facts,
+        )
+
+    @staticmethod
+    def of_json(raw: Mapping[str, Any]) -> VariantRecord:
+        """What `dataclasses.asdict` made of a record, read back.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no such record.
+        """
+        return VariantRecord(
+            format=raw["format"],
+            name=raw["name"],
+            precision=Precision(raw["precision"]),
+            recipe=dict(raw["recipe"]),
+            facts=Facts.of_json(raw["facts"]),
+        )
+
+
+def _given(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if value is not None}
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The parsed content of `edgeproof.json`."""
+    """The parsed content of `edgeproof.json`; `schema` is that of the file."""
 
     model: ModelIdentity
-    variant: Variant
-    recipe: str
+    variant: VariantRecord
+    recipe_digest: str
     tools: dict[str, str]
     outputs: tuple[OutputFile, ...]
     weights: dict[str, Any]
+    schema: int = SCHEMA.current
 
     @property
     def effective_bpw(self) -> float:
         """Effective bits per weight, as it was counted when the file was written."""
         return float(self.weights["effective_bpw"])
 
-    @property
-    def sha256(self) -> str:
-        """Hex SHA-256 of `edgeproof.json` as it was written."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
-
     def to_json(self) -> str:
-        """Stable text: sorted keys, two spaces, final newline."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+        """Stable text in the current schema: sorted keys, two spaces, final newline."""
+        content = {**asdict(self), "schema": SCHEMA.current}
+        return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
     @staticmethod
     def from_json(text: str, source: str) -> Manifest:
-        """Parse; `source` names the file in errors.
+        """Parse a manifest of this schema or of an older one; `source` names the file in errors.
 
         Raises:
-            InputError: not a manifest of this schema.
+            InputError: not a manifest, or one of a newer edgeproof.
         """
         try:
             raw = json.loads(text)
-            if raw.pop("schema") != SCHEMA:
-                raise InputError(f"{source}: written by another version; export it again")
-            model, variant = raw["model"], raw["variant"]
+            written_by = raw.get("tools", {}).get("edgeproof")
+            schema = SCHEMA.check(raw["schema"], source, written_by)
+            if schema == 2:
+                raw = upgraded(raw)
+            model = raw["model"]
             return Manifest(
                 model=ModelIdentity(
                     **{**model, "inputs": tuple(OutputFile(**item) for item in model["inputs"])}
                 ),
-                variant=Variant(
-                    format=variant["format"],
-                    name=variant["name"],
-                    precision=Precision(variant["precision"]),
-                    storage=tuple((key, value) for key, value in variant["storage"]),
-                    aliases=tuple(variant["aliases"]),
-                ),
-                recipe=raw["recipe"],
+                variant=VariantRecord.of_json(raw["variant"]),
+                recipe_digest=raw["recipe_digest"],
                 tools=raw["tools"],
                 outputs=tuple(OutputFile(**item) for item in raw["outputs"]),
                 weights=raw["weights"],
+                schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{source}: not an edgeproof manifest; export it again") from None
@@ -152,7 +191,12 @@ def weights_record(stats: WeightStats, parameters: int) -> dict[str, Any]:
     }
 
 
-def recipe_digest(model: ModelIdentity, variant: Variant, tools: dict[str, str]) -> str:
-    """SHA-256 of everything that the output bytes depend on."""
-    recipe = {"model": asdict(model), "variant": asdict(variant), "tools": tools, "schema": SCHEMA}
+def recipe_digest(model: ModelIdentity, variant: Variant[Any], tools: dict[str, str]) -> str:
+    """SHA-256 of everything that the output bytes depend on, and of the manifest's schema."""
+    recipe = {
+        "model": asdict(model),
+        "variant": asdict(VariantRecord.of(variant)),
+        "tools": tools,
+        "schema": SCHEMA.current,
+    }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeproof import __version__
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
+from edgeproof.files.schema import Schema
 
 RUN_RECORD = "run.json"
-SCHEMA = 1
+SCHEMA = Schema(current=1, oldest=1, again="run `python -m export` again")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class RunRecord:
 
     def save(self, root: Path) -> None:
         """Write `run.json` into the artifacts' root folder."""
-        data = {"schema": SCHEMA, **asdict(self)}
+        data = {"schema": SCHEMA.current, "edgeproof": __version__, **asdict(self)}
         write_atomic(root / RUN_RECORD, (json.dumps(data, indent=2) + "\n").encode())
 
 
@@ -51,13 +53,13 @@ def load_run_record(root: Path) -> RunRecord:
     """Read `run.json`.
 
     Raises:
-        InputError: nothing was exported by a plan here, or the record is malformed.
+        InputError: nothing was exported by a plan here, the record is malformed, or one of a newer
+            edgeproof.
     """
     path = root / RUN_RECORD
     try:
         raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if raw["schema"] != SCHEMA:
-            raise InputError(f"{path}: written by another version; run `python -m export` again")
+        SCHEMA.check(raw["schema"], str(path), raw.get("edgeproof"))
         models = tuple(
             ModelRun(
                 label=model["label"],

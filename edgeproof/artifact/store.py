@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from edgeproof.artifact.manifest import (
     MANIFEST,
     Manifest,
     ModelIdentity,
+    VariantRecord,
     WeightStats,
     recipe_digest,
     weights_record,
@@ -29,10 +31,11 @@ from edgeproof.files.hashing import OutputFile, file_sha256
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk: its folder and its manifest."""
+    """An artifact on disk: its folder, its manifest, and the hex SHA-256 of the manifest's file."""
 
     path: Path
     manifest: Manifest
+    sha256: str
 
     def file(self, suffix: str) -> Path:
         """The only output whose path ends so.
@@ -141,7 +144,7 @@ class ArtifactWriter:
     def create(
         target: Path,
         model: ModelIdentity,
-        variant: Variant,
+        variant: Variant[Any],
         tools: dict[str, str],
         *,
         hash_sections: bool = False,
@@ -155,8 +158,8 @@ class ArtifactWriter:
             yield writer
             manifest = Manifest(
                 model=model,
-                variant=variant,
-                recipe=recipe_digest(model, variant, tools),
+                variant=VariantRecord.of(variant),
+                recipe_digest=recipe_digest(model, variant, tools),
                 tools=tools,
                 outputs=tuple(sorted(writer._outputs, key=lambda item: item.path)),
                 weights=weights_record(writer.stats, model.parameters),
@@ -224,26 +227,26 @@ def open_artifact(path: Path) -> Artifact:
         InputError: no manifest, a malformed one, or one with a path that leaves the folder.
     """
     try:
-        text = (path / MANIFEST).read_text("utf-8")
+        data = (path / MANIFEST).read_bytes()
+        manifest = Manifest.from_json(data.decode("utf-8"), str(path / MANIFEST))
     except FileNotFoundError:
         raise InputError(f"{path}: no {MANIFEST}, so this is not a finished artifact") from None
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{path / MANIFEST}: cannot be read") from None
-    manifest = Manifest.from_json(text, str(path / MANIFEST))
     for item in manifest.outputs:
         parts = PurePosixPath(item.path)
         if parts.is_absolute() or ".." in parts.parts or "\\" in item.path:
             raise InputError(f"{path / MANIFEST}: the path {item.path!r} leaves the folder")
-    return Artifact(path, manifest)
+    return Artifact(path, manifest, hashlib.sha256(data).hexdigest())
 
 
 def reusable(
-    target: Path, model: ModelIdentity, variant: Variant, tools: dict[str, str]
+    target: Path, model: ModelIdentity, variant: Variant[Any], tools: dict[str, str]
 ) -> Artifact | None:
     """The artifact at `target` if it was made by this recipe and its bytes are intact."""
     try:
         artifact = open_artifact(target)
-        if artifact.manifest.recipe != recipe_digest(model, variant, tools):
+        if artifact.manifest.recipe_digest != recipe_digest(model, variant, tools):
             return None
         artifact.check()
     except InputError:

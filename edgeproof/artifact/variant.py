@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Generic, TypeVar
 
 
 class Precision(str, Enum):
@@ -17,15 +19,56 @@ class Precision(str, Enum):
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A recipe. `aliases` are accepted on the command line, `name` is what is shown and stored.
+class Facts:
+    """What readers of an artifact need to know of its recipe, whatever the format.
 
-    `storage` maps a tensor class ("linear", "embedding", "norm", "kv_cache") to the format's own
-    name of the type it is stored in.
+    `activations` is the NumPy dtype that it computes in and whose KV cache it takes; None where the
+    runtime decides. The residual stream is `residual_scale` times the model's. A `traced` graph has
+    lost the weights' names. With `dynamic`, activations are rounded to 8 bits in every call.
     """
+
+    activations: str | None = None
+    residual_scale: float = 1.0
+    traced: bool = False
+    dynamic: bool = False
+
+    @staticmethod
+    def of_json(raw: Mapping[str, Any]) -> Facts:
+        """What `dataclasses.asdict` made of facts, read back.
+
+        Raises:
+            TypeError: other keys, or values of other types.
+        """
+        facts = Facts(**raw)
+        types = (type(facts.residual_scale), type(facts.traced), type(facts.dynamic))
+        if types != (float, bool, bool) or not isinstance(facts.activations, str | None):
+            raise TypeError("facts of other types")
+        return facts
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a variant's bytes depend on beside the model: a frozen dataclass of its format.
+
+    Fields are numbers, strings, tuples and dataclasses, and name no path: the manifest has them as
+    JSON, and reuse follows from them.
+    """
+
+    @property
+    def facts(self) -> Facts:
+        """What readers of the artifact need to know of it."""
+        return Facts()
+
+
+R_co = TypeVar("R_co", bound=Recipe, covariant=True)
+
+
+@dataclass(frozen=True)
+class Variant(Generic[R_co]):
+    """A recipe. `aliases` are accepted on the command line, `name` is what is shown and stored."""
 
     format: str
     name: str
     precision: Precision
-    storage: tuple[tuple[str, str], ...]
+    recipe: R_co
     aliases: tuple[str, ...] = ()

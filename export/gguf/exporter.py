@@ -15,7 +15,7 @@ from export.gguf.content import Content, prepare
 from export.gguf.imatrix import imatrix_entries
 from export.gguf.metadata import metadata_entries, naming_texts
 from export.gguf.naming import file_stem
-from export.gguf.recipe import read_recipe
+from export.gguf.recipe import Recipe
 from export.gguf.splits import plan_splits, split_metadata
 from export.gguf.tensors import bind
 from export.rounding import rounder_of
@@ -24,7 +24,7 @@ from export.rounding import rounder_of
 def write(
     checkpoint: Checkpoint,
     identity: ModelIdentity,
-    variant: Variant,
+    variant: Variant[Recipe],
     writer: ArtifactWriter,
     advance: Advance,
 ) -> None:
@@ -35,10 +35,10 @@ def write(
             override has no effect, the importance matrix is another model's, or llama.cpp is needed
             and not installed.
     """
-    recipe = read_recipe(variant)
+    recipe = variant.recipe
     targets = bind(checkpoint)
     recipe.check(targets)
-    rounder = rounder_of(variant, checkpoint.parameters)
+    rounder = rounder_of(recipe.rounding, checkpoint.parameters)
     metadata = metadata_entries(checkpoint, identity, recipe.file_type)
     if rounder.imatrix is not None:
         metadata += imatrix_entries(rounder.imatrix)

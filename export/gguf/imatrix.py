@@ -12,16 +12,16 @@ from pathlib import Path
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.gguf.container import STRING, UINT32, MetadataEntry
+from export.gguf.recipe import Recipe
 from export.rounding import options
 from export.rounding.imatrix import Imatrix, keep_imatrix
 from export.rounding.registry import NEAREST
-from export.rounding.rounder import IMATRIX, method_name
 
 # Types that llama.cpp rounds without looking at importance.
 UNWEIGHTED = ("F32", "F16", "BF16", "Q8_0")
 
 
-def with_imatrix(variant: Variant, path: Path | None) -> Variant:
+def with_imatrix(variant: Variant[Recipe], path: Path | None) -> Variant[Recipe]:
     """The variant with the file's SHA-256 in its recipe.
 
     Raises:
@@ -32,18 +32,19 @@ def with_imatrix(variant: Variant, path: Path | None) -> Variant:
         options.check_needs(variant)
         return variant
     check_use(variant)
-    return options.with_imatrix_entries(variant, [(IMATRIX, keep_imatrix(path))])
+    recipe = options.with_digest(variant.recipe, keep_imatrix(path))
+    return options.named_after_imatrix(variant, recipe)
 
 
-def check_use(variant: Variant) -> None:
+def check_use(variant: Variant[Recipe]) -> None:
     """Refuse a type that is rounded without a matrix.
 
     Raises:
         InputError: naming those that use one.
     """
-    if method_name(variant) != NEAREST:
+    if variant.recipe.rounding.method != NEAREST:
         options.check_use(variant)
-    elif dict(variant.storage)["linear"] in UNWEIGHTED:
+    elif variant.recipe.linear in UNWEIGHTED:
         raise InputError(
             f"--imatrix: {variant.name} is rounded without it; leave it out, or choose q4_0, q4_1,"
             " q5_0, q5_1, a K- or an IQ-type"

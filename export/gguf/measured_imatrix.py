@@ -17,16 +17,15 @@ from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
 from export.gguf.imatrix import check_use
+from export.gguf.recipe import MatrixWish, Recipe
 from export.rounding.imatrix import keep_imatrix
-from export.rounding.options import with_imatrix_entries
-from export.rounding.rounder import IMATRIX
+from export.rounding.options import named_after_imatrix, with_digest
 
 AUTO = "auto"
-CALIBRATION = "calibration"  # key of a file's path in a recipe that is not complete yet
 NEEDED = ("torch", "transformers")
 
 
-def with_measured_imatrix(variant: Variant, calibration: Path | None) -> Variant:
+def with_measured_imatrix(variant: Variant[Recipe], calibration: Path | None) -> Variant[Recipe]:
     """The variant with the wish for a matrix, measured on a text or on the model's own.
 
     `complete_from_checkpoint` has it measured.
@@ -42,31 +41,29 @@ def with_measured_imatrix(variant: Variant, calibration: Path | None) -> Variant
             "--imatrix without a file is measured in PyTorch, which is not installed:"
             ' pip install "edgeproof[parity]", or give a file made elsewhere'
         )
-    text = [] if calibration is None else [(CALIBRATION, str(calibration))]
-    return with_imatrix_entries(variant, [(IMATRIX, AUTO), *text])
+    return named_after_imatrix(variant, replace(variant.recipe, wish=MatrixWish(calibration)))
 
 
-def complete_from_checkpoint(variant: Variant, checkpoint: Checkpoint) -> Variant:
+def complete_from_checkpoint(variant: Variant[Recipe], checkpoint: Checkpoint) -> Variant[Recipe]:
     """The variant with the measured matrix's SHA-256 in place of the wish for one.
 
     Raises:
         InputError: it cannot be measured.
     """
-    storage = dict(variant.storage)
-    if storage.get(IMATRIX) != AUTO:
+    wish = variant.recipe.wish
+    if wish is None:
         return variant
-    calibration = storage.pop(CALIBRATION, None)
-    storage[IMATRIX] = _measure(checkpoint.path, calibration)
-    return replace(variant, storage=tuple(storage.items()))
+    digest = _measure(checkpoint.path, wish.calibration)
+    return replace(variant, recipe=replace(with_digest(variant.recipe, digest), wish=None))
 
 
-def _measure(checkpoint: Path, calibration: str | None) -> str:
+def _measure(checkpoint: Path, calibration: Path | None) -> str:
     """Have the matrix measured, or taken from the cache; its SHA-256."""
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as folder:
         out = Path(folder, "imatrix.gguf")
         command = [sys.executable, "-m", "runtimes.imatrix"]
         command += ["--checkpoint", str(checkpoint), "--out", str(out)]
-        command += [] if calibration is None else ["--calibration", calibration]
+        command += [] if calibration is None else ["--calibration", str(calibration)]
         # Progress and errors go where ours go.
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode != 0:
             raise InputError(

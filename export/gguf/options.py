@@ -11,7 +11,7 @@ from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.gguf.imatrix import with_imatrix
 from export.gguf.measured_imatrix import AUTO, with_measured_imatrix
-from export.gguf.recipe import with_method, with_overrides
+from export.gguf.recipe import Recipe, with_method, with_overrides
 from export.gguf.splits import with_splits
 from export.rounding.options import ROUNDING_OPTION
 
@@ -60,7 +60,7 @@ OPTIONS = (
 
 
 def with_options(
-    variant: Variant,
+    variant: Variant[Recipe],
     *,
     rounding: str | None = None,
     imatrix: Path | None = None,
@@ -68,7 +68,7 @@ def with_options(
     split_max_size: str | None = None,
     split_max_tensors: int | None = None,
     **overrides: Any,
-) -> Variant:
+) -> Variant[Recipe]:
     """The variant with the options' values in its recipe and in its name.
 
     Raises:

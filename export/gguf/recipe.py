@@ -1,8 +1,7 @@
 """What a GGUF variant asks for: a type or a mixture, and the user's overrides of it.
 
-A variant's `storage` holds the whole recipe, overrides included, so that reuse and the manifest
-follow from it; its name holds them too, so that two recipes never share a folder (two importance
-matrices do: the name says only that there is one).
+Reuse and the manifest follow from the recipe; a variant's name holds the overrides too, so that two
+recipes never share a folder (two importance matrices do: the name says only that there is one).
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from edgeproof.artifact import Precision, Variant
 from edgeproof.errors import InputError
 from export.architecture import Role, Target
 from export.gguf.storage import LAYOUTS, TYPES, Layout
 from export.rounding.options import with_rounding
-from export.rounding.rounder import IMATRIX, ROUNDING
+from export.rounding.recipe import IMATRIX, ROUNDING, RoundedRecipe
+from export.rounding.registry import NEAREST
 
 # Mixtures that llama.cpp itself chooses the types of → its llama_ftype (llama.h).
 MIXTURES = {
@@ -31,11 +32,10 @@ MIXTURES = {
     "Q3_K_M": 12,
     "Q2_K": 10,
 }
-# Keys of `Variant.storage` beside the tensor classes: the options they come from.
+# Names of options.
 PURE = "pure"
 EMBEDDING_TYPE = "token-embedding-type"
 OUTPUT_TYPE = "output-tensor-type"
-TENSOR_TYPE = "tensor-type "
 # A pattern that may stand in a folder's name. It has no hyphen, so that it is no option's label.
 PLAIN = re.compile(r"[a-z0-9_.]{1,32}")
 # From the best to the worst, and the class of each type; all other types are LOW_BIT.
@@ -49,8 +49,26 @@ PRECISION = {
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """`linear` and `head` name a type or a mixture; the rest is None or empty if not overridden."""
+class SplitLimits:
+    """The most bytes and tensors that a file may have; None for no limit."""
+
+    max_bytes: int | None = None
+    max_tensors: int | None = None
+
+
+@dataclass(frozen=True)
+class MatrixWish:
+    """An importance matrix that is still to be measured, on a text or on the model's own."""
+
+    calibration: Path | None
+
+
+@dataclass(frozen=True)
+class Recipe(RoundedRecipe):
+    """`linear` and `head` name a type or a mixture; the rest is None or empty if not overridden.
+
+    `wish` is None in a recipe that is complete, the only one that is written or recorded.
+    """
 
     linear: str
     head: str
@@ -58,14 +76,19 @@ class Recipe:
     embedding: str | None = None
     output: str | None = None
     patterns: tuple[tuple[str, str], ...] = ()
-    rounding: str | None = None
-    imatrix: str | None = None  # hex SHA-256 of the file, or a wish for one (measured_imatrix)
+    splits: SplitLimits = SplitLimits()
+    wish: MatrixWish | None = None
 
     @property
     def types(self) -> list[str]:
         """The types and the mixture that it names."""
-        overrides = (self.embedding, self.output, *(kind for _, kind in self.patterns))
-        return [kind for kind in (self.linear, self.head, *overrides) if kind is not None]
+        return [self.linear, self.head, *self.overrides]
+
+    @property
+    def overrides(self) -> list[str]:
+        """The types that override those of the variant's name."""
+        types = (self.embedding, self.output, *(kind for _, kind in self.patterns))
+        return [kind for kind in types if kind is not None]
 
     @property
     def direct(self) -> bool:
@@ -73,7 +96,7 @@ class Recipe:
 
         With an importance matrix llama.cpp rounds all types, unless a method of ours uses it.
         """
-        if self.imatrix and self.rounding is None:
+        if self.rounding.imatrix is not None and self.rounding.method == NEAREST:
             return False
         return all(kind in TYPES for kind in self.types)
 
@@ -96,9 +119,9 @@ class Recipe:
             digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
             text = pattern if PLAIN.fullmatch(pattern) else digest
             labels.append(f"{text}-{kind.lower()}")
-        if self.rounding:
-            labels.append(self.rounding)
-        if self.imatrix:
+        if self.rounding.method != NEAREST:
+            labels.append(self.rounding.method)
+        if self.rounding.imatrix is not None:
             labels.append(IMATRIX)
         return tuple(labels)
 
@@ -143,62 +166,45 @@ class Recipe:
 BLOCKS = Layout("", 0, 256, 0)  # a mixture: blocks of some size
 
 
-def read_recipe(variant: Variant) -> Recipe:
-    """The recipe that a variant's storage describes."""
-    storage = dict(variant.storage)
-    return Recipe(
-        linear=storage["linear"],
-        head=storage["linear"] if PURE in storage else storage["head"],
-        pure=PURE in storage,
-        embedding=storage.get(EMBEDDING_TYPE),
-        output=storage.get(OUTPUT_TYPE),
-        patterns=tuple(
-            (key.removeprefix(TENSOR_TYPE), kind)
-            for key, kind in variant.storage
-            if key.startswith(TENSOR_TYPE)
-        ),
-        rounding=storage.get(ROUNDING),
-        imatrix=storage.get(IMATRIX),
-    )
-
-
 def with_overrides(
-    variant: Variant,
+    variant: Variant[Recipe],
     *,
     pure: bool = False,
     token_embedding_type: str | None = None,
     output_tensor_type: str | None = None,
     tensor_type: Sequence[str] = (),
-) -> Variant:
+) -> Variant[Recipe]:
     """The variant with overrides in its recipe and in its name, such as q4_0-pure.
 
     Raises:
         InputError: an unknown type, or `tensor_type` with something that is not PATTERN=TYPE.
     """
-    extra: list[tuple[str, str]] = [(PURE, "yes")] if pure else []
-    for key, text in ((EMBEDDING_TYPE, token_embedding_type), (OUTPUT_TYPE, output_tensor_type)):
-        if text is not None:
-            extra.append((key, _type(text, f"--{key}")))
-    for pattern, kind in map(_pattern, tensor_type):
-        extra.append((TENSOR_TYPE + pattern, kind))
-    kinds = [kind for key, kind in extra if key != PURE]
-    precisions = (variant.precision, *(PRECISION.get(kind, Precision.LOW_BIT) for kind in kinds))
-    changed = replace(variant, storage=(*variant.storage, *extra))
+    own = variant.recipe
+    recipe = replace(
+        own,
+        head=own.linear if pure else own.head,
+        pure=pure,
+        embedding=_optional_type(token_embedding_type, f"--{EMBEDDING_TYPE}"),
+        output=_optional_type(output_tensor_type, f"--{OUTPUT_TYPE}"),
+        patterns=tuple(map(_pattern, tensor_type)),
+    )
+    precisions = (PRECISION.get(kind, Precision.LOW_BIT) for kind in recipe.overrides)
     return replace(
-        changed,
-        name="-".join((variant.name, *read_recipe(changed).override_labels)),
-        precision=max(precisions, key=PRECISIONS.index),
-        aliases=() if extra else variant.aliases,
+        variant,
+        name="-".join((variant.name, *recipe.override_labels)),
+        precision=max((variant.precision, *precisions), key=PRECISIONS.index),
+        recipe=recipe,
+        aliases=variant.aliases if recipe == own else (),
     )
 
 
-def with_method(variant: Variant, name: str | None) -> Variant:
+def with_method(variant: Variant[Recipe], name: str | None) -> Variant[Recipe]:
     """The variant, its overrides included, with a method of rounding.
 
     Raises:
         InputError: an unknown method, or nothing in the variant is rounded by one of ours.
     """
-    kinds = read_recipe(variant).types
+    kinds = variant.recipe.types
     foreign = [kind.lower() for kind in kinds if kind not in TYPES]
     if name is not None and foreign:
         raise InputError(f"--{ROUNDING}: llama.cpp itself rounds {foreign[0]}; choose q4_0 or q8_0")
@@ -212,6 +218,10 @@ def _check_fit(option: str, kind: str | None, target: Target) -> None:
             f"{option} {kind.lower()}: it stores blocks of {LAYOUTS[kind].block_size} values, rows"
             f" of {target.shape[-1]} of {target.name} do not divide into them; choose q8_0"
         )
+
+
+def _optional_type(text: str | None, option: str) -> str | None:
+    return None if text is None else _type(text, option)
 
 
 def _type(text: str, option: str) -> str:

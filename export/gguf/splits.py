@@ -16,9 +16,9 @@ from itertools import accumulate, pairwise
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.gguf.container import INT32, UINT16, MetadataEntry
+from export.gguf.recipe import Recipe, SplitLimits
 
 MAX_SIZE = "split-max-size"
-MAX_TENSORS = "split-max-tensors"
 SIZE = re.compile(r"([1-9][0-9]{0,17})([KMG]?)", re.IGNORECASE)
 UNITS = {"G": 10**9, "M": 10**6, "K": 10**3, "": 1}
 MOST_SPLITS = 2**16 - 1  # split.count is a uint16
@@ -35,29 +35,31 @@ class Split:
 
 
 def with_splits(
-    variant: Variant, split_max_size: str | None = None, split_max_tensors: int | None = None
-) -> Variant:
+    variant: Variant[Recipe],
+    split_max_size: str | None = None,
+    split_max_tensors: int | None = None,
+) -> Variant[Recipe]:
     """The variant with limits per file in its recipe and in its name, such as f16-split-500M.
 
     Raises:
         InputError: a size that is not a number with K, M, G or nothing behind it.
     """
-    limits = []
-    if split_max_size is not None:
-        limits.append((MAX_SIZE, str(_bytes(split_max_size)), _size_label(_bytes(split_max_size))))
-    if split_max_tensors is not None:
-        limits.append((MAX_TENSORS, str(split_max_tensors), f"{split_max_tensors}-tensors"))
-    if not limits:
+    limits = SplitLimits(
+        None if split_max_size is None else _bytes(split_max_size), split_max_tensors
+    )
+    if limits == SplitLimits():
         return variant
+    labels = [] if limits.max_bytes is None else [_size_label(limits.max_bytes)]
+    labels += [] if limits.max_tensors is None else [f"{limits.max_tensors}-tensors"]
     return replace(
         variant,
-        name="-".join((variant.name, "split", *(label for _, _, label in limits))),
-        storage=(*variant.storage, *((key, value) for key, value, _ in limits)),
+        name="-".join((variant.name, "split", *labels)),
+        recipe=replace(variant.recipe, splits=limits),
         aliases=(),
     )
 
 
-def plan_splits(stem: str, sizes: Sequence[int], variant: Variant) -> list[Split]:
+def plan_splits(stem: str, sizes: Sequence[int], variant: Variant[Recipe]) -> list[Split]:
     """Which tensors of these stored sizes, in bytes, go into which file; often one file.
 
     A tensor larger than the limit gets a file of its own.
@@ -65,9 +67,9 @@ def plan_splits(stem: str, sizes: Sequence[int], variant: Variant) -> list[Split
     Raises:
         InputError: more files than the format can count.
     """
-    limits = dict(variant.storage)
-    most_bytes = int(limits.get(MAX_SIZE, 0)) or sum(sizes)
-    most_tensors = int(limits.get(MAX_TENSORS, 0)) or len(sizes)
+    limits = variant.recipe.splits
+    most_bytes = limits.max_bytes or sum(sizes)
+    most_tensors = limits.max_tensors or len(sizes)
     ends = [0, *accumulate(sizes)]
     starts = [0]
     for index in range(1, len(sizes)):
@@ -77,7 +79,7 @@ def plan_splits(stem: str, sizes: Sequence[int], variant: Variant) -> list[Split
     if len(starts) > MOST_SPLITS:
         raise InputError(f"--{MAX_SIZE}: {len(starts)} files are too many; choose a larger size")
     if len(starts) == 1:
-        if limits.keys() & {MAX_SIZE, MAX_TENSORS}:
+        if limits != SplitLimits():
             log.warning("%s: the model fits into one file and is not split", variant.name)
         return [Split(f"{stem}.gguf", range(len(sizes)))]
     parts = [range(start, end) for start, end in pairwise([*starts, len(sizes)])]

@@ -10,20 +10,19 @@ from export.gguf.llama_cpp import PACKAGE
 from export.gguf.llama_quantize import package_version
 from export.gguf.measured_imatrix import complete_from_checkpoint
 from export.gguf.options import OPTIONS, with_options
-from export.gguf.recipe import MIXTURES, read_recipe
+from export.gguf.recipe import MIXTURES, Recipe
 from export.gguf.verification import check_files
 
 
 def _variant(
     linear: str, precision: Precision, *, head: str | None = None, aliases: tuple[str, ...] = ()
-) -> Variant:
-    storage = {"linear": linear, "embedding": linear, "head": head or linear, "norm": "F32"}
-    return Variant("gguf", linear.lower(), precision, tuple(storage.items()), aliases)
+) -> Variant[Recipe]:
+    return Variant("gguf", linear.lower(), precision, Recipe(linear, head or linear), aliases)
 
 
-def _tools(variant: Variant) -> dict[str, str]:
+def _tools(variant: Variant[Recipe]) -> dict[str, str]:
     """What the bytes of a variant depend on beside edgeproof: llama.cpp for its own types."""
-    return {} if read_recipe(variant).direct else {PACKAGE: package_version()}
+    return {} if variant.recipe.direct else {PACKAGE: package_version()}
 
 
 # Types as llama.cpp gives them: the first four as convert_hf_to_gguf.py --outtype, the next four as

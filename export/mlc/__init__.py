@@ -9,13 +9,13 @@ from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.mlc.app_record import mlc_name
 from export.mlc.exporter import write
-from export.mlc.recipe import OPTIONS, with_options
+from export.mlc.recipe import OPTIONS, variant_of, with_options
 from export.mlc.schemes import SCHEMES
 
 FORMAT = Format(
     name="mlc",
     title="MLC weights (MLC-LLM, WebLLM)",
-    variants=tuple(scheme.variant for scheme in SCHEMES.values()),
+    variants=tuple(map(variant_of, SCHEMES.values())),
     tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
     open=open_checkpoint,
     write=write,

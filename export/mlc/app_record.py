@@ -28,7 +28,7 @@ MEBI = 1 << 20
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def mlc_name(model: str, variant: Variant) -> str:
+def mlc_name(model: str, variant: Variant[Any]) -> str:
     """MLC's own naming of folders and models: <Model>-<scheme>-MLC, fit for a URL."""
     return f"{UNSAFE.sub('-', model)}-{variant.name}-MLC"
 

@@ -22,7 +22,7 @@ from export.mlc.chat_config import write_chat_config
 from export.mlc.model_library import check_compiled_for, read_model_library
 from export.mlc.packing import pack, words_per_group
 from export.mlc.parameters import check_plain_llama, mlc_targets
-from export.mlc.recipe import MODEL_LIB, Recipe, read_recipe
+from export.mlc.recipe import MODEL_LIB, Recipe
 from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.rounding import Grid, Rounder, rounder_of
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 def write(
     checkpoint: Checkpoint,
     identity: ModelIdentity,
-    variant: Variant,
+    variant: Variant[Recipe],
     writer: ArtifactWriter,
     advance: Advance,
 ) -> None:
@@ -51,8 +51,8 @@ def write(
             importance matrix of another model.
     """
     check_plain_llama(checkpoint.config)
-    recipe, rounder = read_recipe(variant), rounder_of(variant, checkpoint.parameters)
-    scheme = recipe.scheme
+    recipe, scheme = variant.recipe, variant.recipe.scheme
+    rounder = rounder_of(recipe.rounding, checkpoint.parameters)
     targets = mlc_targets(checkpoint)
     arrays = {target.name: stored_arrays(target, scheme) for target in targets}
     ordered = [array for group in arrays.values() for array in group]
@@ -102,14 +102,15 @@ def _write_app(
     if not runs_in_webllm(recipe.scheme):
         return
     library = None
-    if recipe.library is not None:
-        library = read_model_library(recipe.library, OPTION)
+    content = recipe.library
+    if content is not None:
+        library = read_model_library(content, OPTION)
         if library.warning is not None:
             log.warning("%s: %s", OPTION, library.warning)
         if library.facts is not None:
             check_compiled_for(library.facts, config, recipe.scheme.name, arrays, OPTION)
-        writer.write(library_file(identifier), recipe.library)
-    text = app_config(identifier, config, recipe.scheme, arrays, library, recipe.url)
+        writer.write(library_file(identifier), content)
+    text = app_config(identifier, config, recipe.scheme, arrays, library, recipe.model_url)
     writer.write(APP_FILE, text)
 
 

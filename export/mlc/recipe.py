@@ -1,7 +1,4 @@
-"""What an MLC variant asks for: a scheme, and what the command line's options add to it.
-
-A variant's `storage` holds the whole recipe, so that reuse and the manifest follow from it.
-"""
+"""What an MLC variant asks for: a scheme, and what the command line's options add to it."""
 
 from __future__ import annotations
 
@@ -10,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from edgeproof.artifact import Precision, Variant
+from edgeproof.artifact import Facts, Precision, Variant
 from edgeproof.errors import InputError
 from edgeproof.files.cache import keep_file, kept_file
 from export.mlc.app_record import runs_in_webllm
 from export.mlc.model_library import read_model_library
-from export.mlc.schemes import QUANTIZATION, SCHEMES, Scheme
+from export.mlc.schemes import SCHEMES, Scheme
 from export.rounding.cast import FLOAT32
 from export.rounding.options import (
     IMATRIX_OPTION,
@@ -23,10 +20,11 @@ from export.rounding.options import (
     with_imatrix,
     with_rounding,
 )
+from export.rounding.recipe import RoundedRecipe
 
-# Keys of `Variant.storage` beside the tensor classes: the options they come from.
+# Names of options.
 RAW_F32 = "raw-f32"
-MODEL_LIB = "model-lib"  # → hex SHA-256 of the file
+MODEL_LIB = "model-lib"
 MODEL_URL = "model-url"
 KEPT = "model-libraries"
 
@@ -55,34 +53,48 @@ OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A variant, read; `library` is the content of a model library."""
+class Recipe(RoundedRecipe):
+    """`quantization` is MLC's name of the scheme, `model_lib` the hex SHA-256 of the file."""
 
-    scheme: Scheme
-    library: bytes | None
-    url: str | None
+    quantization: str
+    raw_f32: bool = False
+    model_lib: str | None = None
+    model_url: str | None = None
+
+    @property
+    def scheme(self) -> Scheme:
+        """How weights are stored."""
+        scheme = SCHEMES[self.quantization]
+        if not self.raw_f32:
+            return scheme
+        precision = Precision.FP32 if scheme.grid is None else scheme.precision
+        return replace(scheme, raw=True, precision=precision)
+
+    @property
+    def library(self) -> bytes | None:
+        """The content of the model library."""
+        return None if self.model_lib is None else kept_file(self.model_lib, KEPT).read_bytes()
+
+    @property
+    def facts(self) -> Facts:
+        """The model computes in the scheme's dtype."""
+        return Facts(activations=self.scheme.dtype.name)
 
 
-def read_recipe(variant: Variant) -> Recipe:
-    """The recipe that a variant's storage describes."""
-    storage = dict(variant.storage)
-    scheme = SCHEMES[storage[QUANTIZATION]]
-    return Recipe(
-        scheme=_raw(scheme) if RAW_F32 in storage else scheme,
-        library=kept_file(storage[MODEL_LIB], KEPT).read_bytes() if MODEL_LIB in storage else None,
-        url=storage.get(MODEL_URL),
-    )
+def variant_of(scheme: Scheme) -> Variant[Recipe]:
+    """The scheme as the command line and the manifest know it."""
+    return Variant("mlc", scheme.name, scheme.precision, Recipe(scheme.name), scheme.aliases)
 
 
 def with_options(
-    variant: Variant,
+    variant: Variant[Recipe],
     *,
     raw_f32: bool = False,
     model_lib: Path | None = None,
     model_url: str | None = None,
     rounding: str | None = None,
     imatrix: Path | None = None,
-) -> Variant:
+) -> Variant[Recipe]:
     """The variant with the options' values in its recipe.
 
     What changes the weights is in its name too, such as q0f32-raw-f32.
@@ -93,39 +105,32 @@ def with_options(
     """
     if raw_f32:
         variant = _with_raw_f32(variant)
-    extra = []
+    given = None
     if model_lib is not None:
-        digest = keep_file(model_lib, KEPT)
+        digest, given = keep_file(model_lib, KEPT), MODEL_LIB
         read_model_library(kept_file(digest, KEPT).read_bytes(), str(model_lib))
-        extra.append((MODEL_LIB, digest))
+        variant = replace(variant, recipe=replace(variant.recipe, model_lib=digest))
     if model_url is not None:
         if not model_url.startswith(("https://", "http://")):
             raise InputError(f"--{MODEL_URL} {model_url!r}: must begin with https:// or http://")
-        extra.append((MODEL_URL, model_url))
-    scheme = read_recipe(variant).scheme
-    if extra and not runs_in_webllm(scheme):
-        raise InputError(
-            f"--{extra[0][0]}: WebLLM cannot run {variant.name}: no WebGPU has bfloat16"
-        )
-    chosen = replace(variant, storage=(*variant.storage, *extra))
-    rounded = with_rounding(chosen, rounding, has_codes=scheme.grid is not None)
+        given = given or MODEL_URL
+        variant = replace(variant, recipe=replace(variant.recipe, model_url=model_url))
+    scheme = variant.recipe.scheme
+    if given is not None and not runs_in_webllm(scheme):
+        raise InputError(f"--{given}: WebLLM cannot run {variant.name}: no WebGPU has bfloat16")
+    rounded = with_rounding(variant, rounding, has_codes=scheme.grid is not None)
     return with_imatrix(rounded, imatrix)
 
 
-def _with_raw_f32(variant: Variant) -> Variant:
-    scheme = read_recipe(variant).scheme
-    if scheme.dtype != FLOAT32:
+def _with_raw_f32(variant: Variant[Recipe]) -> Variant[Recipe]:
+    if variant.recipe.scheme.dtype != FLOAT32:
         wide = ", ".join(name for name, item in SCHEMES.items() if item.dtype == FLOAT32)
-        raise InputError(f"--{RAW_F32}: {scheme.name} has no float32 values; choose from {wide}")
-    changed = _raw(scheme).variant
+        raise InputError(f"--{RAW_F32}: {variant.name} has no float32 values; choose from {wide}")
+    recipe = replace(variant.recipe, raw_f32=True)
     return replace(
-        changed,
+        variant,
         name=f"{variant.name}-{RAW_F32}",
-        storage=(*changed.storage, (RAW_F32, "yes")),
+        precision=recipe.scheme.precision,
+        recipe=recipe,
         aliases=(),
     )
-
-
-def _raw(scheme: Scheme) -> Scheme:
-    precision = Precision.FP32 if scheme.grid is None else scheme.precision
-    return replace(scheme, raw=True, precision=precision)

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from edgeproof.artifact import Precision, Variant
+from edgeproof.artifact import Precision
 from export.architecture import Role
 from export.rounding import Grid, Kind, Rules
 from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32
 
 LINEARS = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT, Role.GATE, Role.UP, Role.DOWN})
 MATRICES = LINEARS | {Role.EMBEDDING, Role.HEAD}
-# Key of `Variant.storage` beside the tensor classes: the scheme's name, whatever options add.
-QUANTIZATION = "quantization"
 
 
 @dataclass(frozen=True)
@@ -50,26 +48,6 @@ class Scheme:
     def disk_dtype(self) -> np.dtype[Any]:
         """What values in the model dtype become on disk."""
         return stored_dtype(self.dtype, raw=self.raw)
-
-    @property
-    def variant(self) -> Variant:
-        """The scheme as the command line and the manifest know it."""
-        plain = self.disk_dtype.name
-        linear = self.name if Role.DOWN in self.quantised else plain
-        embedding = self.name if Role.EMBEDDING in self.quantised else plain
-        return Variant(
-            format="mlc",
-            name=self.name,
-            precision=self.precision,
-            storage=(
-                (QUANTIZATION, self.name),
-                ("linear", linear),
-                ("embedding", embedding),
-                ("norm", plain),
-                ("kv_cache", self.dtype.name),
-            ),
-            aliases=self.aliases,
-        )
 
 
 def stored_dtype(dtype: np.dtype[Any], *, raw: bool) -> np.dtype[Any]:

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeproof.artifact import ArtifactWriter, Variant
+from edgeproof.artifact import ArtifactWriter
 from export.checkpoint import Checkpoint, CheckpointFolder
 from export.format import Advance
 from export.onnx.decoder import GraphParts, build_decoder
 from export.onnx.genai import genai_config
-from export.onnx.recipe import FUSED, NATIVE, dtype_name
-from export.onnx.residual_scale import residual_scale_of
+from export.onnx.recipe import FUSED, Recipe
 from export.onnx.schemes import STYLES, table_storage
 from export.onnx.weights import place, write_weights
 from export.rounding import rounder_of
@@ -38,7 +37,7 @@ GRAPH_FILES = {
 
 
 def write_folder(
-    checkpoint: Checkpoint, variant: Variant, writer: ArtifactWriter, advance: Advance
+    checkpoint: Checkpoint, recipe: Recipe, writer: ArtifactWriter, advance: Advance
 ) -> None:
     """Write graphs, weights, config and tokenizer files of one variant.
 
@@ -46,24 +45,22 @@ def write_folder(
         InputError: a value is not finite, or overflows the variant's type; the importance matrix is
             another model's.
     """
-    file = GRAPH_FILES[dtype_name(variant)]
-    storage = dict(variant.storage)
-    dtype = np.dtype(storage["kv_cache"])
-    native = storage.get("target") == NATIVE
-    name = storage.get("graph", FUSED)
-    style, rounder = STYLES[name], rounder_of(variant, checkpoint.parameters)
+    file = GRAPH_FILES[recipe.dtype]
+    dtype = np.dtype(recipe.activations)
+    style = STYLES[recipe.graph]
+    rounder = rounder_of(recipe.rounding, checkpoint.parameters)
     graphs = {
         folder: build_decoder(
             checkpoint.config,
             checkpoint.parameters,
             GraphParts(
                 dtype,
-                style.linears[storage["linear"]](dtype, rounder),
-                table_storage(storage["embedding"], dtype, rounder, native=native),
+                style.linears[recipe.linear](dtype, rounder),
+                table_storage(recipe.embedding, dtype, rounder, native=recipe.native),
                 style.operators,
             ),
             choose_logits=folder == FOLDER,
-            residual_scale=residual_scale_of(variant),
+            residual_scale=recipe.residual_scale,
         )
         for folder in (FOLDER, "")
     }
@@ -72,9 +69,11 @@ def write_folder(
     for folder, graph in graphs.items():
         model = graph.model(checkpoint.config.family, placements, "" if folder else FOLDER)
         writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
-    config = config_json(checkpoint, dtype_name(variant), storage["kv_cache"], file, chunks)
+    config = config_json(checkpoint, recipe.dtype, recipe.activations, file, chunks)
     writer.write("config.json", config)
-    writer.write("genai_config.json", genai_config(checkpoint, file, in_place=name == FUSED))
+    writer.write(
+        "genai_config.json", genai_config(checkpoint, file, in_place=recipe.graph == FUSED)
+    )
     for name, path in checkpoint.tokenizer_files.items():
         writer.write(name, path.read_bytes())
 

@@ -1,17 +1,18 @@
-"""The command-line options of ONNX, and how they become part of a variant's storage and name.
+"""What an ONNX variant asks for, and how command-line options become part of its recipe and name.
 
-`Variant.storage` holds the whole recipe, so that reuse and the manifest follow from it; the name
-gets what differs from the dtype's defaults, so that two recipes never share a folder.
+Reuse and the manifest follow from the recipe; the name gets what differs from the dtype's defaults,
+so that two recipes never share a folder.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import click
 
-from edgeproof.artifact import Precision, Variant
+from edgeproof.artifact import Facts, Precision, Variant
 from edgeproof.errors import InputError
+from export.rounding.recipe import RoundedRecipe
 
 # --embedding → name of the storage, and the precision that it limits the variant to.
 EMBEDDINGS = {
@@ -27,6 +28,8 @@ FUSED, PORTABLE = "fused", "portable"
 PORTABLE_EMBEDDINGS = ("float32", "float16")
 FLOAT_DTYPES = ("fp32", "fp16")
 FOUR_BIT_DTYPES = ("q4", "q4f16")
+# Linear layers whose activations are rounded to 8 bits in every call.
+DYNAMIC = ("int8", "uint8")
 
 OPTIONS = (
     click.Option(
@@ -58,47 +61,66 @@ OPTIONS = (
 )
 
 
-def dtype_name(variant: Variant) -> str:
-    """transformers.js's dtype of a variant: what its options added follows after a hyphen."""
-    return variant.name.partition("-")[0]
+@dataclass(frozen=True)
+class Recipe(RoundedRecipe):
+    """How each class of tensors is stored, by the names of `export.onnx.schemes`.
+
+    `dtype` is transformers.js's name of the whole. `activations` is the NumPy dtype of activations,
+    norms and KV cache. With `native`, quantised embeddings are looked up where they lie.
+    """
+
+    dtype: str
+    linear: str
+    embedding: str
+    activations: str
+    native: bool = False
+    graph: str = FUSED
+    residual_scale: float = 1.0
+
+    @property
+    def facts(self) -> Facts:
+        """What the graph computes in and with."""
+        dynamic = self.linear in DYNAMIC
+        return Facts(self.activations, residual_scale=self.residual_scale, dynamic=dynamic)
 
 
 def with_options(
-    variant: Variant,
+    variant: Variant[Recipe],
     *,
     embedding: str | None = None,
     symmetric: bool | None = None,
     target: str = "web",
     graph: str = FUSED,
-) -> Variant:
+) -> Variant[Recipe]:
     """The variant with the options' values in its recipe and in its name.
 
     Raises:
         InputError: an option that the dtype does not have, or a graph that its storage rules out.
     """
-    storage, labels, precision = dict(variant.storage), [], variant.precision
+    recipe, labels, precision = variant.recipe, [], variant.precision
     if symmetric is not None and variant.name not in FOUR_BIT_DTYPES:
         raise InputError(
             f"--symmetric/--asymmetric: {variant.name} has no 4-bit blocks; choose"
             f" {' or '.join(FOUR_BIT_DTYPES)}"
         )
-    if symmetric is not None and symmetric == storage["linear"].endswith(ASYMMETRIC):
-        storage["linear"] = "q4" if symmetric else "q4" + ASYMMETRIC
+    if symmetric is not None and symmetric == recipe.linear.endswith(ASYMMETRIC):
+        recipe = replace(recipe, linear="q4" if symmetric else "q4" + ASYMMETRIC)
         labels.append("symmetric" if symmetric else "asymmetric")
     if embedding is not None:
         name, limit = _embedding(variant, embedding)
-        if name != storage["embedding"]:
+        if name != recipe.embedding:
             labels.append(f"embedding-{embedding}")
             precision = max(precision, limit, key=list(Precision).index)
-        storage["embedding"] = name
-    if storage["embedding"].startswith("q4"):
-        storage["embedding"] = storage["linear"] if variant.name in FOUR_BIT_DTYPES else "q4"
-    if target == NATIVE and storage["embedding"].startswith("q"):
-        storage["target"] = NATIVE
+        recipe = replace(recipe, embedding=name)
+    if recipe.embedding.startswith("q4"):
+        name = recipe.linear if variant.name in FOUR_BIT_DTYPES else "q4"
+        recipe = replace(recipe, embedding=name)
+    if target == NATIVE and recipe.embedding.startswith("q"):
+        recipe = replace(recipe, native=True)
         labels.append(NATIVE)
     if graph == PORTABLE:
-        _check_portable(variant, storage)
-        storage["graph"] = PORTABLE
+        _check_portable(variant.name, recipe)
+        recipe = replace(recipe, graph=PORTABLE)
         labels.append(PORTABLE)
     if not labels:
         return variant
@@ -106,28 +128,28 @@ def with_options(
         variant,
         name="-".join((variant.name, *labels)),
         precision=precision,
-        storage=tuple(storage.items()),
+        recipe=recipe,
         aliases=(),
     )
 
 
-def _embedding(variant: Variant, embedding: str) -> tuple[str, Precision]:
+def _embedding(variant: Variant[Recipe], embedding: str) -> tuple[str, Precision]:
     if variant.name in FLOAT_DTYPES:
         raise InputError(
             f"--embedding: {variant.name} stores every weight as {variant.name}; choose a quantised"
             " dtype, such as q8"
         )
     name, limit = EMBEDDINGS[embedding]
-    if embedding == "fp32" and dict(variant.storage)["kv_cache"] == "float16":
+    if embedding == "fp32" and variant.recipe.activations == "float16":
         raise InputError(f"--embedding fp32: {variant.name} computes in fp16; choose fp16")
     return name, limit
 
 
-def _check_portable(variant: Variant, storage: dict[str, str]) -> None:
-    if storage["linear"] == "bnb4":
+def _check_portable(name: str, recipe: Recipe) -> None:
+    if recipe.linear == "bnb4":
         raise InputError("--graph portable: no standard operator reads bnb4; choose q4f16")
-    if storage["embedding"] not in PORTABLE_EMBEDDINGS:
+    if recipe.embedding not in PORTABLE_EMBEDDINGS:
         raise InputError(
-            f"--graph portable: {variant.name} would store the embedding as {storage['embedding']},"
+            f"--graph portable: {name} would store the embedding as {recipe.embedding},"
             " which no standard operator looks up and multiplies with; add --embedding fp16"
         )

@@ -9,9 +9,8 @@ import click
 
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
+from export.onnx.recipe import Recipe
 
-# Key of `Variant.storage`; its value is written so that float() gives the scale back.
-RESIDUAL_SCALE = "residual_scale"
 # float16's smallest normal number: the scale is a constant of that type in the graph.
 SMALLEST_SCALE = 2.0**-14
 
@@ -25,7 +24,7 @@ RESIDUAL_OPTION = click.Option(
 )
 
 
-def scaled(variant: Variant, residual_scale: float | None) -> Variant:
+def scaled(variant: Variant[Recipe], residual_scale: float | None) -> Variant[Recipe]:
     """The variant with the option's value in its recipe and in its name.
 
     Raises:
@@ -38,16 +37,11 @@ def scaled(variant: Variant, residual_scale: float | None) -> Variant:
             f"--residual-scale {residual_scale:g}: it must be a power of two from"
             f" {SMALLEST_SCALE:g} to 0.5, so that scaling rounds nothing"
         )
-    if dict(variant.storage)["kv_cache"] != "float16":
+    if variant.recipe.activations != "float16":
         raise InputError(f"--residual-scale: {variant.name} has no float16 activations to protect")
     return replace(
         variant,
         name=f"{variant.name}-residual{residual_scale:g}",
-        storage=(*variant.storage, (RESIDUAL_SCALE, repr(residual_scale))),
+        recipe=replace(variant.recipe, residual_scale=residual_scale),
         aliases=(),
     )
-
-
-def residual_scale_of(variant: Variant) -> float:
-    """What the residual stream is multiplied with; 1 for variants without that option."""
-    return float(dict(variant.storage).get(RESIDUAL_SCALE, "1"))

@@ -1,4 +1,4 @@
-"""How each class of tensors is stored: the names in `Variant.storage` → what emits it.
+"""How each class of tensors is stored: the names in a recipe → what emits it.
 
 A new storage is one more entry here; `export.onnx.recipe` says which variants and options name it.
 """

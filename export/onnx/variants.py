@@ -12,7 +12,7 @@ from typing import Any
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Format
-from export.onnx.recipe import FLOAT_DTYPES, OPTIONS, with_options
+from export.onnx.recipe import FLOAT_DTYPES, OPTIONS, Recipe, with_options
 from export.onnx.residual_scale import RESIDUAL_OPTION, scaled
 from export.onnx.traced import TRACED
 from export.rounding.options import (
@@ -30,14 +30,9 @@ def _variant(
     embedding: str,
     activations: str = "float32",
     aliases: tuple[str, ...] = (),
-) -> Variant:
-    storage = {
-        "linear": linear,
-        "embedding": embedding,
-        "norm": activations,
-        "kv_cache": activations,
-    }
-    return Variant("onnx", name, precision, tuple(storage.items()), aliases)
+) -> Variant[Recipe]:
+    recipe = Recipe(name, linear, embedding, activations)
+    return Variant("onnx", name, precision, recipe, aliases)
 
 
 VARIANTS = (
@@ -53,13 +48,13 @@ VARIANTS = (
 
 
 def _with_all_options(
-    variant: Variant,
+    variant: Variant[Recipe],
     *,
     residual_scale: float | None = None,
     rounding: str | None = None,
     imatrix: Path | None = None,
     **options: Any,
-) -> Variant:
+) -> Variant[Recipe]:
     """The variant with all options of ONNX in its recipe and in its name."""
     has_codes = variant.name not in FLOAT_DTYPES
     chosen = scaled(with_options(variant, **options), residual_scale)
@@ -69,14 +64,14 @@ def _with_all_options(
 def _write(
     checkpoint: Checkpoint,
     identity: ModelIdentity,
-    variant: Variant,
+    variant: Variant[Recipe],
     writer: ArtifactWriter,
     advance: Advance,
 ) -> None:
     # `import onnx` costs 0.3 CPU-seconds; `--help` and a reused artifact do without it.
     from export.onnx.folder import write_folder
 
-    write_folder(checkpoint, variant, writer, advance)
+    write_folder(checkpoint, variant.recipe, writer, advance)
 
 
 FORMAT = Format(

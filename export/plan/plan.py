@@ -15,6 +15,7 @@ from typing import Any
 
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
+from edgeproof.files.schema import Schema
 from export.format import DIRECT, Format
 from export.formats import load_format
 
@@ -23,7 +24,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PLAN_KEYS = {"models", "variant", "gates"}
+SCHEMA = Schema(current=1, oldest=1, again="copy the default plan and edit it")
+PLAN_KEYS = {"schema", "models", "variant", "gates"}
 VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine"}
 MODEL_KEYS = {"id", "revision"}
 
@@ -51,7 +53,7 @@ class VariantRequest:
     engine: str = DIRECT
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def resolve(self) -> tuple[Format[Any], Variant]:
+    def resolve(self) -> tuple[Format[Any], Variant[Any]]:
         """The format, and its variant with the options worked into it.
 
         Raises:
@@ -86,7 +88,7 @@ def load_plan(path: Path | None) -> Plan:
     """The plan in `path`, or the built-in default plan.
 
     Raises:
-        InputError: missing, not TOML, or not a plan.
+        InputError: missing, not TOML, not a plan, or one for a newer edgeproof.
     """
     name = str(path) if path else "default plan"
     try:
@@ -96,6 +98,10 @@ def load_plan(path: Path | None) -> Plan:
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"{name}: not valid TOML ({error})") from None
+    try:
+        SCHEMA.check(raw.get("schema", SCHEMA.current), name)
+    except TypeError:
+        raise InputError(f"{name}: schema must be a number") from None
     try:
         return _parse(raw)
     except InputError as error:

@@ -12,12 +12,13 @@ from edgeproof import __version__
 from edgeproof.artifact import ModelIdentity
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.files.schema import Schema
 from edgeproof.verdicts import ParityReport, metrics_json
 from export.release.repositories import Repository
 from export.release.selection import Released
 
 RECORD = "manifest.json"
-SCHEMA = 1
+SCHEMA = Schema(current=1, oldest=1, again="build the release again")
 
 # The parsed file; its keys are those of `release_record`.
 Record = dict[str, Any]
@@ -33,7 +34,7 @@ def release_record(
 ) -> Record:
     """All but the `files`; `archives` is `format variant` → parts."""
     return {
-        "schema": SCHEMA,
+        "schema": SCHEMA.current,
         "edgeproof": __version__,
         "version": version,
         "model": {**asdict(model), "license": licence},
@@ -63,7 +64,7 @@ def variant_record(item: Released) -> dict[str, Any]:
         "format": compared.format,
         "variant": compared.variant,
         "precision": manifest.variant.precision.value,
-        "recipe": manifest.recipe,
+        "recipe": manifest.recipe_digest,
         "manifest": compared.manifest,
         "bytes": item.bytes,
         "effective_bpw": manifest.effective_bpw,
@@ -83,13 +84,12 @@ def read_record(path: Path) -> Record:
     """Read a release's `manifest.json`; `path` may also be the release's folder.
 
     Raises:
-        InputError: missing, or not such a file.
+        InputError: missing, not such a file, or one of a newer edgeproof.
     """
     file = path / RECORD if path.is_dir() else path
     try:
         record: Record = json.loads(file.read_text("utf-8"))
-        if record["schema"] != SCHEMA:
-            raise InputError(f"{file}: written by another version of edgeproof")
+        SCHEMA.check(record["schema"], str(file), record.get("edgeproof"))
         for item in record["files"]:
             OutputFile(**item)
         for key in ("version", "model", "repositories", "variants", "archives"):

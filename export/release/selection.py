@@ -11,7 +11,6 @@ from pathlib import Path
 
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
 from edgeproof.errors import GateError, InputError
-from edgeproof.files.hashing import file_sha256
 from edgeproof.verdicts import Compared, Key, ParityReport, Verdict
 
 
@@ -105,7 +104,7 @@ def _refusals(
         return
     if artifact is None:
         yield "compared, but no longer there; export and compare again"
-    elif file_sha256(artifact.path / MANIFEST) != compared.manifest:
+    elif artifact.sha256 != compared.manifest:
         yield f"stale: {artifact.path / MANIFEST} is not the compared one; compare again"
     elif artifact.manifest.outputs != compared.files:
         yield f"stale: {artifact.path} has other files than were compared; compare again"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -12,8 +12,10 @@ from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.rounding.evidence import Need
 from export.rounding.imatrix import keep_imatrix
+from export.rounding.recipe import IMATRIX, ROUNDING, RoundedRecipe
 from export.rounding.registry import METHODS, NEAREST, method_of, methods_that_use
-from export.rounding.rounder import IMATRIX, ROUNDING, method_name
+
+R = TypeVar("R", bound=RoundedRecipe)
 
 ROUNDING_OPTION = click.Option(
     [f"--{ROUNDING}"],
@@ -30,7 +32,7 @@ IMATRIX_OPTION = click.Option(
 )
 
 
-def with_rounding(variant: Variant, name: str | None, *, has_codes: bool) -> Variant:
+def with_rounding(variant: Variant[R], name: str | None, *, has_codes: bool) -> Variant[R]:
     """The variant with the method in its recipe, and in its name unless it is the default.
 
     Raises:
@@ -43,15 +45,16 @@ def with_rounding(variant: Variant, name: str | None, *, has_codes: bool) -> Var
         raise InputError(f"--{ROUNDING}: {variant.name} stores floats, which have no codes")
     if name == NEAREST:
         return variant
+    rounding = replace(variant.recipe.rounding, method=name)
     return replace(
         variant,
         name=f"{variant.name}-{name}",
-        storage=(*variant.storage, (ROUNDING, name)),
+        recipe=replace(variant.recipe, rounding=rounding),
         aliases=(),
     )
 
 
-def with_imatrix(variant: Variant, path: Path | None) -> Variant:
+def with_imatrix(variant: Variant[R], path: Path | None) -> Variant[R]:
     """The variant with the file's SHA-256 in its recipe, if its method and a file fit together.
 
     Raises:
@@ -62,40 +65,40 @@ def with_imatrix(variant: Variant, path: Path | None) -> Variant:
         check_needs(variant)
         return variant
     check_use(variant)
-    return with_imatrix_entries(variant, [(IMATRIX, keep_imatrix(path))])
+    return named_after_imatrix(variant, with_digest(variant.recipe, keep_imatrix(path)))
 
 
-def with_imatrix_entries(variant: Variant, entries: Sequence[tuple[str, str]]) -> Variant:
-    """The variant with entries on its matrix in its recipe, and `-imatrix` in its name.
+def with_digest(recipe: R, digest: str) -> R:
+    """The recipe with the matrix whose file has that hex SHA-256."""
+    return replace(recipe, rounding=replace(recipe.rounding, imatrix=digest))
+
+
+def named_after_imatrix(variant: Variant[R], recipe: R) -> Variant[R]:
+    """The variant with that recipe, which is about its matrix, and `-imatrix` in its name.
 
     Two different matrices give the same name: the second artifact replaces the first.
     """
-    return replace(
-        variant,
-        name=f"{variant.name}-{IMATRIX}",
-        storage=(*variant.storage, *entries),
-        aliases=(),
-    )
+    return replace(variant, name=f"{variant.name}-{IMATRIX}", recipe=recipe, aliases=())
 
 
-def check_needs(variant: Variant) -> None:
+def check_needs(variant: Variant[RoundedRecipe]) -> None:
     """Refuse a method that needs a matrix where none is given.
 
     Raises:
         InputError: naming the option.
     """
-    name = method_name(variant)
+    name = variant.recipe.rounding.method
     if method_of(name).needs is Need.IMPORTANCE:
         raise InputError(f"--{ROUNDING} {name}: it needs {Need.IMPORTANCE.value}; add --{IMATRIX}")
 
 
-def check_use(variant: Variant) -> None:
+def check_use(variant: Variant[RoundedRecipe]) -> None:
     """Refuse a matrix that the variant's method does not use.
 
     Raises:
         InputError: with the methods that use one.
     """
-    name = method_name(variant)
+    name = variant.recipe.rounding.method
     if method_of(name).needs is not Need.IMPORTANCE:
         using = " or ".join(methods_that_use(Need.IMPORTANCE))
         choose = f", or choose --{ROUNDING} {using}" if using else ""

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeproof.artifact import Variant
 from export.architecture import Parameter, Target
 from export.rounding.evidence import Evidence
 from export.rounding.grid import Grid
 from export.rounding.imatrix import Imatrix, read_imatrix
 from export.rounding.method import Method, Rounded
-from export.rounding.registry import NEAREST, method_of
-
-# Keys of `Variant.storage`: the options they come from.
-ROUNDING = "rounding"  # → the method's name; absent for the default
-IMATRIX = "imatrix"  # → hex SHA-256 of the file
+from export.rounding.recipe import Rounding
+from export.rounding.registry import method_of
 
 
 @dataclass(frozen=True)
@@ -36,21 +32,16 @@ class Rounder:
         return Evidence(name, self.imatrix.of(target) if self.imatrix else None)
 
 
-def method_name(variant: Variant) -> str:
-    """The name of the variant's method."""
-    return dict(variant.storage).get(ROUNDING, NEAREST)
-
-
-def rounder_of(variant: Variant, parameters: Sequence[Parameter]) -> Rounder:
-    """What the variant's recipe says, for the model with these parameters.
+def rounder_of(rounding: Rounding, parameters: Sequence[Parameter]) -> Rounder:
+    """What a recipe says of rounding, for the model with these parameters.
 
     Raises:
         InputError: the method is unknown; the importance matrix is no longer in the cache, or
             another model's.
     """
-    method, digest = method_of(method_name(variant)), dict(variant.storage).get(IMATRIX)
-    if digest is None:
+    method = method_of(rounding.method)
+    if rounding.imatrix is None:
         return Rounder(method)
-    imatrix = read_imatrix(digest)
+    imatrix = read_imatrix(rounding.imatrix)
     imatrix.check(parameters)
     return Rounder(method, imatrix)

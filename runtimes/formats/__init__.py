@@ -63,7 +63,7 @@ def reader_of(artifact: Artifact) -> Reader:
 
 def readable(artifact: Artifact) -> bool:
     """Whether there are weights to read: a graph that Optimum traced has lost their names."""
-    return "engine" not in dict(artifact.manifest.variant.storage)
+    return not artifact.manifest.variant.facts.traced
 
 
 def dequantise(artifact: Artifact) -> Mapping[str, np.ndarray]:

@@ -31,7 +31,7 @@ class Deployment:
 
     name: str
     activations: str | None
-    """Made for exports whose `kv_cache` is stored in this dtype; None: for all."""
+    """Made for exports whose `Facts.activations` are of this dtype; None: for all."""
 
 
 @dataclass(frozen=True)

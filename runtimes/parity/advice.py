@@ -204,8 +204,8 @@ def _format(entry: Entry) -> str:
 
 
 def _made_for(entry: Entry, deployment: Deployment) -> bool:
-    dtype = dict(entry.artifact.manifest.variant.storage).get("kv_cache")
-    return deployment.activations in (None, dtype)
+    dtypes = (None, entry.artifact.manifest.variant.facts.activations)
+    return deployment.activations in dtypes
 
 
 def _precision(entry: Entry) -> Precision:

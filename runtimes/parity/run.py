@@ -186,8 +186,7 @@ def _compare(
             bench.original.render_chat if bench.original.has_chat_template else None,
             bench.prompts,
         )
-        residual_scale = float(dict(variant.storage).get("residual_scale", 1))
-        known = KnownBefore(weights, template, faults, residual_scale)
+        known = KnownBefore(weights, template, faults, variant.facts.residual_scale)
         with progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)
         ) as advance:

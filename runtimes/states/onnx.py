@@ -69,7 +69,7 @@ def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.
         found = dict(zip(chosen, runtime.values([*chosen.values()], ids), strict=True))
     finally:
         runtime.close()
-    scale = np.float32(dict(artifact.manifest.variant.storage).get("residual_scale", 1))
+    scale = np.float32(artifact.manifest.variant.facts.residual_scale)
     states: dict[str, np.ndarray] = {}
     for name, value in found.items():
         rows = _rows(value) / (scale if name.endswith(STREAM) else np.float32(1))

@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgeproof.artifact import ArtifactWriter, HashedFile, Variant
+from edgeproof.artifact import ArtifactWriter, HashedFile
 from edgeproof.errors import InputError
 from export.checkpoint import CheckpointFolder
 from export.format import Advance
 from export.onnx.folder import FOLDER, GRAPH_FILES, config_json
 from export.onnx.graph import StoredTensor, external_tensor
 from export.onnx.traced.environment import optimum_bin
+from export.onnx.traced.recipe import Recipe
 from export.onnx.weights import place, write_placed
 
 SCRIPT = Path(__file__).parent / "trace.py"
@@ -29,7 +30,7 @@ CHUNK_BYTES = 64 << 20
 
 
 def write_traced(
-    checkpoint: CheckpointFolder, variant: Variant, writer: ArtifactWriter, advance: Advance
+    checkpoint: CheckpointFolder, recipe: Recipe, writer: ArtifactWriter, advance: Advance
 ) -> None:
     """Write graphs, weights, config and tokenizer files of one variant.
 
@@ -37,8 +38,7 @@ def write_traced(
         InputError: Optimum's environment cannot be made, Optimum refuses the model, or a value is
             not finite in the variant's type.
     """
-    dtype = variant.name.partition("-")[0]
-    file = GRAPH_FILES[dtype]
+    dtype, file = recipe.dtype, GRAPH_FILES[recipe.dtype]
     with writer.scratch() as scratch:
         trace(checkpoint.path, scratch, dtype)
         model = onnx.load(scratch / GRAPH, load_external_data=False)
@@ -52,8 +52,7 @@ def write_traced(
                 item.CopyFrom(external_tensor(placement, "" if folder else FOLDER))
             writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
         del bytes_of, write
-    kv_cache = dict(variant.storage)["kv_cache"]
-    writer.write("config.json", config_json(checkpoint, dtype, kv_cache, file, chunks))
+    writer.write("config.json", config_json(checkpoint, dtype, recipe.stored, file, chunks))
     for name, path in checkpoint.tokenizer_files.items():
         writer.write(name, path.read_bytes())
 

@@ -8,30 +8,25 @@ from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import CheckpointFolder, open_folder
 from export.format import Advance, Format
 from export.onnx.traced.environment import REQUIREMENTS, pinned_versions
+from export.onnx.traced.recipe import Recipe
 
 
-def _variant(dtype: str, stored: str, precision: Precision, *aliases: str) -> Variant:
-    kinds = ("linear", "embedding", "norm", "kv_cache")
-    return Variant(
-        "onnx",
-        f"{dtype}-optimum",
-        precision,
-        (*((kind, stored) for kind in kinds), ("engine", "optimum")),
-        aliases=(dtype, *aliases),
-    )
+def _variant(dtype: str, stored: str, precision: Precision, *aliases: str) -> Variant[Recipe]:
+    recipe = Recipe(dtype, stored)
+    return Variant("onnx", f"{dtype}-optimum", precision, recipe, (dtype, *aliases))
 
 
 def _write(
     checkpoint: CheckpointFolder,
     identity: ModelIdentity,
-    variant: Variant,
+    variant: Variant[Recipe],
     writer: ArtifactWriter,
     advance: Advance,
 ) -> None:
     # `import onnx` costs 0.3 CPU-seconds; `--help` and a reused artifact do without it.
     from export.onnx.traced.exporter import write_traced
 
-    write_traced(checkpoint, variant, writer, advance)
+    write_traced(checkpoint, variant.recipe, writer, advance)
 
 
 TRACED = Format(

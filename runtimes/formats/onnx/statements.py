@@ -62,7 +62,7 @@ def statements(artifact: Artifact) -> Iterator[Statement]:
         yield f"{GENAI} vocab_size", model["vocab_size"], "vocab_size"
         for key, fact in GENAI_FACTS.items():
             yield f"{GENAI} {key}", model["decoder"][key], fact
-    scale = float(dict(artifact.manifest.variant.storage).get("residual_scale", 1))
+    scale = artifact.manifest.variant.facts.residual_scale
     for path in sorted(artifact.path.rglob("*.onnx")):
         try:
             graph = onnx.load(path, load_external_data=False).graph

@@ -61,7 +61,7 @@ LIMITS = {
 }
 # One scale for all activations of a call: measured up to 0.98 where one channel is huge, and not
 # alike in all layers.
-DYNAMIC, DYNAMIC_LIMITS = {"int8", "uint8"}, Limits(5e-3, 1.2, float("inf"))
+DYNAMIC_LIMITS = Limits(5e-3, 1.2, float("inf"))
 FAR_BELOW = 0.05  # of a limit
 # The rotary embedding turns what it is given; it makes no error larger.
 ROPE_GAIN = 3.0
@@ -80,7 +80,7 @@ class Step:
 def limits_of(artifact: Artifact) -> Limits:
     """What the artifact's arithmetic explains."""
     variant = artifact.manifest.variant
-    if DYNAMIC & set(dict(variant.storage).values()):
+    if variant.facts.dynamic:
         return DYNAMIC_LIMITS
     return LIMITS[variant.precision]
 

@@ -105,7 +105,7 @@ class ComparedArtifact:
 class ParityDocument:
     """One model's exports compared with PyTorch. KL is in nats; NaN and infinity are null."""
 
-    schema: Annotated[int, Keywords(const=SCHEMA)]
+    schema: Annotated[int, Keywords(const=SCHEMA.current)]
     """Goes up with every change of keys or meaning."""
     model: str
     """Its name."""
@@ -120,7 +120,7 @@ class ParityDocument:
 def document(result: ModelResult) -> ParityDocument:
     """The document of one model's result."""
     return ParityDocument(
-        schema=SCHEMA,
+        schema=SCHEMA.current,
         model=result.label,
         reference=result.reference,
         environment=result.environment,
@@ -136,8 +136,8 @@ def _artifact(entry: Entry) -> ComparedArtifact:
         format=manifest.variant.format,
         variant=manifest.variant.name,
         precision=manifest.variant.precision,
-        recipe=manifest.recipe,
-        manifest=manifest.sha256,
+        recipe=manifest.recipe_digest,
+        manifest=entry.artifact.sha256,
         files=tuple(HashedFile(item.path, item.bytes, item.sha256) for item in manifest.outputs),
         bytes=entry.bytes,
         weights=_weights(manifest.weights),

@@ -54,7 +54,7 @@ def schema() -> Schema:
     definitions = Definitions()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:edgeproof:parity:{SCHEMA}",
+        "$id": f"urn:edgeproof:parity:{SCHEMA.current}",
         "title": "parity.json",
         **definitions.object_of(ParityDocument),
         "$defs": dict(sorted(definitions.found.items())),
