@@ -50,7 +50,7 @@ KEYS = ("k_proj", "k_norm", "k_rope")
 
 
 def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.ndarray]:
-    """See `runtimes.states.trace`."""
+    """See `runtimes.states`."""
     path = artifact.files(".gguf")[0]
     recorder = _Recorder(len(ids))
     runtime = LlamaCpp(path, threads, recorder.callback)

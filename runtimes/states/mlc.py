@@ -14,7 +14,7 @@ from runtimes.weights.fused import Heads, split
 
 
 def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.ndarray]:
-    """See `runtimes.states.trace`."""
+    """See `runtimes.states`."""
     heads = Heads.of(read_json(artifact.path / "mlc-chat-config.json")["model_config"])
     runtime = TvmRuntime(artifact, threads)
     try:

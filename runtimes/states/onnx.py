@@ -46,7 +46,7 @@ SKIP_NORM, SUM = "SkipSimplifiedLayerNormalization", 3
 
 
 def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.ndarray]:
-    """See `runtimes.states.trace`."""
+    """See `runtimes.states`."""
     config = read_json(artifact.path / "config.json")
     layers, heads = int(config["num_hidden_layers"]), Heads.of(config)
     chosen: dict[str, str] = {}

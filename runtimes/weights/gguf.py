@@ -41,7 +41,7 @@ ROTATED_BY = {"llama": ROTATED, "qwen2": {}, "qwen3": {}}
 
 
 def read(artifact: Artifact) -> StoredWeights:
-    """See `runtimes.weights.dequantise`.
+    """See `runtimes.formats.dequantise`.
 
     Raises:
         InputError: it is no GGUF file, or has an unknown tensor.

@@ -55,7 +55,7 @@ GROUPINGS = {
 
 
 def read(artifact: Artifact) -> StoredWeights:
-    """See `runtimes.weights.dequantise`.
+    """See `runtimes.formats.dequantise`.
 
     Raises:
         InputError: a damaged shard or index, or a scheme that this reader does not know.

@@ -46,7 +46,7 @@ RESIDUAL_SCALE = "residual_scale"
 
 
 def read(artifact: Artifact) -> StoredWeights:
-    """See `runtimes.weights.dequantise`.
+    """See `runtimes.formats.dequantise`.
 
     Raises:
         InputError: a damaged file, or a weight whose use this reader does not know.
