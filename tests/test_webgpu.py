@@ -87,6 +87,7 @@ def truncated(webgpu: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 TEXTS = ["The capital of France is", "<|im_start|>user\nHi", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp16", "q4f16"])
 def test_real_layers_whose_squares_overflow_float16_agree_on_the_gpu(
     truncated: Path, tmp_path: Path, dtype: str
