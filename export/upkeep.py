@@ -14,6 +14,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, file_sha256, input_records
+from edgeproof.files.schema import NewerFileError
 from edgeproof.verdicts import REPORT, Compared, Key, read_report
 from export.checkpoint.folder import open_folder
 
@@ -24,8 +25,9 @@ NOT_COMPARED = "–"
 class State:
     """One artifact's folder.
 
-    `verdict` is the last comparison's, `outdated` why that is not about these bytes; `stale` is why
-    an export would not keep the artifact. Both are None where all is well.
+    `verdict` is the last comparison's, `outdated` why that is not about these bytes, or why they
+    cannot be looked at; `stale` is why an export would not keep the artifact, and may be removed.
+    Both are None where all is well.
     """
 
     path: Path
@@ -94,6 +96,8 @@ def _state(
 ) -> State:
     try:
         artifact = open_artifact(folder)
+    except NewerFileError as error:
+        return State(folder, label, folder.name, 0, NOT_COMPARED, str(error), None)
     except InputError as error:
         return State(folder, label, folder.name, 0, NOT_COMPARED, None, str(error))
     variant = artifact.manifest.variant

@@ -129,6 +129,17 @@ def test_clean_keeps_what_is_good_and_removes_left_overs(root: Path) -> None:
     assert run("clean", root).exit_code == 2
 
 
+def test_clean_keeps_what_a_newer_edgeproof_wrote(root: Path) -> None:
+    path = root / LABEL / "gguf" / "q8_0" / "edgeproof.json"
+    newer = {**json.loads(path.read_text()), "schema": 99}
+    path.write_text(json.dumps(newer))
+    row = status(root)["q8_0"]
+    assert row["stale"] is None
+    assert "upgrade edgeproof" in (row["outdated"] or "")
+    assert run("clean", root, "--stale").output == ""
+    assert json.loads(path.read_text()) == newer
+
+
 def test_an_export_that_cannot_fit_is_refused_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

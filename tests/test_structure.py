@@ -34,11 +34,13 @@ def test_the_console_script_lists_and_loads_every_command() -> None:
     assert overview.exit_code == 0
     for name, entry in COMMANDS.items():
         assert name in overview.output
-        result = CliRunner().invoke(main, [name, "--help"])
-        assert result.exit_code == 0
-        assert "\\b" not in result.output, f"{name}: examples run into each other"
         command = main.get_command(Context(main), name)
         assert command is not None
+        below = [[name, part] for part in getattr(command, "commands", {})]
+        for arguments in ([name], *below):
+            result = CliRunner().invoke(main, [*arguments, "--help"])
+            assert result.exit_code == 0
+            assert "\\b" not in result.output, f"{arguments}: examples run into each other"
         assert entry.summary == command.get_short_help_str(limit=200), "the list says otherwise"
 
 

@@ -16,6 +16,10 @@ from edgeproof.errors import InputError
 VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
 
 
+class NewerFileError(InputError):
+    """A newer edgeproof wrote the file: nothing is wrong with it."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """The numbers of one kind of file; `again` tells how it is made anew."""
@@ -30,7 +34,8 @@ class Schema:
         `written_by` is the version of edgeproof that the file says it is of, if it does.
 
         Raises:
-            InputError: too new, or older than what is still read.
+            NewerFileError: too new.
+            InputError: older than what is still read.
             TypeError: not a number, so it is no file of ours.
         """
         if type(number) is not int:
@@ -38,7 +43,7 @@ class Schema:
         if number > self.current:
             known = isinstance(written_by, str) and VERSION.fullmatch(written_by)
             writer = f"edgeproof {written_by}" if known else "a newer edgeproof"
-            raise InputError(
+            raise NewerFileError(
                 f"{source}: written by {writer} (schema {number}), this is {__version__};"
                 " upgrade edgeproof"
             )

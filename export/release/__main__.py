@@ -77,7 +77,7 @@ def build(
     key: Path | None,
     no_archives: bool,
 ) -> None:
-    r"""Write releases of what `make export-all` left in ROOT.
+    """Write releases of what `make export-all` left in ROOT.
 
     What is not compared, was changed since, FAILs, or is DEGRADED where the plan does not allow
     it, is refused with exit code 1.
@@ -86,7 +86,7 @@ def build(
     Examples:
       python -m export.release build --version 1.0
       python -m export.release build --exclude onnx/q4 --previous dist/M-0.9
-    """
+    """  # noqa: D301
     from export.release import dist
     from export.release.card import source_card
     from export.release.record import read_record
@@ -135,13 +135,13 @@ def build(
 )
 @click.option("--sigstore", is_flag=True, help="By CI's own identity, without a key.")
 def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
-    r"""Sign a release in the OpenSSF model signing format.
+    """Sign a release in the OpenSSF model signing format.
 
     \b
     A key:
       openssl ecparam -name prime256v1 -genkey -noout -out key.pem
       openssl ec -in key.pem -pubout -out key.pub
-    """
+    """  # noqa: D301
     from export.release import signature
     from export.release.verify import content_problems
 
@@ -167,7 +167,7 @@ def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
 def verify(
     folders: tuple[Path, ...], key: Path | None, identity: str | None, issuer: str | None
 ) -> None:
-    r"""Check every byte of releases, their documents and their signatures, offline.
+    """Check every byte of releases, their documents and their signatures, offline.
 
     Exit code 1: something was changed; a line for each file that is to blame.
 
@@ -176,7 +176,7 @@ def verify(
       python -m export.release verify dist/M-1.0 --key key.pub
       python -m export.release verify dist/M-1.0 --issuer https://token.actions.githubusercontent.com
         --identity https://github.com/o/r/.github/workflows/release.yml@refs/tags/v1.0
-    """
+    """  # noqa: D301
     from export.release.signature import SIGNATURE, Identity
     from export.release.verify import problems
 
@@ -213,7 +213,7 @@ def verify(
 def publish(
     folder: Path, addresses: tuple[str, ...], dry_run: bool, key: Path | None, public: bool
 ) -> None:
-    r"""Upload a release that verifies; it becomes visible when all of it has arrived.
+    """Upload a release that verifies; it becomes visible when all of it has arrived.
 
     Only what differs is uploaded. After an interruption the same command goes on.
 
@@ -221,7 +221,7 @@ def publish(
     Examples:
       python -m export.release publish dist/M-1.0 --to dir:/srv/models --dry-run
       python -m export.release publish dist/M-1.0 --to hub:my-name --to github:me/models
-    """
+    """  # noqa: D301
     from export.release.publish.destinations import open_destination
     from export.release.publish.plan import load_publication
     from export.release.verify import problems

@@ -33,7 +33,7 @@ def main() -> None:
     help="Where `python -m export` wrote; its run.json names the artifacts if none are given.",
 )
 def build_command(folder: Path, artifacts: tuple[Path, ...], root: Path) -> None:
-    r"""Write page, engines and ARTIFACTS into FOLDER, for any static host.
+    """Write page, engines and ARTIFACTS into FOLDER, for any static host.
 
     Without ARTIFACTS it takes those of the last export that a browser can run: ONNX and GGUF, and
     MLC with its model library.
@@ -42,7 +42,7 @@ def build_command(folder: Path, artifacts: tuple[Path, ...], root: Path) -> None
     Examples:
       edgeproof demo build build/demo
       edgeproof demo build build/demo artifacts/my-model/onnx/q8 artifacts/my-model/gguf/q8_0
-    """
+    """  # noqa: D301
     models = build(folder, artifacts or _exported(root), click.echo)
     for model in models:
         verdict = model.verdict or "not compared"
