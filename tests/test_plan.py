@@ -70,6 +70,8 @@ VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "f16"\n'
         ("models = [3]\n" + VARIANT, "a model is a string"),
         ('[[variant]]\ndtype = "f16"', "needs format"),
         (VARIANT + "[gates.8-bit]\nmean_kl = true", "must be a number"),
+        (VARIANT + "[gates.8-bit]\nmean_kl = nan", "must be a number, not nan"),
+        (VARIANT + "[gates.8-bit]\ntop1 = -inf", "must be a number, not -inf"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

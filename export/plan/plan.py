@@ -6,6 +6,7 @@ format's own options are refused.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -166,8 +167,9 @@ def _gates(raw: Any) -> dict[str, dict[str, float]]:
         raise InputError("[gates.<class>] must be tables of metric = limit")
     for table in raw.values():
         for metric, limit in table.items():
-            if isinstance(limit, bool) or not isinstance(limit, int | float):
-                raise InputError(f"the gate {metric} must be a number")
+            number = isinstance(limit, int | float) and not isinstance(limit, bool)
+            if not number or not math.isfinite(limit):  # nothing is on the wrong side of NaN
+                raise InputError(f"the gate {metric} must be a number, not {limit}")
     return {kind: {metric: float(v) for metric, v in item.items()} for kind, item in raw.items()}
 
 
