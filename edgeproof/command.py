@@ -76,6 +76,17 @@ def out_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., A
     )
 
 
+def root_option(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The `--root` option of commands that find artifacts by the record of the last plan."""
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("artifacts"),
+        show_default=True,
+        help=f"Where `python -m export` wrote{use}.",
+    )
+
+
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr where that is a terminal; silent elsewhere."""

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from export.mlc.packing import codes_per_word, pack
 from export.mlc.schemes import FOUR_BITS, THREE_BITS
-from export.rounding import Evidence, Grid
+from export.rounding import Evidence, Grid, Rounded
 from export.rounding.registry import METHODS, NEAREST
 from tests.mlc_reference import tvm_round_groups
 
@@ -32,8 +32,8 @@ def round_groups(weights: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarra
 
 def words_of(codes: np.ndarray, grid: Grid, columns: int) -> np.ndarray:
     """Codes of rows, packed: uint32 [rows, words]."""
-    lanes = codes.reshape(-1, grid.block).T
-    return pack(lanes, grid, columns).reshape(len(codes), -1)
+    rounded = Rounded(codes.reshape(-1, grid.block).T, scales=np.empty(0))
+    return pack(rounded.zero_padded(columns), grid).reshape(len(codes), -1)
 
 
 def group(*values: float) -> np.ndarray:

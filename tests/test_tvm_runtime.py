@@ -14,6 +14,7 @@ import pytest
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
+from runtimes import registry
 from runtimes.tvm import open_runtime
 from tests import tiny
 from tests.exported import export_tiny
@@ -319,4 +320,4 @@ def test_missing_tvm_says_what_to_install(export: Export, monkeypatch: pytest.Mo
     artifact = export("q0f16")
     monkeypatch.setitem(sys.modules, "tvm", None)
     with pytest.raises(InputError, match=r'pip install "edgeproof\[tvm\]"'):
-        open_runtime(artifact, THREADS)
+        registry.open_runtime(artifact, THREADS)

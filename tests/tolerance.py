@@ -24,7 +24,7 @@ REORDERED_FLOAT32 = 1e-5
 REORDERED_KL = 1e-9
 # Fast exponentials and rotary angles are wrong by a few units in the last place, not half of one.
 OTHER_RUNTIME = 1e-5
-# Some ten roundings on the way, by 2⁻¹¹ and by 2⁻⁸; half of one in a hundred of the 8-bit range.
+# Some ten roundings on the way: by 2⁻¹¹, by 2⁻⁸, and to 255 steps between a call's extremes.
 ROUNDED = {"float16": 5e-3, "bfloat16": 4e-2, "int8": 0.1}
 # A cache of float16 beside products that are rounded so anyway.
 ROUNDED_KL = 1e-6

@@ -144,7 +144,7 @@ def _packed(
     """Words and scales [rows, …] of some rows of the target."""
     count, columns = rows.shape
     rounded = rounder.round(rows, grid, target)
-    words = pack(rounded.codes, grid, columns).reshape(count, -1)
+    words = pack(rounded.zero_padded(columns), grid).reshape(count, -1)
     return words, rounded.scales.reshape(count, -1)
 
 

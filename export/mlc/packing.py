@@ -22,16 +22,8 @@ def words_per_group(grid: Grid) -> int:
     return grid.block // codes_per_word(grid.bits)
 
 
-def pack(codes: np.ndarray, grid: Grid, columns: int) -> np.ndarray:
-    """Codes uint8 [group, n] of rows of `columns` weights → uint32 words [n, words of a group].
-
-    What pads the last group of a row becomes 0.
-    """
-    groups = grid.blocks(columns)
-    padding = groups * len(codes) - columns
-    if padding:
-        codes = codes.copy()
-        codes[len(codes) - padding :, groups - 1 :: groups] = 0
+def pack(codes: np.ndarray, grid: Grid) -> np.ndarray:
+    """Codes uint8 [group, n] → uint32 words [n, words of a group]."""
     lanes = codes.reshape(-1, codes_per_word(grid.bits), codes.shape[1])  # [words, codes, n]
     words = lanes[:, 0].astype(np.uint32)
     for lane in range(1, lanes.shape[1]):

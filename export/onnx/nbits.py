@@ -55,11 +55,7 @@ class BlockScheme:
 def packed(rounded: Rounded, scheme: BlockScheme, rows: int, columns: int) -> Packed:
     """What MatMulNBits reads of rounded rows: codes, scales, zero points (none if symmetric)."""
     blocks = scheme.blocks(columns)
-    codes, padding = rounded.codes, blocks * scheme.block - columns
-    if padding:
-        codes = codes.copy()
-        codes[scheme.block - padding :, blocks - 1 :: blocks] = 0
-    packed_codes = np.ascontiguousarray(_pack(codes, scheme.bits).T)
+    packed_codes = np.ascontiguousarray(_pack(rounded.zero_padded(columns), scheme.bits).T)
     arrays = [packed_codes.reshape(rows, blocks, -1), rounded.scales.reshape(rows, blocks)]
     if not scheme.symmetric:
         arrays.append(_pack_zeros(rounded.offsets.reshape(rows, blocks), scheme))

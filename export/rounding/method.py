@@ -29,6 +29,16 @@ class Rounded:
     scales: np.ndarray
     offsets: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
+    def zero_padded(self, columns: int) -> np.ndarray:
+        """The codes [block, n] of rows of `columns` weights, 0 for what pads a row's last block."""
+        block = len(self.codes)
+        rest, blocks = columns % block, -(-columns // block)
+        if not rest:
+            return self.codes
+        codes: np.ndarray = self.codes.copy()
+        codes[rest:, blocks - 1 :: blocks] = 0
+        return codes
+
 
 class Method(Protocol):
     """A way to choose codes. Its name is in `export.rounding.registry`."""

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand, root_option, run_main
 from edgeproof.errors import InputError
 from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Reply, Sampling
@@ -40,13 +40,7 @@ ASK = "> "
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--seed", type=click.IntRange(0), help="Of the random numbers; otherwise by chance.")
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where `python -m export` wrote: its run.json knows models by name.",
-)
+@root_option(": its run.json knows models by name")
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 def main(
     target: str | None,

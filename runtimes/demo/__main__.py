@@ -8,7 +8,7 @@ import click
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand, root_option, run_main
 from edgeproof.errors import InputError
 from runtimes.browser.server import Site, make_server
 from runtimes.demo.build import SITE, build
@@ -25,13 +25,7 @@ def main() -> None:
 @main.command(cls=EdgeproofCommand, name="build")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where `python -m export` wrote; its run.json names the artifacts if none are given.",
-)
+@root_option("; its run.json names the artifacts if none are given")
 def build_command(folder: Path, artifacts: tuple[Path, ...], root: Path) -> None:
     """Write page, engines and ARTIFACTS into FOLDER, for any static host.
 

@@ -13,7 +13,7 @@ import click
 
 from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand, root_option, run_main
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
@@ -38,13 +38,7 @@ log = logging.getLogger(__name__)
 
 @click.command(cls=EdgeproofCommand, name="parity")
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where `python -m export` wrote; its run.json names what to compare.",
-)
+@root_option("; its run.json names what to compare")
 @click.option(
     "--checkpoint",
     type=click.Path(file_okay=False, path_type=Path),

@@ -12,7 +12,7 @@ import click
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand, root_option, run_main
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from runtimes.parity.text_options import chosen_suite, text_options
@@ -35,13 +35,7 @@ SCHEMA = 1
     type=click.Path(file_okay=False, path_type=Path),
     help="Checkpoint folder that both were made from; default: what ROOT/run.json says of A.",
 )
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where `python -m export` wrote.",
-)
+@root_option("")
 @text_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures too.")
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)

@@ -9,7 +9,6 @@ from PyTorch float32 is the weights' own error. `decoder` is the graph, `kernels
 from __future__ import annotations
 
 from edgeproof.artifact import Artifact
-from edgeproof.errors import InputError
 from runtimes.protocol import Runtime
 
 
@@ -24,12 +23,8 @@ def open_runtime(artifact: Artifact, threads: int) -> Runtime:
         threads: worker threads, the calling one included.
 
     Raises:
-        InputError: TVM is not installed, or the artifact is incomplete or inconsistent.
+        InputError: the artifact is incomplete or inconsistent.
     """
-    try:
-        import tvm  # noqa: F401
-    except ImportError:
-        raise InputError('TVM is not installed; run: pip install "edgeproof[tvm]"') from None
     from runtimes.tvm.runtime import TvmRuntime
 
     return TvmRuntime(artifact, threads)

@@ -18,7 +18,7 @@ from runtimes.parity.result import Entry, ModelResult, ReferenceFacts
 
 
 @dataclass(frozen=True)
-class HashedFile:
+class ArtifactFile:
     """One file of an artifact."""
 
     path: str
@@ -81,7 +81,7 @@ class ComparedArtifact:
     """Hash of everything the bytes follow from."""
     manifest: Sha256
     """SHA-256 of the artifact's edgeproof.json."""
-    files: tuple[HashedFile, ...]
+    files: tuple[ArtifactFile, ...]
     bytes: int
     """All files together."""
     weights: StoredWeights
@@ -138,7 +138,7 @@ def _artifact(entry: Entry) -> ComparedArtifact:
         precision=manifest.variant.precision,
         recipe=manifest.recipe_digest,
         manifest=entry.artifact.sha256,
-        files=tuple(HashedFile(item.path, item.bytes, item.sha256) for item in manifest.outputs),
+        files=tuple(ArtifactFile(item.path, item.bytes, item.sha256) for item in manifest.outputs),
         bytes=entry.bytes,
         weights=_weights(manifest.weights),
         gates=entry.gates,
