@@ -140,6 +140,20 @@ def test_clean_keeps_what_a_newer_edgeproof_wrote(root: Path) -> None:
     assert json.loads(path.read_text()) == newer
 
 
+def test_an_export_replaces_what_a_newer_edgeproof_wrote_by_force_only(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "m")
+    command = ("gguf", "--model", checkpoint, "-d", "q8_0", "--out", tmp_path / "out")
+    assert run(*command).exit_code == 0
+    (path,) = (tmp_path / "out").rglob("edgeproof.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    done = run(*command)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "upgrade edgeproof" in done.stderr
+    assert json.loads(path.read_text())["schema"] == 99
+    assert run(*command, "--force").exit_code == 0
+    assert json.loads(path.read_text())["schema"] < 99
+
+
 def test_an_export_that_cannot_fit_is_refused_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

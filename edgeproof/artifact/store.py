@@ -27,6 +27,7 @@ from edgeproof.artifact.variant import Variant
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import OutputFile, file_sha256
+from edgeproof.files.schema import NewerFileError
 
 
 @dataclass(frozen=True)
@@ -243,12 +244,18 @@ def open_artifact(path: Path) -> Artifact:
 def reusable(
     target: Path, model: ModelIdentity, variant: Variant[Any], tools: dict[str, str]
 ) -> Artifact | None:
-    """The artifact at `target` if it was made by this recipe and its bytes are intact."""
+    """The artifact at `target` if it was made by this recipe and its bytes are intact.
+
+    Raises:
+        NewerFileError: a newer edgeproof wrote the one that is there.
+    """
     try:
         artifact = open_artifact(target)
         if artifact.manifest.recipe_digest != recipe_digest(model, variant, tools):
             return None
         artifact.check()
+    except NewerFileError:
+        raise
     except InputError:
         return None
     return artifact
