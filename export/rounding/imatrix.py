@@ -2,7 +2,7 @@
 
 It is llama.cpp's own GGUF format, as `python -m runtimes.imatrix` and `llama-imatrix` write it: for
 each matrix `<name>.in_sum2`, the sum of squares of each input channel, and `<name>.counts`, over
-how many tokens. A variant's storage names the content by its SHA-256; the content itself is kept in
+how many tokens. A variant's recipe names the content by its SHA-256; the content itself is kept in
 the cache under that name, so that what is written is what the recipe says, even if FILE changes.
 Sources: llama.cpp's tools/imatrix/imatrix.cpp and tools/quantize/quantize.cpp.
 """
