@@ -20,7 +20,7 @@ import numpy as np
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from runtimes.sequence import SequenceRuntime
+from runtimes.sequence import EMPTY, SequenceRuntime
 
 GGML_TYPE_F32 = 0
 LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h; llama-cpp-python does not export these
@@ -50,6 +50,7 @@ class LlamaCpp(SequenceRuntime):
         self.context = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self._batch: Any = _batch(self.chunk)
         self._context: Any = self._new_context(min(FIRST_CONTEXT, self.context))
+        self._lengths: list[int] = []  # of `step_many`'s sequences
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
@@ -103,25 +104,77 @@ class LlamaCpp(SequenceRuntime):
         self._reserve(len(ids))  # at once: nothing needs to be taken over yet
         return chunks
 
+    def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`.
+
+        Raises:
+            InputError: llama.cpp has no memory for it.
+        """
+        if not all(len(ids) for ids in prompts):
+            raise ValueError(EMPTY)
+        self.length, self._lengths = 0, [0] * len(prompts)
+        self._free_context()
+        self._context = self._new_context(max(map(len, prompts)) + room, len(prompts))
+        rows = []
+        for sequence, prompt in enumerate(prompts):
+            ids = self._checked(prompt)
+            for first in range(0, len(ids), self.chunk):
+                part = ids[first : first + self.chunk]
+                end = first + len(part)
+                last = self._decode(part, np.arange(first, end), np.full(len(part), sequence), None)
+            self._lengths[sequence] = len(ids)
+            rows.append(last[0].copy())
+        return np.stack(rows)
+
+    def step_many(self, tokens: Sequence[int]) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`."""
+        every = np.ones(len(tokens), bool)
+        sequences = np.arange(len(tokens))
+        rows = self._decode(np.asarray(tokens), np.array(self._lengths), sequences, every)
+        self._lengths = [length + 1 for length in self._lengths]
+        return np.array(rows)
+
     def _clear(self) -> None:
+        if self._lengths:
+            self._lengths = []
+            self._free_context()
+            self._context = self._new_context(min(FIRST_CONTEXT, self.context))
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
 
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         count = len(ids)
         self._reserve(self.length + count)
+        positions = np.arange(self.length, self.length + count)
+        return self._decode(
+            ids, positions, np.zeros(count, int), np.ones(count, bool) if every else None
+        )
+
+    def _decode(
+        self,
+        ids: np.ndarray,
+        positions: np.ndarray,
+        sequences: np.ndarray,
+        wanted: np.ndarray | None,
+    ) -> np.ndarray:
+        """Logits [n, V] of the wanted ones of 1 to `chunk` tokens [n], by default of the last.
+
+        They are llama.cpp's own memory, which its next call fills again.
+        """
+        count = len(ids)
         _view(self._batch.token, count)[:] = ids
-        _view(self._batch.pos, count)[:] = np.arange(self.length, self.length + count)
-        wanted = _view(self._batch.logits, count)
-        wanted[:] = every
-        wanted[-1] = True
+        _view(self._batch.pos, count)[:] = positions
+        for index, sequence in enumerate(sequences):
+            self._batch.seq_id[index][0] = int(sequence)
+        asked = _view(self._batch.logits, count)
+        asked[:] = False if wanted is None else wanted
+        asked[-1] = True
         self._batch.n_tokens = count
         with captured_log() as log:
             status = llama_cpp.llama_decode(self._context, self._batch)
         if status != 0:
             raise InputError(f"{self._path}: llama_decode returned {status}: {_reason(log)}")
-        rows = count if every else 1
         buffer = llama_cpp.llama_get_logits(self._context)
-        return _view(buffer, rows, self.vocabulary)
+        return _view(buffer, int(asked.sum()), self.vocabulary)
 
     def _reserve(self, tokens: int) -> None:
         """Make the context hold `tokens`; a new one takes over the sequence's KV cache."""
@@ -142,9 +195,11 @@ class LlamaCpp(SequenceRuntime):
                 llama_cpp.llama_free(self._context)
         self._context = None
 
-    def _new_context(self, tokens: int) -> Any:
+    def _new_context(self, tokens: int, sequences: int = 1) -> Any:
+        """One that holds so many tokens of each of so many sequences."""
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = tokens
+        params.n_ctx = tokens * sequences
+        params.n_seq_max = sequences
         params.n_batch = params.n_ubatch = self.chunk
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = GGML_TYPE_F32
@@ -204,7 +259,7 @@ def _load(path: Path) -> Any:
 
 
 def _batch(tokens: int) -> Any:
-    """A batch of so many tokens that all belong to sequence 0."""
+    """A batch of so many tokens, each of one sequence: 0, until another is written."""
     batch = llama_cpp.llama_batch_init(tokens, 0, 1)
     for index in range(tokens):
         batch.n_seq_id[index] = 1

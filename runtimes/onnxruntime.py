@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
-from runtimes.sequence import SequenceRuntime
+from runtimes.sequence import SequenceRuntime, left_padded
 
 GRAPH_FOLDER = "onnx"
 PROVIDER = "CPUExecutionProvider"
@@ -66,6 +66,7 @@ class OnnxRuntime(SequenceRuntime):
         outputs = {item.name: item for item in self._session.get_outputs()}
         self.vocabulary = int(outputs["logits"].shape[-1])
         self._cache = self._empty
+        self._mask = np.empty((0, 0), np.int64)  # of `step_many`'s sequences: [B, tokens so far]
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
@@ -78,20 +79,25 @@ class OnnxRuntime(SequenceRuntime):
 
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Run several sequences as one left-padded batch: float32 [T_i, V] of each, unpadded."""
-        if not all(len(ids) for ids in sequences):
-            raise ValueError("an empty prompt has no logits; give at least one token")
-        width = max(len(ids) for ids in sequences)
-        ids = np.full((len(sequences), width), self._pad, np.int64)  # [B, T]
-        mask = np.zeros_like(ids)
-        for row, tokens in enumerate(sequences):
-            ids[row, width - len(tokens) :] = tokens
-            mask[row, width - len(tokens) :] = 1
-        past = {name: _empty_like(value, len(sequences)) for name, value in self._empty.items()}
+        ids, mask = left_padded(sequences, self._pad)
+        past = self._empty_caches(len(sequences))
         batch = self._run(["logits"], ids, mask, past, keep=0)[0].numpy()  # [B, T, V]
         return [
-            rows[width - len(tokens) :].astype(np.float32)
+            rows[len(rows) - len(tokens) :].astype(np.float32)
             for rows, tokens in zip(batch, sequences, strict=True)
         ]
+
+    def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`: one left-padded batch."""
+        ids, mask = left_padded(prompts, self._pad)
+        self._cache, self._mask, self.length = self._empty_caches(len(prompts)), mask, 0
+        return self._extend_many(ids)
+
+    def step_many(self, tokens: Sequence[int]) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`."""
+        ids = np.asarray(tokens, np.int64)[:, None]  # [B, 1]
+        self._mask = np.concatenate((self._mask, np.ones_like(ids)), axis=1)
+        return self._extend_many(ids)
 
     def values(self, names: Sequence[str], ids: Sequence[int]) -> list[np.ndarray]:
         """Any of the graph's outputs for one new sequence, read in one pass."""
@@ -115,6 +121,16 @@ class OnnxRuntime(SequenceRuntime):
         self._cache = dict(zip(self._empty, present, strict=True))
         values: np.ndarray = logits.numpy()[0]  # [n or 1, V]
         return (values if every else values[-1:]).astype(np.float32, copy=False)
+
+    def _extend_many(self, ids: np.ndarray) -> np.ndarray:
+        """Append tokens [B, n] to the sequences of `_mask`: the last's logits [B, V]."""
+        logits, *present = self._run(self._outputs, ids, self._mask, self._cache, keep=1)
+        self._cache = dict(zip(self._empty, present, strict=True))
+        values: np.ndarray = logits.numpy()[:, -1]
+        return values.astype(np.float32)
+
+    def _empty_caches(self, batch: int) -> dict[str, Any]:
+        return {name: _empty_like(value, batch) for name, value in self._empty.items()}
 
     def _run(
         self,

@@ -67,6 +67,20 @@ class BatchRuntime(Runtime, Protocol):
 
 
 @runtime_checkable
+class ManyRuntime(Runtime, Protocol):
+    """A runtime whose KV cache holds several sequences, B of them, that grow together."""
+
+    def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
+        """Clear the KV cache and prefill non-empty prompts: logits after each, float32 [B, V].
+
+        `room` is how many tokens each may be continued with. `step` needs a new `start`.
+        """
+
+    def step_many(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append one token to each sequence, in their order: logits after it, float32 [B, V]."""
+
+
+@runtime_checkable
 class OwnTokenizerRuntime(Runtime, Protocol):
     """A runtime whose library is known to split some texts otherwise, whatever the file says."""
 

@@ -10,6 +10,25 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+EMPTY = "an empty prompt has no logits; give at least one token"
+
+
+def left_padded(sequences: Sequence[Sequence[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and attention mask of a batch, int64 [B, longest] each.
+
+    Raises:
+        ValueError: an empty sequence.
+    """
+    if not all(len(ids) for ids in sequences):
+        raise ValueError(EMPTY)
+    width = max(len(ids) for ids in sequences)
+    ids = np.full((len(sequences), width), pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, tokens in enumerate(sequences):
+        ids[row, width - len(tokens) :] = tokens
+        mask[row, width - len(tokens) :] = 1
+    return ids, mask
+
 
 class SequenceRuntime(ABC):
     """`logits`, `start` and `step` on top of two primitives, `_clear` and `_extend`.
@@ -83,7 +102,7 @@ class SequenceRuntime(ABC):
     def _begin(self, ids: Sequence[int]) -> list[np.ndarray]:
         """Empty the cache and cut a prompt into chunks, int64 [1..chunk]."""
         if len(ids) == 0:
-            raise ValueError("an empty prompt has no logits; give at least one token")
+            raise ValueError(EMPTY)
         self._clear()
         self.length = 0
         tokens = self._checked(ids)

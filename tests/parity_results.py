@@ -12,7 +12,7 @@ from edgeproof.artifact.manifest import Manifest, ModelIdentity, VariantRecord
 from edgeproof.files.hashing import OutputFile
 from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint
-from runtimes.parity.decoding import GreedyResult, SampledResult
+from runtimes.parity.answers import GreedyResult, SampledResult
 from runtimes.parity.degeneration import TextQuality
 from runtimes.parity.environment import environment
 from runtimes.parity.floor import Floor
@@ -29,7 +29,7 @@ from runtimes.parity.localise import (
 from runtimes.parity.measure import Measurement
 from runtimes.parity.padding import PaddingResult
 from runtimes.parity.positions import WorstPosition
-from runtimes.parity.replies import Reply
+from runtimes.parity.replies import ReplyPair
 from runtimes.parity.result import ComparedText, Entry, InputFile, ModelResult, ReferenceFacts
 from runtimes.parity.statistics import log_histogram
 from runtimes.parity.templates import TemplateResult
@@ -46,10 +46,12 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         name: Estimate(1.0, 1.0, float("inf")) for name in ("perplexity_ratio", "fp16_headroom")
     }
     estimates["rms_logit_difference"] = Estimate(0.5, 0.25, 1.0)
-    reply = Reply("chat-1", f"prompt {text}", 2, f"same {text}", f"one{text}", text, "two", text)
+    words = f"same {text}", f"one{text}", text, "two", text
+    reply = ReplyPair("chat-1", f"prompt {text}", 2, *words, reference_cut=True, export_cut=False)
     texts = TextQuality(repetition=0.1, tokens=8.0, stopped=1.0, perplexity=3.0)
-    greedy = GreedyResult(1, 0, 2.0, 8.0, 0.0, 100.0, texts, texts, (reply,))
-    sampled = SampledResult(1, 0, 2.0, 8.0, texts, texts, ((1, 2),), ((1, 3),), (reply,))
+    agreement = Estimate(0.25, 0.1, 0.4)
+    greedy = GreedyResult(1, 0, 2.0, 8.0, agreement, 0.0, 100.0, texts, texts, (reply,))
+    sampled = SampledResult(1, 0, 2.0, 8.0, agreement, texts, texts, ((1, 2),), ((1, 3),), (reply,))
     return Measurement(
         runtime=f"runtime {text}",
         positions=len(KL),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.parity.decoding import (
-    REPLY_TOKENS,
-    decode_greedily,
-    draw,
-    greedy_result,
-    sampled_reply,
-    sampled_result,
-    uniforms,
-)
+from runtimes.parity.answers import decode_greedily, greedy_result, sampled_result
+from runtimes.parity.decoding import TOGETHER, decode, decode_all, draw, sampled, uniforms
 from runtimes.parity.degeneration import Scorer, repetition
 from runtimes.parity.divergence import nucleus
+from runtimes.parity.reference import load_reference
 from runtimes.parity.samples import reference_samples
-from runtimes.parity.suite import Document
+from runtimes.parity.suite import REPLY_TOKENS, Document, Prompt, Suite
+from runtimes.protocol import Runtime
 from runtimes.pytorch import TorchRuntime
 from runtimes.registry import open_reference, open_runtime
 from tests.exported import export_tiny
-from tests.tiny import make_checkpoint
+from tests.replies import greedy_reply
+from tests.tiny import change_json, make_checkpoint
+from tests.tolerance import REORDERED_FLOAT32, relative_error
 
 THREADS = 1
 EXACT = [("onnx", "fp32"), ("gguf", "f32")]
@@ -54,9 +52,15 @@ def chats(reference: TorchRuntime) -> list[Document]:
     result = []
     for index, text in enumerate(("Hello", "What is 2 + 2?", "Write a poem.")):
         prompt = reference.tokenize(reference.render_chat([{"role": "user", "content": text}]))
-        (reply,) = reference.greedy_replies([prompt], REPLY_TOKENS)
+        reply = greedy_reply(reference, prompt, REPLY_TOKENS)
         result.append(Document(str(index), "chat", (*prompt, *reply), len(prompt)))
     return result
+
+
+def one_reply(
+    runtime: Runtime, prompt: Sequence[int], stop_tokens: Collection[int]
+) -> tuple[int, ...]:
+    return decode(runtime, sampled(prompt, REPLY_TOKENS), stop_tokens).reply
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -81,15 +85,15 @@ def test_nearly_equal_logits_draw_the_same_tokens(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = rng.normal(0, 1, (REPLY_TOKENS, 40))
     noisy = rows + rng.normal(0, 1e-6, rows.shape)
-    numbers = uniforms([seed])
+    numbers = uniforms([seed], REPLY_TOKENS)
     same = [draw(a, u) == draw(b, u) for a, b, u in zip(rows, noisy, numbers, strict=True)]
     assert np.mean(same) >= 0.95
 
 
 def test_each_prompt_has_random_numbers_of_its_own_that_never_change() -> None:
-    assert np.array_equal(uniforms([1, 2]), uniforms((1, 2)))
-    assert not np.array_equal(uniforms([1, 2]), uniforms([1, 2, 3]))
-    assert uniforms([1])[:2].tolist() == [0.11174377323036988, 0.3139512540659237]
+    assert np.array_equal(uniforms([1, 2], 5), uniforms((1, 2), 9)[:5])
+    assert not np.array_equal(uniforms([1, 2], 5), uniforms([1, 2, 3], 5))
+    assert uniforms([1], 2).tolist() == [0.11174377323036988, 0.3139512540659237]
 
 
 @pytest.mark.parametrize(("form", "variant"), EXACT)
@@ -102,20 +106,23 @@ def test_an_exact_export_repeats_every_reply_of_pytorch(
     form: str,
     variant: str,
 ) -> None:
-    expected = reference_samples(reference, (), [chat.prompt for chat in chats])
+    prompts = [chat.prompt for chat in chats]
+    expected = reference_samples(reference, (), prompts, REPLY_TOKENS, len(chats))
     runtime = open_runtime(export_tiny(checkpoint, form, variant, tmp_path), THREADS)
     stop = scorer.stop_tokens
-    replies = [sampled_reply(runtime, chat.prompt, stop) for chat in chats]
-    decoded = decode_greedily(runtime, chats, stop)
+    tasks = [sampled(prompt, REPLY_TOKENS) for prompt in prompts]
+    replies = [item.reply for item in decode_all(runtime, tasks, stop, together=True)]
+    decoded = decode_greedily(runtime, chats, REPLY_TOKENS, stop, together=True)
     runtime.close()
-    sampled = sampled_result(chats, replies, expected, scorer, reference.detokenize)
+    result = sampled_result(chats, replies, expected, scorer, reference.detokenize)
     greedy = greedy_result(chats, decoded, scorer, reference.detokenize)
-    assert len({sampled.replies, sampled.reference_replies}) == 1
-    assert (sampled.identical, sampled.prompts) == (3, 3)
-    assert sampled.agreed_tokens == sampled.reply_tokens
-    assert sampled.texts == sampled.reference_texts
+    assert len({result.replies, result.reference_replies}) == 1
+    assert (result.identical, result.prompts) == (3, 3)
+    assert result.agreed_tokens == result.reply_tokens
+    assert result.agreement.value == 1
+    assert result.texts == result.reference_texts
     assert greedy.identical == 3
-    for reply in (*greedy.replies, *sampled.shown):
+    for reply in (*greedy.replies, *result.shown):
         assert (reply.reference_token, reply.export_token) == ("", "")
     assert greedy.texts == greedy.reference_texts
 
@@ -124,8 +131,9 @@ def test_a_damaged_model_diverges_and_the_reference_finds_its_text_unlikely(
     checkpoint: Path, reference: TorchRuntime, scorer: Scorer, chats: list[Document], tmp_path: Path
 ) -> None:
     other = open_reference(make_checkpoint(tmp_path / "other", seed=5), THREADS)
-    expected = reference_samples(reference, (), [chat.prompt for chat in chats])
-    replies = [sampled_reply(other, chat.prompt, scorer.stop_tokens) for chat in chats]
+    prompts = [chat.prompt for chat in chats]
+    expected = reference_samples(reference, (), prompts, REPLY_TOKENS, len(chats))
+    replies = [one_reply(other, prompt, scorer.stop_tokens) for prompt in prompts]
     result = sampled_result(chats, replies, expected, scorer, reference.detokenize)
     assert result.identical == 0
     assert result.agreed_tokens < 5
@@ -143,17 +151,56 @@ def test_a_damaged_model_diverges_and_the_reference_finds_its_text_unlikely(
 def test_the_references_samples_are_decoded_once(
     reference: TorchRuntime, chats: list[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = [chats[0].prompt]
-    first = reference_samples(reference, (), prompts)
-    monkeypatch.setattr(reference, "start", None)
-    assert reference_samples(reference, (), prompts) == first
+    prompts = [chat.prompt for chat in chats]
+    first = reference_samples(reference, (), prompts, REPLY_TOKENS, len(chats))
+    assert first == [one_reply(reference, prompt, reference.stop_tokens) for prompt in prompts]
+    monkeypatch.setattr(reference, "start_many", None)
+    for wanted in (3, 1):
+        again = reference_samples(reference, (), prompts, REPLY_TOKENS, wanted)
+        assert again == first[:wanted]
 
 
 def test_a_reply_ends_with_its_stop_token(reference: TorchRuntime, chats: list[Document]) -> None:
-    free = sampled_reply(reference, chats[0].prompt, ())
-    stopped = sampled_reply(reference, chats[0].prompt, {free[5]})
+    free = one_reply(reference, chats[0].prompt, ())
+    stopped = one_reply(reference, chats[0].prompt, {free[5]})
     assert len(free) == REPLY_TOKENS
     assert stopped == free[: free.index(free[5]) + 1]
+
+
+def test_replies_that_are_decoded_together_are_those_of_each_alone(
+    reference: TorchRuntime, chats: list[Document]
+) -> None:
+    """More than one batch, of several lengths, with ends at different steps."""
+    prompts = [chat.prompt[: 5 + index] for index in range(4) for chat in chats]
+    assert len(prompts) > TOGETHER
+    tasks = [sampled(prompt, 8 + index) for index, prompt in enumerate(prompts)]
+    free = [decode(reference, task, ()) for task in tasks]
+    assert [len(item.reply) for item in free] == [task.count for task in tasks]
+    stop = {free[0].reply[2], free[-1].reply[4]}
+    for stops in ((), stop):
+        alone = [decode(reference, task, stops) for task in tasks]
+        together = [*decode_all(reference, tasks, stops, together=True)]
+        assert [item.reply for item in together] == [item.reply for item in alone]
+        for one, other in zip(alone, together, strict=True):
+            assert relative_error(np.stack(other.rows), np.stack(one.rows)) <= REORDERED_FLOAT32
+
+
+def test_greedy_is_the_most_likely_token_whatever_the_generation_config_says(
+    checkpoint: Path, reference: TorchRuntime, chats: list[Document], tmp_path: Path
+) -> None:
+    folder = tmp_path / "penalised"
+    shutil.copytree(checkpoint, folder)
+    change_json(
+        folder / "generation_config.json", repetition_penalty=5.0, num_beams=4, max_length=60,
+        min_new_tokens=20, no_repeat_ngram_size=1,
+    )  # fmt: skip
+    other = open_reference(folder, THREADS)
+    suite = Suite("one", (Prompt("1", "chat", None, ({"role": "user", "content": "Hello"},)),))
+    (document,) = load_reference(other, suite, (), lambda: None).documents
+    logits = reference.logits(document.ids)
+    assert document.reply == chats[0].reply
+    assert len(set(document.reply)) < len(document.reply)
+    assert [*document.reply] == logits[document.prompt_length - 1 : -1].argmax(-1).tolist()
 
 
 def test_a_loop_is_seen_and_a_varied_text_is_none() -> None:

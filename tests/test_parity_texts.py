@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeproof.verdicts import Verdict
-from runtimes.parity.replies import Reply
+from runtimes.parity.replies import ReplyPair
 from runtimes.parity.report.html import page
 from runtimes.parity.report.texts import legible, sheets, visible
 from runtimes.parity.result import Entry
 from tests.parity_results import entry, measurement, result
 
-SAME = Reply("chat-1", "Hi?", 3, "one two three", "", "", "", "")
-OTHER = Reply("chat-1", "Hi?", 1, "one", " two", " three", " zwei", " drei")
-SAMPLED = Reply("chat-2", "Ho?", 0, "", "a", "b", "c", "d")
+SAME = ReplyPair("chat-1", "Hi?", 3, "one two three", "", "", "", "", False, False)
+OTHER = ReplyPair("chat-1", "Hi?", 1, "one", " two", " three", " zwei", " drei", True, False)
+SAMPLED = ReplyPair("chat-2", "Ho?", 0, "", "a", "b", "c", "d", False, True)
 
 
-def answered(name: str, greedy: tuple[Reply, ...], shown: tuple[Reply, ...] = ()) -> Entry:
+def answered(name: str, greedy: tuple[ReplyPair, ...], shown: tuple[ReplyPair, ...] = ()) -> Entry:
     m = measurement()
     assert m.greedy
     assert m.sampled

@@ -13,6 +13,7 @@ from runtimes.browser.chromium import without_gpu
 from runtimes.demo.build import build
 from runtimes.registry import open_reference
 from tests.demo_page import DemoPage, opened, playwright_started
+from tests.replies import greedy_reply
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("chromium", "web_packages")]
 
@@ -41,7 +42,7 @@ def expected(real_artifacts: Path) -> list[int]:
     (model,) = load_run_record(real_artifacts).models
     reference = open_reference(Path(model.checkpoint), threads=2)
     prompt = reference.tokenize(reference.render_chat([{"role": "user", "content": QUESTION}]))
-    (reply,) = reference.greedy_replies([prompt], 20)
+    reply = greedy_reply(reference, prompt, 20)
     return [token for token in reply if token != STOP_TOKEN]
 
 

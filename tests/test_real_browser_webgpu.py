@@ -15,6 +15,7 @@ from runtimes.browser.chromium import with_gpu
 from runtimes.demo.build import build
 from runtimes.registry import open_reference
 from tests.demo_page import opened, playwright_started
+from tests.replies import greedy_reply
 from tests.required import MODEL_LIBRARY
 
 pytestmark = [
@@ -77,7 +78,7 @@ def test_the_demo_answers_on_webgpu_with_pytorchs_greedy_tokens(
     assert "Paris" in answer
     reference = open_reference(resolve("bundled", None).path, threads=2)
     prompt = reference.tokenize(reference.render_chat([{"role": "user", "content": QUESTION}]))
-    assert [ids] == reference.greedy_replies([prompt], 20)
+    assert ids == greedy_reply(reference, prompt, 20)
 
 
 @pytest.mark.skipif(

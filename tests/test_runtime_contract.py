@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from runtimes.protocol import Runtime
+from runtimes.protocol import ManyRuntime, Runtime
 from runtimes.registry import open_reference, open_runtime
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
@@ -198,6 +198,27 @@ def test_long_sequences_prefill_and_decode(
             relative_error(np.stack(rows), expected[length - 1 : length + 10])
             <= SELF_TOLERANCE[case]
         )
+
+
+def test_sequences_that_grow_together_have_the_logits_of_each_alone(
+    runtime: Runtime, case: tuple[str, str]
+) -> None:
+    if not isinstance(runtime, ManyRuntime):
+        pytest.skip("it holds one sequence")
+    texts = [tokens(length, seed=length) for length in (7, 140, 33)]
+    alone = [runtime.start(tokens(9)), runtime.step(3)]
+    rows = [runtime.start_many([ids[:-3] for ids in texts], room=3)]
+    rows += [runtime.step_many([ids[at] for ids in texts]) for at in (-3, -2, -1)]
+    assert rows[0].dtype == np.float32
+    for got, ids in zip(np.stack(rows, 1), texts, strict=True):
+        expected = runtime.logits(ids)[-4:]
+        assert relative_error(got, expected) <= SELF_TOLERANCE[case]
+    assert np.array_equal([runtime.start(tokens(9)), runtime.step(3)], alone)
+    with pytest.raises(ValueError, match="empty"):
+        runtime.start_many([[3], []], room=1)
+    runtime.start_many(texts, room=1)
+    with pytest.raises(ValueError, match="before start"):
+        runtime.step(1)
 
 
 def test_an_empty_prompt_is_refused(runtime: Runtime) -> None:

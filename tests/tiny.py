@@ -175,3 +175,8 @@ def write_weights(folder: Path, tensors: dict[str, np.ndarray], shards: int = 1)
             "weight_map": {n: f for f, part in zip(files, parts, strict=True) for n in part},
         }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    """Replace or add keys of a JSON object."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

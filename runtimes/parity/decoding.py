@@ -1,4 +1,4 @@
-"""Replies decoded through a runtime's own KV cache: greedy and sampled, against the reference's.
+"""Replies decoded through a runtime's own KV cache, one by one or several together.
 
 One sampler and one stream of random numbers serve every runtime: two seeds of the very same model
 soon write different texts, so only shared numbers let a difference mean something.
@@ -8,185 +8,110 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from runtimes.parity.degeneration import Scorer, TextQuality
-from runtimes.parity.divergence import TEMPERATURE, TOP_P, compare, nucleus
-from runtimes.parity.fields import AnyFloat
-from runtimes.parity.prefill import logits_from
-from runtimes.parity.replies import REPLIES_SHOWN, Detokenize, Reply, reply_texts
-from runtimes.parity.suite import Document
-from runtimes.protocol import Runtime
+from runtimes.parity.divergence import TEMPERATURE, TOP_P, nucleus
+from runtimes.protocol import ManyRuntime, Runtime
 
-# Tokens of a reply that does not stop by itself.
-REPLY_TOKENS = 48
 SEED = 20240816
+# Replies that are decoded together: their KV caches are in memory at the same time.
+TOGETHER = 8
+# The first logits of a reply that are kept: those of 8 long replies would need 400 MB.
+ROWS_KEPT = 48
 
 # The step's number and logits float32 [V] → the next token.
 Choose = Callable[[int, np.ndarray], int]
 
 
 @dataclass(frozen=True)
+class Task:
+    """A reply of at most `count` tokens to a non-empty prompt."""
+
+    prompt: Sequence[int]
+    count: int
+    choose: Choose
+
+
+@dataclass(frozen=True)
 class Decoded:
-    """One reply, the logits [V] that chose each of its tokens, and the seconds of all steps."""
+    """One reply, the logits [V] that chose the first of its tokens, and the seconds of all steps.
+
+    A stop token ends a reply and is included.
+    """
 
     reply: tuple[int, ...]
     rows: list[np.ndarray]
     seconds: float
 
 
-@dataclass(frozen=True)
-class SampledResult:
-    """Replies sampled at temperature 0.2, top-p 0.9 with random numbers that the reference shares.
-
-    Nothing is judged by them.
-    """
-
-    prompts: int
-    identical: int
-    """Replies equal to the reference's."""
-    agreed_tokens: float
-    """Mean number of tokens before the first difference."""
-    reply_tokens: float
-    """Mean length of the reference's replies."""
-    texts: TextQuality
-    """How the export's replies read."""
-    reference_texts: TextQuality
-    """How the reference's read."""
-    replies: tuple[tuple[int, ...], ...]
-    """Token ids."""
-    reference_replies: tuple[tuple[int, ...], ...]
-    """Token ids."""
-    shown: tuple[Reply, ...]
-    """Some of the replies as text."""
+def greedy(prompt: Sequence[int], count: int) -> Task:
+    """The most likely token at each step, whatever the checkpoint's generation config says."""
+    return Task(prompt, count, lambda _, logits: int(logits.argmax()))
 
 
-@dataclass(frozen=True)
-class GreedyReplies:
-    """Greedy replies of a runtime, not judged yet; `cache_kl` is as in `GreedyResult`."""
-
-    replies: tuple[tuple[int, ...], ...]
-    cache_kl: float
-    tokens_per_second: float
+def sampled(prompt: Sequence[int], count: int) -> Task:
+    """The shared sampler with the prompt's own random numbers."""
+    numbers = uniforms(prompt, count)
+    return Task(prompt, count, lambda step, logits: draw(logits, numbers[step]))
 
 
-@dataclass(frozen=True)
-class GreedyResult:
-    """Greedy replies through the runtime's own KV cache, against the reference's."""
-
-    prompts: int
-    identical: int
-    """Replies equal to the reference's."""
-    agreed_tokens: float
-    """Mean number of tokens before the first difference."""
-    reply_tokens: float
-    """Mean length of the reference's replies."""
-    cache_kl: AnyFloat
-    """Mean KL between one uncached pass and step-by-step decoding inside the runtime, nats."""
-    tokens_per_second: float
-    """Of decoding step by step."""
-    texts: TextQuality
-    """How the export's replies read."""
-    reference_texts: TextQuality
-    """How the reference's read."""
-    replies: tuple[Reply, ...]
-    """Some of the replies as text."""
+def decode(runtime: Runtime, task: Task, stop_tokens: Collection[int]) -> Decoded:
+    """One reply by `start` and `step`."""
+    rows = [runtime.start(task.prompt)]
+    reply = [task.choose(0, rows[0])]
+    begin = time.perf_counter()
+    while len(reply) < task.count and reply[-1] not in stop_tokens:
+        row = runtime.step(reply[-1])
+        if len(rows) < ROWS_KEPT:
+            rows.append(row)
+        reply.append(task.choose(len(reply), row))
+    return Decoded(tuple(reply), rows, time.perf_counter() - begin)
 
 
-def decode_greedily(
-    runtime: Runtime, documents: Sequence[Document], stop_tokens: Collection[int]
-) -> GreedyReplies:
-    """Answer each chat document's prompt greedily, step by step."""
-    cache_kl, replies, steps, seconds = [], [], 0, 0.0
-    for document in documents:
-        decoded = decode(runtime, document.prompt, REPLY_TOKENS, _most_likely, stop_tokens)
-        seconds += decoded.seconds
-        steps += len(decoded.reply) - 1
-        replies.append(decoded.reply)
-        read = [*document.prompt, *decoded.reply[:-1]]
-        uncached = logits_from(runtime, read, len(document.prompt) - 1)
-        metrics = compare(uncached, np.stack(decoded.rows), decoded.reply)
-        cache_kl.append(metrics.kl.mean())
-    speed = steps / seconds if seconds else 0.0
-    return GreedyReplies(tuple(replies), float(np.mean(cache_kl)), speed)
+def decode_all(
+    runtime: Runtime, tasks: Sequence[Task], stop_tokens: Collection[int], *, together: bool
+) -> Iterator[Decoded]:
+    """All replies in order; with `together`, several at a time where the runtime can."""
+    if not together or not isinstance(runtime, ManyRuntime):
+        yield from (decode(runtime, task, stop_tokens) for task in tasks)
+        return
+    for first in range(0, len(tasks), TOGETHER):
+        yield from _decode_together(runtime, tasks[first : first + TOGETHER], stop_tokens)
 
 
-def greedy_result(
-    documents: Sequence[Document], decoded: GreedyReplies, scorer: Scorer, detokenize: Detokenize
-) -> GreedyResult:
-    """Compare greedy replies with the reference's.
+def _decode_together(
+    runtime: ManyRuntime, tasks: Sequence[Task], stop_tokens: Collection[int]
+) -> list[Decoded]:
+    """Replies that have ended are given their last token again until the others have, too."""
+    logits = runtime.start_many([task.prompt for task in tasks], max(task.count for task in tasks))
+    begin = time.perf_counter()
+    replies = [[task.choose(0, row)] for task, row in zip(tasks, logits, strict=True)]
+    rows = [[row.copy()] for row in logits]
 
-    Those may have been cut where batching changed them: what goes on after their end still agrees.
-    """
-    agreed, texts = [], []
-    for document, reply in zip(documents, decoded.replies, strict=True):
-        agreed.append(first_difference(reply, document.reply))
-        same = agreed[-1] == len(document.reply)
-        own = reply[: agreed[-1]] if same else reply
-        texts.append(
-            reply_texts(document.id, document.prompt, document.reply, own, agreed[-1], detokenize)
-        )
-    prompts = [document.prompt for document in documents]
-    lengths = [len(document.reply) for document in documents]
-    return GreedyResult(
-        prompts=len(documents),
-        identical=sum(a == n for a, n in zip(agreed, lengths, strict=True)),
-        agreed_tokens=float(np.mean(agreed)),
-        reply_tokens=float(np.mean(lengths)),
-        cache_kl=decoded.cache_kl,
-        tokens_per_second=decoded.tokens_per_second,
-        texts=scorer.quality(prompts, decoded.replies),
-        reference_texts=scorer.quality(prompts, [document.reply for document in documents]),
-        replies=tuple(texts[:REPLIES_SHOWN]),
-    )
+    def growing() -> list[int]:
+        return [
+            index
+            for index, (task, reply) in enumerate(zip(tasks, replies, strict=True))
+            if len(reply) < task.count and reply[-1] not in stop_tokens
+        ]
+
+    while unfinished := growing():
+        logits = runtime.step_many([reply[-1] for reply in replies])
+        for index in unfinished:
+            if len(rows[index]) < ROWS_KEPT:
+                rows[index].append(logits[index].copy())
+            replies[index].append(tasks[index].choose(len(replies[index]), logits[index]))
+    seconds = (time.perf_counter() - begin) / len(tasks)
+    return [Decoded(tuple(a), b, seconds) for a, b in zip(replies, rows, strict=True)]
 
 
-def sampled_result(
-    documents: Sequence[Document],
-    replies: Sequence[tuple[int, ...]],
-    expected: Sequence[Sequence[int]],
-    scorer: Scorer,
-    detokenize: Detokenize,
-) -> SampledResult:
-    """Compare sampled replies to each chat document's prompt with `expected`."""
-    prompts = [document.prompt for document in documents]
-    theirs = [tuple(reply) for reply in expected]
-    pairs = list(zip(replies, theirs, strict=True))
-    agreed = [first_difference(a, b) for a, b in pairs]
-    shown = [
-        reply_texts(document.id, document.prompt, b, a, count, detokenize)
-        for document, (a, b), count in zip(documents, pairs, agreed, strict=True)
-    ]
-    return SampledResult(
-        prompts=len(prompts),
-        identical=sum(a == b for a, b in pairs),
-        agreed_tokens=float(np.mean(agreed)),
-        reply_tokens=float(np.mean([len(reply) for reply in theirs])),
-        texts=scorer.quality(prompts, replies),
-        reference_texts=scorer.quality(prompts, theirs),
-        replies=tuple(replies),
-        reference_replies=tuple(theirs),
-        shown=tuple(shown[:REPLIES_SHOWN]),
-    )
-
-
-def sampled_reply(
-    runtime: Runtime, prompt: Sequence[int], stop_tokens: Collection[int]
-) -> tuple[int, ...]:
-    """Up to `REPLY_TOKENS` sampled tokens, the first stop token included."""
-    numbers = uniforms(prompt)
-    return decode(
-        runtime, prompt, REPLY_TOKENS, lambda step, row: draw(row, numbers[step]), stop_tokens
-    ).reply
-
-
-def uniforms(prompt: Sequence[int]) -> np.ndarray:
-    """The random numbers that choose a reply to this prompt, one a step: float64 in [0, 1)."""
+def uniforms(prompt: Sequence[int], count: int) -> np.ndarray:
+    """The random numbers that choose a reply to this prompt: float64 in [0, 1), one a step."""
     digest = hashlib.sha256(np.asarray(prompt, "<i8").tobytes()).digest()
-    return np.random.default_rng([SEED, *digest]).random(REPLY_TOKENS)
+    return np.random.default_rng([SEED, *digest]).random(count)
 
 
 def draw(
@@ -202,30 +127,9 @@ def draw(
     return chances[min(index, len(chances) - 1)][0]
 
 
-def decode(
-    runtime: Runtime,
-    prompt: Sequence[int],
-    count: int,
-    choose: Choose,
-    stop_tokens: Collection[int],
-) -> Decoded:
-    """Up to `count` tokens after a prompt, step by step; a stop token ends them and is included."""
-    rows = [runtime.start(prompt)]
-    reply = [choose(0, rows[0])]
-    begin = time.perf_counter()
-    while len(reply) < count and reply[-1] not in stop_tokens:
-        rows.append(runtime.step(reply[-1]))
-        reply.append(choose(len(reply), rows[-1]))
-    return Decoded(tuple(reply), rows, time.perf_counter() - begin)
-
-
 def first_difference(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the common prefix."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return index
     return min(len(a), len(b))
-
-
-def _most_likely(_: int, logits: np.ndarray) -> int:
-    return int(logits.argmax())

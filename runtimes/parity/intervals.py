@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
-from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.fields import AnyFloat
 
 LEVEL = 0.95
@@ -71,7 +71,7 @@ class Sample:
 
     value: float
     resampled: np.ndarray
-    documents: Sequence[PositionMetrics]
+    documents: Sequence[Any]
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from runtimes.footprint import Footprint
-from runtimes.parity.decoding import (
+from runtimes.parity.answers import (
     GreedyResult,
     SampledResult,
     decode_greedily,
     greedy_result,
-    sampled_reply,
     sampled_result,
 )
+from runtimes.parity.decoding import decode_all, sampled
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics, concatenate
+from runtimes.parity.effort import FEW_GREEDY, FEW_SAMPLED, decided_widely
 from runtimes.parity.fields import AnyFloat
+from runtimes.parity.gates import Gate
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.metrics import CACHE_KL, FP16_HEADROOM, ByMetric
 from runtimes.parity.padding import PaddingResult, measure_padding
@@ -27,6 +29,7 @@ from runtimes.parity.prefill import CACHE_KL_LIMIT, stepwise_kl
 from runtimes.parity.reference import Reference
 from runtimes.parity.replay import replay
 from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind, summarise
+from runtimes.parity.suite import Document
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.protocol import Runtime
@@ -102,12 +105,20 @@ class KnownBefore:
     nothing to run: they equal the checkpoint's, value by value, or cannot be read. `template` is
     how the artifact's chat template came out. `faults` are what is broken without running it.
     `residual_scale` is how much smaller the artifact's residual stream is than the reference's.
+    `gates` are what it must reach; `together` says that several sequences in one call come out as
+    each would alone.
     """
 
     weights: Mapping[int, PositionMetrics]
     template: TemplateResult
     faults: Sequence[str]
     residual_scale: float
+    gates: Sequence[Gate]
+    together: bool
+
+
+# The reference's sampled replies to the first so many of `Reference.sampled_chats`.
+Samples = Callable[[int], Sequence[tuple[int, ...]]]
 
 
 def measure(
@@ -116,13 +127,14 @@ def measure(
     open_runtime: Callable[[], Runtime],
     known: KnownBefore,
     scorer: Scorer,
+    samples: Samples,
     threads: int,
     advance: Callable[[], None],
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
-    `scorer` reads the replies once the runtime is closed. No replies are asked for where something
-    is broken.
+    `scorer` reads the replies, and `samples` are asked for, once the runtime is closed. No replies
+    are asked for where something is broken, and few where the verdict is clear without them.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
@@ -145,37 +157,43 @@ def measure(
         padding = measure_padding(runtime, reference.documents)
         failures += [padding.fault] if padding and padding.fault else []
         cache_limit = padding.limit if padding else CACHE_KL_LIMIT
-        chats = reference.greedy_chats if not failures else ()
-        decoded = decode_greedily(runtime, chats, scorer.stop_tokens) if chats else None
+        estimates, alone = summarise(replayed.metrics), None
+        if weights:
+            alone = summarise([*weights.values()])
+        headroom = FP16_MAX / (reference.peak_activation * known.residual_scale)
+        estimates[FP16_HEADROOM.name] = Estimate.exact(headroom)
+        chats, asked = _chats(reference, decided_widely(estimates, alone, known.gates))
+        if failures:
+            chats = asked = ()
+        length, stop, together = reference.reply_tokens, scorer.stop_tokens, known.together
+        decoded = (
+            decode_greedily(runtime, chats, length, stop, together=together) if chats else None
+        )
         cache_kl = decoded.cache_kl if decoded else None
         if not failures and not reference.greedy_chats:
             cache_kl = stepwise_kl(runtime, reference.documents)
         if cache_kl is not None and not cache_kl <= cache_limit:
             failures.append(f"KV cache: step by step differs from one pass by {cache_kl:.3g}")
-        asked = reference.sampled_chats if not failures else ()
-        replies = [sampled_reply(runtime, chat.prompt, scorer.stop_tokens) for chat in asked]
+        tasks = [sampled(chat.prompt, length) for chat in asked]
+        replies = [item.reply for item in decode_all(runtime, tasks, stop, together=together)]
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
     detokenize = torch_runtime.detokenize
-    greedy = greedy_result(chats, decoded, scorer, detokenize) if decoded else None
-    sampled = (
-        sampled_result(asked, replies, reference.samples, scorer, detokenize) if asked else None
-    )
-    estimates, joined = summarise(replayed.metrics), concatenate(replayed.metrics)
-    headroom = FP16_MAX / (reference.peak_activation * known.residual_scale)
-    estimates[FP16_HEADROOM.name] = Estimate.exact(headroom)
+    joined = concatenate(replayed.metrics)
     if cache_kl is not None:
         estimates[CACHE_KL.name] = Estimate.exact(cache_kl)
     return Measurement(
         runtime=name,
         positions=reference.positions,
         estimates=estimates,
-        weights=summarise([*weights.values()]) if weights else None,
+        weights=alone,
         weight_positions=sum(len(part.kl) for part in weights.values()),
         arithmetic_kl=_arithmetic_kl(replayed.metrics, weights),
-        greedy=greedy,
-        sampled=sampled,
+        greedy=greedy_result(chats, decoded, scorer, detokenize) if decoded else None,
+        sampled=sampled_result(asked, replies, samples(len(asked)), scorer, detokenize)
+        if asked
+        else None,
         padding=padding,
         chat_template=template,
         tokenizer_strings=strings,
@@ -191,6 +209,13 @@ def measure(
         failures=tuple(failures),
         worst_positions=worst_positions(reference.documents, replayed.metrics, detokenize),
     )
+
+
+def _chats(reference: Reference, few: bool) -> tuple[Sequence[Document], Sequence[Document]]:
+    """Those that are answered greedily, and those that are answered by sampling."""
+    if few:
+        return reference.greedy_chats[:FEW_GREEDY], reference.sampled_chats[:FEW_SAMPLED]
+    return reference.greedy_chats, reference.sampled_chats
 
 
 def _arithmetic_kl(run: Sequence[PositionMetrics], weights: Mapping[int, PositionMetrics]) -> float:

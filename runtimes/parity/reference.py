@@ -23,18 +23,18 @@ from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
-from runtimes.parity.decoding import REPLY_TOKENS, first_difference
-from runtimes.parity.suite import Document, Prompt, Suite, prompt_ids
+from runtimes.parity.decoding import decode, decode_all, first_difference, greedy
+from runtimes.parity.suite import REPLY_TOKENS, Document, Prompt, Suite, prompt_ids
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-CAPTURE_VERSION = 4
-# Documents captured and stored together; their replies are decoded in one batch.
+CAPTURE_VERSION = 5
+# Documents captured and stored together.
 GROUP = 16
 FEWEST_DOCUMENTS = 3
-GREEDY_PROMPTS = 6
-SAMPLED_PROMPTS = 4
+GREEDY_PROMPTS = 24
+SAMPLED_PROMPTS = 32
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Reference:
     """Documents with their hidden states (float32 [T, hidden] each) and the head [V, hidden].
 
     `peak_activation` is the largest |value| of the residual stream over all positions;
-    `greedy_chats` and `sampled_chats` are to be answered step by step; `samples` are the
-    reference's sampled replies to the latter, empty until they are asked for.
+    `greedy_chats` and `sampled_chats` are to be answered by at most `reply_tokens` tokens each.
     """
 
     documents: tuple[Document, ...]
@@ -52,7 +51,7 @@ class Reference:
     peak_activation: float
     greedy_chats: tuple[Document, ...] = ()
     sampled_chats: tuple[Document, ...] = ()
-    samples: tuple[tuple[int, ...], ...] = ()
+    reply_tokens: int = REPLY_TOKENS
 
     @property
     def positions(self) -> int:
@@ -87,6 +86,14 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A prompt, and at most how many tokens of a reply are to follow it."""
+
+    prompt: Prompt
+    reply_tokens: int
+
+
+@dataclass(frozen=True)
 class Captured:
     """A group of documents with their hidden states, and the peak of the residual stream."""
 
@@ -100,9 +107,10 @@ def load_reference(
 ) -> Reference:
     """The cached capture for these checkpoint files, completed; `advance` once per document."""
     folder = cache_folder() / "reference" / _key(runtime, suite, inputs)
-    groups = []
-    for first in range(0, len(suite.prompts), GROUP):
-        group = _group(runtime, suite.prompts[first : first + GROUP], folder / f"{first:05}.npz")
+    longest = min(suite.reply_tokens, runtime.context // 2)
+    groups, wanted = [], _wanted(suite.prompts, longest)
+    for first in range(0, len(wanted), GROUP):
+        group = _group(runtime, wanted[first : first + GROUP], folder / f"{first:05}.npz")
         groups.append(group)
         for _ in group.documents:
             advance()
@@ -115,13 +123,14 @@ def load_reference(
         max(group.peak for group in groups),
         chats[:GREEDY_PROMPTS],
         chats[:SAMPLED_PROMPTS],
+        longest,
     )
 
 
 def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) -> str:
     recipe = {
         "capture": CAPTURE_VERSION,
-        "reply_tokens": REPLY_TOKENS,
+        "reply_tokens": suite.reply_tokens,
         "group": GROUP,
         "suite": suite.digest,
         "runtime": runtime.version,
@@ -130,44 +139,60 @@ def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) ->
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def _group(runtime: TorchRuntime, prompts: Sequence[Prompt], path: Path) -> Captured:
+def _wanted(prompts: Sequence[Prompt], longest: int) -> list[Wanted]:
+    """The replies that runtimes are asked for, too, may be the longest."""
+    wanted, chats = [], 0
+    for prompt in prompts:
+        chats += bool(prompt.messages)
+        wanted.append(
+            Wanted(prompt, longest if chats <= GREEDY_PROMPTS else min(longest, REPLY_TOKENS))
+        )
+    return wanted
+
+
+def _group(runtime: TorchRuntime, group: Sequence[Wanted], path: Path) -> Captured:
     """The capture of some prompts that is kept at `path`."""
 
     def make() -> Captured:
-        captured = _capture(runtime, prompts)
+        captured = _capture(runtime, group)
         _write(path, captured)
         return captured
 
     return once(path, lambda: _read(path), make)
 
 
-def _capture(runtime: TorchRuntime, group: Sequence[Prompt]) -> Captured:
+def _capture(runtime: TorchRuntime, group: Sequence[Wanted]) -> Captured:
     render = runtime.render_chat if runtime.has_chat_template else None
     prompts = [
-        prompt_ids(prompt, runtime.tokenize, render, runtime.context, REPLY_TOKENS)
-        for prompt in group
+        prompt_ids(item.prompt, runtime.tokenize, render, runtime.context, item.reply_tokens)
+        for item in group
     ]
-    chats = [index for index, (_, wants_reply) in enumerate(prompts) if wants_reply]
-    replies: dict[int, Sequence[int]] = dict.fromkeys(range(len(prompts)), ())
-    if chats:
-        texts = [prompts[index][0] for index in chats]
-        replies |= zip(chats, runtime.greedy_replies(texts, REPLY_TOKENS), strict=True)
+    tasks = {
+        index: greedy(ids, group[index].reply_tokens)
+        for index, (ids, wants_reply) in enumerate(prompts)
+        if wants_reply
+    }
+    found = decode_all(runtime, [*tasks.values()], runtime.stop_tokens, together=True)
+    replies = {index: item.reply for index, item in zip(tasks, found, strict=True)}
     documents, hidden = [], []
-    for index, (prompt, (ids, wants_reply)) in enumerate(zip(group, prompts, strict=True)):
-        states = runtime.hidden((*ids, *replies[index]))
-        count = confirmed(states[len(ids) - 1 :] @ runtime.head.T, replies[index])
-        length = len(ids) if wants_reply else 0
-        documents.append(Document(prompt.id, prompt.kind, (*ids, *replies[index][:count]), length))
-        hidden.append(states[: len(ids) + count])
+    for index, (item, (ids, _)) in enumerate(zip(group, prompts, strict=True)):
+        reply = replies.get(index, ())
+        states = runtime.hidden((*ids, *reply))
+        if not confirmed(states[len(ids) - 1 :] @ runtime.head.T, reply):
+            reply = decode(runtime, tasks[index], runtime.stop_tokens).reply
+            states = runtime.hidden((*ids, *reply))
+        length = len(ids) if index in tasks else 0
+        documents.append(Document(item.prompt.id, item.prompt.kind, (*ids, *reply), length))
+        hidden.append(states)
     return Captured(tuple(documents), tuple(hidden), runtime.peak_activation)
 
 
-def confirmed(logits: np.ndarray, reply: Sequence[int]) -> int:
-    """How many tokens of a batched greedy reply the unbatched logits [≥ len(reply), V] choose too.
+def confirmed(logits: np.ndarray, reply: Sequence[int]) -> bool:
+    """Whether unbatched logits [≥ len(reply), V] choose every token of a greedy reply, too.
 
-    Batching changes the summation order, so a near-tie may fall the other way.
+    A batch changes the summation order, so that a near-tie may fall the other way.
     """
-    return first_difference(logits[: len(reply)].argmax(-1).tolist(), reply)
+    return first_difference(logits[: len(reply)].argmax(-1).tolist(), reply) == len(reply)
 
 
 def _write(path: Path, captured: Captured) -> None:

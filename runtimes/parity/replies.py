@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+
+from runtimes.parity.decoding import first_difference
+from runtimes.parity.suite import Document
 
 REPLIES_SHOWN = 6  # of each kind: parity.json is for programs that show a few
 PROMPT_SHOWN = 400  # characters from the end of the rendered prompt
@@ -13,8 +16,8 @@ Detokenize = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)
-class Reply:
-    """One prompt's replies, of the reference and of the export."""
+class ReplyPair:
+    """The replies to one prompt, of the reference and of the export."""
 
     document: str
     """Its id in the text."""
@@ -32,23 +35,38 @@ class Reply:
     """The export's first differing token; empty when the replies are identical."""
     export_rest: str
     """What follows it."""
+    reference_cut: bool
+    """Whether the reference's was cut at the greatest length, before it ended by itself."""
+    export_cut: bool
+    """Whether the export's was."""
 
 
 def reply_texts(
-    document: str,
-    prompt: Sequence[int],
+    document: Document,
     reference: Sequence[int],
     export: Sequence[int],
-    agreed: int,
+    stop_tokens: Collection[int],
     detokenize: Detokenize,
-) -> Reply:
-    """Decode two replies that share their first `agreed` tokens."""
-    shown = detokenize(prompt)
+) -> ReplyPair:
+    """Decode two non-empty replies to a chat's prompt; one that has no stop token was cut."""
+    shown = detokenize(document.prompt)
     if len(shown) > PROMPT_SHOWN:
         shown = "…" + shown[-PROMPT_SHOWN:]
-    same, *rest = parted(reference, agreed, detokenize)
-    _, *other = parted(export, agreed, detokenize)
-    return Reply(document, shown, agreed, same, *rest, *other)
+    agreed = first_difference(reference, export)
+    same, reference_token, reference_rest = parted(reference, agreed, detokenize)
+    _, export_token, export_rest = parted(export, agreed, detokenize)
+    return ReplyPair(
+        document.id,
+        shown,
+        agreed,
+        same,
+        reference_token,
+        reference_rest,
+        export_token,
+        export_rest,
+        reference_cut=reference[-1] not in stop_tokens,
+        export_cut=export[-1] not in stop_tokens,
+    )
 
 
 def parted(ids: Sequence[int], at: int, detokenize: Detokenize) -> tuple[str, str, str]:

@@ -98,8 +98,6 @@ def run_parity(
         reference = load_reference(torch_runtime, suite, inputs, advance)
     if extent.positions is not None:
         reference = reference.part(extent.positions)
-    prompts = [document.prompt for document in reference.sampled_chats]
-    reference = replace(reference, samples=reference_samples(torch_runtime, inputs, prompts))
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     bench = Bench(
         reference,
@@ -157,6 +155,13 @@ class Bench:
     footprints: bool
     checkpoint: Path
 
+    def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:
+        """The original's sampled replies to the first so many of the sampled chats."""
+        prompts = [document.prompt for document in self.reference.sampled_chats]
+        return reference_samples(
+            self.original, self.inputs, prompts, self.reference.reply_tokens, wanted
+        )
+
     def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
         """What localisation asks of an artifact, on the first text that is long enough."""
         document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
@@ -186,7 +191,16 @@ def _compare(
             bench.original.render_chat if bench.original.has_chat_template else None,
             bench.prompts,
         )
-        known = KnownBefore(weights, template, faults, variant.facts.residual_scale)
+        facts = variant.facts
+        known = KnownBefore(
+            weights,
+            template,
+            faults,
+            facts.residual_scale,
+            limits,
+            # A traced graph computes the logits of every position of a prompt.
+            together=not (facts.dynamic or facts.traced),
+        )
         with progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)
         ) as advance:
@@ -196,6 +210,7 @@ def _compare(
                 lambda: open_runtime(artifact, bench.threads, runtime),
                 known,
                 bench.scorer,
+                bench.samples,
                 bench.threads,
                 advance,
             )

@@ -1,4 +1,4 @@
-"""The reference's sampled replies: decoded step by step by the shared sampler, once, and cached."""
+"""The reference's sampled replies: decoded by the shared sampler, once, and cached."""
 
 from __future__ import annotations
 
@@ -12,46 +12,75 @@ from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
-from runtimes.parity.decoding import REPLY_TOKENS, SEED, sampled_reply
+from runtimes.parity.decoding import SEED, TOGETHER, decode, decode_all, draw, sampled, uniforms
 from runtimes.parity.divergence import TEMPERATURE, TOP_P
+from runtimes.parity.prefill import logits_from
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-SAMPLES_VERSION = 1
+SAMPLES_VERSION = 2
+
+Ids = tuple[int, ...]
 
 
 def reference_samples(
-    runtime: TorchRuntime, inputs: tuple[OutputFile, ...], prompts: Sequence[Sequence[int]]
-) -> tuple[tuple[int, ...], ...]:
-    """A sampled reply to each prompt. The cache is keyed by all that a reply depends on."""
-    return tuple(_sample(runtime, inputs, tuple(prompt)) for prompt in prompts)
+    runtime: TorchRuntime,
+    inputs: tuple[OutputFile, ...],
+    prompts: Sequence[Ids],
+    count: int,
+    wanted: int,
+) -> list[Ids]:
+    """A sampled reply of at most `count` tokens to each of the first `wanted` prompts.
+
+    The cache is keyed by all that a reply depends on; it has replies by groups of prompts, which do
+    not depend on how many are wanted.
+    """
+    replies: list[Ids] = []
+    for first in range(0, wanted, TOGETHER):
+        replies += _sample(runtime, inputs, prompts[first : first + TOGETHER], count)
+    return replies[:wanted]
 
 
 def _sample(
-    runtime: TorchRuntime, inputs: tuple[OutputFile, ...], prompt: tuple[int, ...]
-) -> tuple[int, ...]:
+    runtime: TorchRuntime, inputs: tuple[OutputFile, ...], prompts: Sequence[Ids], count: int
+) -> list[Ids]:
     recipe = {
         "samples": SAMPLES_VERSION,
-        "sampler": [TEMPERATURE, TOP_P, SEED, REPLY_TOKENS],
+        "sampler": [TEMPERATURE, TOP_P, SEED, count],
         "runtime": runtime.version,
         "inputs": [[item.path, item.sha256] for item in inputs],
         "stop": sorted(runtime.stop_tokens),
-        "prompt": prompt,
+        "prompts": prompts,
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / "samples" / f"{key}.json"
 
-    def make() -> tuple[int, ...]:
-        reply = sampled_reply(runtime, prompt, runtime.stop_tokens)
-        write_atomic(path, json.dumps(reply).encode())
-        return reply
+    def make() -> list[Ids]:
+        tasks = [sampled(prompt, count) for prompt in prompts]
+        found = decode_all(runtime, tasks, runtime.stop_tokens, together=True)
+        replies = [
+            _alone(runtime, prompt, item.reply, count)
+            for prompt, item in zip(prompts, found, strict=True)
+        ]
+        write_atomic(path, json.dumps(replies).encode())
+        return replies
 
     return once(path, lambda: _read(path), make)
 
 
-def _read(path: Path) -> tuple[int, ...] | None:
+def _alone(runtime: TorchRuntime, prompt: Ids, reply: Ids, count: int) -> Ids:
+    """The reply as it is without company, which may turn a draw that was nearly a tie."""
+    rows = logits_from(runtime, [*prompt, *reply[:-1]], len(prompt) - 1)
+    drawn = [draw(row, number) for row, number in zip(rows, uniforms(prompt, count), strict=False)]
+    if tuple(drawn) == reply:
+        return reply
+    return decode(runtime, sampled(prompt, count), runtime.stop_tokens).reply
+
+
+def _read(path: Path) -> list[Ids] | None:
     try:
-        return tuple(int(token) for token in json.loads(path.read_text("utf-8")))
+        found = json.loads(path.read_text("utf-8"))
+        return [tuple(int(token) for token in reply) for reply in found]
     except (OSError, ValueError, TypeError):
         return None  # a missing or damaged file is sampled again

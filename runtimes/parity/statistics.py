@@ -55,6 +55,18 @@ def paired_difference(
     return {name: BOOTSTRAP.estimate(sample) for name, sample in differences.items()}
 
 
+def share_of_totals(parts: Sequence[int], totals: Sequence[int]) -> Estimate:
+    """The sum of one over the sum of the other, both of the same things, which are resampled."""
+    values = np.array([parts, totals], np.float64)  # [2, n]
+    resampled = np.full(RESAMPLES, np.nan)
+    if len(parts) > 1:
+        chosen = np.random.default_rng(SEED).integers(len(parts), size=(RESAMPLES, len(parts)))
+        sums = values[:, chosen].sum(-1)  # [2, RESAMPLES]
+        resampled = sums[0] / sums[1]
+    share = values[0].sum() / values[1].sum()
+    return BOOTSTRAP.estimate(Sample(float(share), resampled, parts))
+
+
 def mean_kl_by_kind(kinds: Sequence[str], documents: Sequence[PositionMetrics]) -> dict[str, float]:
     """Mean KL per position of each kind of text; `kinds` are the documents', in their order."""
     return {

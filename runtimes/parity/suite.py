@@ -11,6 +11,10 @@ from importlib.resources import files
 
 from edgeproof.errors import InputError
 
+REPLY_TOKENS = 48
+# Damage in long generations does not show before.
+LONG_REPLY_TOKENS = 256
+
 
 class Budget(str, Enum):
     """How much built-in text: each budget has the text of those before it, and more."""
@@ -32,10 +36,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Suite:
-    """Prompts and where they come from."""
+    """Prompts, where they come from, and the greatest length of a runtime's reply to one."""
 
     name: str
     prompts: tuple[Prompt, ...]
+    reply_tokens: int = REPLY_TOKENS
 
     @property
     def digest(self) -> str:
@@ -79,7 +84,8 @@ def built_in(budget: Budget) -> Suite:
     if budget is Budget.FULL:
         plain = (prompt.text for prompt in prompts if prompt.text is not None)
         prompts.append(Prompt("long-01", "long", "\n\n".join(plain)))
-    return Suite(f"built-in, {budget.value}", tuple(prompts))
+    length = LONG_REPLY_TOKENS if budget is Budget.FULL else REPLY_TOKENS
+    return Suite(f"built-in, {budget.value}", tuple(prompts), length)
 
 
 def parse_prompts(lines: Iterable[str], name: str) -> list[Prompt]:

@@ -18,8 +18,8 @@ import transformers
 
 from edgeproof.errors import InputError
 from runtimes.memory import return_large_blocks
-from runtimes.pytorch.loading import load_model, load_tokenizer, quiet
-from runtimes.sequence import SequenceRuntime
+from runtimes.pytorch.loading import load_model, load_tokenizer
+from runtimes.sequence import SequenceRuntime, left_padded
 
 # Logits of so many positions are in memory at a time.
 LOGIT_ROWS = 64
@@ -39,6 +39,7 @@ class TorchRuntime(SequenceRuntime):
         self.vocabulary = int(self._loaded.config.vocab_size)
         self.context = int(self._loaded.config.max_position_embeddings)
         self._cache = transformers.DynamicCache()
+        self._mask = torch.zeros((0, 0), dtype=torch.int64)  # of `step_many`'s sequences
         self._peak = torch.zeros(())
         self._watch_norms()
 
@@ -179,31 +180,21 @@ class TorchRuntime(SequenceRuntime):
             np.array_equal(values, tensors[name]) for name, values in own.items()
         )
 
-    def greedy_replies(self, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
-        """Up to `count` greedy tokens after each prompt, all prompts in one left-padded batch.
+    def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`: one left-padded batch.
 
-        A reply ends with the first stop token, which is included. `peak_activation` is left as it
-        was: padded positions are no text.
+        `peak_activation` is left as it was, here and in `step_many`: padded positions are no text.
         """
-        peak = self._peak
-        width = max(len(prompt) for prompt in prompts)
-        stop = self.stop_tokens
-        ids = torch.zeros((len(prompts), width), dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        with torch.inference_mode(), quiet():
-            output = self._model.generate(
-                input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=count,
-                pad_token_id=min(stop, default=0),
-            )  # fmt: skip
-        self._peak = peak
-        replies = []
-        for row in output[:, width:].tolist():
-            end = next((index + 1 for index, token in enumerate(row) if token in stop), len(row))
-            replies.append(row[:end])
-        return replies
+        ids, mask = left_padded(prompts, min(self.stop_tokens, default=0))
+        self._clear()
+        self.length, self._mask = 0, torch.from_numpy(mask)
+        return self._extend_many(torch.from_numpy(ids))
+
+    def step_many(self, tokens: Sequence[int]) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`."""
+        ids = torch.tensor(tokens)[:, None]
+        self._mask = torch.cat((self._mask, torch.ones_like(ids)), 1)
+        return self._extend_many(ids)
 
     def sample(self, prompt: Sequence[int], rows: int, length: int, seed: int) -> list[list[int]]:
         """`rows` random texts of `length` tokens that begin with a prompt.
@@ -315,6 +306,21 @@ class TorchRuntime(SequenceRuntime):
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         hidden = self._hidden(ids)
         return self._logits(hidden if every else hidden[-1:])
+
+    def _extend_many(self, ids: torch.Tensor) -> np.ndarray:
+        """Append tokens [B, n] to the sequences of `_mask`: the last's logits [B, V]."""
+        peak = self._peak
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with torch.inference_mode():
+            output = self._model.base_model(
+                input_ids=ids,
+                attention_mask=self._mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        self._peak = peak
+        return self._logits(output.last_hidden_state[:, -1])
 
     def _logits(self, hidden: torch.Tensor) -> np.ndarray:
         """Of hidden states [n, H]: [n, V]."""

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtimes.parity.replies import Reply
+from runtimes.parity.replies import ReplyPair
 from runtimes.parity.result import Entry
 
 # How a token that would be invisible is shown.
@@ -22,7 +22,7 @@ class Other:
     """An export whose reply differs."""
 
     entry: Entry
-    reply: Reply
+    reply: ReplyPair
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,14 @@ class Sheet:
     document: str
     prompt: str
     reference: str
+    reference_cut: bool
     same: tuple[str, ...]
     others: tuple[Other, ...]
 
 
 def sheets(entries: Sequence[Entry]) -> dict[str, list[Sheet]]:
     """The sheets of greedy and of sampled replies; a kind without any is left out."""
-    replies: dict[str, list[tuple[Entry, Reply]]] = {"Greedy": [], "Sampled": []}
+    replies: dict[str, list[tuple[Entry, ReplyPair]]] = {"Greedy": [], "Sampled": []}
     for entry in entries:
         m = entry.measurement
         if m and m.greedy:
@@ -48,7 +49,7 @@ def sheets(entries: Sequence[Entry]) -> dict[str, list[Sheet]]:
     return {kind: _sheets(found) for kind, found in replies.items() if found}
 
 
-def parted(reply: Reply) -> bool:
+def parted(reply: ReplyPair) -> bool:
     """Whether the two replies differ."""
     return bool(reply.reference_token or reply.export_token)
 
@@ -68,17 +69,18 @@ def legible(text: str) -> str:
     return DISTURBING.sub(lambda match: _name(match[0]), text)
 
 
-def _sheets(found: Sequence[tuple[Entry, Reply]]) -> list[Sheet]:
+def _sheets(found: Sequence[tuple[Entry, ReplyPair]]) -> list[Sheet]:
     documents = dict.fromkeys(reply.document for _, reply in found)
     return [_sheet([pair for pair in found if pair[1].document == name]) for name in documents]
 
 
-def _sheet(found: Sequence[tuple[Entry, Reply]]) -> Sheet:
+def _sheet(found: Sequence[tuple[Entry, ReplyPair]]) -> Sheet:
     first = found[0][1]
     return Sheet(
         first.document,
         first.prompt,
         first.same + first.reference_token + first.reference_rest,
+        first.reference_cut,
         tuple(entry.name for entry, reply in found if not parted(reply)),
         tuple(Other(entry, reply) for entry, reply in found if parted(reply)),
     )
