@@ -19,8 +19,8 @@ from rich.table import Table
 
 from benchmarks.graph_speed import Decoder, only_graph, prompt
 from edgeproof.artifact import Artifact
+from edgeproof.families import DecoderConfig
 from export import job
-from export.architecture import DecoderConfig
 from export.checkpoint import open_checkpoint
 from export.onnx import FORMAT
 from export.sources import resolve

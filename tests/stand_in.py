@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from export.architecture import read_config
+from edgeproof.families import read_config
 from tests.tiny import config, write_tokenizer
 
 SMOLLM_1_7B = {

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from edgeproof.errors import InputError
-from export.architecture import Target
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint import checkpoint as checkpoint_module
 from export.checkpoint.safetensors_file import SafetensorsFile
+from export.targets import Target
 from tests.tiny import LLAMA3_ROPE, make_checkpoint, write_weights
 
 WEIGHTS = "model.safetensors"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeproof.artifact import Artifact
-from export.architecture import read_config
+from edgeproof.families import read_config
 from runtimes.browser.chromium import without_gpu
 from runtimes.demo.build import build
 from runtimes.formats import reader_of

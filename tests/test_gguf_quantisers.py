@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeproof.errors import InputError
-from export.architecture import Target
 from export.gguf.storage import GROUP_BLOCKS, LAYOUTS, TYPES
 from export.rounding import Rounder
 from export.rounding.registry import METHODS, NEAREST
+from export.targets import Target
 
 pytestmark = pytest.mark.numbers
 

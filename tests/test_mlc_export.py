@@ -16,7 +16,6 @@ from safetensors.numpy import load_file
 
 from edgeproof.artifact import MANIFEST, Artifact, Precision
 from edgeproof.errors import InputError
-from export.architecture import Target
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.mlc import FORMAT
 from export.mlc.parameters import mlc_targets
@@ -24,6 +23,7 @@ from export.mlc.schemes import FOUR_BITS
 from export.rounding import Evidence
 from export.rounding.cast import BFLOAT16
 from export.rounding.registry import METHODS, NEAREST
+from export.targets import Target
 from tests.exported import export_tiny
 from tests.recorded_mlc import MD5, tail_checkpoint, whole_group_checkpoint
 from tests.tiny import FAMILIES, make_checkpoint, write_weights

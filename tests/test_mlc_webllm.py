@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from export.architecture import DecoderConfig, read_config
+from edgeproof.families import DecoderConfig, read_config
 from export.mlc import FORMAT
 from export.mlc.__main__ import main
 from export.mlc.app_record import app_config
@@ -113,7 +113,7 @@ def test_the_memory_is_what_webllm_publishes_for_smollm2(
 
 
 def smollm2(size: str, scheme: str) -> tuple[DecoderConfig, list[StoredArray]]:
-    from export.architecture import Target
+    from export.targets import Target
 
     hidden, intermediate, layers, heads, kv = {
         "135M": (576, 1536, 30, 9, 3),

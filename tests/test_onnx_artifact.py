@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from edgeproof.artifact import Artifact, ModelIdentity
 from edgeproof.errors import InputError
+from edgeproof.families.rope import frequencies
 from export import job
-from export.architecture.rope import frequencies
 from export.checkpoint import open_checkpoint
 from export.onnx import FORMAT, folder
 from export.onnx.graph import StoredTensor

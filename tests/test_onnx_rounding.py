@@ -18,12 +18,12 @@ from onnxruntime.capi._pybind_state import (
 from onnxruntime.quantization.quant_utils import quantize_data
 
 from edgeproof.errors import InputError
-from export.architecture import Target
 from export.onnx import bnb4, dynamic, nbits
 from export.onnx.nbits import BlockScheme
 from export.onnx.rounded import rounded_parts
 from export.rounding import Evidence, Grid, Rounder
 from export.rounding.registry import METHODS, NEAREST
+from export.targets import Target
 
 pytestmark = pytest.mark.numbers
 

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 from tokenizers import Tokenizer
 
 from edgeproof.errors import InputError
-from export.architecture import DecoderConfig, Role
+from edgeproof.families import DecoderConfig, Role
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.model_card import read_model_card
 from export.sources import Source, resolve

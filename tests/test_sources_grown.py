@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeproof.errors import InputError
-from export.architecture import Role
+from edgeproof.families import Role
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.model_card import read_model_card
 from export.sources import resolve

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from export.architecture import Parameter, read_config
+from edgeproof.families import Parameter, read_config
 
 DTYPES = {
     "F32": np.dtype(np.float32),

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from export.architecture import DecoderConfig
+from edgeproof.families import DecoderConfig
 
 
 def metadata(config: DecoderConfig, index: dict[str, Any], quantization: str) -> dict[str, Any]:

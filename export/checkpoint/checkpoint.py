@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.architecture import DecoderConfig, Parameter, Target, read_config
+from edgeproof.families import DecoderConfig, Parameter, read_config
 from export.checkpoint.folder import CheckpointFolder, read_raw_config, require_tokenizer
 from export.checkpoint.safetensors_file import SafetensorsFile
 from export.checkpoint.weight_files import open_weights
+from export.targets import Target
 
 # Buffers that transformers before 4.32 saved; they follow from the config.
 DERIVED_BUFFERS = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")

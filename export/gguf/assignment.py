@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeproof.artifact import Fallback
-from export.architecture import Role, Target
+from edgeproof.families import Role
 from export.gguf.recipe import Recipe
 from export.gguf.storage import FALLBACK, TYPES, Layout
+from export.targets import Target
 
 VECTOR = TYPES["F32"]  # norms and biases, as in llama.cpp's converter
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from edgeproof.artifact import ArtifactWriter
 from edgeproof.errors import InputError
-from export.architecture import Target
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.gguf.assignment import Item, assign
@@ -27,6 +26,7 @@ from export.gguf.storage import TYPES
 from export.rounding import Rounder
 from export.rounding.cast import FLOAT32, cast
 from export.sources.gguf_container import GgufFile
+from export.targets import Target
 
 K_BLOCK = 256  # rows of a multiple of this get what a mixture asks for
 COPY_BYTES = 4 << 20

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgeproof.artifact import ModelIdentity
-from export.architecture import DecoderConfig
-from export.architecture.rope import LinearScaling
+from edgeproof.families import DecoderConfig
+from edgeproof.families.rope import LinearScaling
 from export.checkpoint import Checkpoint
 from export.checkpoint.model_card import read_model_card
 from export.gguf.authorship import (

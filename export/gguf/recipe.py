@@ -14,11 +14,12 @@ from pathlib import Path
 
 from edgeproof.artifact import Precision, Variant
 from edgeproof.errors import InputError
-from export.architecture import Role, Target
+from edgeproof.families import Role
 from export.gguf.storage import LAYOUTS, TYPES, Layout
 from export.rounding.options import with_rounding
 from export.rounding.recipe import IMATRIX, ROUNDING, RoundedRecipe
 from export.rounding.registry import NEAREST
+from export.targets import Target
 
 # Mixtures that llama.cpp itself chooses the types of → its llama_ftype (llama.h).
 MIXTURES = {

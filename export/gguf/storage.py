@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.architecture import Target
 from export.rounding import Grid, Kind, Rounded, Rounder, Rules
 from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32, cast
+from export.targets import Target
 
 # Some bytes of every block, uint8 [n, bytes], from n rounded blocks.
 Part = Callable[[Rounded], np.ndarray]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.architecture import BIASES, DecoderConfig, Parameter, Target, check_bound
-from export.architecture.mapping import Transform
-from export.architecture.rope import Llama3Scaling, divisors
+from edgeproof.families import BIASES, DecoderConfig, Parameter
+from edgeproof.families.rope import Llama3Scaling, divisors
 from export.checkpoint import Checkpoint
 from export.llamacpp.architectures import ARCHITECTURES
 from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
+from export.targets import Target, Transform, check_bound
 
 
 def bind(checkpoint: Checkpoint) -> list[Target]:

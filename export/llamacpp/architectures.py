@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from export.architecture import BIASES, Role
+from edgeproof.families import BIASES, Role
 
 ALL_BIASES = frozenset(BIASES.values())
 INPUT_BIASES = frozenset({Role.QUERY_BIAS, Role.KEY_BIAS, Role.VALUE_BIAS})

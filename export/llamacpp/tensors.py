@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from export.architecture import DecoderConfig, Parameter, Role
+from edgeproof.families import DecoderConfig, Parameter, Role
 from export.llamacpp.architectures import ARCHITECTURES
 
 # Not a parameter: it follows from the config's rope scaling.

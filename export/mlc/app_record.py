@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from edgeproof.artifact import Variant
-from export.architecture import DecoderConfig
+from edgeproof.families import DecoderConfig
 from export.mlc.model_library import ModelLibrary
 from export.mlc.schemes import Scheme
 from export.mlc.shards import StoredArray

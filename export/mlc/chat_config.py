@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeproof.artifact import ArtifactWriter
 from edgeproof.errors import InputError
-from export.architecture import DecoderConfig
+from edgeproof.families import DecoderConfig
 from export.checkpoint import Checkpoint
 from export.checkpoint.generation import TEMPERATURE, TOP_P, number, special_ids
 from export.mlc.conversation import conversation

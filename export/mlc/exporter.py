@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Variant
-from export.architecture import DecoderConfig, Target, stack_rows
+from edgeproof.families import DecoderConfig
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.mlc.app_record import FILE as APP_FILE
@@ -27,6 +27,7 @@ from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.rounding import Grid, Rounder, rounder_of
 from export.rounding.cast import cast
+from export.targets import Target, stack_rows
 
 # Rounding makes a dozen passes over a block: at this size its temporaries stay in the L2 cache.
 CACHE_ELEMENTS = 1 << 17

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproof.errors import InputError
-from export.architecture import DecoderConfig
+from edgeproof.families import DecoderConfig
 from export.mlc.shards import StoredArray
 from export.mlc.vm_executable import VERSION, Executable, find_bytecode
 from export.mlc.wasm import initial_memory

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 from edgeproof.errors import InputError
-from export.architecture import DecoderConfig, Parameter, Role, Target, check_bound, stack_rows
+from edgeproof.families import DecoderConfig, Parameter, Role
 from export.checkpoint import Checkpoint
 from export.checkpoint.weight_files import INDEX
+from export.targets import Target, check_bound, stack_rows
 
 # Linears that share their input become one, the first role's rows on top.
 FUSIONS: dict[str, tuple[Role, ...]] = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeproof.artifact import Precision
-from export.architecture import Role
+from edgeproof.families import Role
 from export.rounding import Grid, Kind, Rules
 from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.architecture import Target
 from export.onnx.graph import CONTRIB, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
 from export.onnx.rounded import Packed, rounded_parts
 from export.rounding import BlockAxis, Grid, Kind, Rounded, Rounder, Rules
 from export.rounding.cast import FLOAT32
+from export.targets import Target
 
 NAME = "bnb4"
 BLOCK = 64

@@ -16,21 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from export.architecture import (
-    BIASES,
-    DecoderConfig,
-    Parameter,
-    Role,
-    Target,
-    check_bound,
-    stack_rows,
-)
-from export.architecture.rope import scaled_frequencies
+from edgeproof.families import BIASES, DecoderConfig, Parameter, Role
+from edgeproof.families.rope import scaled_frequencies
 from export.onnx.embedding import MakeTable
 from export.onnx.graph import Dim, Graph
 from export.onnx.linear import EmitLinear
 from export.onnx.rotary import cosines, sines
 from export.onnx.weights import plain, table
+from export.targets import Target, check_bound, stack_rows
 
 # Their outputs are added to the residual stream.
 INTO_RESIDUAL = (Role.OUTPUT, Role.DOWN)

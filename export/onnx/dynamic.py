@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.architecture import Target
 from export.checkpoint import Checkpoint
 from export.onnx.graph import Count, Graph, StoredTensor, element_type
 from export.onnx.linear import EmitLinear
@@ -20,6 +19,7 @@ from export.onnx.rounded import Packed, rounded_parts
 from export.rounding import Grid, Kind, Rounded, Rounder, Rules
 from export.rounding.cast import FLOAT32
 from export.rounding.grid import WHOLE_ROW
+from export.targets import Target
 
 STRIP = 64  # rows rounded and transposed at once
 

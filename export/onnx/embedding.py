@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from export.architecture import Target
 from export.onnx.graph import CONTRIB, Graph, StoredTensor, element_type
 from export.onnx.nbits import BlockScheme, BlockTensors, block_tensors, matmul_nbits
 from export.onnx.weights import plain
 from export.rounding import Rounder
 from export.rounding.cast import FLOAT32
+from export.targets import Target
 
 
 class Table(Protocol):

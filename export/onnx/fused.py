@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.architecture import Target
 from export.onnx.decoder import BATCH, HIDDEN_KEY_BIAS, SEQUENCE, DecoderGraph
 from export.onnx.graph import CONTRIB, Dim, element_type
 from export.onnx.weights import plain
+from export.targets import Target
 
 INT32 = np.dtype(np.int32)
 # GroupQueryAttention with rotary inside refuses other head sizes.

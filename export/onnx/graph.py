@@ -24,8 +24,8 @@ from onnx import (
 )
 
 from edgeproof import __version__
-from export.architecture import Target
 from export.checkpoint import Checkpoint
+from export.targets import Target
 
 OPSET = 21
 # Opset → the IR version that came with it; ONNX Runtime reads 10 since 1.18.

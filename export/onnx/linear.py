@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from export.architecture import Target
 from export.onnx.graph import Graph
 from export.onnx.weights import transposed
+from export.targets import Target
 
 # (graph, name of x [.., in], weight [out, in], module path) → name of y [.., out]
 EmitLinear = Callable[[Graph, str, Target, str], str]

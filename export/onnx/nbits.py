@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from export.architecture import Target
 from export.onnx.graph import CONTRIB, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
 from export.onnx.rounded import Packed, rounded_parts
 from export.rounding import Grid, Kind, Rounded, Rounder, Rules
+from export.targets import Target
 
 UINT8 = np.dtype(np.uint8)
 

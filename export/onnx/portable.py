@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.architecture import Target
 from export.onnx.decoder import HIDDEN_KEY_BIAS, DecoderGraph
 from export.onnx.graph import Dim, element_type
 from export.onnx.weights import plain
 from export.rounding.cast import FLOAT32
+from export.targets import Target
 
 # The first version of ONNX with all three operators.
 OPSET = 23

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from export.architecture import Target
 from export.checkpoint import Checkpoint
 from export.onnx.weights import Parts
 from export.rounding import BlockAxis, Grid, Rounded, Rounder
+from export.targets import Target
 
 # Values per step: the temporaries of rounding stay in the L2 cache.
 GROUP_VALUES = 64_000

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from edgeproof.artifact import ArtifactWriter, HashedFile
-from export.architecture import Role, Target
+from edgeproof.families import Role
 from export.checkpoint import Checkpoint
 from export.format import Advance
 from export.onnx.graph import Content, Count, Placement, StoredTensor
 from export.rounding.cast import cast
+from export.targets import Target
 
 # The ONNX specification asks for page-aligned offsets so that a runtime can map the file.
 ALIGNMENT = 4096

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from edgeproof.errors import InputError
+from edgeproof.families import Parameter
 from edgeproof.files.cache import keep_file, kept_file
-from export.architecture import Parameter, Target
 from export.llamacpp.tensors import tensor_name
 from export.sources.gguf_container import GgufFile, GgufTensor
+from export.targets import Target
 
 KEPT = "imatrix-files"
 SUMS, COUNTS = ".in_sum2", ".counts"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.architecture import Parameter, Target
+from edgeproof.families import Parameter
 from export.rounding.evidence import Evidence
 from export.rounding.grid import Grid
 from export.rounding.imatrix import Imatrix, read_imatrix
 from export.rounding.method import Method, Rounded
 from export.rounding.recipe import Rounding
 from export.rounding.registry import method_of
+from export.targets import Target
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
+from edgeproof.families import DecoderConfig, Parameter, read_config
 from edgeproof.files.atomic import write_atomic
-from export.architecture import DecoderConfig, Parameter, read_config
-from export.architecture.axes import AXES, Axis
+from export.axes import AXES, Axis
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.architecture.rope import DEFAULT_THETA, Llama3Scaling, divisors
+from edgeproof.families.rope import DEFAULT_THETA, Llama3Scaling, divisors
 from export.llamacpp.tensors import ROPE_FREQS
 from export.sources.gguf_container import GgufFile
 

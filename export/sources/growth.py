@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
+from edgeproof.families import Parameter, Role, read_config
 from edgeproof.files.atomic import write_atomic
-from export.architecture import Parameter, Role, Target, read_config
-from export.architecture.axes import AXES, Axis
+from export.axes import AXES, Axis
 from export.checkpoint import Checkpoint
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.sources.grown_shape import GrownShape
 from export.sources.residual_permutation import residual_permutation
+from export.targets import Target
 
 FLOAT32 = np.dtype(np.float32)
 SCALED = (Role.INPUT_NORM, Role.POST_NORM, Role.FINAL_NORM)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.architecture import Parameter, read_config
+from edgeproof.families import Parameter, read_config
 from tests.tiny import DTYPES, LLAMA3_ROPE, QWEN2, QWEN3, config, write_tokenizer, write_weights
 
 # Name → what differs from `config`; `dtype` and `shards` are of the weights' files.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeproof.artifact import Artifact
-from export.architecture import DecoderConfig
+from edgeproof.families import DecoderConfig
 from runtimes.parity.localise import Cause, Finding
 
 # The checkpoint's tensor of a name, in its stored dtype.

@@ -14,10 +14,10 @@ import numpy as np
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.json_file import read_json
 from edgeproof.artifact.manifest import MANIFEST
+from edgeproof.families import read_config
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.hashing import OutputFile, file_sha256
 from export import job
-from export.architecture import read_config
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.folder import read_raw_config
 from export.checkpoint.safetensors_file import SafetensorsFile

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from export.architecture import DecoderConfig
+from edgeproof.families import DecoderConfig
 from tests.faults.fault import ChangeTensors, Read
 
 # The layer of faults that are in one layer.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.architecture.decoder import Parameter, Role
+from edgeproof.families.decoder import Parameter, Role
 
 Transform = Callable[[Sequence[np.ndarray]], np.ndarray]
 

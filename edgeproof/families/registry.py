@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproof.errors import InputError
-from export.architecture import llama, mistral, qwen2, qwen3
-from export.architecture.decoder import DecoderConfig, Parameter
+from edgeproof.families import llama, mistral, qwen2, qwen3
+from edgeproof.families.decoder import DecoderConfig, Parameter
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgeproof.errors import InputError
-from export.architecture import read_config
-from export.architecture.families import FAMILIES as TABLES
-from export.architecture.rope import divisors, frequencies, scaled_frequencies
+from edgeproof.families import read_config
+from edgeproof.families.registry import FAMILIES as TABLES
+from edgeproof.families.rope import divisors, frequencies, scaled_frequencies
 from export.llamacpp.architectures import ARCHITECTURES
 from tests.tiny import FAMILIES, LLAMA3_ROPE, config
 

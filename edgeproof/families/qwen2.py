@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from export.architecture.decoder import DecoderConfig, Role
-from export.architecture.dense import dense_parameters, read_dense
+from edgeproof.families.decoder import DecoderConfig, Role
+from edgeproof.families.dense import dense_parameters, read_dense
 
 BIASED = frozenset({Role.QUERY, Role.KEY, Role.VALUE})
 DEFAULT_WINDOW = 4096

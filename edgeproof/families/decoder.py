@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from export.architecture.rope import RopeScaling
+from edgeproof.families.rope import RopeScaling
 
 
 class Role(Enum):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeproof.errors import InputError
-from export.architecture.decoder import BIASES, DecoderConfig, Parameter, Role
-from export.architecture.rope import read_rope
+from edgeproof.families.decoder import BIASES, DecoderConfig, Parameter, Role
+from edgeproof.families.rope import read_rope
 
 REQUIRED = (
     "hidden_size",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from export.architecture.decoder import Role
+from edgeproof.families.decoder import Role
 
 
 class Axis(Enum):

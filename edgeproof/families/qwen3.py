@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from export.architecture.decoder import DecoderConfig, Parameter, Role
-from export.architecture.dense import dense_parameters, read_dense
-from export.architecture.llama import ATTENTION, NONE
-from export.architecture.qwen2 import window
+from edgeproof.families.decoder import DecoderConfig, Parameter, Role
+from edgeproof.families.dense import dense_parameters, read_dense
+from edgeproof.families.llama import ATTENTION, NONE
+from edgeproof.families.qwen2 import window
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
