@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from edgeproof.families.decoder import Role
+from edgeproof.families import Role
 
 
 class Axis(Enum):
@@ -18,9 +18,16 @@ class Axis(Enum):
     HEAD = auto()  # inside one head
 
 
+STREAM_NORMS = (
+    Role.INPUT_NORM,
+    Role.ATTENTION_OUT_NORM,
+    Role.MLP_NORM,
+    Role.MLP_OUT_NORM,
+    Role.FINAL_NORM,
+)
 AXES: dict[Role, tuple[Axis, ...]] = {
     **dict.fromkeys((Role.EMBEDDING, Role.HEAD), (Axis.VOCAB, Axis.STREAM)),
-    **dict.fromkeys((Role.INPUT_NORM, Role.POST_NORM, Role.FINAL_NORM), (Axis.STREAM,)),
+    **dict.fromkeys(STREAM_NORMS, (Axis.STREAM,)),
     Role.QUERY: (Axis.QUERIES, Axis.STREAM),
     Role.KEY: (Axis.KEYS, Axis.STREAM),
     Role.VALUE: (Axis.KEYS, Axis.STREAM),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgeproof.errors import InputError
-from edgeproof.families.decoder import Parameter, Role
+from edgeproof.families import Parameter, Role
+from edgeproof.families.structure import Structure
 
 Transform = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -41,6 +42,18 @@ class Target:
     def origin(self) -> str:
         """The name for messages: the checkpoint's, where there is one."""
         return self.sources[0].name if self.sources else self.name
+
+
+def with_norm_offset(target: Target, structure: Structure) -> Target:
+    """A norm's weight as what x is multiplied with: offset + weight, in float32.
+
+    Other targets, and norms without an offset, stay as they are.
+    """
+    norm = structure.norms.get(target.role) if target.role else None
+    if norm is None or norm.offset == 0:
+        return target
+    offset = np.float32(norm.offset)
+    return replace(target, transform=lambda arrays: arrays[0].astype(np.float32) + offset)
 
 
 def stack_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -142,12 +142,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "layer_types other than 'full_attention'",
     ),
     "mistral window": (
-        edit_config(model_type="mistral", sliding_window=128),
-        "sliding_window = 128",
+        edit_config(model_type="mistral", sliding_window=-1),
+        "sliding_window must be a positive integer or null, not -1",
     ),
     "qwen window": (
-        edit_config(model_type="qwen2", use_sliding_window=True, sliding_window=128),
-        "sliding_window = 128",
+        edit_config(model_type="qwen2", use_sliding_window=True, max_window_layers="2"),
+        "max_window_layers must be an integer, not '2'",
+    ),
+    "too few layer types": (
+        edit_config(layer_types=["full_attention"]),
+        "1 layer_types for 3 layers",
     ),
     "qwen3 without head size": (edit_config(model_type="qwen3"), "head_dim must be a positive"),
     "other activation": (edit_config(hidden_act="gelu"), "hidden_act"),

@@ -9,15 +9,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from edgeproof.errors import InputError
 from edgeproof.families import read_config
-from edgeproof.families.registry import FAMILIES as TABLES
+from edgeproof.families.dense import FULL, SLIDING
 from edgeproof.families.rope import divisors, frequencies, scaled_frequencies
-from export.llamacpp.architectures import ARCHITECTURES
 from tests.tiny import FAMILIES, LLAMA3_ROPE, config
 
 pytestmark = pytest.mark.numbers
 
+SLIDING_QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8}
 STORAGE = ("dtype", "shards")  # of `make_checkpoint`, not of config.json
 
 
@@ -40,11 +39,6 @@ def test_the_tables_are_transformers_parameters(family: str) -> None:
     assert {parameter.name: parameter.shape for parameter in parameters} == expected
 
 
-def test_every_family_has_an_architecture_in_llama_cpp() -> None:
-    changes = [FAMILIES.get(name, {"model_type": name}) for name in TABLES]
-    assert {read_config(raw_config(**item))[0].family for item in changes} <= ARCHITECTURES.keys()
-
-
 @pytest.mark.parametrize("head_dim", [16, 64, 128])
 @pytest.mark.parametrize(
     "rope",
@@ -60,17 +54,17 @@ def test_every_family_has_an_architecture_in_llama_cpp() -> None:
 def test_rotary_frequencies_are_transformers(rope: dict[str, Any], head_dim: int) -> None:
     raw = raw_config(head_dim=head_dim, rope_parameters={**rope, "rope_theta": 500000.0})
     c, _ = read_config(raw)
-    ours = scaled_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
+    ours = scaled_frequencies(c.head_dim, c.rope)
     rest = {key: value for key, value in raw.items() if key != "model_type"}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **rest))
     theirs = model.model.rotary_emb.inv_freq.numpy()
     assert ours.dtype == np.float32
     # One unit in the last place of the power, and its way through the passage.
     np.testing.assert_allclose(ours, theirs, rtol=5e-7, atol=0)
-    if c.rope_scaling is not None:
-        by = divisors(c.head_dim, c.rope_theta, c.rope_scaling)
+    if c.rope.scaling is not None:
+        by = divisors(c.head_dim, c.rope.theta, c.rope.scaling)
         np.testing.assert_allclose(frequencies(head_dim, 500000.0) / by, theirs, rtol=5e-7)
-        assert by.max() == np.float32(c.rope_scaling.factor)
+        assert by.max() == np.float32(c.rope.scaling.factor)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +82,22 @@ def test_what_changes_nothing_is_accepted(changes: dict[str, Any]) -> None:
     assert read_config(config(**changes)) == read_config(config(**plain))
 
 
-def test_the_default_window_of_mistral_counts() -> None:
-    with pytest.raises(InputError, match="sliding_window = 4096"):
-        read_config(config(model_type="mistral", max_position_embeddings=8192))
+@pytest.mark.parametrize(
+    ("changes", "windows"),
+    [
+        ({"model_type": "mistral", "max_position_embeddings": 8192}, [4096, 4096, 4096]),
+        ({"model_type": "mistral", "sliding_window": 8}, [8, 8, 8]),
+        ({**SLIDING_QWEN, "max_window_layers": 1}, [None, 8, 8]),
+        (SLIDING_QWEN, [None, None, None]),
+        ({**SLIDING_QWEN, "layer_types": [SLIDING, FULL, SLIDING]}, [8, None, 8]),
+    ],
+)
+def test_windows_are_of_the_layers_that_transformers_gives_them(
+    changes: dict[str, Any], windows: list[int | None]
+) -> None:
+    raw = config(**changes)
+    assert [layer.window for layer in read_config(raw)[0].structure.layers] == windows
+    rest = {key: value for key, value in raw.items() if key != "model_type"}
+    theirs = AutoConfig.for_model(raw["model_type"], **rest)
+    types = getattr(theirs, "layer_types", [SLIDING] * 3)
+    assert [theirs.sliding_window if kind == SLIDING else None for kind in types] == windows

@@ -55,8 +55,8 @@ def attention(x: np.ndarray, w: dict[str, np.ndarray], c: DecoderConfig) -> np.n
     def heads(name: str, count: int) -> np.ndarray:
         return (x @ w[f"{name}_proj.weight"].T).reshape(len(x), count, c.head_dim).swapaxes(0, 1)
 
-    query = rotate(heads("q", c.heads), c.rope_theta)
-    key = rotate(heads("k", c.kv_heads), c.rope_theta).repeat(c.heads // c.kv_heads, 0)
+    query = rotate(heads("q", c.heads), c.rope.theta)
+    key = rotate(heads("k", c.kv_heads), c.rope.theta).repeat(c.heads // c.kv_heads, 0)
     value = heads("v", c.kv_heads).repeat(c.heads // c.kv_heads, 0)
     scores = query @ key.swapaxes(1, 2) / np.sqrt(c.head_dim)
     scores[:, np.triu(np.ones((len(x), len(x)), bool), 1)] = -np.inf

@@ -1,6 +1,17 @@
 """What a model of a family is: its config, its parameters, and what it computes with them."""
 
-from edgeproof.families.decoder import BIASES, DecoderConfig, Parameter, Role
-from edgeproof.families.registry import read_config
+from edgeproof.families.decoder import DecoderConfig, Parameter
+from edgeproof.families.family import Family
+from edgeproof.families.registry import family, mlc_family, read_config
+from edgeproof.families.roles import BIASES, Role
 
-__all__ = ["BIASES", "DecoderConfig", "Parameter", "Role", "read_config"]
+__all__ = [
+    "BIASES",
+    "DecoderConfig",
+    "Family",
+    "Parameter",
+    "Role",
+    "family",
+    "mlc_family",
+    "read_config",
+]

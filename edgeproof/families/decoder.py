@@ -1,59 +1,23 @@
-"""The dimensions of a Llama-family decoder and the parameters that follow from them."""
+"""The dimensions of a decoder, and its parameters."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 
-from edgeproof.families.rope import RopeScaling
-
-
-class Role(Enum):
-    """What a parameter does. Formats map roles, never name patterns."""
-
-    EMBEDDING = "embedding"
-    INPUT_NORM = "input_norm"
-    QUERY = "query"
-    KEY = "key"
-    VALUE = "value"
-    OUTPUT = "output"
-    POST_NORM = "post_norm"
-    GATE = "gate"
-    UP = "up"
-    DOWN = "down"
-    FINAL_NORM = "final_norm"
-    HEAD = "head"
-    QUERY_BIAS = "query_bias"
-    KEY_BIAS = "key_bias"
-    VALUE_BIAS = "value_bias"
-    OUTPUT_BIAS = "output_bias"
-    GATE_BIAS = "gate_bias"
-    UP_BIAS = "up_bias"
-    DOWN_BIAS = "down_bias"
-    QUERY_NORM = "query_norm"
-    KEY_NORM = "key_norm"
-
-
-# Linear layer → the role of its bias, where it has one.
-BIASES = {
-    Role.QUERY: Role.QUERY_BIAS,
-    Role.KEY: Role.KEY_BIAS,
-    Role.VALUE: Role.VALUE_BIAS,
-    Role.OUTPUT: Role.OUTPUT_BIAS,
-    Role.GATE: Role.GATE_BIAS,
-    Role.UP: Role.UP_BIAS,
-    Role.DOWN: Role.DOWN_BIAS,
-}
+from edgeproof.families.roles import Role
+from edgeproof.families.rope import Rope
+from edgeproof.families.structure import Structure
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """Dimensions and constants of one decoder, as its config.json states them.
 
-    `head_dim`, `num_kv_heads` are always explicit here; `rope_theta` is the rotary base, before
-    `rope_scaling`; `tied` says that the head shares the embedding's bytes; `biased` are the linear
-    layers with a bias.
+    `family` is the name in `FAMILIES` of the family whose decoder this is: a Mistral is a Llama.
+    `head_dim`, `kv_heads` are always explicit here; `rope` is the rotary embedding that the config
+    states for the whole model, `structure` what each layer does; `tied` says that the head shares
+    the embedding's bytes; `biased` are the linear layers with a bias.
     """
 
     family: str
@@ -66,10 +30,10 @@ class DecoderConfig:
     vocab: int
     max_positions: int
     norm_eps: float
-    rope_theta: float
-    rope_scaling: RopeScaling | None
+    rope: Rope
     tied: bool
     biased: frozenset[Role]
+    structure: Structure
 
 
 @dataclass(frozen=True)

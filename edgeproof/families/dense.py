@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeproof.errors import InputError
-from edgeproof.families.decoder import BIASES, DecoderConfig, Parameter, Role
-from edgeproof.families.rope import read_rope
+from edgeproof.families.decoder import DecoderConfig, Parameter
+from edgeproof.families.roles import BIASES, Role
+from edgeproof.families.rope import Rope, read_rope
+from edgeproof.families.structure import Activation, Layer, Multipliers, Structure
 
 REQUIRED = (
     "hidden_size",
@@ -18,10 +20,40 @@ REQUIRED = (
     "max_position_embeddings",
 )
 DEFAULT_NORM_EPS = 1e-6
-FULL = "full_attention"  # of `layer_types`
-
-# Name, shape and role of one tensor of a layer.
-Row = tuple[str, tuple[int, ...], Role]
+FULL, SLIDING = "full_attention", "sliding_attention"  # of `layer_types`
+# Role → module of the checkpoint, as most families name it.
+NAMES: Mapping[Role, str] = {
+    Role.EMBEDDING: "model.embed_tokens",
+    Role.INPUT_NORM: "model.layers.{layer}.input_layernorm",
+    Role.QUERY: "model.layers.{layer}.self_attn.q_proj",
+    Role.KEY: "model.layers.{layer}.self_attn.k_proj",
+    Role.VALUE: "model.layers.{layer}.self_attn.v_proj",
+    Role.QUERY_NORM: "model.layers.{layer}.self_attn.q_norm",
+    Role.KEY_NORM: "model.layers.{layer}.self_attn.k_norm",
+    Role.OUTPUT: "model.layers.{layer}.self_attn.o_proj",
+    Role.MLP_NORM: "model.layers.{layer}.post_attention_layernorm",
+    Role.GATE: "model.layers.{layer}.mlp.gate_proj",
+    Role.UP: "model.layers.{layer}.mlp.up_proj",
+    Role.DOWN: "model.layers.{layer}.mlp.down_proj",
+    Role.FINAL_NORM: "model.norm",
+    Role.HEAD: "lm_head",
+}
+# What a layer may have, in forward order.
+LAYER = (
+    Role.INPUT_NORM,
+    Role.QUERY,
+    Role.KEY,
+    Role.VALUE,
+    Role.QUERY_NORM,
+    Role.KEY_NORM,
+    Role.OUTPUT,
+    Role.ATTENTION_OUT_NORM,
+    Role.MLP_NORM,
+    Role.GATE,
+    Role.UP,
+    Role.DOWN,
+    Role.MLP_OUT_NORM,
+)
 
 
 def read_dense(
@@ -31,15 +63,17 @@ def read_dense(
     required: tuple[str, ...] = (),
     biased: frozenset[Role] = frozenset(),
     window: Any = None,
+    first_windowed: int = 0,
 ) -> DecoderConfig:
-    """Read config.json of a dense decoder.
+    """Read config.json of a dense decoder: Llama's structure with an activation and windows.
 
     Args:
         raw: the parsed file.
-        family: the name of the family's table.
+        family: the name of the family whose decoder it is.
         required: keys that the family gives another default than the others.
         biased: linear layers with a bias.
-        window: how many positions a token sees; None for all before it.
+        window: how many positions a token sees in some layers; None for all before it.
+        first_windowed: the first layer with a window, where `layer_types` does not name them.
 
     Raises:
         InputError: a key is missing or asks for something that is not exported.
@@ -47,9 +81,7 @@ def read_dense(
     for key in (*REQUIRED, *required):
         if not isinstance(raw.get(key), int) or raw[key] <= 0:
             raise InputError(f"{key} must be a positive integer, not {raw.get(key)!r}")
-    if raw.get("hidden_act", "silu") != "silu":
-        raise InputError(f"hidden_act = {raw['hidden_act']!r} is not supported; expected 'silu'")
-    _check_full_attention(raw, window)
+    activation = read_activation(raw.get("hidden_act", Activation.SILU.value))
     hidden, heads = raw["hidden_size"], raw["num_attention_heads"]
     kv_heads = raw.get("num_key_value_heads") or heads
     head_dim = raw.get("head_dim") or hidden // heads
@@ -57,76 +89,100 @@ def read_dense(
         raise InputError(
             f"{hidden} channels, {heads} heads, {kv_heads} key/value heads of {head_dim} do not fit"
         )
-    theta, scaling = read_rope(raw)
+    rope = read_rope(raw)
+    layers = _layers(raw, rope, window, first_windowed)
     return DecoderConfig(
         family=family,
         hidden=hidden,
         intermediate=raw["intermediate_size"],
-        layers=raw["num_hidden_layers"],
+        layers=len(layers),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocab=raw["vocab_size"],
         max_positions=raw["max_position_embeddings"],
         norm_eps=float(raw.get("rms_norm_eps", DEFAULT_NORM_EPS)),
-        rope_theta=theta,
-        rope_scaling=scaling,
+        rope=rope,
         tied=bool(raw.get("tie_word_embeddings", False)),
         biased=biased,
+        structure=Structure(layers, Multipliers(attention=head_dim**-0.5), activation=activation),
     )
 
 
-def dense_parameters(
-    c: DecoderConfig, attention_norms: tuple[Row, ...] = ()
-) -> tuple[Parameter, ...]:
+def read_activation(name: Any) -> Activation:
+    """The activation of that name in config.json.
+
+    Raises:
+        InputError: one that is not exported.
+    """
+    try:
+        return Activation(name)
+    except ValueError:
+        known = ", ".join(repr(item.value) for item in Activation)
+        raise InputError(f"hidden_act = {name!r} is not supported; supported: {known}") from None
+
+
+def _layers(
+    raw: Mapping[str, Any], rope: Rope, window: Any, first_windowed: int
+) -> tuple[Layer, ...]:
+    """A window of the whole context hides nothing."""
+    count, positions = raw["num_hidden_layers"], raw["max_position_embeddings"]
+    if window is not None and (not isinstance(window, int) or window <= 0):
+        raise InputError(f"sliding_window must be a positive integer or null, not {window!r}")
+    known = (FULL,) if window is None else (FULL, SLIDING)
+    types = raw.get("layer_types") or [
+        FULL if window is None or layer < first_windowed else SLIDING for layer in range(count)
+    ]
+    if not isinstance(types, list) or any(kind not in known for kind in types):
+        names = " and ".join(repr(kind) for kind in known)
+        raise InputError(f"layer_types other than {names} are not supported")
+    if len(types) != count:
+        raise InputError(f"{len(types)} layer_types for {count} layers")
+    hides = window is not None and window < positions
+    return tuple(Layer(rope, window if hides and kind == SLIDING else None) for kind in types)
+
+
+def dense_parameters(c: DecoderConfig, names: Mapping[Role, str]) -> tuple[Parameter, ...]:
     """Every tensor of the checkpoint, in forward order. Linear weights are [out, in].
 
-    `attention_norms` are a family's own, between the projections and attention.
+    `names` are the checkpoint's modules by role.
     """
-    q_rows, kv_rows = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    layer_rows = (
-        _norm("input_layernorm", c.hidden, Role.INPUT_NORM),
-        *_linear(c, "self_attn.q_proj", (q_rows, c.hidden), Role.QUERY),
-        *_linear(c, "self_attn.k_proj", (kv_rows, c.hidden), Role.KEY),
-        *_linear(c, "self_attn.v_proj", (kv_rows, c.hidden), Role.VALUE),
-        *attention_norms,
-        *_linear(c, "self_attn.o_proj", (c.hidden, q_rows), Role.OUTPUT),
-        _norm("post_attention_layernorm", c.hidden, Role.POST_NORM),
-        *_linear(c, "mlp.gate_proj", (c.intermediate, c.hidden), Role.GATE),
-        *_linear(c, "mlp.up_proj", (c.intermediate, c.hidden), Role.UP),
-        *_linear(c, "mlp.down_proj", (c.hidden, c.intermediate), Role.DOWN),
+    shapes = _shapes(c)
+
+    def parameters(role: Role, layer: int | None = None) -> list[Parameter]:
+        module, shape = names[role].format(layer=layer), shapes[role]
+        found = [Parameter(f"{module}.weight", shape, role, layer)]
+        if role in c.biased:
+            found.append(Parameter(f"{module}.bias", shape[:1], BIASES[role], layer))
+        return found
+
+    layer_roles = [role for role in LAYER if role in shapes]
+    return (
+        *parameters(Role.EMBEDDING),
+        *(p for layer in range(c.layers) for role in layer_roles for p in parameters(role, layer)),
+        *parameters(Role.FINAL_NORM),
+        *(() if c.tied else parameters(Role.HEAD)),
     )
-    parameters = [Parameter("model.embed_tokens.weight", (c.vocab, c.hidden), Role.EMBEDDING)]
-    parameters += [
-        Parameter(f"model.layers.{layer}.{name}", shape, role, layer)
-        for layer in range(c.layers)
-        for name, shape, role in layer_rows
-    ]
-    parameters.append(Parameter("model.norm.weight", (c.hidden,), Role.FINAL_NORM))
-    if not c.tied:
-        parameters.append(Parameter("lm_head.weight", (c.vocab, c.hidden), Role.HEAD))
-    return tuple(parameters)
 
 
-def _norm(name: str, size: int, role: Role) -> Row:
-    return f"{name}.weight", (size,), role
-
-
-def _linear(c: DecoderConfig, name: str, shape: tuple[int, int], role: Role) -> list[Row]:
-    rows: list[Row] = [(f"{name}.weight", shape, role)]
-    if role in c.biased:
-        rows.append((f"{name}.bias", shape[:1], BIASES[role]))
-    return rows
-
-
-def _check_full_attention(raw: Mapping[str, Any], window: Any) -> None:
-    """A window of the whole context hides nothing."""
-    kinds = raw.get("layer_types") or [FULL]
-    if not isinstance(kinds, list) or any(kind != FULL for kind in kinds):
-        raise InputError(f"layer_types other than {FULL!r} are not supported")
-    positions = raw["max_position_embeddings"]
-    if window is not None and (not isinstance(window, int) or window < positions):
-        raise InputError(
-            f"sliding_window = {window!r} is not supported: every token must see all {positions}"
-            " positions"
-        )
+def _shapes(c: DecoderConfig) -> dict[Role, tuple[int, ...]]:
+    """The shape of every weight that there is, by role."""
+    queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    wide = {Role.QUERY_NORM: queries, Role.KEY_NORM: keys}
+    norms = {
+        role: (c.head_dim if norm.per_head else wide.get(role, c.hidden),)
+        for role, norm in c.structure.norms.items()
+    }
+    gate = {Role.GATE: (c.intermediate, c.hidden)} if c.structure.gated else {}
+    return {
+        Role.EMBEDDING: (c.vocab, c.hidden),
+        Role.QUERY: (queries, c.hidden),
+        Role.KEY: (keys, c.hidden),
+        Role.VALUE: (keys, c.hidden),
+        Role.OUTPUT: (c.hidden, queries),
+        **gate,
+        Role.UP: (c.intermediate, c.hidden),
+        Role.DOWN: (c.hidden, c.intermediate),
+        **norms,
+        Role.HEAD: (c.vocab, c.hidden),
+    }

@@ -1,18 +1,20 @@
-"""The table of the Llama family: biases where config.json says so."""
+"""The Llama family: biases where config.json says so."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproof.families.decoder import DecoderConfig, Role
-from edgeproof.families.dense import dense_parameters, read_dense
+from edgeproof.families.decoder import DecoderConfig
+from edgeproof.families.dense import NAMES, read_dense
+from edgeproof.families.family import Family
+from edgeproof.families.llama_cpp import ALL_BIASES, LlamaCppArchitecture
+from edgeproof.families.mlc import MlcArchitecture
+from edgeproof.families.roles import Role
 
 ATTENTION = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT})
 MLP = frozenset({Role.GATE, Role.UP, Role.DOWN})
 NONE: frozenset[Role] = frozenset()
-
-parameters = dense_parameters
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
@@ -24,3 +26,11 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
     attention = ATTENTION if raw.get("attention_bias") else NONE
     mlp = MLP if raw.get("mlp_bias") else NONE
     return read_dense(raw, "llama", biased=attention | mlp)
+
+
+FAMILY = Family(
+    config,
+    NAMES,
+    LlamaCppArchitecture("llama", True, ALL_BIASES, rope_freqs=True, extents=True),
+    MlcArchitecture("llama"),
+)

@@ -1,14 +1,21 @@
-"""The table of the Qwen3 family: queries and keys are normalised, head by head."""
+"""The Qwen3 family: queries and keys are normalised, head by head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from edgeproof.families.decoder import DecoderConfig, Parameter, Role
-from edgeproof.families.dense import dense_parameters, read_dense
+from edgeproof.families.decoder import DecoderConfig
+from edgeproof.families.dense import NAMES, read_dense
+from edgeproof.families.family import Family
 from edgeproof.families.llama import ATTENTION, NONE
-from edgeproof.families.qwen2 import window
+from edgeproof.families.llama_cpp import INPUT_BIASES, LlamaCppArchitecture
+from edgeproof.families.qwen2 import windows
+from edgeproof.families.roles import Role
+from edgeproof.families.structure import Norm, Structure
+
+HEAD_NORMS = {Role.QUERY_NORM: Norm(per_head=True), Role.KEY_NORM: Norm(per_head=True)}
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
@@ -17,19 +24,28 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         InputError: as for `read_dense`.
     """
-    return read_dense(
+    window, first = windows(raw)
+    dense = read_dense(
         raw,
         "qwen3",
         required=("num_key_value_heads", "head_dim"),
         biased=ATTENTION if raw.get("attention_bias") else NONE,
-        window=window(raw),
+        window=window,
+        first_windowed=first,
     )
+    return replace(dense, structure=with_head_norms(dense.structure))
 
 
-def parameters(c: DecoderConfig) -> tuple[Parameter, ...]:
-    """Every tensor of the checkpoint, in forward order. Linear weights are [out, in]."""
-    norms = (
-        ("self_attn.q_norm.weight", (c.head_dim,), Role.QUERY_NORM),
-        ("self_attn.k_norm.weight", (c.head_dim,), Role.KEY_NORM),
-    )
-    return dense_parameters(c, norms)
+def with_head_norms(structure: Structure) -> Structure:
+    """The structure with norms of queries and keys."""
+    return replace(structure, norms={**structure.norms, **HEAD_NORMS})
+
+
+FAMILY = Family(
+    config,
+    NAMES,
+    LlamaCppArchitecture(
+        "qwen3", False, INPUT_BIASES, rope_freqs=False, extents=False, structure=with_head_norms
+    ),
+    mlc=None,
+)

@@ -1,30 +1,63 @@
-"""The registry of model families: `model_type` of config.json → that family's table."""
+"""The families: ours, and those that other packages bring.
+
+A package brings a family by an entry point of the group `edgeproof.families`, whose name is the
+`model_type` of config.json and whose object is a `Family`. Ours come first and cannot be replaced.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from edgeproof.errors import InputError
 from edgeproof.families import llama, mistral, qwen2, qwen3
 from edgeproof.families.decoder import DecoderConfig, Parameter
+from edgeproof.families.family import Family
 
-
-@dataclass(frozen=True)
-class Family:
-    """How to read a family's config.json and which parameters it implies."""
-
-    config: Callable[[Mapping[str, Any]], DecoderConfig]
-    parameters: Callable[[DecoderConfig], tuple[Parameter, ...]]
-
-
-FAMILIES: dict[str, Family] = {
-    "llama": Family(llama.config, llama.parameters),
-    "mistral": Family(mistral.config, mistral.parameters),
-    "qwen2": Family(qwen2.config, qwen2.parameters),
-    "qwen3": Family(qwen3.config, qwen3.parameters),
+GROUP = "edgeproof.families"
+OURS: dict[str, Family] = {
+    "llama": llama.FAMILY,
+    "mistral": mistral.FAMILY,
+    "qwen2": qwen2.FAMILY,
+    "qwen3": qwen3.FAMILY,
 }
+
+
+def known_families() -> list[str]:
+    """Their names, ours first."""
+    return [*OURS, *_brought()]
+
+
+def family(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        InputError: there is none, or what a package brings cannot be loaded or is no Family.
+    """
+    if name in OURS:
+        return OURS[name]
+    point = _brought().get(name)
+    if point is None:
+        raise _unknown(name)
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the family {name!r}, {point.value}, fails: {reason}") from None
+    if not isinstance(found, Family):
+        raise InputError(f"the family {name!r}, {point.value}, is no edgeproof.families.Family")
+    return found
+
+
+def mlc_family(model_type: str) -> Family | None:
+    """The first family whose model definition in MLC has that name.
+
+    Raises:
+        InputError: as for `family`.
+    """
+    families = (family(name) for name in known_families())
+    return next((found for found in families if found.mlc and found.mlc.name == model_type), None)
 
 
 def read_config(raw: Mapping[str, Any]) -> tuple[DecoderConfig, tuple[Parameter, ...]]:
@@ -34,9 +67,17 @@ def read_config(raw: Mapping[str, Any]) -> tuple[DecoderConfig, tuple[Parameter,
         InputError: unknown architecture, or a config that the family cannot express.
     """
     model_type = raw.get("model_type")
-    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        raise InputError(f"unknown architecture {model_type!r}; supported: {known}")
-    config = family.config(raw)
-    return config, family.parameters(config)
+    if not isinstance(model_type, str):
+        raise _unknown(model_type)
+    found = family(model_type)
+    config = found.config(raw)
+    return config, found.parameters(config)
+
+
+def _unknown(name: object) -> InputError:
+    known = ", ".join(sorted(known_families()))
+    return InputError(f"unknown architecture {name!r}; supported: {known}")
+
+
+def _brought() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in OURS}

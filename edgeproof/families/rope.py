@@ -68,6 +68,14 @@ class Llama3Scaling(RopeScaling):
         return np.asarray(np.where(low, np.float32(0), np.where(high, ONE, smooth)))
 
 
+@dataclass(frozen=True)
+class Rope:
+    """A rotary embedding: its base, before `scaling`."""
+
+    theta: float
+    scaling: RopeScaling | None = None
+
+
 def frequencies(head_dim: int, theta: float) -> np.ndarray:
     """Radians per position of each rotated pair, before any scaling: float32 [head_dim / 2]."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
@@ -75,13 +83,13 @@ def frequencies(head_dim: int, theta: float) -> np.ndarray:
     return np.asarray(ONE / powers)
 
 
-def scaled_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
+def scaled_frequencies(head_dim: int, rope: Rope) -> np.ndarray:
     """Radians per position of each rotated pair: float32 [head_dim / 2]."""
-    plain = frequencies(head_dim, theta)
-    if scaling is None:
+    plain = frequencies(head_dim, rope.theta)
+    if rope.scaling is None:
         return plain
-    kept = scaling.kept_share(plain)
-    return np.asarray((ONE - kept) * plain / np.float32(scaling.factor) + kept * plain)
+    kept = rope.scaling.kept_share(plain)
+    return np.asarray((ONE - kept) * plain / np.float32(rope.scaling.factor) + kept * plain)
 
 
 def divisors(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
@@ -94,8 +102,8 @@ def divisors(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
     return np.asarray(np.where(kept == 0, factor, ONE / ((ONE - kept) / factor + kept)))
 
 
-def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Rotary base and scaling of a config.json.
+def read_rope(raw: Mapping[str, Any]) -> Rope:
+    """The rotary embedding of a config.json.
 
     Both spellings are read: `rope_theta` with `rope_scaling` (transformers 4), and
     `rope_parameters` (transformers 5), which does not count beside `rope_scaling`, as there.
@@ -113,7 +121,7 @@ def read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     if not isinstance(kind, str) or kind not in SCALINGS:
         known = ", ".join(repr(name) for name in SCALINGS)
         raise InputError(f"rope scaling of type {kind!r} is not supported; supported: {known}")
-    return theta, SCALINGS[kind](rope, raw)
+    return Rope(theta, SCALINGS[kind](rope, raw))
 
 
 def _linear(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling:

@@ -21,7 +21,7 @@ from export.gguf.authorship import (
 from export.gguf.container import FLOAT32, STRING, UINT32, MetadataEntry, ValueType
 from export.gguf.naming import size_label, split_name
 from export.gguf.vocabulary import vocabulary_entries
-from export.llamacpp.architectures import ARCHITECTURES
+from export.llamacpp.architectures import architecture_of
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 QUANTIZATION_VERSION = 2  # of the block types' layout; llama.cpp refuses quantised files without it
@@ -36,7 +36,7 @@ def metadata_entries(
         InputError: the tokenizer has no counterpart in llama.cpp.
     """
     config = checkpoint.config
-    architecture = ARCHITECTURES[config.family]
+    architecture = architecture_of(config)
     name = architecture.name
     extents = [
         MetadataEntry(f"{name}.vocab_size", UINT32, config.vocab),
@@ -100,7 +100,7 @@ def _source_urls(identity: ModelIdentity) -> dict[str, str]:
 
 
 def _dimensions(architecture: str, config: DecoderConfig) -> list[MetadataEntry]:
-    scaling = config.rope_scaling
+    scaling = config.rope.scaling
     linear = (
         (
             ("rope.scaling.type", STRING, scaling.kind),
@@ -117,7 +117,7 @@ def _dimensions(architecture: str, config: DecoderConfig) -> list[MetadataEntry]
         ("attention.head_count", UINT32, config.heads),
         ("attention.head_count_kv", UINT32, config.kv_heads),
         *linear,
-        ("rope.freq_base", FLOAT32, config.rope_theta),
+        ("rope.freq_base", FLOAT32, config.rope.theta),
         ("attention.layer_norm_rms_epsilon", FLOAT32, config.norm_eps),
         ("attention.key_length", UINT32, config.head_dim),
         ("attention.value_length", UINT32, config.head_dim),

@@ -10,9 +10,9 @@ from edgeproof.errors import InputError
 from edgeproof.families import BIASES, DecoderConfig, Parameter
 from edgeproof.families.rope import Llama3Scaling, divisors
 from export.checkpoint import Checkpoint
-from export.llamacpp.architectures import ARCHITECTURES
+from export.llamacpp.architectures import INSTEAD, architecture_of, check_structure
 from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
-from export.targets import Target, Transform, check_bound
+from export.targets import Target, Transform, check_bound, with_norm_offset
 
 
 def bind(checkpoint: Checkpoint) -> list[Target]:
@@ -34,38 +34,39 @@ def bind(checkpoint: Checkpoint) -> list[Target]:
 
 
 def _check_graph(config: DecoderConfig, parameters: Sequence[Parameter]) -> None:
-    architecture = ARCHITECTURES[config.family]
+    architecture = architecture_of(config)
+    check_structure(config)
     biases = set(BIASES.values()) - architecture.biases
     for parameter in parameters:
         if parameter.role in biases:
             raise InputError(
                 f"tensor {parameter.name}: llama.cpp's {architecture.name} has no such bias;"
-                " export this model to ONNX instead"
+                f" {INSTEAD}"
             )
-    if isinstance(config.rope_scaling, Llama3Scaling) and not architecture.rope_freqs:
+    if isinstance(config.rope.scaling, Llama3Scaling) and not architecture.rope_freqs:
         raise InputError(
-            f"rope scaling of type 'llama3': llama.cpp's {architecture.name} has none; export this"
-            " model to ONNX instead"
+            f"rope scaling of type 'llama3': llama.cpp's {architecture.name} has none; {INSTEAD}"
         )
 
 
 def _rope_freqs(config: DecoderConfig) -> list[Target]:
     """Linear scaling is metadata; that of Llama 3 is a tensor."""
-    scaling = config.rope_scaling
+    scaling = config.rope.scaling
     if not isinstance(scaling, Llama3Scaling):
         return []
-    values = divisors(config.head_dim, config.rope_theta, scaling)
+    values = divisors(config.head_dim, config.rope.theta, scaling)
     return [Target(ROPE_FREQS, (), values.shape, lambda arrays: values)]
 
 
 def _target(parameter: Parameter, config: DecoderConfig) -> Target:
     heads = rotary_heads(parameter, config)
-    return Target(
+    target = Target(
         name=tensor_name(parameter),
         sources=(parameter,),
         shape=parameter.shape,
         transform=interleave_rotary_rows(heads) if heads else None,
     )
+    return with_norm_offset(target, config.structure)
 
 
 def interleave_rotary_rows(heads: int) -> Transform:

@@ -1,43 +1,36 @@
-"""llama.cpp's architectures for our families: what its graphs compute, and in which row order.
-
-Source: https://github.com/ggml-org/llama.cpp, src/models/ (which tensors a graph uses) and
-`llama_model_rope_type` in src/llama-model.cpp.
-"""
+"""The architecture in llama.cpp of a decoder, which must compute what the decoder does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from edgeproof.errors import InputError
+from edgeproof.families import DecoderConfig, family
+from edgeproof.families.llama_cpp import LlamaCppArchitecture
+from edgeproof.families.structure import differences, plain_structure
 
-from edgeproof.families import BIASES, Role
-
-ALL_BIASES = frozenset(BIASES.values())
-INPUT_BIASES = frozenset({Role.QUERY_BIAS, Role.KEY_BIAS, Role.VALUE_BIAS})
+INSTEAD = "export this model to ONNX instead"
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One architecture.
+def architecture_of(config: DecoderConfig) -> LlamaCppArchitecture:
+    """Its family's architecture.
 
-    Attributes:
-        name: `general.architecture`, and the prefix of its keys.
-        rotary_pairs: Hugging Face rotates channel i of a head with i + head_dim/2; so does the
-            graph, or, with `rotary_pairs`, 2i with 2i + 1: then rows are stored interleaved.
-        biases: those that the graph adds.
-        rope_freqs: whether it reads divisors of the rotary frequencies (scaling of type llama3).
-        extents: whether llama.cpp's converter states the vocabulary's size, the number of rotated
-            channels and whether a space is put before a text.
+    Raises:
+        InputError: llama.cpp has none.
     """
-
-    name: str
-    rotary_pairs: bool
-    biases: frozenset[Role]
-    rope_freqs: bool
-    extents: bool
+    architecture = family(config.family).llama_cpp
+    if architecture is None:
+        raise InputError(f"llama.cpp has no architecture for {config.family!r}; {INSTEAD}")
+    return architecture
 
 
-# By `DecoderConfig.family`.
-ARCHITECTURES = {
-    "llama": Architecture("llama", True, ALL_BIASES, rope_freqs=True, extents=True),
-    "qwen2": Architecture("qwen2", False, INPUT_BIASES, rope_freqs=False, extents=False),
-    "qwen3": Architecture("qwen3", False, INPUT_BIASES, rope_freqs=False, extents=False),
-}
+def check_structure(config: DecoderConfig) -> None:
+    """Refuse a decoder that llama.cpp's graph does not compute.
+
+    Raises:
+        InputError: naming the first difference.
+    """
+    architecture = architecture_of(config)
+    plain = plain_structure(config.layers, config.head_dim, config.rope)
+    for difference in differences(config.structure, architecture.structure(plain)):
+        raise InputError(
+            f"{difference}: llama.cpp's {architecture.name} does not compute that; {INSTEAD}"
+        )

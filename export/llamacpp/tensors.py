@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeproof.families import DecoderConfig, Parameter, Role
-from export.llamacpp.architectures import ARCHITECTURES
+from export.llamacpp.architectures import architecture_of
 
 # Not a parameter: it follows from the config's rope scaling.
 ROPE_FREQS = "rope_freqs.weight"
@@ -19,10 +19,12 @@ NAMES = {
     Role.KEY: "blk.{layer}.attn_k.weight",
     Role.VALUE: "blk.{layer}.attn_v.weight",
     Role.OUTPUT: "blk.{layer}.attn_output.weight",
-    Role.POST_NORM: "blk.{layer}.ffn_norm.weight",
+    Role.ATTENTION_OUT_NORM: "blk.{layer}.post_attention_norm.weight",
+    Role.MLP_NORM: "blk.{layer}.ffn_norm.weight",
     Role.GATE: "blk.{layer}.ffn_gate.weight",
     Role.UP: "blk.{layer}.ffn_up.weight",
     Role.DOWN: "blk.{layer}.ffn_down.weight",
+    Role.MLP_OUT_NORM: "blk.{layer}.post_ffw_norm.weight",
     Role.FINAL_NORM: "output_norm.weight",
     Role.HEAD: "output.weight",
     Role.QUERY_BIAS: "blk.{layer}.attn_q.bias",
@@ -52,4 +54,4 @@ def tensor_name(parameter: Parameter) -> str:
 def rotary_heads(parameter: Parameter, config: DecoderConfig) -> int | None:
     """The number of heads whose rows are interleaved, or None for rows stored as they are."""
     heads = ROTARY_HEADS.get(parameter.role)
-    return heads(config) if heads and ARCHITECTURES[config.family].rotary_pairs else None
+    return heads(config) if heads and architecture_of(config).rotary_pairs else None

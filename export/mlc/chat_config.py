@@ -10,16 +10,13 @@ from typing import Any
 
 from edgeproof.artifact import ArtifactWriter
 from edgeproof.errors import InputError
-from edgeproof.families import DecoderConfig
 from export.checkpoint import Checkpoint
 from export.checkpoint.generation import TEMPERATURE, TOP_P, number, special_ids
 from export.mlc.conversation import conversation
+from export.mlc.model_config import MAX_PREFILL_CHUNK, architecture_of, model_config
 from export.mlc.tokenizer_facts import read_facts
 
 CONFIG_VERSION = "0.1.0"
-# mlc_llm's own default; longer prompts are prefilled in chunks.
-MAX_PREFILL_CHUNK = 8192
-MAX_BATCH = 128
 # The files MLC looks for, in gen_config's order.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -64,7 +61,7 @@ def chat_config(checkpoint: Checkpoint, quantization: str) -> dict[str, Any]:
     present = checkpoint.tokenizer_files
     return {
         "version": CONFIG_VERSION,
-        "model_type": c.family,
+        "model_type": architecture_of(c).name,
         "quantization": quantization,
         "model_config": model_config(c),
         "vocab_size": c.vocab,
@@ -82,32 +79,6 @@ def chat_config(checkpoint: Checkpoint, quantization: str) -> dict[str, Any]:
         **special,
         "model_task": "chat",
         "embedding_metadata": None,
-    }
-
-
-def model_config(c: DecoderConfig) -> dict[str, Any]:
-    """The dimensions that a model library is compiled for.
-
-    `position_embedding_base` is always written: without it MLC assumes 10000.
-    """
-    return {
-        "hidden_size": c.hidden,
-        "intermediate_size": c.intermediate,
-        "num_attention_heads": c.heads,
-        "num_hidden_layers": c.layers,
-        "rms_norm_eps": c.norm_eps,
-        "vocab_size": c.vocab,
-        "tie_word_embeddings": c.tied,
-        "position_embedding_base": int(c.rope_theta) if c.rope_theta % 1 == 0 else c.rope_theta,
-        "rope_scaling": None,
-        "context_window_size": c.max_positions,
-        "prefill_chunk_size": min(c.max_positions, MAX_PREFILL_CHUNK),
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_dim,
-        "tensor_parallel_shards": 1,
-        "pipeline_parallel_stages": 1,
-        "max_batch_size": MAX_BATCH,
-        "disaggregation": False,
     }
 
 

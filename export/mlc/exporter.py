@@ -19,9 +19,10 @@ from export.format import Advance
 from export.mlc.app_record import FILE as APP_FILE
 from export.mlc.app_record import app_config, library_file, mlc_name, runs_in_webllm
 from export.mlc.chat_config import write_chat_config
+from export.mlc.model_config import check_structure
 from export.mlc.model_library import check_compiled_for, read_model_library
 from export.mlc.packing import pack, words_per_group
-from export.mlc.parameters import check_plain_llama, mlc_targets
+from export.mlc.parameters import mlc_targets
 from export.mlc.recipe import MODEL_LIB, Recipe
 from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
@@ -47,11 +48,11 @@ def write(
     """Write the checkpoint in the variant's scheme.
 
     Raises:
-        InputError: a non-finite value, one that overflows the model dtype, a decoder that is no
-            plain Llama, a chat template that MLC cannot express, or a model library or an
+        InputError: a non-finite value, one that overflows the model dtype, a decoder that MLC does
+            not compute, a chat template that MLC cannot express, or a model library or an
             importance matrix of another model.
     """
-    check_plain_llama(checkpoint.config)
+    check_structure(checkpoint.config)
     recipe, scheme = variant.recipe, variant.recipe.scheme
     rounder = rounder_of(recipe.rounding, checkpoint.parameters)
     targets = mlc_targets(checkpoint)

@@ -25,6 +25,7 @@ from typing import Any
 
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig
+from export.mlc.model_config import architecture_of
 from export.mlc.shards import StoredArray
 from export.mlc.vm_executable import VERSION, Executable, find_bytecode
 from export.mlc.wasm import initial_memory
@@ -137,7 +138,11 @@ def check_compiled_for(
     Raises:
         InputError: naming the first fact that differs.
     """
-    ours = {"model_type": config.family, "quantization": quantization, "sliding_window_size": -1}
+    ours = {
+        "model_type": architecture_of(config).name,
+        "quantization": quantization,
+        "sliding_window_size": -1,
+    }
     pairs = [
         *_pairs({key: facts.metadata.get(key) for key in ours}, ours),
         *_pairs(
@@ -147,7 +152,7 @@ def check_compiled_for(
                 "num_key_value_heads": config.kv_heads,
                 "head_dim": config.head_dim,
                 "rope_scale": 1,
-                "position_embedding_base": config.rope_theta,
+                "position_embedding_base": config.rope.theta,
             },
         ),
         *_pairs(_parameters(facts, config, source), {a.name: _text(a) for a in arrays}),

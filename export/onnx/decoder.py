@@ -82,7 +82,7 @@ class DecoderGraph:
     def rotary_tables(self) -> list[str]:
         """Stored cosines and sines [positions, head dim / 2]."""
         c = self.config
-        angles = c.max_positions, scaled_frequencies(c.head_dim, c.rope_theta, c.rope_scaling)
+        angles = c.max_positions, scaled_frequencies(c.head_dim, c.rope)
         shape = (c.max_positions, c.head_dim // 2)
         tables = {"rotary.cosine": cosines, "rotary.sine": sines}
         return [
@@ -177,7 +177,7 @@ def build_decoder(
         else:
             x, residual = operators.add_norm(residual, skip, norm, norm_path, b.epsilon)
         skip = _attention(b, operators, x, layer)
-        norm, norm_path = b.target(Role.POST_NORM, layer), f"{path}/post_attention_layernorm"
+        norm, norm_path = b.target(Role.MLP_NORM, layer), f"{path}/post_attention_layernorm"
         x, residual = operators.add_norm(residual, skip, norm, norm_path, b.epsilon)
         skip = _mlp(b, x, layer)
     norm = b.target(Role.FINAL_NORM)

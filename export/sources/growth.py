@@ -32,7 +32,7 @@ from export.sources.residual_permutation import residual_permutation
 from export.targets import Target
 
 FLOAT32 = np.dtype(np.float32)
-SCALED = (Role.INPUT_NORM, Role.POST_NORM, Role.FINAL_NORM)
+SCALED = (Role.INPUT_NORM, Role.MLP_NORM, Role.FINAL_NORM)
 # What writes to the residual stream: zeros in a layer that is one more.
 WRITERS = (Role.OUTPUT, Role.OUTPUT_BIAS, Role.DOWN, Role.DOWN_BIAS)
 NOTHING = -1  # in a placement: zeros

@@ -118,7 +118,7 @@ def parted(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
 def one_position_on(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
     """Queries rotated by one position more than keys."""
     half = config.head_dim // 2
-    angles = config.rope_theta ** (-np.arange(half) / half)
+    angles = config.rope.theta ** (-np.arange(half) / half)
     cosine, sine = np.cos(angles)[:, None], np.sin(angles)[:, None]
     first, second = np.split(values.reshape(config.heads, -1, values.shape[1]), 2, axis=1)
     turned = [first * cosine - second * sine, second * cosine + first * sine]

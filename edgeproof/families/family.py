@@ -1,0 +1,34 @@
+"""A family of models: how its config.json is read, and how each format names what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeproof.families.decoder import DecoderConfig, Parameter
+from edgeproof.families.dense import dense_parameters
+from edgeproof.families.llama_cpp import LlamaCppArchitecture
+from edgeproof.families.mlc import MlcArchitecture
+from edgeproof.families.roles import Role
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that exporters and runtimes know of a family.
+
+    Attributes:
+        config: reads config.json: dimensions and structure. Raises InputError where it cannot.
+        names: the checkpoint's modules by role; `{layer}` is a layer's number.
+        llama_cpp: its architecture in llama.cpp; None where there is none.
+        mlc: its model definition in MLC; None where there is none.
+    """
+
+    config: Callable[[Mapping[str, Any]], DecoderConfig]
+    names: Mapping[Role, str]
+    llama_cpp: LlamaCppArchitecture | None
+    mlc: MlcArchitecture | None
+
+    def parameters(self, config: DecoderConfig) -> tuple[Parameter, ...]:
+        """Every tensor of the checkpoint, in forward order. Linear weights are [out, in]."""
+        return dense_parameters(config, self.names)

@@ -1,0 +1,44 @@
+"""llama.cpp's architectures: what its graphs compute, and in which row order.
+
+Source: https://github.com/ggml-org/llama.cpp, src/models/ (which tensors a graph uses) and
+`llama_model_rope_type` in src/llama-model.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeproof.families.roles import BIASES, Role
+from edgeproof.families.structure import Structure
+
+ALL_BIASES = frozenset(BIASES.values())
+INPUT_BIASES = frozenset({Role.QUERY_BIAS, Role.KEY_BIAS, Role.VALUE_BIAS})
+
+
+def as_llama(plain: Structure) -> Structure:
+    """The structure of a graph that is Llama's."""
+    return plain
+
+
+@dataclass(frozen=True)
+class LlamaCppArchitecture:
+    """One architecture.
+
+    Attributes:
+        name: `general.architecture`, and the prefix of its keys.
+        rotary_pairs: Hugging Face rotates channel i of a head with i + head_dim/2; so does the
+            graph, or, with `rotary_pairs`, 2i with 2i + 1: then rows are stored interleaved.
+        biases: those that the graph adds.
+        rope_freqs: whether it reads divisors of the rotary frequencies (scaling of type llama3).
+        extents: whether llama.cpp's converter states the vocabulary's size, the number of rotated
+            channels and whether a space is put before a text.
+        structure: what the graph computes, from what Llama's would with the same metadata.
+    """
+
+    name: str
+    rotary_pairs: bool
+    biases: frozenset[Role]
+    rope_freqs: bool
+    extents: bool
+    structure: Callable[[Structure], Structure] = as_llama

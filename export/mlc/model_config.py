@@ -1,0 +1,75 @@
+"""`model_config` of mlc-chat-config.json, for decoders that MLC's model definition computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edgeproof.errors import InputError
+from edgeproof.families import DecoderConfig, family
+from edgeproof.families.mlc import MlcArchitecture
+from edgeproof.families.structure import differences, plain_structure
+
+# mlc_llm's own default; longer prompts are prefilled in chunks.
+MAX_PREFILL_CHUNK = 8192
+MAX_BATCH = 128
+
+
+def architecture_of(config: DecoderConfig) -> MlcArchitecture:
+    """The model definition of a decoder's family.
+
+    Raises:
+        InputError: MLC has none, or none that is known here.
+    """
+    architecture = family(config.family).mlc
+    if architecture is None:
+        raise _unsupported(f"architecture {config.family!r}")
+    return architecture
+
+
+def model_config(c: DecoderConfig) -> dict[str, Any]:
+    """The dimensions that a model library is compiled for.
+
+    `position_embedding_base` is always written: without it MLC assumes 10000.
+    """
+    return {
+        "hidden_size": c.hidden,
+        "intermediate_size": c.intermediate,
+        "num_attention_heads": c.heads,
+        "num_hidden_layers": c.layers,
+        "rms_norm_eps": c.norm_eps,
+        "vocab_size": c.vocab,
+        "tie_word_embeddings": c.tied,
+        "position_embedding_base": int(c.rope.theta) if c.rope.theta % 1 == 0 else c.rope.theta,
+        "rope_scaling": None,
+        "context_window_size": c.max_positions,
+        "prefill_chunk_size": min(c.max_positions, MAX_PREFILL_CHUNK),
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "max_batch_size": MAX_BATCH,
+        "disaggregation": False,
+        **architecture_of(c).keys(c),
+    }
+
+
+def check_structure(config: DecoderConfig) -> None:
+    """Refuse what MLC would not compute from the config written here.
+
+    Raises:
+        InputError: naming the first feature.
+    """
+    architecture = architecture_of(config)
+    if config.biased:
+        raise _unsupported("biases of linear layers")
+    plain = plain_structure(config.layers, config.head_dim, replace(config.rope, scaling=None))
+    runtime = architecture.structure(plain, model_config(config))
+    for difference in differences(config.structure, runtime):
+        raise _unsupported(difference)
+
+
+def _unsupported(feature: str) -> InputError:
+    return InputError(
+        f"MLC: {feature} is not supported yet; export this model to GGUF or ONNX instead"
+    )
