@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeproof.errors import InputError
-from export.onnx.decoder import BATCH, HIDDEN_KEY_BIAS, SEQUENCE, DecoderGraph
+from export.onnx.decoder_graph import BATCH, HIDDEN_KEY_BIAS, SEQUENCE, DecoderGraph
 from export.onnx.graph import CONTRIB, Dim, element_type
 from export.onnx.weights import plain
 from export.targets import Target
@@ -22,7 +22,7 @@ HEAD_DIM_MULTIPLE = 16
 
 
 class FusedOperators:
-    """See `export.onnx.decoder.Operators`.
+    """See `export.onnx.decoder_graph.Operators`.
 
     Raises:
         InputError: a head size that the attention operator refuses.
@@ -99,16 +99,18 @@ class FusedOperators:
         g, c = self.b.graph, self.b.config
         kinds = ("key", "value")
         packed = [*query_key_value, "", ""][:3]
+        rope = c.structure.layers[layer].rope
+        tables = self.tables[rope] if rope else ["", ""]
         past = [f"past_key_values.{layer}.{kind}" for kind in kinds]
         y = g.emit(
             "GroupQueryAttention",
-            [*packed, *past, *self.lengths, *self.tables, "", self.bias],
+            [*packed, *past, *self.lengths, *tables, "", self.bias],
             path,
             [f"{path}/output_0", *(f"present.{layer}.{kind}" for kind in kinds)],
             domain=CONTRIB,
             num_heads=c.heads,
             kv_num_heads=c.kv_heads,
-            scale=c.head_dim**-0.5,
-            do_rotary=1,
+            scale=c.structure.multipliers.attention,
+            do_rotary=int(rope is not None),
         )
         return g.typed(y, self.b.dtype, [BATCH, SEQUENCE, c.heads * c.head_dim])

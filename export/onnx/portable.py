@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.onnx.decoder import HIDDEN_KEY_BIAS, DecoderGraph
+from export.onnx.decoder_graph import HIDDEN_KEY_BIAS, DecoderGraph
 from export.onnx.graph import Dim, element_type
 from export.onnx.weights import plain
 from export.rounding.cast import FLOAT32
@@ -22,7 +22,7 @@ BOOL = np.dtype(np.bool_)
 
 
 class PortableOperators:
-    """See `export.onnx.decoder.Operators`."""
+    """See `export.onnx.decoder_graph.Operators`."""
 
     def __init__(self, b: DecoderGraph) -> None:
         self.b = b
@@ -94,8 +94,8 @@ class PortableOperators:
         g.emit(
             "Attention",
             [
-                self._rotated(query, c.heads, f"{path}/query"),
-                self._rotated(key, c.kv_heads, f"{path}/key"),
+                self._rotated(query, layer, c.heads, f"{path}/query"),
+                self._rotated(key, layer, c.kv_heads, f"{path}/key"),
                 value,
                 self.bias,
                 *(f"past_key_values.{layer}.{kind}" for kind in kinds),
@@ -104,7 +104,7 @@ class PortableOperators:
             [f"{path}/output_0", *(f"present.{layer}.{kind}" for kind in kinds)],
             q_num_heads=c.heads,
             kv_num_heads=c.kv_heads,
-            scale=c.head_dim**-0.5,
+            scale=c.structure.multipliers.attention,
             softmax_precision=element_type(FLOAT32),
         )
         return f"{path}/output_0"
@@ -119,6 +119,10 @@ class PortableOperators:
         g.emit("Split", [*query_key_value, sizes], path, outputs, axis=-1)
         return outputs
 
-    def _rotated(self, x: str, heads: int, path: str) -> str:
-        inputs = [x, *self.tables, self.positions]
+    def _rotated(self, x: str, layer: int, heads: int, path: str) -> str:
+        """Queries or keys rotated, in a layer that rotates."""
+        rope = self.b.config.structure.layers[layer].rope
+        if rope is None:
+            return x
+        inputs = [x, *self.tables[rope], self.positions]
         return self.b.graph.node("RotaryEmbedding", inputs, path, num_heads=heads)
