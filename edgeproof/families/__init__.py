@@ -2,7 +2,7 @@
 
 from edgeproof.families.decoder import DecoderConfig, Parameter
 from edgeproof.families.family import Family
-from edgeproof.families.registry import family, mlc_family, read_config
+from edgeproof.families.registry import family, mlc_family, mlc_names, read_config
 from edgeproof.families.roles import BIASES, Role
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "Role",
     "family",
     "mlc_family",
+    "mlc_names",
     "read_config",
 ]

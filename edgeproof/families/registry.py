@@ -50,6 +50,16 @@ def family(name: str) -> Family:
     return found
 
 
+def mlc_names() -> list[str]:
+    """The model definitions in MLC of all families, each once.
+
+    Raises:
+        InputError: as for `family`.
+    """
+    found = (family(name).mlc for name in known_families())
+    return list(dict.fromkeys(architecture.name for architecture in found if architecture))
+
+
 def mlc_family(model_type: str) -> Family | None:
     """The first family whose model definition in MLC has that name.
 

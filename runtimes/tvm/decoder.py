@@ -7,6 +7,8 @@ functions, for any number of new positions.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -14,6 +16,8 @@ from tvm.ir import IRModule
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
 
+from edgeproof.families import Role
+from edgeproof.families.structure import Activation
 from runtimes.tvm import kernels
 from runtimes.tvm.kernels import LANES, panels
 from runtimes.tvm.model_config import DecoderShape
@@ -41,27 +45,54 @@ class Matrix(nn.Module):  # type: ignore[misc]
 class Norm(nn.Module):  # type: ignore[misc]
     """RMSNorm in float32: residual channels exceed what float16 can square."""
 
-    def __init__(self, shape: DecoderShape, dtype: str) -> None:
-        self.stored_shape: tuple[int, ...] = (shape.hidden,)
+    def __init__(self, size: int, eps: float, dtype: str) -> None:
+        self.stored_shape: tuple[int, ...] = (size,)
         self.weight = nn.Parameter(self.stored_shape, dtype)
-        self.eps = shape.norm_eps
+        self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise [n, hidden] over the channels."""
+    def apply(self, x: Tensor) -> Tensor:
+        """Normalise [n, …, size] over the last axis."""
         return op.rms_norm(x, op.astype(self.weight, "float32"), -1, self.eps)
 
 
-class Attention(nn.Module):  # type: ignore[misc]
-    """Grouped-query attention over the KV cache."""
+class Layer(nn.Module):  # type: ignore[misc]
+    """One decoder layer. Each of its modules is an attribute named after its `Role`.
+
+    Of fused projections that is the first one's (`query`) or, with or without a gate, `up`.
+    """
 
     def __init__(self, shape: DecoderShape, dtype: str) -> None:
         self.shape = shape
-        self.qkv_proj = Matrix(shape.qkv_rows, shape.hidden, dtype)
-        self.o_proj = Matrix(shape.hidden, shape.query_rows, dtype)
+        norms = shape.structure.norms
+        widths = {Role.QUERY_NORM: shape.query_rows, Role.KEY_NORM: shape.key_rows}
+        for role in (role for role in norms if role is not Role.FINAL_NORM):
+            width = shape.head_dim if norms[role].per_head else widths.get(role, shape.hidden)
+            setattr(self, role.value, Norm(width, shape.norm_eps, dtype))
+        inner = shape.intermediate * (2 if shape.structure.gated else 1)
+        self.query = Matrix(shape.qkv_rows, shape.hidden, dtype)
+        self.output = Matrix(shape.hidden, shape.query_rows, dtype)
+        self.up = Matrix(inner, shape.hidden, dtype)
+        self.down = Matrix(shape.hidden, shape.intermediate, dtype)
 
     def apply(self, x: Tensor, start: Any, cache: list[Tensor]) -> Tensor:
-        """`cache` is cosine, sine, keys, values; keys and values are written in place."""
-        qkv = self.qkv_proj.apply(x)
+        """Hidden states [n, hidden] → [n, hidden].
+
+        `cache` is cosine, sine, keys, values; keys and values are written in place.
+        """
+        residual = self.shape.structure.multipliers.residual
+        y = self._attention(self._norm(Role.INPUT_NORM, x), start, cache)
+        x = x + _times(self._norm(Role.ATTENTION_OUT_NORM, y), residual)
+        y = self._feed_forward(self._norm(Role.MLP_NORM, x))
+        return x + _times(self._norm(Role.MLP_OUT_NORM, y), residual)
+
+    def _norm(self, role: Role, x: Tensor) -> Tensor:
+        """What the norm of that role makes of x; x itself where the layer has none."""
+        norm: Norm | None = getattr(self, role.value, None)
+        return x if norm is None else norm.apply(x)
+
+    def _attention(self, x: Tensor, start: Any, cache: list[Tensor]) -> Tensor:
+        """Grouped-query attention over the KV cache."""
+        qkv = self._normed_heads(self.query.apply(x))
         cosine, sine, keys, values = cache
         keys, values = op.tensor_ir_inplace_op(
             kernels.append_kv(self.shape),
@@ -76,35 +107,31 @@ class Attention(nn.Module):  # type: ignore[misc]
             [qkv, cosine, sine, keys, values, start],
             (x.shape[0], self.shape.query_rows),
         )
-        return self.o_proj.apply(mixed)
+        return self.output.apply(mixed)
 
+    def _normed_heads(self, qkv: Tensor) -> Tensor:
+        """The projections with queries and keys normalised, where the layer does that."""
+        norms = self.shape.structure.norms
+        if Role.QUERY_NORM not in norms:
+            return qkv
+        bounds = [self.shape.query_rows, self.shape.query_rows + self.shape.key_rows]
+        query, key, value = op.split(qkv, bounds, axis=-1)
+        parts = [(Role.QUERY_NORM, query, bounds[0]), (Role.KEY_NORM, key, self.shape.key_rows)]
+        normed = []
+        for role, x, width in parts:
+            size = self.shape.head_dim if norms[role].per_head else width
+            heads = op.reshape(x, (x.shape[0], width // size, size))
+            normed.append(op.reshape(self._norm(role, heads), (x.shape[0], width)))
+        return op.concat([*normed, value], dim=-1)
 
-class FeedForward(nn.Module):  # type: ignore[misc]
-    """SwiGLU."""
-
-    def __init__(self, shape: DecoderShape, dtype: str) -> None:
-        self.gate_up_proj = Matrix(2 * shape.intermediate, shape.hidden, dtype)
-        self.down_proj = Matrix(shape.hidden, shape.intermediate, dtype)
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Hidden states [n, hidden] → [n, hidden]."""
-        gate, up = op.split(self.gate_up_proj.apply(x), 2, axis=-1)
-        return self.down_proj.apply(op.silu(gate) * up)
-
-
-class Layer(nn.Module):  # type: ignore[misc]
-    """One decoder layer with its residual connections."""
-
-    def __init__(self, shape: DecoderShape, dtype: str) -> None:
-        self.input_layernorm = Norm(shape, dtype)
-        self.self_attn = Attention(shape, dtype)
-        self.post_attention_layernorm = Norm(shape, dtype)
-        self.mlp = FeedForward(shape, dtype)
-
-    def apply(self, x: Tensor, start: Any, cache: list[Tensor]) -> Tensor:
-        """Hidden states [n, hidden] → [n, hidden]."""
-        x = x + self.self_attn.apply(self.input_layernorm(x), start, cache)
-        return x + self.mlp.apply(self.post_attention_layernorm(x))
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        structure = self.shape.structure
+        activation = ACTIVATIONS[structure.activation]
+        y = self.up.apply(x)
+        if structure.gated:
+            gate, up = op.split(y, 2, axis=-1)
+            return self.down.apply(activation(gate) * up)
+        return self.down.apply(activation(y))
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
@@ -112,15 +139,15 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
     def __init__(self, shape: DecoderShape, dtype: str) -> None:
         self.shape = shape
-        self.embed_tokens = Matrix(shape.vocab, shape.hidden, dtype)
+        self.embedding = Matrix(shape.vocab, shape.hidden, dtype)
         self.layer = Layer(shape, dtype)
-        self.norm = Norm(shape, dtype)
+        self.final_norm = Norm(shape.hidden, shape.norm_eps, dtype)
         if not shape.tied:
-            self.lm_head = Matrix(shape.vocab, shape.hidden, dtype)
+            self.head = Matrix(shape.vocab, shape.hidden, dtype)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids int32 [n] → float32 [n, hidden]."""
-        return self.embed_tokens.take(ids)
+        return _times(self.embedding.take(ids), self.shape.structure.multipliers.embedding)
 
     def run_layer(
         self, x: Tensor, start: Any, cosine: Tensor, sine: Tensor, keys: Tensor, values: Tensor
@@ -128,10 +155,17 @@ class Decoder(nn.Module):  # type: ignore[misc]
         """One layer for positions start … start + n − 1: float32 [n, hidden] → [n, hidden]."""
         return self.layer.apply(x, start, [cosine, sine, keys, values])
 
-    def head(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
         """Hidden states [n, hidden] → logits [n, vocab]."""
-        matrix = self.embed_tokens if self.shape.tied else self.lm_head
-        return matrix.apply(self.norm(x))
+        matrix = self.embedding if self.shape.tied else self.head
+        multiplier = self.shape.structure.multipliers.logits
+        return matrix.apply(_times(self.final_norm.apply(x), multiplier))
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    Activation.SILU: op.silu,
+    Activation.GELU_TANH: partial(op.gelu, approximate="tanh"),
+}
 
 
 def lower(shape: DecoderShape, dtype: str) -> IRModule:
@@ -143,13 +177,15 @@ def lower(shape: DecoderShape, dtype: str) -> IRModule:
 def parameters(shape: DecoderShape, dtype: str) -> dict[str, tuple[int, ...]]:
     """Logical shapes of the parameters, in the order in which the compiled functions take them.
 
-    Names are paths in `Decoder`: `layer.mlp.down_proj.weight`, `norm.weight` ….
+    Names are MLC's, with `{layer}` for the number of a layer.
     """
     decoder = Decoder(shape, dtype)
-    return {
-        name: attrgetter(name.removesuffix(".weight"))(decoder).stored_shape
-        for name, _ in decoder.named_parameters()
-    }
+    shapes = {}
+    for name, _ in decoder.named_parameters():
+        path = name.removesuffix(".weight")
+        role = Role(path.rpartition(".")[2])
+        shapes[f"{shape.modules[role]}.weight"] = attrgetter(path)(decoder).stored_shape
+    return shapes
 
 
 def signatures(shape: DecoderShape) -> dict[str, dict[str, Any]]:
@@ -169,8 +205,12 @@ def signatures(shape: DecoderShape) -> dict[str, dict[str, Any]]:
             "values": tensor(["blocks", LANES, shape.kv_heads, shape.head_dim], "float32"),
             **weighted,
         },
-        "head": {"x": hidden, **weighted},
+        "project": {"x": hidden, **weighted},
     }
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else x * factor
 
 
 def _call(kernel: Any, name: str, args: list[Any], shape: tuple[Any, ...]) -> Tensor:

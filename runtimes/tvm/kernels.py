@@ -142,7 +142,7 @@ def attend(shape: DecoderShape) -> PrimFunc:
     """
     heads, kv_heads, dim, half = shape.heads, shape.kv_heads, shape.head_dim, shape.head_dim // 2
     width, query_width, shared = shape.qkv_rows, shape.query_rows, shape.heads // shape.kv_heads
-    scale = shape.head_dim**-0.5
+    scale = shape.structure.multipliers.attention
 
     @T.prim_func(private=True)
     def attend(

@@ -55,8 +55,10 @@ def open_loader(scheme: Scheme) -> relax.VirtualMachine:
     return _open(parts, lambda: lower_loader(scheme.dtype, groups))
 
 
-def _dimensions(shape: DecoderShape) -> dict[str, Any]:
-    return {k: v for k, v in asdict(shape).items() if k not in ("layers", "context")}
+def _dimensions(shape: DecoderShape) -> str:
+    """All that the code depends on: not the layers' number nor angles, nor names."""
+    layer = replace(shape.structure, layers=())
+    return repr(replace(shape, layers=1, context=1, structure=layer, modules={}))
 
 
 def _open(parts: Mapping[str, Any], lowered: Callable[[], IRModule]) -> relax.VirtualMachine:

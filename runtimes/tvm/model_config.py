@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
+from edgeproof.families import Family, Role, mlc_family, mlc_names
+from edgeproof.families.mlc import mlc_modules
+from edgeproof.families.rope import Rope
+from edgeproof.families.structure import Structure, differences, plain_structure
 from runtimes.tvm.scheme import Scheme, scheme_of
 
 FILE = "mlc-chat-config.json"
@@ -23,12 +28,15 @@ COUNTS = {
     "vocab": "vocab_size",
     "context": "context_window_size",
 }
-NUMBERS = {"norm_eps": "rms_norm_eps", "rope_theta": "position_embedding_base"}
+NORM_EPS, THETA = "rms_norm_eps", "position_embedding_base"
 
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Dimensions and constants of a Llama-family decoder; `context` is the longest sequence."""
+    """Dimensions, constants and structure of a decoder; `context` is the longest sequence.
+
+    `modules` are MLC's names by role, with `{layer}` for the number of a layer.
+    """
 
     hidden: int
     intermediate: int
@@ -39,8 +47,9 @@ class DecoderShape:
     vocab: int
     context: int
     norm_eps: float
-    rope_theta: float
     tied: bool
+    structure: Structure
+    modules: Mapping[Role, str]
 
     @property
     def query_rows(self) -> int:
@@ -48,9 +57,14 @@ class DecoderShape:
         return self.heads * self.head_dim
 
     @property
+    def key_rows(self) -> int:
+        """Outputs of the key projection, and of that of values."""
+        return self.kv_heads * self.head_dim
+
+    @property
     def qkv_rows(self) -> int:
         """Outputs of the fused query, key and value projection."""
-        return (self.heads + 2 * self.kv_heads) * self.head_dim
+        return self.query_rows + 2 * self.key_rows
 
 
 def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
@@ -64,24 +78,42 @@ def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
     path = folder / FILE
     try:
         raw = json.loads(path.read_text("utf-8"))
-        model, quantization, family = raw["model_config"], raw["quantization"], raw["model_type"]
+        model, quantization, name = raw["model_config"], raw["quantization"], raw["model_type"]
         counts = {field: model[key] for field, key in COUNTS.items()}
-        numbers = {field: model[key] for field, key in NUMBERS.items()}
+        numbers = {key: model[key] for key in (NORM_EPS, THETA)}
         tied = bool(model.get("tie_word_embeddings", False))
-        scaling = model.get("rope_scaling")
+        _check(path, counts, numbers)
+        family, structure = _structure(path, name, model)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except KeyError as error:
         raise InputError(f"{path}: {error} is missing; export it again") from None
     except (ValueError, TypeError, AttributeError):
         raise InputError(f"{path}: not an MLC chat config; export it again") from None
-    _check(path, counts, numbers)
-    if family != "llama" or scaling:
+    shape = DecoderShape(
+        **counts,
+        norm_eps=numbers[NORM_EPS],
+        tied=tied,
+        structure=structure,
+        modules=mlc_modules(family.names, structure),
+    )
+    return shape, scheme_of(quantization, str(path))
+
+
+def _structure(path: Path, name: Any, model: Mapping[str, Any]) -> tuple[Family, Structure]:
+    """What MLC's model definition of that name computes from the artifact's `model_config`."""
+    scaling, family = model.get("rope_scaling"), mlc_family(name)
+    if family is None or family.mlc is None or scaling:
         raise InputError(
-            f"{path}: model_type {family!r} with rope_scaling {scaling!r} is not supported;"
-            " this adapter runs 'llama' without rope scaling"
+            f"{path}: model_type {name!r} with rope_scaling {scaling!r} is not supported;"
+            f" this adapter runs {', '.join(map(repr, mlc_names()))} without rope scaling"
         )
-    return DecoderShape(**counts, **numbers, tied=tied), scheme_of(quantization, str(path))
+    rope = Rope(float(model[THETA]))
+    plain = plain_structure(model[COUNTS["layers"]], model[COUNTS["head_dim"]], rope)
+    structure = family.mlc.structure(plain, model)
+    for difference in differences(structure, structure.without_limits()):
+        raise InputError(f"{path}: {difference} is not supported by this adapter")
+    return family, structure
 
 
 def read_stop_tokens(folder: Path) -> frozenset[int]:
@@ -98,9 +130,9 @@ def _check(path: Path, counts: dict[str, Any], numbers: dict[str, Any]) -> None:
     for field, value in counts.items():
         if type(value) is not int or value <= 0:
             raise InputError(f"{path}: {COUNTS[field]} must be a positive integer, not {value!r}")
-    for field, value in numbers.items():
+    for key, value in numbers.items():
         if type(value) not in (int, float) or value <= 0:
-            raise InputError(f"{path}: {NUMBERS[field]} must be a positive number, not {value!r}")
+            raise InputError(f"{path}: {key} must be a positive number, not {value!r}")
     if counts["heads"] % counts["kv_heads"] or counts["head_dim"] % 2:
         raise InputError(
             f"{path}: {counts['heads']} heads, {counts['kv_heads']} key/value heads of"

@@ -11,21 +11,37 @@ from typing import Any
 from tvm.ir import IRModule
 from tvm.relax.frontend.nn import Tensor
 
+from edgeproof.families import Role
+from edgeproof.families.structure import NORM_NAMES
 from runtimes.tvm.decoder import Decoder, signatures
 from runtimes.tvm.model_config import DecoderShape
 
-# What `watch_layer` gives after the layer's own result: each module's, and what some of them take.
-STATES = (
-    "input_layernorm",
-    "self_attn.qkv_proj",
-    "self_attn.o_proj.input",
-    "self_attn.o_proj",
-    "post_attention_layernorm.input",
-    "post_attention_layernorm",
-    "mlp.gate_up_proj",
-    "mlp.down_proj.input",
-    "mlp.down_proj",
-)
+# The modules of a layer that are watched, by role; what some of them take is shown as well.
+WATCHED = {
+    Role.INPUT_NORM: False,
+    Role.QUERY: False,
+    Role.OUTPUT: True,
+    Role.ATTENTION_OUT_NORM: False,
+    Role.MLP_NORM: True,
+    Role.UP: False,
+    Role.DOWN: True,
+    Role.MLP_OUT_NORM: False,
+}
+LAYER = "model.layers.{layer}."
+
+
+def watched_states(shape: DecoderShape) -> tuple[str, ...]:
+    """What `watch_layer` gives after the layer's own result, by MLC's modules in a layer."""
+    return tuple(
+        f"{shape.modules[role].removeprefix(LAYER)}{side}"
+        for role, taken in _watched(shape).items()
+        for side in ((".input", "") if taken else ("",))
+    )
+
+
+def _watched(shape: DecoderShape) -> dict[Role, bool]:
+    absent = set(NORM_NAMES) - set(shape.structure.norms)
+    return {role: taken for role, taken in WATCHED.items() if role not in absent}
 
 
 class Watched(Decoder):
@@ -34,30 +50,23 @@ class Watched(Decoder):
     def watch_layer(
         self, x: Tensor, start: Any, cosine: Tensor, sine: Tensor, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, ...]:
-        """As `run_layer`, and then the `STATES`."""
-        seen: dict[str, Tensor] = {}
+        """As `run_layer`, and then the `watched_states`."""
+        seen: dict[Role, list[Tensor]] = {}
 
-        def watch(name: str, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-            def watched(taken: Tensor, *others: Any) -> Tensor:
-                seen[f"{name}.input"] = taken
-                seen[name] = compute(taken, *others)
-                return seen[name]
+        def watch(role: Role, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            def watched(taken: Tensor) -> Tensor:
+                seen[role] = [taken, compute(taken)]
+                return seen[role][1]
 
             return watched
 
-        layer = self.layer
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            norm = getattr(layer, name)
-            norm.forward = watch(name, norm.forward)
-        for name, matrix in (
-            ("self_attn.qkv_proj", layer.self_attn.qkv_proj),
-            ("self_attn.o_proj", layer.self_attn.o_proj),
-            ("mlp.gate_up_proj", layer.mlp.gate_up_proj),
-            ("mlp.down_proj", layer.mlp.down_proj),
-        ):
-            matrix.apply = watch(name, matrix.apply)  # type: ignore[method-assign]
+        roles = _watched(self.shape)
+        for role in roles:
+            module = getattr(self.layer, role.value)
+            module.apply = watch(role, module.apply)
         result = self.run_layer(x, start, cosine, sine, keys, values)
-        return (result, *(seen[name] for name in STATES))
+        states = [seen[role][0 if taken else 1 :] for role, taken in roles.items()]
+        return (result, *(state for pair in states for state in pair))
 
 
 def lower_probe(shape: DecoderShape, dtype: str) -> IRModule:

@@ -7,7 +7,7 @@ is never read: a new sequence need not clear it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from tvm.runtime import ShapeTuple
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
+from edgeproof.families.rope import Rope
 from runtimes.sequence import SequenceRuntime
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels
 from runtimes.tvm.library import open_decoder, open_loader, open_probe
 from runtimes.tvm.model_config import DecoderShape, read_model_config, read_stop_tokens
-from runtimes.tvm.probe import STATES
+from runtimes.tvm.probe import watched_states
 from runtimes.tvm.weights import find_weights
 
 # Positions per prefill call: enough that a layer's weights are read from memory rarely, few enough
@@ -51,7 +52,11 @@ class TvmRuntime(SequenceRuntime):
         self._library: Any = open_decoder(shape, scheme.dtype)
         self._weights = stored.load(open_loader(scheme))
         blocks = panels(shape.context)
-        self._rotation: tuple[Any, ...] = rotation_tables(shape, blocks * LANES)
+        tables = {
+            rope: rotation_tables(shape.head_dim, rope, blocks * LANES)
+            for rope in shape.structure.ropes
+        }
+        self._rotation = [tables[layer.rope] for layer in shape.structure.layers]
         self._cache = [_empty_cache(shape, blocks) for _ in range(shape.layers)]
 
     def tokenize(self, text: str) -> list[int]:
@@ -66,20 +71,20 @@ class TvmRuntime(SequenceRuntime):
     def states(self, ids: Sequence[int]) -> dict[str, np.ndarray]:
         """What happens inside one new sequence of at most `chunk` tokens: float32 [T, width] each.
 
-        By module, as `probe.STATES`; `<norm>.input` is the residual stream before a layer and
-        before the last norm, `<attention>.k_rope` the keys in the cache.
+        By module, as `probe.watched_states`; `<norm>.input` is the residual stream before a layer
+        and before the last norm, `<attention>.k_rope` the keys in the cache.
         """
         (tokens,) = self._begin(ids)
         probe: Any = open_probe(self._shape, self._dtype)
         hidden = self._library["embed"](tvm.runtime.tensor(tokens.astype("i4")), self._weights[0])
         states = {}
-        for number, (weights, cache) in enumerate(zip(self._weights, self._cache, strict=True)):
+        for number, (rotation, cache, weights) in enumerate(self._each_layer()):
             layer = f"model.layers.{number}"
             states[f"{layer}.input_layernorm.input"] = hidden.numpy()
             hidden, *inside = probe["watch_layer"](
-                hidden, ShapeTuple([0]), *self._rotation, *cache, weights
+                hidden, ShapeTuple([0]), *rotation, *cache, weights
             )
-            for name, values in zip(STATES, inside, strict=True):
+            for name, values in zip(watched_states(self._shape), inside, strict=True):
                 states[f"{layer}.{name}"] = values.numpy()
             keys = cache[0].numpy().transpose(0, 3, 1, 2)  # [blocks, lanes, kv heads, head_dim]
             states[f"{layer}.self_attn.k_rope"] = keys.reshape(-1, *keys.shape[2:])[
@@ -89,7 +94,7 @@ class TvmRuntime(SequenceRuntime):
 
     def close(self) -> None:
         """Free the weights, the KV cache and the memory that TVM keeps for activations."""
-        self._weights, self._cache, self._rotation, self._library = (), [], (), None
+        self._weights, self._cache, self._rotation, self._library = (), [], [], None
         tvm.get_global_func("vm.builtin.memory_manager.clear")()
 
     def _clear(self) -> None:
@@ -109,13 +114,17 @@ class TvmRuntime(SequenceRuntime):
         """Run all layers over positions from `start`: hidden states float32 [n, hidden]."""
         hidden = self._library["embed"](tvm.runtime.tensor(ids.astype("i4")), self._weights[0])
         layer = self._library["run_layer"]
-        for weights, cache in zip(self._weights, self._cache, strict=True):
-            hidden = layer(hidden, ShapeTuple([start]), *self._rotation, *cache, weights)
+        for rotation, cache, weights in self._each_layer():
+            hidden = layer(hidden, ShapeTuple([start]), *rotation, *cache, weights)
         return hidden
+
+    def _each_layer(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Rotary tables, KV cache and weights of each layer."""
+        return zip(self._rotation, self._cache, self._weights, strict=True)
 
     def _head(self, hidden: Any) -> np.ndarray:
         """Logits float32 [n, V] of hidden states."""
-        logits: np.ndarray = self._library["head"](hidden, self._weights[0]).numpy()
+        logits: np.ndarray = self._library["project"](hidden, self._weights[0]).numpy()
         return logits
 
 
@@ -131,10 +140,15 @@ def use_threads(count: int) -> None:
     )
 
 
-def rotation_tables(shape: DecoderShape, positions: int) -> tuple[Any, Any]:
-    """Cosine and sine, float32 [positions, head_dim / 2], in transformers' float32 arithmetic."""
-    channels = np.arange(0, shape.head_dim, 2, dtype=np.float32) / np.float32(shape.head_dim)
-    frequencies = (1.0 / np.float32(shape.rope_theta) ** channels).astype(np.float32)
+def rotation_tables(head_dim: int, rope: Rope | None, positions: int) -> tuple[Any, Any]:
+    """Cosine and sine, float32 [positions, head_dim / 2], in transformers' float32 arithmetic.
+
+    Without a rotary embedding, those of no rotation.
+    """
+    channels = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    frequencies = np.zeros_like(channels)
+    if rope is not None:
+        frequencies = (1.0 / np.float32(rope.theta) ** channels).astype(np.float32)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies  # [positions, half]
     return tvm.runtime.tensor(np.cos(angles)), tvm.runtime.tensor(np.sin(angles))
 

@@ -7,7 +7,7 @@ dtypes; otherwise nothing is loaded. Peak memory is the stored weights plus what
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,6 @@ from edgeproof.errors import InputError
 from runtimes.tvm.scheme import Record, Scheme, module_of, stored_records
 
 FILE = "tensor-cache.json"
-# In a decoder's parameter names, this prefix stands for every layer.
-LAYER = "layer."
-# The one parameter that MLC names outside `model.`.
-HEAD = "lm_head.weight"
-
 # One tuple per layer: what the compiled functions take as parameters to run it.
 Weights = tuple[tuple[Any, ...], ...]
 
@@ -34,8 +29,8 @@ Weights = tuple[tuple[Any, ...], ...]
 class StoredWeights:
     """The weights in an artifact, known to be complete. Use `find_weights`.
 
-    `parameters` are the decoder's, in its functions' order; `stored` has the logical shape and the
-    records of each parameter by MLC's name.
+    `parameters` are the decoder's, in its functions' order, with `{layer}` in the names of those of
+    layers; `stored` has the logical shape and the records of each parameter by its full name.
     """
 
     index: Path
@@ -53,7 +48,7 @@ class StoredWeights:
             parts = [arrays.pop(record.name) for record in records]
             packed[name] = _pack(parts, shape, loader, "dequantize_kn" if kn else "dequantize")
         return tuple(
-            tuple(packed[mlc_name(name, layer)] for name in self.parameters)
+            tuple(packed[name.format(layer=layer)] for name in self.parameters)
             for layer in range(self.layers)
         )
 
@@ -73,21 +68,19 @@ def find_weights(
         InputError: naming the first array or shard that is missing, superfluous or does not fit.
     """
     stored = {
-        mlc_name(name, layer): (shape, stored_records(mlc_name(name, layer), shape, scheme))
+        name: (shape, stored_records(name, shape, scheme))
         for layer in range(layers)
-        for name, shape in parameters.items()
+        for name, shape in _in_layer(parameters, layer)
     }
     _check_index(folder / FILE, [record for _, records in stored.values() for record in records])
     return StoredWeights(folder / FILE, scheme, tuple(parameters), layers, stored)
 
 
-def mlc_name(name: str, layer: int) -> str:
-    """MLC's name of the decoder's parameter `name` in a layer."""
-    if name == HEAD:
-        return name
-    if name.startswith(LAYER):
-        return f"model.layers.{layer}.{name.removeprefix(LAYER)}"
-    return f"model.{name}"
+def _in_layer(
+    parameters: Mapping[str, tuple[int, ...]], layer: int
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for name, shape in parameters.items():
+        yield name.format(layer=layer), shape
 
 
 def _check_index(index: Path, expected: Sequence[Record]) -> None:
