@@ -1,8 +1,13 @@
-"""The console script: joins the command lines of `export` and `runtimes`, loading only one."""
+"""The console script: joins the command lines of `export` and `runtimes`, loading only one.
+
+Each format has a command, those that other packages bring as well.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -15,59 +20,65 @@ from edgeproof.extras import optional_packages
 
 @dataclass(frozen=True)
 class CommandEntry:
-    """A command that is not imported yet: where it is, and its line in the list of commands."""
+    """A command that is not imported yet: what imports it, and its line in the list of commands."""
 
-    module: str
+    load: Callable[[], click.Command]
     summary: str
 
 
-COMMANDS = {
-    "export": CommandEntry(
+def _entry(module: str, summary: str) -> CommandEntry:
+    """The command `main` of a module."""
+    return CommandEntry(lambda: import_module(module).main, summary)
+
+
+OURS = {
+    "export": _entry(
         "export.__main__", "Export every model of a plan in every variant of the plan."
     ),
-    "onnx": CommandEntry(
-        "export.onnx.__main__",
-        "Export a Llama-family checkpoint to ONNX (ONNX Runtime, transformers.js, Optimum).",
-    ),
-    "gguf": CommandEntry("export.gguf.__main__", "Export a Llama-family checkpoint to GGUF."),
-    "mlc": CommandEntry(
-        "export.mlc.__main__",
-        "Export a Llama-family checkpoint to MLC weights (MLC-LLM, WebLLM).",
-    ),
-    "imatrix": CommandEntry(
+    "imatrix": _entry(
         "runtimes.imatrix.__main__",
         "Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.",
     ),
-    "parity": CommandEntry(
+    "parity": _entry(
         "runtimes.parity.__main__",
         "Run artifacts in their real runtimes and compare them with PyTorch.",
     ),
-    "footprint": CommandEntry(
+    "footprint": _entry(
         "runtimes.footprint",
         "Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON.",
     ),
-    "release": CommandEntry(
+    "release": _entry(
         "export.release.__main__",
         "Turn the exports that passed into downloads that prove themselves.",
     ),
-    "status": CommandEntry(
+    "status": _entry(
         "export.status",
         "List artifacts with their verdicts, and which an export would make again.",
     ),
-    "clean": CommandEntry("export.clean", "Remove stale artifacts."),
-    "chat": CommandEntry(
+    "clean": _entry("export.clean", "Remove stale artifacts."),
+    "chat": _entry(
         "runtimes.chat.__main__",
         "Chat with an export in its real runtime, through its own chat template.",
     ),
-    "compare": CommandEntry(
+    "compare": _entry(
         "runtimes.parity.compare",
         "Is export B better than export A? Both run over the same text, in their real runtimes.",
     ),
-    "demo": CommandEntry(
+    "demo": _entry(
         "runtimes.demo.__main__",
         "A chat page that runs exports in the reader's browser: built once, served anywhere.",
     ),
 }
+
+
+def commands() -> dict[str, CommandEntry]:
+    """All commands in pipeline order; one that is ours is never another package's."""
+    formats = import_module("export.formats")
+    exporters = {
+        name: CommandEntry(partial(formats.command, name), summary)
+        for name, summary in formats.summaries().items()
+    }
+    return {"export": OURS["export"], **exporters, **OURS}
 
 
 class LazyGroup(click.Group):
@@ -78,24 +89,25 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All command names, in pipeline order."""
-        return list(COMMANDS)
+        return list(commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command.
 
         Raises:
-            InputError: it needs a package that is not installed.
+            InputError: it needs a package that is not installed, or is of a format that cannot be
+                loaded.
         """
-        if cmd_name not in COMMANDS:
+        entry = commands().get(cmd_name)
+        if entry is None:
             return None
         with optional_packages():
-            command: click.Command = import_module(COMMANDS[cmd_name].module).main
-        return command
+            return entry.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+            formatter.write_dl([(name, entry.summary) for name, entry in commands().items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; one that cannot be loaded is one line."""

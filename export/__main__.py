@@ -14,6 +14,10 @@ from export.flags import ExportFlags
 from export.plan import ModelRequest, Plan, load_plan
 
 LOCAL_PLAN = Path("edgeproof.toml")
+VERIFY_HELP = (
+    "Reopen each new file and compare it with what was written, in formats that can"
+    " (`edgeproof FORMAT --help` says how)."
+)
 
 
 @click.command(cls=EdgeproofCommand, name="export")
@@ -34,7 +38,7 @@ LOCAL_PLAN = Path("edgeproof.toml")
 @out_option("Root folder of the artifacts.")
 @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
 @click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
-@verify_option(default=True)
+@verify_option(VERIFY_HELP, default=True)
 def main(
     plan_path: Path | None,
     models: tuple[str, ...],

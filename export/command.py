@@ -18,7 +18,7 @@ from export.format import DIRECT
 
 if TYPE_CHECKING:
     from edgeproof.artifact import Variant
-    from export.format import Format
+    from export.format import Exporter, Format
     from export.job import Outcome
     from export.sources import Source
 
@@ -30,25 +30,26 @@ MODEL_HELP = (
 log = logging.getLogger(__name__)
 
 
-def verify_option(*, default: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The `--verify` option."""
+def verify_option(
+    text: str, *, default: bool
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The `--verify` option, with this help."""
     return click.option(
         "--verify/--no-verify",
         default=default,
         show_default=True,
-        help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
-        " SHA-256 with what was written, then load it in llama.cpp and evaluate a prompt.",
+        help=text,
     )
 
 
-def format_command(form: Format[Any], example: str) -> click.Command:
+def format_command(form: Format[Any]) -> click.Command:
     """The command `python -m export.<format>`, with the options that the format has of its own."""
     names = ", ".join("=".join((v.name, *v.aliases)) for v in form.variants)
 
     @click.command(
         cls=EdgeproofCommand,
         name=form.name,
-        help=f"Export a Llama-family checkpoint to {form.title}.\n\n\b\nExample:\n  {example}",
+        help=f"Export a Llama-family checkpoint to {form.title}.\n\n\b\nExample:\n  {form.example}",
     )
     @click.option("--model", "-m", default="bundled", show_default=True, help=MODEL_HELP)
     @click.option("--revision", help="Branch, tag or commit of a hub id, for example v0.1.")
@@ -90,7 +91,7 @@ def format_command(form: Format[Any], example: str) -> click.Command:
         export_variants(model, revision, variants, out, flags)
 
     if form.check is not None:
-        verify_option(default=False)(command)
+        verify_option(form.check.help, default=False)(command)
     if form.engines:
         command.params.append(_engine_option(form))
     command.params.extend(form.options)
@@ -108,7 +109,7 @@ def _engine_option(form: Format[Any]) -> click.Option:
     )
 
 
-def _accepted(form: Format[Any], options: dict[str, Any]) -> dict[str, Any]:
+def _accepted(form: Exporter[Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options that `form` has; one that was typed and that it lacks is refused."""
     known = {option.name for option in form.options}
     context = click.get_current_context()
@@ -121,7 +122,7 @@ def _accepted(form: Format[Any], options: dict[str, Any]) -> dict[str, Any]:
 def export_variants(
     model: str,
     revision: str | None,
-    variants: Sequence[tuple[Format[Any], Variant[Any]]],
+    variants: Sequence[tuple[Exporter[Any], Variant[Any]]],
     out: Path,
     flags: ExportFlags,
     strict: Collection[Variant[Any]] = (),

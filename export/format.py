@@ -1,9 +1,12 @@
-"""What an export format offers to the command line and to plans."""
+"""What an export format says, as one object: how its files are made, and how they are published.
+
+What reading it takes is said on the other side, by `runtimes.formats.Reader`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +15,7 @@ import click
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Variant
 from edgeproof.errors import InputError
 from export.checkpoint import CheckpointFolder
+from export.publication import Publication
 
 # Called with the number of checkpoint elements that were just written.
 Advance = Callable[[int], None]
@@ -19,9 +23,6 @@ Tools = Callable[[Variant[Any]], dict[str, str]]
 # What a format reads: a validated `Checkpoint`, or, for any architecture, a `CheckpointFolder`.
 Opened = TypeVar("Opened", bound=CheckpointFolder)
 Write = Callable[[Opened, ModelIdentity, Variant[Any], ArtifactWriter, Advance], None]
-
-# The written files, each with the SHA-256 of its sections by name; a line on what was checked more.
-Check = Callable[[Opened, Mapping[Path, Mapping[str, str]]], str]
 
 # The engine that every format has: this program.
 DIRECT = "direct"
@@ -40,43 +41,43 @@ def _complete(variant: Variant[Any], checkpoint: CheckpointFolder) -> Variant[An
 
 
 @dataclass(frozen=True)
-class Format(Generic[Opened]):
-    """One format: its variants and the function that writes one of them.
+class Check(Generic[Opened]):
+    """What `--verify` does with the files that were just written."""
 
-    `open` opens a checkpoint's folder for `write`. `tools` names the versions of the libraries that
-    the output bytes depend on, `variant_tools` those that only some variants need. `options` are
-    command-line options of this format alone; `with_options(variant, **values)` puts what they say
-    into the variant's recipe and name, `complete_from_checkpoint` replaces what of the recipe only
-    the checkpoint can tell, before anything is written. `check` reopens written files and compares
-    them with the hashes of their sections; without it the format has no --verify.
-    `folder(model, variant)` names the artifact's folder, by the model's name in the manifest.
-    `engines` are other ways to make the same layout, by the value of --engine.
-    """
+    help: str
+    """What it does, for `--help`."""
+    run: Callable[[Opened, Mapping[Path, Mapping[str, str]]], str]
+    """Reopens the files, each given with the SHA-256 of its sections by name, and compares them;
+    a line on what was checked more. It raises InputError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exporter(Generic[Opened]):
+    """One way to make a format's files. What has a default is nothing to one that says nothing."""
 
     name: str
+    """The format's."""
     title: str
+    """What it makes, or, of an engine, who makes it, in words."""
     variants: tuple[Variant[Any], ...]
     tools: dict[str, str]
+    """Versions of the libraries that the bytes of all variants depend on."""
     open: Callable[[Path], Opened]
+    """Opens a checkpoint's folder for `write`."""
     write: Write[Opened]
+    """Writes one variant."""
+    check: Check[Opened] | None
+    """None: the format has no --verify."""
     variant_tools: Tools = lambda variant: {}
+    """The libraries that only some variants depend on."""
     options: tuple[click.Option, ...] = ()
+    """Command-line options of its own; a plan's `[[variant]]` takes them as well."""
     with_options: Callable[..., Variant[Any]] = _unchanged
+    """`with_options(variant, **values)` puts what they say into the variant's recipe and name."""
     complete_from_checkpoint: Callable[[Variant[Any], Opened], Variant[Any]] = _complete
-    check: Check[Opened] | None = None
+    """Replaces what of the recipe only the checkpoint can tell, before anything is written."""
     folder: Callable[[str, Variant[Any]], str] = _variant_name
-    engines: Mapping[str, Format[Any]] = field(default_factory=dict)
-
-    def engine(self, name: str) -> Format[Any]:
-        """This format as that engine makes it.
-
-        Raises:
-            InputError: unknown engine.
-        """
-        if name != DIRECT and name not in self.engines:
-            known = ", ".join((DIRECT, *self.engines))
-            raise InputError(f"{self.name} has no engine {name!r}; choose from {known}")
-        return self.engines.get(name, self)
+    """The name of the artifact's folder, by the model's name in the manifest and the variant."""
 
     def tools_of(self, variant: Variant[Any]) -> dict[str, str]:
         """Library versions that the variant's bytes depend on.
@@ -122,3 +123,25 @@ class Format(Generic[Opened]):
                 return self.with_options(variant, **options)
         known = ", ".join("=".join((v.name, *v.aliases)) for v in self.variants)
         raise InputError(f"{self.name} has no dtype {name!r}; choose from {known}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(Exporter[Opened]):
+    """One format: how this program makes it, who else can, and how its exports are published."""
+
+    example: str
+    """A command line that exports to it, for its help."""
+    engines: Mapping[str, Exporter[Any]]
+    """Other ways to make the same layout, by the value of --engine."""
+    publication: Publication
+
+    def engine(self, name: str) -> Exporter[Any]:
+        """What makes the format with that engine.
+
+        Raises:
+            InputError: unknown engine.
+        """
+        if name != DIRECT and name not in self.engines:
+            known = ", ".join((DIRECT, *self.engines))
+            raise InputError(f"{self.name} has no engine {name!r}; choose from {known}")
+        return self.engines.get(name, self)

@@ -26,7 +26,7 @@ from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
 from export.checkpoint import CheckpointFolder
 from export.flags import ExportFlags
-from export.format import Advance, Format
+from export.format import Advance, Exporter
 from export.sources import Source
 
 DEFAULTS = ExportFlags()
@@ -47,7 +47,7 @@ class Job:
     source: Source
     checkpoint: CheckpointFolder
     identity: ModelIdentity
-    form: Format[Any]
+    form: Exporter[Any]
     variant: Variant[Any]
 
     def folder(self, root: Path) -> Path:
@@ -148,7 +148,7 @@ def run(job: Job, root: Path, advance: Advance, flags: ExportFlags = DEFAULTS) -
         ) as writer:
             job.write(writer, advance)
             if check is not None:
-                note = check(job.checkpoint, writer.sections)
+                note = check.run(job.checkpoint, writer.sections)
                 verified = Verified(sum(map(len, writer.sections.values())), note)
     return Outcome(open_artifact(target), reused=False, verified=verified)
 

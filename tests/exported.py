@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ import pytest
 from edgeproof.artifact import Artifact
 from export import job
 from export.checkpoint import open_checkpoint
+from export.formats import load_format
 from export.sources import Source
 
 
 def export_tiny(checkpoint: Path, form: str, variant: str, root: Path, **options: Any) -> Artifact:
     """Export one variant below `root`; the exporter is imported only now."""
-    chosen = importlib.import_module(f"export.{form}").FORMAT
+    chosen = load_format(form)
     source = Source(path=checkpoint, label="tiny")
     opened = open_checkpoint(checkpoint)
     with pytest.MonkeyPatch.context() as patch:

@@ -20,10 +20,10 @@ LINUX_ONLY = ("sched_getaffinity", "memfd_create", "posix_fallocate", "sendfile"
 
 # Third-party packages are loaded first, as the system that they are made for.
 SYSTEM = """
-import ctypes, importlib, os, pathlib, sys
-from edgeproof.cli import COMMANDS, main
-for entry in COMMANDS.values():
-    importlib.import_module(entry.module)
+import ctypes, os, pathlib, sys
+from edgeproof.cli import commands, main
+for entry in commands().values():
+    entry.load()
 import filelock, export.checkpoint, export.formats, export.gguf, export.job, export.mlc, export.onnx
 import export.release.dist, export.sources, resource, runtimes.llamacpp, runtimes.onnxruntime
 

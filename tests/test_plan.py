@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from edgeproof.errors import InputError
 from export.__main__ import main
-from export.formats import MODULES, load_format
+from export.formats import OURS, load_format
 from export.plan import ModelRequest, VariantRequest, load_plan
 from tests.tiny import make_checkpoint
 
@@ -23,7 +23,7 @@ def load(tmp_path: Path, text: str):  # type: ignore[no-untyped-def]
 def test_the_default_plan_covers_every_format_and_only_known_variants() -> None:
     plan = load_plan(None)
     assert plan.models == (ModelRequest("bundled"),)
-    assert {variant.format for variant in plan.variants} == set(MODULES)
+    assert {variant.format for variant in plan.variants} == set(OURS)
     for request in plan.variants:
         load_format(request.format).variant(request.dtype)
 

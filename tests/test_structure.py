@@ -12,7 +12,7 @@ import pytest
 from click import Context
 from click.testing import CliRunner
 
-from edgeproof.cli import COMMANDS, main
+from edgeproof.cli import commands, main
 from edgeproof.extras import EXTRAS
 
 if sys.version_info >= (3, 11):
@@ -32,7 +32,7 @@ def test_imports_go_down_the_picture() -> None:
 def test_the_console_script_lists_and_loads_every_command() -> None:
     overview = CliRunner().invoke(main, ["--help"])
     assert overview.exit_code == 0
-    for name, entry in COMMANDS.items():
+    for name, entry in commands().items():
         assert name in overview.output
         command = main.get_command(Context(main), name)
         assert command is not None
@@ -67,7 +67,7 @@ def without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids="".join)
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in commands())], ids="".join)
 def test_every_help_is_shown_without_any_extra(arguments: tuple[str, ...]) -> None:
     result = without_extras(*arguments, "--help")
     assert (result.returncode, result.stderr) == (0, "")

@@ -9,7 +9,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from edgeproof.cli import COMMANDS
+from edgeproof.cli import commands
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 
@@ -68,7 +68,7 @@ def test_it_needs_nothing_that_it_does_not_ask_for(installed: Path, tmp_path: Pa
     assert run(installed / "python", "-c", heavy, cwd=tmp_path).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids="".join)
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in commands())], ids="".join)
 def test_every_command_shows_its_help(
     installed: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:

@@ -6,7 +6,7 @@ from edgeproof.command import run_main
 from export.command import format_command
 from export.gguf import FORMAT
 
-main = format_command(FORMAT, "python -m export.gguf --model bundled --dtype f16,q4_k_m")
+main = format_command(FORMAT)
 
 if __name__ == "__main__":
     run_main(main)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from edgeproof.artifact import Precision, Variant
 from export.checkpoint import open_checkpoint
-from export.format import Format
+from export.format import Check, Format
 from export.gguf.exporter import write
 from export.gguf.llama_cpp import PACKAGE
 from export.gguf.llama_quantize import package_version
 from export.gguf.measured_imatrix import complete_from_checkpoint
 from export.gguf.options import OPTIONS, with_options
+from export.gguf.publication import PUBLICATION
 from export.gguf.recipe import MIXTURES, Recipe
 from export.gguf.verification import check_files
 
@@ -50,5 +51,12 @@ FORMAT = Format(
     options=OPTIONS,
     with_options=with_options,
     complete_from_checkpoint=complete_from_checkpoint,
-    check=check_files,
+    check=Check(
+        help="Reopen each new GGUF file with llama.cpp's own reader and compare every tensor's"
+        " SHA-256 with what was written, then load it in llama.cpp and evaluate a prompt.",
+        run=check_files,
+    ),
+    engines={},
+    example="python -m export.gguf --model bundled --dtype f16,q4_k_m",
+    publication=PUBLICATION,
 )

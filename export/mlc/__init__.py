@@ -9,6 +9,7 @@ from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.mlc.app_record import mlc_name
 from export.mlc.exporter import write
+from export.mlc.publication import PUBLICATION
 from export.mlc.recipe import OPTIONS, variant_of, with_options
 from export.mlc.schemes import SCHEMES
 
@@ -19,9 +20,13 @@ FORMAT = Format(
     tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
     open=open_checkpoint,
     write=write,
+    check=None,
     options=OPTIONS,
     with_options=with_options,
     folder=mlc_name,
+    engines={},
+    example="python -m export.mlc --model bundled --dtype q0f16,q4f16_1",
+    publication=PUBLICATION,
 )
 
 __all__ = ["FORMAT"]

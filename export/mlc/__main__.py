@@ -6,7 +6,7 @@ from edgeproof.command import run_main
 from export.command import format_command
 from export.mlc import FORMAT
 
-main = format_command(FORMAT, "python -m export.mlc --model bundled --dtype q0f16,q4f16_1")
+main = format_command(FORMAT)
 
 if __name__ == "__main__":
     run_main(main)

@@ -6,7 +6,7 @@ from edgeproof.command import run_main
 from export.command import format_command
 from export.onnx import FORMAT
 
-main = format_command(FORMAT, "python -m export.onnx --model bundled --dtype fp16")
+main = format_command(FORMAT)
 
 if __name__ == "__main__":
     run_main(main)

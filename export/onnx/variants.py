@@ -12,6 +12,7 @@ from typing import Any
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Format
+from export.onnx.publication import PUBLICATION
 from export.onnx.recipe import FLOAT_DTYPES, OPTIONS, Recipe, with_options
 from export.onnx.residual_scale import RESIDUAL_OPTION, scaled
 from export.onnx.traced import TRACED
@@ -81,7 +82,10 @@ FORMAT = Format(
     tools={"onnx": version("onnx")},
     open=open_checkpoint,
     write=_write,
+    check=None,
     options=(*OPTIONS, RESIDUAL_OPTION, ROUNDING_OPTION, IMATRIX_OPTION),
     with_options=_with_all_options,
     engines={"optimum": TRACED},
+    example="python -m export.onnx --model bundled --dtype fp16",
+    publication=PUBLICATION,
 )

@@ -17,7 +17,7 @@ from typing import Any
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from edgeproof.files.schema import Schema
-from export.format import DIRECT, Format
+from export.format import DIRECT, Exporter
 from export.formats import load_format
 
 if sys.version_info >= (3, 11):
@@ -54,8 +54,8 @@ class VariantRequest:
     engine: str = DIRECT
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def resolve(self) -> tuple[Format[Any], Variant[Any]]:
-        """The format, and its variant with the options worked into it.
+    def resolve(self) -> tuple[Exporter[Any], Variant[Any]]:
+        """What makes it, and the variant with the options worked into it.
 
         Raises:
             InputError: an unknown format, engine or dtype, or a bad option.

@@ -5,7 +5,6 @@ Front matter: https://huggingface.co/docs/hub/model-cards#model-card-metadata.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +17,8 @@ from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
 from edgeproof.verdicts import Interval, ParityReport
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
-from export.release.repositories import Repository, recommended
-from export.release.selection import Released
+from export.formats import load_format
+from export.publication import Publication, Released, Repository, recommended
 from export.sources.source import HUB_ID
 
 if TYPE_CHECKING:
@@ -33,30 +32,6 @@ MISSING = "–"
 WARNINGS = {
     "DEGRADED": "It works, but is not as good as the original",
     "INCONCLUSIVE": "It works; whether it is as good as the original is not decided",
-}
-
-
-@dataclass(frozen=True)
-class RepositoryKind:
-    """What a format's repository is called and tagged as, and the file that its users name."""
-
-    title: str
-    library: str
-    tags: tuple[str, ...]
-    file: re.Pattern[str]
-
-
-KINDS = {
-    "onnx": RepositoryKind(
-        "ONNX",
-        "transformers.js",
-        ("onnx", "transformers.js", "webgpu"),
-        re.compile(r"onnx/[^/]+\.onnx"),
-    ),
-    "gguf": RepositoryKind("GGUF", "gguf", ("gguf", "llama.cpp"), re.compile(r".*\.gguf")),
-    "mlc": RepositoryKind(
-        "MLC", "mlc-llm", ("mlc-llm", "web-llm", "webgpu"), re.compile(r".*\.wasm")
-    ),
 }
 
 
@@ -105,15 +80,16 @@ def model_card(
     """README.md of a repository; `namespace` is whose it is on the hub, for the examples."""
     from huggingface_hub import ModelCardData
 
-    kind, best = KINDS[repository.format], recommended(repository.released)
-    named = filter(kind.file.fullmatch, repository.own[best.compared.variant])
+    publication = load_format(repository.format).publication
+    best = recommended(repository.released)
+    named = filter(publication.file.fullmatch, repository.own[best.compared.variant])
     facts: dict[str, Any] = {
         **{key: source.facts[key] for key in KEPT if key in source.facts},
         "base_model": source.base_model,
         "base_model_relation": "quantized" if source.base_model else None,
-        "library_name": kind.library,
+        "library_name": publication.library,
         "pipeline_tag": source.facts.get("pipeline_tag", TEXT_GENERATION),
-        "tags": _tags(repository, source),
+        "tags": _tags(publication, source),
     }
     front_matter = ModelCardData(**facts, ignore_metadata_errors=True).to_yaml()
     body = (
@@ -122,7 +98,7 @@ def model_card(
         .render(
             repository=repository,
             hub_id=f"{namespace}/{repository.name}",
-            kind=kind,
+            title=publication.title,
             source=source,
             table=measured_table(repository.released),
             best=best,
@@ -130,7 +106,7 @@ def model_card(
             degraded=[item for item in repository.released if not item.passed],
             report=report,
             warnings=WARNINGS,
-            usage=f"use_{repository.format}.md.j2",
+            usage=_templates().from_string(publication.usage),
         )
     )
     return f"---\n{front_matter}\n---\n\n{body}".encode()
@@ -160,10 +136,10 @@ def _shown(value: float | None) -> str:
     return MISSING if value is None else number(value)
 
 
-def _tags(repository: Repository, source: SourceCard) -> list[str]:
+def _tags(publication: Publication, source: SourceCard) -> list[str]:
     own = source.facts.get("tags") or []
     given = [own] if isinstance(own, str) else [tag for tag in own if isinstance(tag, str)]
-    return list(dict.fromkeys((*KINDS[repository.format].tags, "edgeproof", *given)))
+    return list(dict.fromkeys((*publication.tags, "edgeproof", *given)))
 
 
 @cache

@@ -21,14 +21,14 @@ from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
 from edgeproof.verdicts import PAGE, REPORT, ParityReport
 from export.checkpoint.model_card import MODEL_CARD
+from export.publication import Content, Released, Repository, safe_name
 from export.release.archives import PART_BYTES, write_archive
 from export.release.card import SourceCard, model_card
 from export.release.notes import NOTES, release_notes
 from export.release.provenance import PROVENANCE, Input, provenance_bytes
 from export.release.record import RECORD, Record, record_bytes, release_record, with_files
-from export.release.repositories import Content, Repository, repositories, safe_name
+from export.release.repositories import repositories
 from export.release.sbom import SBOM, sbom_bytes
-from export.release.selection import Released
 
 ARCHIVES = "archives"
 SUMS = "SHA256SUMS"

@@ -14,8 +14,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.schema import Schema
 from edgeproof.verdicts import ParityReport, metrics_json
-from export.release.repositories import Repository
-from export.release.selection import Released
+from export.publication import Released, Repository
 
 RECORD = "manifest.json"
 SCHEMA = Schema(current=1, oldest=1, again="build the release again")

@@ -6,30 +6,12 @@ Invariant: what `select` returns has the bytes that were compared, hashed again 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
 from edgeproof.errors import GateError, InputError
-from edgeproof.verdicts import Compared, Key, ParityReport, Verdict
-
-
-@dataclass(frozen=True)
-class Released:
-    """An artifact that may be released, and how it came out."""
-
-    artifact: Artifact
-    compared: Compared
-
-    @property
-    def bytes(self) -> int:
-        """Size of all its files, without the manifest."""
-        return sum(item.bytes for item in self.artifact.manifest.outputs)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every gate is met, so that no warning is due."""
-        return self.compared.verdict is Verdict.PASS
+from edgeproof.verdicts import Compared, Key, ParityReport
+from export.publication import Released
 
 
 def select(

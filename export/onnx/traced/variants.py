@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import CheckpointFolder, open_folder
-from export.format import Advance, Format
+from export.format import Advance, Exporter
 from export.onnx.traced.environment import REQUIREMENTS, pinned_versions
 from export.onnx.traced.recipe import Recipe
 
@@ -29,7 +29,7 @@ def _write(
     write_traced(checkpoint, variant.recipe, writer, advance)
 
 
-TRACED = Format(
+TRACED = Exporter(
     name="onnx",
     title="Optimum traces any architecture that it supports (downloads its own environment once)",
     variants=(
@@ -40,4 +40,5 @@ TRACED = Format(
     variant_tools=lambda variant: pinned_versions(REQUIREMENTS),
     open=open_folder,
     write=_write,
+    check=None,
 )
