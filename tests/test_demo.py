@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,7 @@ from edgeproof.errors import InputError
 from edgeproof.verdicts import REPORT, Verdict
 from runtimes.demo.__main__ import main
 from runtimes.demo.build import SITE, build
-from runtimes.formats import OURS
+from runtimes.formats import OURS, Engine
 from runtimes.parity.report.json import write_json
 from tests.demo_page import PACKAGES
 from tests.exported import export_tiny
@@ -69,6 +70,7 @@ def test_the_site_says_what_each_export_is(folder: Path, artifacts: list[Artifac
         sizes = {item.path: item.bytes for item in artifact.manifest.outputs}
         assert model["bytes"] == sum(sizes[name] for name in model["files"])
         assert model["bits"] == artifact.manifest.effective_bpw
+        assert (folder / model["engine"]).is_file()
         for name in ["edgeproof.json", *model["files"]]:
             assert (folder / model["folder"] / name).read_bytes() == (
                 artifact.path / name
@@ -117,6 +119,35 @@ def test_what_cannot_be_shown_is_refused(artifacts: list[Artifact], tmp_path: Pa
     assert result.exit_code == 2
     assert "run.json: missing" in result.output
     assert CliRunner().invoke(main, ["serve", str(tmp_path)]).exit_code == 2
+
+
+def test_a_reader_brings_a_script_and_only_one_that_is_there_and_new(
+    artifacts: list[Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "npm").mkdir()
+    (tmp_path / "npm" / "NOTICE.txt").touch()
+    monkeypatch.setattr("runtimes.demo.build.web_packages", lambda say: tmp_path / "npm")
+    script, taken = tmp_path / "engine-own.js", tmp_path / "app.js"
+    script.write_text("export class Engine {}\n")
+    taken.touch()
+
+    def shown(target: Path, module: str, *brought: Path) -> Any:
+        engine = Engine((module,), brought, (), ("*.gguf",), requirement=None)
+        monkeypatch.setitem(OURS, "gguf", replace(OURS["gguf"], engine=engine))
+        build(target, [artifacts[2].path], print)
+        return json.loads((target / SITE).read_text())
+
+    site = shown(tmp_path / "demo", script.name, script)
+    assert site["engines"] == [site["models"][0]["engine"]] == [script.name]
+    assert (tmp_path / "demo" / script.name).read_bytes() == script.read_bytes()
+    for module, brought, reason in [
+        ("engine-none.js", (), "no script engine-none.js"),
+        ("app.js", (taken,), "app.js: the demo has another file of that name"),
+        ("x.js", (tmp_path / "x.js",), "x.js: cannot be read"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            shown(tmp_path / "refused", module, *brought)
+        assert not (tmp_path / "refused").exists()
 
 
 def test_the_commands_build_a_folder_and_serve_it(

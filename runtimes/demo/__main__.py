@@ -29,8 +29,8 @@ def main() -> None:
 def build_command(folder: Path, artifacts: tuple[Path, ...], root: Path) -> None:
     """Write page, engines and ARTIFACTS into FOLDER, for any static host.
 
-    Without ARTIFACTS it takes those of the last export that a browser can run: ONNX and GGUF, and
-    MLC with its model library.
+    Without ARTIFACTS it takes those of the last export that a browser can run. MLC weights need
+    their model library.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def serve_command(folder: Path, port: int, threads: bool) -> None:
 
 
 def _exported(root: Path) -> list[Path]:
-    """The last export's artifacts that a browser runs, ONNX in the order of the plan first."""
+    """The last export's artifacts that a browser runs, in the order of the plan."""
     record = load_run_record(root)
     paths = [root / item.path for model in record.models for item in model.artifacts]
     return [path for path in paths if _runs(open_artifact(path))]

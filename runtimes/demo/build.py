@@ -31,7 +31,8 @@ SUFFIX = 12  # characters of a digest in a folder's name
 class ShownModel:
     """What the page knows of an artifact before it is loaded; `manifest` is edgeproof.json's.
 
-    `verdict` is None where the artifact, in these very bytes, has not been compared.
+    `verdict` is None where the artifact, in these very bytes, has not been compared. `engine` is
+    the script that runs it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class ShownModel:
     verdict: str | None
     reasons: list[str]
     manifest: dict[str, Any]
+    engine: str
 
 
 def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> list[ShownModel]:
@@ -68,9 +70,10 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
         with as_file(files("runtimes.demo").joinpath("page")) as page:
             shutil.copytree(page, folder, dirs_exist_ok=True)
         (folder / vendor).mkdir()
-        used = {name for artifact in artifacts for name in engine_of(artifact).scripts}
-        for name in sorted(used):
+        engines = list(map(engine_of, artifacts))
+        for name in sorted({name for engine in engines for name in engine.scripts}):
             shutil.copyfile(packages / name, folder / vendor / name)
+        modules = _add_modules(folder, engines)
         shutil.copyfile(packages / NOTICE, folder / NOTICE)
         for artifact, model in zip(artifacts, models, strict=True):
             for name in [MANIFEST, *model.files]:
@@ -78,7 +81,7 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
                 place.parent.mkdir(parents=True, exist_ok=True)
                 # Not a hard link: onnx refuses to read weights that have two names.
                 shutil.copyfile(artifact.path / name, place)
-        site = {"vendor": vendor, "models": [asdict(model) for model in models]}
+        site = {"vendor": vendor, "engines": modules, "models": [asdict(model) for model in models]}
         (folder / SITE).write_text(json.dumps(site, indent=1) + "\n", "utf-8")
     return models
 
@@ -114,6 +117,7 @@ def describe(artifact: Artifact) -> ShownModel:
         verdict=compared.verdict.value if compared else None,
         reasons=list(compared.reasons) if compared else [],
         manifest={"bytes": path.stat().st_size, "sha256": digest},
+        engine=engine.modules[0],
     )
 
 
@@ -128,3 +132,24 @@ def engine_of(artifact: Artifact) -> Engine:
         form = artifact.manifest.variant.format
         raise InputError(f"{artifact.path}: no browser engine runs the format {form}")
     return engine
+
+
+def _add_modules(folder: Path, engines: Sequence[Engine]) -> list[str]:
+    """Put the scripts that packages bring beside the page's own; the names of all that are used.
+
+    Raises:
+        InputError: one has a name that is taken, or a script is nowhere.
+    """
+    brought = {path for engine in engines for path in engine.brought}
+    for path in sorted(brought):
+        if (folder / path.name).exists():
+            raise InputError(f"{path}: the demo has another file of that name")
+        try:
+            shutil.copyfile(path, folder / path.name)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    names = sorted({name for engine in engines for name in engine.modules})
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"the demo has no script {name}, which an engine names")
+    return names

@@ -8,10 +8,11 @@ runtime is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 import numpy as np
 
+from edgeproof import plugins
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from runtimes.formats import gguf, mlc, onnx
@@ -38,15 +39,7 @@ def reader(form: str) -> Reader:
     if form not in brought:
         known = ", ".join(known_formats())
         raise InputError(f"nothing here reads the format {form!r}; known: {known}")
-    point = brought[form]
-    try:
-        found = point.load()
-    except (ImportError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the reader of {form!r}, {point.value}, fails: {reason}") from None
-    if not isinstance(found, Reader):
-        raise InputError(f"the reader of {form!r}, {point.value}, is no runtimes.formats.Reader")
-    return found
+    return plugins.load(brought[form], Reader)
 
 
 def reader_of(artifact: Artifact) -> Reader:
@@ -82,7 +75,7 @@ def dequantise(artifact: Artifact) -> Mapping[str, np.ndarray]:
 
 
 def _brought() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in OURS}
+    return {name: point for name, point in plugins.brought(GROUP).items() if name not in OURS}
 
 
 __all__ = [

@@ -103,5 +103,11 @@ READER = Reader(
     statements=_statements,
     deployments=(Deployment("llama.cpp", activations=None),),
     marker="s",
-    engine=Engine(("wllama.min.js", "wllama.wasm"), ("*.gguf",), requirement=None),
+    engine=Engine(
+        modules=("engine-wllama.js",),
+        brought=(),
+        scripts=("wllama.min.js", "wllama.wasm"),
+        reads=("*.gguf",),
+        requirement=None,
+    ),
 )

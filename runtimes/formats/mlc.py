@@ -110,6 +110,8 @@ READER = Reader(
     deployments=(Deployment("WebLLM", activations=None),),
     marker="^",
     engine=Engine(
+        modules=("engine-webllm.js",),
+        brought=(),
         scripts=("web-llm.js",),
         reads=(
             CONFIG,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -50,8 +50,12 @@ class Engine:
     Patterns are matched with paths inside the artifact, as many parts as they have.
     """
 
+    modules: tuple[str, ...]
+    """Its scripts beside the page's, first the one that has the class `Engine`; see demo.md."""
+    brought: tuple[Path, ...]
+    """Those scripts that are none of the page's own, as another package has them."""
     scripts: tuple[str, ...]
-    """The files of `runtimes.browser.packages.FILES` that the page loads."""
+    """The files of `runtimes.browser.packages.FILES` that they load."""
     reads: tuple[str, ...]
     """Patterns of the artifact's files that it reads."""
     requirement: Requirement | None

@@ -1,9 +1,8 @@
 // The page: what is chosen, loaded, asked and shown. Files are store.js's, devices devices.js's,
-// and each format has its engine.
+// and site.json names each model's engine.
 import { choose, gpu, threads } from './devices.js';
 import { Damaged, forget, isCached, verifiedFiles } from './store.js';
 
-const ENGINES = { onnx: './engine-onnx.js', gguf: './engine-gguf.js', mlc: './engine-mlc.js' };
 const VERDICTS = {
   PASS: 'as good as the original',
   DEGRADED: 'works, below its quality gate',
@@ -79,13 +78,14 @@ async function load() {
   busy(true);
   try {
     await unload();
-    const found = choose(model, at('device').value, await gpu());
+    const { Engine } = await import(`./${model.engine}`);
+    const found = choose(model, Engine, at('device').value, await gpu());
     const files = await verifiedFiles(model, state.downloading.signal, (bytes) => {
       at('progress').value = bytes / model.bytes;
       status(`Downloading: ${megabytes(bytes)} of ${megabytes(model.bytes)}`);
     });
     at('cancel').hidden = true;
-    await open(model, files, found);
+    await open(model, Engine, files, found);
   } catch (error) {
     if (error instanceof Damaged) await forget(model);
     const cancelled = error.name === 'AbortError';
@@ -100,18 +100,17 @@ async function load() {
 }
 
 // Opens a model on the chosen device; an export that WebGPU cannot run gets WebAssembly instead.
-async function open(model, files, { device, message }) {
+async function open(model, Engine, files, { device, message }) {
   status(`Starting ${model.format.toUpperCase()} ${model.dtype} …`);
-  const { Engine } = await import(ENGINES[model.format]);
   const engine = new Engine();
   const vendor = new URL(`${state.site.vendor}/`, location.href).href;
   try {
     await engine.load(files, model, { device, threads: threads(), vendor });
   } catch (error) {
     await engine.close();
-    if (device !== 'webgpu' || model.format !== 'onnx') throw error;
+    if (device !== 'webgpu' || !Engine.devices.includes('wasm')) throw error;
     const reason = `WebGPU failed (${error.message}): using WebAssembly, which is slower.`;
-    return open(model, files, { device: 'wasm', message: reason });
+    return open(model, Engine, files, { device: 'wasm', message: reason });
   }
   Object.assign(state, { engine, model, device });
   const where = device === 'webgpu' ? 'WebGPU' : `WebAssembly, ${count(threads(), 'thread')}`;

@@ -1,7 +1,6 @@
 // Which device an export runs on, and why it is not the one that was asked for.
 
-// What each dtype is fastest on, where there is a choice; float16 needs shader-f16 of a GPU.
-const ON_GPU = new Set(['fp32', 'fp16', 'q4', 'q4f16']);
+// Needs shader-f16 of a GPU.
 const FLOAT16 = /f16|fp16/;
 
 export async function gpu() {
@@ -9,22 +8,24 @@ export async function gpu() {
   return { there: Boolean(adapter), float16: Boolean(adapter?.features.has('shader-f16')) };
 }
 
-// → { device, message }; throws if the export cannot run at all.
-export function choose(model, wanted, { there, float16 }) {
+// → { device, message }; throws if the export cannot run at all. An engine says which `devices` it
+// has, and, where it has both, which dtypes are `fastOnGpu`.
+export function choose(model, { devices, fastOnGpu }, wanted, { there, float16 }) {
   const lacks = !there
     ? 'This browser has no WebGPU'
     : FLOAT16.test(model.dtype) && !float16
       ? 'This GPU has no 16-bit floats in shaders (shader-f16)'
       : null;
-  if (model.format === 'mlc') {
-    if (lacks) throw new Error(`${lacks}, and MLC weights run on nothing else. Choose another export.`);
+  const format = model.format.toUpperCase();
+  if (!devices.includes('wasm')) {
+    if (lacks) throw new Error(`${lacks}, and ${format} weights run on nothing else. Choose another export.`);
     return { device: 'webgpu', message: '' };
   }
-  if (model.format === 'gguf') {
-    const message = wanted === 'webgpu' ? 'GGUF runs on WebAssembly here.' : '';
+  if (!devices.includes('webgpu')) {
+    const message = wanted === 'webgpu' ? `${format} runs on WebAssembly here.` : '';
     return { device: 'wasm', message };
   }
-  if (wanted === 'wasm' || (wanted === 'auto' && !ON_GPU.has(model.dtype))) {
+  if (wanted === 'wasm' || (wanted === 'auto' && !fastOnGpu.has(model.dtype))) {
     return { device: 'wasm', message: '' };
   }
   return lacks

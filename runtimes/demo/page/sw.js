@@ -1,12 +1,11 @@
 // Keeps page and engines for when there is no network. Models are kept by store.js, which checks
 // them; this worker leaves them alone.
 const CACHE = 'edgeproof-page';
-const SHELL = ['./', 'style.css', 'app.js', 'store.js', 'devices.js', 'site.json', 'NOTICE.txt',
-  'engine-onnx.js', 'worker-onnx.js', 'engine-gguf.js', 'engine-mlc.js'];
+const SHELL = ['./', 'style.css', 'app.js', 'store.js', 'devices.js', 'site.json', 'NOTICE.txt'];
 
 self.addEventListener('install', (event) => {
   self.skipWaiting();
-  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(SHELL)));
+  event.waitUntil(keepPage());
 });
 
 self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
@@ -18,6 +17,11 @@ self.addEventListener('fetch', (event) => {
   const engine = pathname.includes('/vendor-'); // named after its content: never out of date
   event.respondWith(engine ? cacheFirst(event.request) : networkFirst(event.request));
 });
+
+async function keepPage() {
+  const { engines } = await (await fetch('site.json')).json();
+  await (await caches.open(CACHE)).addAll([...SHELL, ...engines]);
+}
 
 async function cacheFirst(request) {
   return (await caches.match(request, { cacheName: CACHE })) ?? fetchAndKeep(request);

@@ -111,6 +111,8 @@ READER = Reader(
     ),
     marker="o",
     engine=Engine(
+        modules=("engine-transformers.js", "worker-transformers.js"),
+        brought=(),
         scripts=(
             "transformers.min.js",
             "ort-wasm-simd-threaded.asyncify.mjs",

@@ -72,7 +72,7 @@ class ComparedArtifact:
     """One export: what it is, how it was judged, what was measured."""
 
     format: str
-    """onnx, gguf or mlc."""
+    """Such as onnx, gguf or mlc."""
     variant: str
     """Its dtype, with options."""
     precision: Precision

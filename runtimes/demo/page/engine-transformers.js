@@ -1,6 +1,8 @@
-// ONNX in transformers.js, in a worker: computing on WebAssembly would freeze the page.
+// transformers.js, in a worker: computing on WebAssembly would freeze the page.
 export class Engine {
-  #worker = new Worker(new URL('./worker-onnx.js', import.meta.url), { type: 'module' });
+  static devices = ['webgpu', 'wasm'];
+  static fastOnGpu = new Set(['fp32', 'fp16', 'q4', 'q4f16']);
+  #worker = new Worker(new URL('./worker-transformers.js', import.meta.url), { type: 'module' });
   #waiting = null;
 
   constructor() {
@@ -13,7 +15,7 @@ export class Engine {
     return this.#call({ load: { files, dtype: model.dtype, ...options } });
   }
 
-  // Resolves with { tokens } when the answer has ended; `write` is given each piece of text.
+  // Resolves with { ids } when the answer has ended; `write` is given each piece of text.
   answer(messages, settings, write) {
     return this.#call({ answer: { messages, settings } }, write);
   }

@@ -1,4 +1,4 @@
-// The worker of engine-onnx.js. It gives transformers.js the verified files and nothing else: what
+// The worker of engine-transformers.js. It gives transformers.js the verified files and nothing else: what
 // is not among them does not exist, for the network is never asked.
 let library, tokenizer, model;
 const interrupt = { criteria: null };

@@ -1,6 +1,7 @@
-// MLC weights in WebLLM. It takes files from its own caches, so the verified ones are put there; the
-// model library is given as a blob.
+// WebLLM. It takes files from its own caches, so the verified ones are put there; the model library
+// is given as a blob.
 export class Engine {
+  static devices = ['webgpu'];
   #engine;
 
   async load(files, model, { vendor }) {

@@ -1,5 +1,6 @@
-// GGUF in wllama, which has a worker of its own.
+// wllama, which has a worker of its own.
 export class Engine {
+  static devices = ['wasm'];
   #wllama;
   #stopping;
 
