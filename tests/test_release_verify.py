@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,47 @@ def test_missing_extra_and_linked_files_are_named(release: Path) -> None:
     assert "parity.html: missing" in lines
     assert "extra: not part of the release" in lines
     assert "README.md: a symbolic link" in lines
+
+
+def linked(path: Path) -> str:
+    """Move something out of the release and link to it."""
+    target = path.parents[2] / f"elsewhere-{path.name}"
+    shutil.move(path, target)
+    path.symlink_to(target)
+    return "a symbolic link"
+
+
+def linked_folder(release: Path) -> tuple[str, str]:
+    return "archives", linked(release / "archives")
+
+
+def linked_signature(release: Path) -> tuple[str, str]:
+    return "model.sig", linked(release / "model.sig")
+
+
+def extra_link(release: Path) -> tuple[str, str]:
+    (release / "more").symlink_to("/")
+    return "more", "a symbolic link"
+
+
+def empty_folders(release: Path) -> tuple[str, str]:
+    (release / "a" / "b").mkdir(parents=True)
+    return "a/b", "an empty folder"
+
+
+def pipe(release: Path) -> tuple[str, str]:
+    os.mkfifo(release / "pipe")
+    return "pipe", "no plain file"
+
+
+@pytest.mark.parametrize(
+    "change", [linked_folder, linked_signature, extra_link, empty_folders, pipe]
+)
+def test_what_is_no_file_is_named_without_a_key(
+    release: Path, change: Callable[[Path], tuple[str, str]]
+) -> None:
+    name, why = change(release)
+    assert any(line.startswith(f"{name}: {why}") for line in problems(release))
 
 
 def test_a_signing_that_was_interrupted_is_repeated(release: Path, keys: Path) -> None:

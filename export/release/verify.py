@@ -5,7 +5,9 @@ Each check yields problems, one line each, which begin with the file that is to 
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,14 +39,28 @@ class Release:
 
     @cached_property
     def found(self) -> dict[str, str]:
-        """Every file but SHA256SUMS and the signature, hashed; links are not followed."""
-        paths = (path for path in sorted(self.folder.rglob("*")) if not path.is_dir())
-        names = {path.relative_to(self.folder).as_posix(): path for path in paths}
+        """Every plain file but SHA256SUMS and the signature, hashed."""
         return {
-            name: "" if path.is_symlink() else file_sha256(path)
-            for name, path in names.items()
-            if name not in (SUMS, *UNSIGNED)
+            name: file_sha256(self.folder / name)
+            for name, fault in self._entries.items()
+            if fault is None and name not in (SUMS, *UNSIGNED)
         }
+
+    @cached_property
+    def alien(self) -> dict[str, str]:
+        """What no release has, path → why: links, empty folders, devices. None is followed."""
+        return {name: fault for name, fault in self._entries.items() if fault is not None}
+
+    @cached_property
+    def _entries(self) -> dict[str, str | None]:
+        entries: dict[str, str | None] = {}
+        for place, folders, names in os.walk(self.folder):
+            for name in (*folders, *names):
+                path = Path(place, name)
+                fault = _alien(path)
+                if fault is not None or not path.is_dir():
+                    entries[path.relative_to(self.folder).as_posix()] = fault
+        return dict(sorted(entries.items()))
 
     @cached_property
     def record(self) -> Record:
@@ -83,6 +99,16 @@ def content_problems(folder: Path) -> Iterator[str]:
             yield str(error).removeprefix(f"{folder}/")
 
 
+def _alien(path: Path) -> str | None:
+    """Why a release cannot have such an entry; None for files, and folders with something in."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    if stat.S_ISDIR(mode):
+        return None if any(path.iterdir()) else "an empty folder, not part of the release"
+    return None if stat.S_ISREG(mode) else "no plain file"
+
+
 def read_sums(path: Path) -> tuple[dict[str, str], list[str]]:
     """What a SHA256SUMS says, path → hex digest, and what is wrong with itself.
 
@@ -107,8 +133,10 @@ def parse_sums(data: bytes) -> dict[str, str]:
 
 
 def _bytes(release: Release) -> Iterator[str]:
-    """Files that are missing, too many, or have other bytes."""
-    for path in sorted(release.expected.keys() - release.found.keys()):
+    """Files that are missing, too many, or have other bytes; what is no file."""
+    for path, fault in release.alien.items():
+        yield f"{path}: {fault}"
+    for path in sorted(release.expected.keys() - release.found.keys() - release.alien.keys()):
         yield f"{path}: missing, but {SUMS} names it"
     for path in sorted(release.found.keys() - release.expected.keys()):
         yield f"{path}: not part of the release, {SUMS} does not name it"
@@ -116,9 +144,7 @@ def _bytes(release: Release) -> Iterator[str]:
     for path in sorted(release.expected.keys() & release.found.keys()):
         if release.found[path] == release.expected[path]:
             continue
-        if not release.found[path]:
-            yield f"{path}: a symbolic link"
-        elif recorded.get(path) == release.found[path]:
+        if recorded.get(path) == release.found[path]:
             yield f"{SUMS}: damaged, its line on {path} is not what {RECORD} says"
         else:
             yield f"{path}: changed, its SHA-256 is not the one in {SUMS}"
