@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runtimes.browser.chromium import Browser
+from runtimes.browser.chromium import Browser, sandboxed
 from runtimes.browser.packages import packages_folder
 from runtimes.browser.server import Site, serving
 
@@ -99,6 +99,7 @@ def opened(
             args=[*browser.arguments, "--hide-scrollbars"],  # as on a phone
             env={**os.environ, **browser.environment},
             ignore_default_args=UNWANTED,
+            chromium_sandbox=sandboxed(),
         )
         try:
             yield DemoPage(context, address, site, server.close)

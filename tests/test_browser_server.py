@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from edgeproof.errors import InputError
-from runtimes.browser.chromium import find_chromium, with_gpu
-from runtimes.browser.server import Site, serving
+from runtimes.browser.chromium import find_chromium, with_gpu, without_gpu
+from runtimes.browser.page import BrowserPage
+from runtimes.browser.server import TOKEN, Site, serving
 
 
 @pytest.fixture
@@ -73,9 +74,53 @@ def test_nothing_outside_the_folders_is_served(address: str, path: str) -> None:
         get(address + path)
 
 
+def post(address: str, site: Site, data: bytes, **headers: str) -> int:
+    """The status of a post as our own page sends it, but for some headers."""
+    own = {
+        "Origin": address,
+        TOKEN: site.token,
+        **{k.replace("_", "-"): v for k, v in headers.items()},
+    }
+    request = urllib.request.Request(f"{address}/posted", data, own)
+    try:
+        return int(urllib.request.urlopen(request).status)
+    except urllib.error.HTTPError as error:
+        return int(error.code)
+
+
 def test_what_a_page_posts_arrives(address: str, site: Site) -> None:
-    urllib.request.urlopen(f"{address}/posted", data=b"logits")
+    site.largest_post = 6
+    assert post(address, site, b"logits") == 204
     assert site.posted.get_nowait() == b"logits"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Host": "rebound.example"}, 403),
+        ({"X_Edgeproof_Token": "guessed"}, 403),
+        ({"X_Edgeproof_Token": "ü"}, 403),
+        ({"Content_Length": "-1"}, 411),
+        ({"Content_Length": "7"}, 413),
+        ({"Content_Length": "9" * 12}, 413),
+    ],
+)
+def test_other_posts_are_refused_unread(
+    address: str, site: Site, headers: dict[str, str], status: int
+) -> None:
+    site.largest_post = 6
+    assert post(address, site, b"logits", **headers) == status
+    assert site.posted.empty()
+    assert get(address).status == 200  # and the server goes on
+
+
+def test_a_site_takes_no_posts_unless_it_says_so(address: str, site: Site) -> None:
+    assert post(address, site, b"!") == 413
+    assert post(address, site, b"!", Origin="") == 403
+    assert site.posted.empty()
 
 
 def test_a_wrong_or_missing_chromium_is_named(
@@ -89,6 +134,25 @@ def test_a_wrong_or_missing_chromium_is_named(
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InputError, match=r"not installed; install it \(Debian: apt-get install"):
         find_chromium()
+
+
+@pytest.mark.parametrize(("user", "sandboxed"), [(0, False), (1000, True)])
+def test_only_roots_chromium_has_no_sandbox(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: int, sandboxed: bool
+) -> None:
+    """What Playwright then hands over is that switch, or not."""
+    seen = tmp_path / "seen"
+    chromium = tmp_path / "chromium"
+    chromium.write_text(
+        f'#!/bin/sh\necho "$@" > "{seen}"\necho "FATAL: No usable sandbox! …" >&2\nexit 1\n'
+    )
+    chromium.chmod(0o755)
+    monkeypatch.setenv("EDGEPROOF_CHROMIUM", str(chromium))
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    with pytest.raises(InputError, match="allow user namespaces") as caught:
+        BrowserPage(without_gpu(), "about:blank")
+    assert "\n" not in str(caught.value)
+    assert ("--no-sandbox" in seen.read_text().split()) is not sandboxed
 
 
 def test_without_a_compiler_there_is_webgpu_without_float16_and_that_is_said(

@@ -20,7 +20,7 @@ axe = pytest.importorskip(
 @pytest.fixture(scope="module")
 def browser(chromium: Path) -> Iterator[Any]:
     with playwright.sync_playwright() as p:
-        found = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        found = p.chromium.launch(executable_path=chromium, args=["--disable-gpu"])
         yield found
         found.close()
 

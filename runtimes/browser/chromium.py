@@ -41,10 +41,9 @@ DRIVER_JSON = {
 }
 FIX = f"install it (Debian: apt-get install chromium) or set {EXECUTABLE} to its path"
 
-# Chromium answers no page from outside, asks nobody, and takes no sandbox from root.
+# Chromium answers no page from outside, and asks nobody.
 ARGUMENTS = (
     "--headless=new",
-    "--no-sandbox",
     "--no-first-run",
     "--disable-quic",
     "--disable-background-networking",
@@ -86,6 +85,11 @@ def find_chromium() -> Path:
     if downloaded is None:
         raise InputError(f"Chromium is not installed; {FIX}")
     return downloaded
+
+
+def sandboxed() -> bool:
+    """Whether Chromium keeps pages in its sandbox: from root it takes none."""
+    return not _is_root()
 
 
 def _program(path: Path) -> Path:

@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 from playwright.sync_api import Error, Page, sync_playwright
 
 from edgeproof.errors import InputError
-from runtimes.browser.chromium import Browser
+from runtimes.browser.chromium import Browser, sandboxed
 
 # Playwright's own defaults that are in the way of WebGPU in software.
 UNWANTED = ["--enable-unsafe-swiftshader", "--disable-gpu"]
+# What Chromium says where it may use neither user namespaces nor a helper of root's.
+NO_SANDBOX = "No usable sandbox"
 
 Result = TypeVar("Result")
 
@@ -66,15 +68,24 @@ class BrowserPage:
                 args=[*browser.arguments],
                 env={**os.environ, **browser.environment},
                 ignore_default_args=UNWANTED,
+                chromium_sandbox=sandboxed(),  # Playwright's own default is none
             )
         except Error as error:
-            reason = str(error.message).splitlines()[0]
-            raise InputError(f"{browser.executable}: does not start ({reason})") from None
+            raise InputError(f"{browser.executable}: {_reason(error.message)}") from None
         self._closing.callback(chromium.close)
         page = chromium.new_page()
         page.set_default_timeout(0)  # a software GPU needs minutes for its first token
         page.goto(address)
         return page
+
+
+def _reason(message: str) -> str:
+    if NO_SANDBOX in message:
+        return (
+            "it has no sandbox on this machine: allow user namespaces (on Ubuntu an AppArmor"
+            " profile for it), install its chrome-sandbox, or run as root in a container"
+        )
+    return f"does not start ({message.splitlines()[0]})"
 
 
 class PageError(Exception):

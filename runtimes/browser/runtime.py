@@ -48,7 +48,10 @@ class TransformersJs(SequenceRuntime):
         self.context = int(config["max_position_embeddings"])
         self._closing = contextlib.ExitStack()
         try:
-            self._page, self._site = open_page(self._closing, artifact, browser, "transformers")
+            logits = self.chunk * self.vocabulary * np.dtype(np.float32).itemsize
+            self._page, self._site = open_page(
+                self._closing, artifact, browser, "transformers", logits
+            )
             options = {"dtype": _dtype(artifact), "device": device, "threads": threads}
             opened = self._run("open", options)
         except PageError as error:

@@ -1,7 +1,9 @@
 """A small HTTP server on 127.0.0.1 for pages, models and the answers of pages.
 
-Invariant: it serves files inside the mounted folders only, and sends what a browser needs to give
-WebAssembly threads (COOP and COEP), unless it is asked not to.
+Invariants: it serves files inside the mounted folders only, and sends what a browser needs to give
+WebAssembly threads (COOP and COEP), unless it is asked not to. It takes posts only from a page of
+its own that was given the token, and no more of them than was said: other pages in the same
+browser, names that were pointed at this machine, and other programs of this machine can post, too.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import re
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +39,8 @@ TYPES = {
 }
 # WebLLM asks for a model's files as the hub names them: MODEL/resolve/main/FILE.
 HUB_PATH = "/resolve/main/"
+TOKEN = "X-Edgeproof-Token"
+LENGTH = re.compile(r"[0-9]{1,12}")
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 BLOCK = 1 << 20
 
@@ -45,10 +50,13 @@ class Site:
     """What is served: URL prefixes ending in `/` → folders; and what pages have posted.
 
     `requests` has each path that was asked for; `isolated` sends the headers for threads.
+    `largest_post` is in bytes; with 0 nothing is taken. The page sends `token` in the header TOKEN.
     """
 
     mounts: Mapping[str, Path]
     isolated: bool = True
+    largest_post: int = 0
+    token: str = field(default_factory=secrets.token_urlsafe)
     requests: list[str] = field(default_factory=list)
     posted: SimpleQueue[bytes] = field(default_factory=SimpleQueue)
 
@@ -106,9 +114,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Bytes for the program that has opened the page."""
-        length = int(self.headers.get("Content-Length", 0))
-        self._site.posted.put(self.rfile.read(length))
+        refusal = self._refusal()
+        if refusal is not None:
+            self.close_connection = True  # what was sent stays unread
+            self._head(refusal, {"Content-Length": "0", "Connection": "close"})
+            return
+        self._site.posted.put(self.rfile.read(int(self.headers["Content-Length"])))
         self._head(HTTPStatus.NO_CONTENT, {"Content-Length": "0"})
+
+    def _refusal(self) -> HTTPStatus | None:
+        """Why a post is not taken; None if it is."""
+        host = f"{HOST}:{self.connection.getsockname()[1]}"
+        own = (self.headers.get("Host"), self.headers.get("Origin")) == (host, f"http://{host}")
+        token = self.headers.get(TOKEN, "").encode()
+        if not own or not secrets.compare_digest(token, self._site.token.encode()):
+            return HTTPStatus.FORBIDDEN
+        length = self.headers.get("Content-Length", "")
+        if not LENGTH.fullmatch(length):
+            return HTTPStatus.LENGTH_REQUIRED
+        if int(length) > self._site.largest_post:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        return None
 
     def log_message(self, format: str, *args: object) -> None:
         """Silence: a test or a report has its own output."""
