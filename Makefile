@@ -96,6 +96,9 @@ lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the wor
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
 
+lock-environments: ## Resolve the hashed pins of environments made on demand again (needs uv)
+	python3 tools/lock_environments.py
+
 clean: ## Remove artifacts and caches of this folder (not .venv, not ~/.cache)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

