@@ -30,7 +30,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup export-all release demo gguf-table size-table test test-processors verify verify-webgpu faults bench bench-parity lint clean
+.PHONY: help setup export-all release demo gguf-table size-table test test-processors verify verify-webgpu faults bench bench-parity lint lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,7 +96,7 @@ lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the wor
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
 
-lock-environments: ## Resolve the hashed pins of environments made on demand again (needs uv)
+lock: ## Resolve the hashed pins of environments made on demand again (needs uv)
 	python3 tools/lock_environments.py
 
 clean: ## Remove artifacts and caches of this folder (not .venv, not ~/.cache)

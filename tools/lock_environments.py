@@ -1,4 +1,4 @@
-"""Write the hashed pins of the environments that are made on demand: `make lock-environments`.
+"""Write the hashed pins of the environments that are made on demand: `make lock`.
 
 Reads each requirements*.in, resolves it for every system and Python by uv (`UV`, or uv on the
 path), and writes requirements*.txt beside it. What only PyTorch's builds for NVIDIA need, PyPI's
