@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +58,14 @@ class Figures:
     same: list[bool]
     accepted: list[float]
     surprise: list[float]
+    read: set[tuple[int, ...]] = field(default_factory=set)
 
     def add(self, ids: tuple[int, ...], reference: np.ndarray, export: np.ndarray) -> None:
         for position, (ours, theirs) in enumerate(zip(reference, export, strict=True)):
+            before = ids[: position + 1]
+            if before in self.read:
+                continue  # another document begins so too, and has this position already
+            self.read.add(before)
             p, q = log_probabilities(ours), log_probabilities(theirs)
             self.kl.append(divergence(p, q))
             self.same.append(p.index(max(p)) == q.index(max(q)))

@@ -20,6 +20,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import Result
+from export.architecture import Target
 from safetensors.numpy import load_file, save, save_file
 
 from edgeproof import artifact as artifacts
@@ -28,7 +29,6 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
 from export import formats
-from export.architecture import Target
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Check, Format
 from export.publication import Publication, Released, Repository, repository

@@ -79,6 +79,15 @@ def test_a_report_that_lacks_something_is_refused(tmp_path: Path, change: Any) -
     assert_refused(path, "not a parity report; compare again")
 
 
+def test_a_report_of_before_shared_beginnings_counted_once_is_still_read(tmp_path: Path) -> None:
+    path = written(tmp_path, usual_result())
+    new = read_report(path)
+    raw = {**json.loads(path.read_text("utf-8")), "schema": 3}
+    del raw["reference"]["repeated"]
+    path.write_text(json.dumps(raw))
+    assert read_report(path) == new
+
+
 def test_another_schema_and_no_report_say_what_to_do(tmp_path: Path) -> None:
     path = written(tmp_path, usual_result())
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "schema": 2}))

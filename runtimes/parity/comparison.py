@@ -10,6 +10,7 @@ from edgeproof.errors import GateError
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.metrics import Metric, compared
 from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import Replay, replay
 from runtimes.parity.run import check_current, progress, recorded_inputs
 from runtimes.parity.statistics import paired_difference, summarise
@@ -59,8 +60,11 @@ def compare_artifacts(
     with progress("reference", len(suite.prompts)) as advance:
         reference = load_reference(runtime, suite, inputs, advance)
     before, after = (_replayed(reference, artifact, threads) for artifact in (first, second))
-    sides = summarise(before.metrics), summarise(after.metrics)
-    difference = paired_difference(before.metrics, after.metrics)
+    first_metrics, second_metrics = (
+        counted_once(reference.documents, side.metrics) for side in (before, after)
+    )
+    sides = summarise(first_metrics), summarise(second_metrics)
+    difference = paired_difference(first_metrics, second_metrics)
     rows = (
         Row(metric, *(found[metric.name] for found in (*sides, difference)))
         for metric in compared()

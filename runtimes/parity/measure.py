@@ -27,6 +27,7 @@ from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.positions import WorstPosition, worst_positions
 from runtimes.parity.prefill import CACHE_KL_LIMIT, stepwise_kl
 from runtimes.parity.reference import Reference
+from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import replay
 from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind, summarise
 from runtimes.parity.suite import Document
@@ -51,7 +52,7 @@ class Measurement:
     runtime: str
     """Name, version and device."""
     positions: int
-    """Tokens at which logits were compared."""
+    """Tokens at which logits were compared, those of a beginning that documents share once."""
     estimates: Annotated[dict[str, Estimate], ByMetric()]
     """Metric → estimate, of the runtime as users run it."""
     weights: Annotated[dict[str, Estimate], ByMetric(weights=True)] | None
@@ -139,7 +140,7 @@ def measure(
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
     """
-    weights, template = known.weights, known.template
+    weights, template, documents = known.weights, known.template, reference.documents
     torch_runtime.rest()
     begin = time.perf_counter()
     runtime = open_runtime()
@@ -157,9 +158,11 @@ def measure(
         padding = measure_padding(runtime, reference.documents)
         failures += [padding.fault] if padding and padding.fault else []
         cache_limit = padding.limit if padding else CACHE_KL_LIMIT
-        estimates, alone = summarise(replayed.metrics), None
-        if weights:
-            alone = summarise([*weights.values()])
+        counted = counted_once(documents, replayed.metrics)
+        chosen = [documents[index] for index in weights]
+        alone_counted = counted_once(chosen, [*weights.values()])
+        estimates = summarise(counted)
+        alone = summarise(alone_counted) if weights else None
         headroom = FP16_MAX / (reference.peak_activation * known.residual_scale)
         estimates[FP16_HEADROOM.name] = Estimate.exact(headroom)
         chats, asked = _chats(reference, decided_widely(estimates, alone, known.gates))
@@ -180,16 +183,16 @@ def measure(
     finally:
         runtime.close()
     detokenize = torch_runtime.detokenize
-    joined = concatenate(replayed.metrics)
+    joined = concatenate(counted)
     if cache_kl is not None:
         estimates[CACHE_KL.name] = Estimate.exact(cache_kl)
     return Measurement(
         runtime=name,
-        positions=reference.positions,
+        positions=len(joined.kl),
         estimates=estimates,
         weights=alone,
-        weight_positions=sum(len(part.kl) for part in weights.values()),
-        arithmetic_kl=_arithmetic_kl(replayed.metrics, weights),
+        weight_positions=sum(len(part.kl) for part in alone_counted),
+        arithmetic_kl=_arithmetic_kl(documents, replayed.metrics, weights),
         greedy=greedy_result(chats, decoded, scorer, detokenize) if decoded else None,
         sampled=sampled_result(asked, replies, samples(len(asked)), scorer, detokenize)
         if asked
@@ -200,14 +203,12 @@ def measure(
         tokenizer_mismatches=wrong,
         max_kl=float(joined.kl.max()),
         kl_histogram=log_histogram(joined.kl),
-        mean_kl_by_kind=mean_kl_by_kind(
-            [document.kind for document in reference.documents], replayed.metrics
-        ),
+        mean_kl_by_kind=mean_kl_by_kind([document.kind for document in documents], counted),
         max_logit_difference=float(joined.max_difference.max()),
         load_seconds=load_seconds,
-        prefill_tokens_per_second=reference.positions / replayed.seconds,
+        prefill_tokens_per_second=reference.tokens / replayed.seconds,
         failures=tuple(failures),
-        worst_positions=worst_positions(reference.documents, replayed.metrics, detokenize),
+        worst_positions=worst_positions(documents, replayed.metrics, detokenize),
     )
 
 
@@ -218,9 +219,15 @@ def _chats(reference: Reference, few: bool) -> tuple[Sequence[Document], Sequenc
     return reference.greedy_chats, reference.sampled_chats
 
 
-def _arithmetic_kl(run: Sequence[PositionMetrics], weights: Mapping[int, PositionMetrics]) -> float:
+def _arithmetic_kl(
+    documents: Sequence[Document],
+    run: Sequence[PositionMetrics],
+    weights: Mapping[int, PositionMetrics],
+) -> float:
     """Mean KL of the runtime minus the weights', on the documents that both have run."""
     if not weights:
-        return float(concatenate(run).kl.mean())
-    both = concatenate([run[index] for index in weights])
-    return float((both.kl - concatenate([*weights.values()]).kl).mean())
+        return float(concatenate(counted_once(documents, run)).kl.mean())
+    chosen = [documents[index] for index in weights]
+    sides = [run[index] for index in weights], [*weights.values()]
+    both, alone = (concatenate(counted_once(chosen, side)).kl for side in sides)
+    return float((both - alone).mean())

@@ -9,6 +9,7 @@ import numpy as np
 
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.fields import AnyFloat
+from runtimes.parity.repeats import repeated
 from runtimes.parity.suite import Document
 
 WORST = 10
@@ -38,13 +39,22 @@ class WorstPosition:
 def worst_positions(
     documents: Sequence[Document], metrics: Sequence[PositionMetrics], detokenize: Detokenize
 ) -> tuple[WorstPosition, ...]:
-    """The positions of greatest KL, the worst first; NaN counts as greatest."""
+    """The positions of greatest KL, the worst first; NaN counts as greatest.
+
+    One of a beginning that documents share is the first document's.
+    """
     owners = np.repeat(np.arange(len(documents)), [len(part.kl) for part in metrics])
     starts = np.cumsum([0, *(len(part.kl) for part in metrics)])
     kl = np.concatenate([part.kl for part in metrics])
-    order = np.argsort(-np.nan_to_num(kl, nan=np.inf), kind="stable")[:WORST]
+    counts = np.concatenate(
+        [
+            np.arange(len(part.kl)) >= skipped
+            for part, skipped in zip(metrics, repeated(documents), strict=True)
+        ]
+    )
+    order = np.argsort(-np.nan_to_num(kl, nan=np.inf), kind="stable")
     worst = []
-    for index in order.tolist():
+    for index in order[counts[order]][:WORST].tolist():
         owner = int(owners[index])
         document, part, place = documents[owner], metrics[owner], index - int(starts[owner])
         worst.append(

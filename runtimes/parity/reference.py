@@ -24,6 +24,7 @@ from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.decoding import decode, decode_all, first_difference, greedy
+from runtimes.parity.repeats import positions
 from runtimes.parity.suite import REPLY_TOKENS, Document, Prompt, Suite, prompt_ids
 
 if TYPE_CHECKING:
@@ -55,17 +56,22 @@ class Reference:
 
     @property
     def positions(self) -> int:
-        """Number of positions in all documents."""
+        """Number of positions that count: those of a beginning that documents share do so once."""
+        return positions(self.documents)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all documents: what a runtime reads."""
         return sum(len(document.ids) for document in self.documents)
 
-    def part(self, positions: int) -> Reference:
-        """Every n-th document, with n so that at least `positions` remain, or all there are.
+    def part(self, wanted: int) -> Reference:
+        """Every n-th document, with n so that at least `wanted` positions remain, or all there are.
 
         At least `FEWEST_DOCUMENTS` of them, since one alone would have no interval.
 
         As much fewer chats are answered, but one greedily.
         """
-        chosen = self.spread(positions)
+        chosen = self.spread(wanted)
         return replace(
             self,
             documents=self.documents[chosen],
@@ -74,13 +80,12 @@ class Reference:
             sampled_chats=self.sampled_chats[: SAMPLED_PROMPTS // chosen.step],
         )
 
-    def spread(self, positions: int) -> slice:
+    def spread(self, wanted: int) -> slice:
         """Which documents those are."""
-        for step in range(max(1, self.positions // positions), 1, -1):
+        for step in range(max(1, self.positions // wanted), 1, -1):
             chosen = slice(step // 2, None, step)
             found = self.documents[chosen]
-            enough = sum(len(document.ids) for document in found) >= positions
-            if enough and len(found) >= FEWEST_DOCUMENTS:
+            if positions(found) >= wanted and len(found) >= FEWEST_DOCUMENTS:
                 return chosen
         return slice(0, None, 1)
 

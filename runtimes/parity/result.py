@@ -78,7 +78,9 @@ class ReferenceFacts:
     text: ComparedText
     documents: int
     positions: int
-    """Tokens at which logits were compared."""
+    """Tokens at which logits were compared, those of a beginning that documents share once."""
+    repeated: int
+    """Tokens that do not count: an earlier document begins with them too."""
     peak_activation: float
     """Largest |value| of the residual stream."""
     fp16_headroom: float

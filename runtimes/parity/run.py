@@ -133,6 +133,7 @@ def run_parity(
         text=ComparedText(suite.name, suite.digest),
         documents=len(reference.documents),
         positions=reference.positions,
+        repeated=reference.tokens - reference.positions,
         peak_activation=reference.peak_activation,
         fp16_headroom=FP16_MAX / reference.peak_activation,
         fp16_headroom_squared=FP16_MAX / reference.peak_activation**2,

@@ -68,15 +68,15 @@ def share_of_totals(parts: Sequence[int], totals: Sequence[int]) -> Estimate:
 
 
 def mean_kl_by_kind(kinds: Sequence[str], documents: Sequence[PositionMetrics]) -> dict[str, float]:
-    """Mean KL per position of each kind of text; `kinds` are the documents', in their order."""
-    return {
-        kind: float(
-            np.concatenate(
-                [d.kl for k, d in zip(kinds, documents, strict=True) if k == kind]
-            ).mean()
-        )
-        for kind in dict.fromkeys(kinds)
-    }
+    """Mean KL per position of each kind of text; `kinds` are the documents', in their order.
+
+    A kind without a position is left out.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for kind, document in zip(kinds, documents, strict=True):
+        if len(document.kl):
+            found.setdefault(kind, []).append(document.kl)
+    return {kind: float(np.concatenate(parts).mean()) for kind, parts in found.items()}
 
 
 def log_histogram(values: np.ndarray) -> Histogram:
@@ -97,8 +97,9 @@ def _resampled(documents: Sequence[PositionMetrics]) -> dict[str, Sample]:
     """Every metric's value, by its name, and its values on `RESAMPLES` resamples of the documents.
 
     The draws depend on the number of documents only, so two exports share them. A single document
-    cannot be resampled: NaN.
+    cannot be resampled: NaN. Documents without positions are none.
     """
+    documents = [document for document in documents if len(document.kl)]
     joined = concatenate(documents)
     order = np.argsort(joined.kl)
     joined = joined.taken(order)

@@ -15,6 +15,7 @@ from runtimes.parity.gates import gates_for
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.measure import FP16_MAX
 from runtimes.parity.reference import load_reference
+from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import replay, replay_weights
 from runtimes.parity.run import recorded_inputs
 from runtimes.parity.statistics import summarise
@@ -53,9 +54,12 @@ def verdicts_on_subsets(
         runtime.close()
         verdicts = found[f"{variant.format} {variant.name}"] = Counter()
         for subset in subsets:
-            estimates = summarise([measured.metrics[index] for index in subset])
+            documents = [reference.documents[index] for index in subset]
+            estimates, alone = (
+                summarise(counted_once(documents, [side[index] for index in subset]))
+                for side in (measured.metrics, weights)
+            )
             estimates["fp16_headroom"] = Estimate.exact(headroom)
-            alone = summarise([weights[index] for index in subset])
             gates = gates_for(variant.precision, {})
             verdicts[judge(estimates, alone, gates, measured.failures).verdict] += 1
     return found
