@@ -53,7 +53,7 @@ class Check(Generic[Opened]):
 
 @dataclass(frozen=True, kw_only=True)
 class Exporter(Generic[Opened]):
-    """One way to make a format's files. What has a default is nothing to one that says nothing."""
+    """One way to make a format's files; what has a default is for those that have such a thing."""
 
     name: str
     """The format's."""
