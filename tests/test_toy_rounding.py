@@ -174,7 +174,7 @@ def run(form: str, *arguments: str | Path) -> tuple[int, str]:
     """The format's own command."""
     from export.command import format_command
 
-    command = format_command(load_format(form), "")
+    command = format_command(load_format(form))
     result = CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)
     return result.exit_code, result.output
 
