@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeproof.errors import InputError
+from edgeproof.templates import Message, Renderer
 from export.checkpoint import Checkpoint
-from export.mlc.chat_template import ChatTemplate, Message, read_chat_template
+from export.mlc.chat_template import read_chat_template
 
 SYSTEM_SLOT = "{system_message}"
 CHATML_SYSTEM = "<|im_start|>system\n{system_message}<|im_end|>\n"
@@ -54,7 +55,7 @@ def conversation(checkpoint: Checkpoint, eos_ids: Sequence[int], added: Mapping[
     return _chatml(template, stop_ids)
 
 
-def _chatml(template: ChatTemplate, stop_ids: list[int]) -> dict[str, Any]:
+def _chatml(template: Renderer, stop_ids: list[int]) -> dict[str, Any]:
     """ChatML with the template's own default system message, or without one."""
     bare = _preset(
         name="chatml_nosystem",
@@ -85,9 +86,7 @@ def _chatml(template: ChatTemplate, stop_ids: list[int]) -> dict[str, Any]:
     return result
 
 
-def _check_equal(
-    template: ChatTemplate, result: dict[str, Any], messages: tuple[Message, ...]
-) -> None:
+def _check_equal(template: Renderer, result: dict[str, Any], messages: tuple[Message, ...]) -> None:
     theirs, ours = template.render(messages), prompt(result, messages)
     if theirs != ours:
         pairs = zip(theirs, ours, strict=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from edgeproof.errors import InputError
+from edgeproof.templates import Renderer
 from runtimes.memory import return_large_blocks
 from runtimes.pytorch.loading import load_model, load_tokenizer
 from runtimes.sequence import SequenceRuntime, left_padded
@@ -119,19 +120,27 @@ class TorchRuntime(SequenceRuntime):
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
     ) -> str:
-        """The conversation as text, by the checkpoint's own chat template.
+        """The conversation as text, by the checkpoint's own chat template in transformers.
 
         Raises:
-            InputError: the checkpoint has no chat template.
+            InputError: the checkpoint has no chat template, or one that cannot be rendered.
         """
         if not self.has_chat_template:
             raise InputError(f"{self._tokenizer.name_or_path}: it has no chat template")
+        self._bounded_template.render(messages, add_generation_prompt=add_generation_prompt)
         text: str = self._tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
         return text
+
+    @cached_property
+    def _bounded_template(self) -> Renderer:
+        """Tells that a template ends, before transformers renders it without any bound."""
+        tokenizer = self._tokenizer
+        template, tokens = tokenizer.get_chat_template(), tokenizer.special_tokens_map
+        return Renderer(Path(tokenizer.name_or_path), template, tokens)
 
     @contextlib.contextmanager
     def running(self, tensors: Mapping[str, np.ndarray]) -> Iterator[None]:
