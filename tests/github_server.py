@@ -25,6 +25,7 @@ class GitHubServer:
         self.data: dict[int, bytes] = {}
         self.uploads: list[str] = []
         self.public: list[set[str]] = []
+        self.seen: list[set[str]] = []  # the assets after every renaming
         self.faults = 0
         self.corrupt = 0
         self.url = ""
@@ -121,6 +122,21 @@ class _Handler(QuietHandler):
     def download(self, _: bytes, __: Any, number: str) -> None:
         self._answer(200, self.state.data[int(number)])
 
+    def rename(self, body: bytes, _: Any, number: str) -> None:
+        (release,) = (
+            r
+            for r in self.state.releases.values()
+            if any(a["id"] == int(number) for a in r["assets"])
+        )
+        (asset,) = (a for a in release["assets"] if a["id"] == int(number))
+        name = json.loads(body)["name"]
+        if any(other["name"] == name for other in release["assets"]):
+            self._answer(422, {"message": "already_exists"})
+            return
+        asset["name"] = name
+        self.state.seen.append({a["name"] for a in release["assets"]})
+        self._answer(200, asset)
+
     def delete(self, _: bytes, __: Any, number: str) -> None:
         for release in self.state.releases.values():
             release["assets"] = [a for a in release["assets"] if a["id"] != int(number)]
@@ -133,6 +149,7 @@ ROUTES = (
     ("POST", RELEASES, _Handler.create),
     ("GET", f"{RELEASES}/assets/(\\d+)", _Handler.download),
     ("DELETE", f"{RELEASES}/assets/(\\d+)", _Handler.delete),
+    ("PATCH", f"{RELEASES}/assets/(\\d+)", _Handler.rename),
     ("GET", f"{RELEASES}/(\\d+)", _Handler.show),
     ("PATCH", f"{RELEASES}/(\\d+)", _Handler.change),
     ("POST", r"/uploads/(\d+)", _Handler.upload),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from export.release.publish import retries
+from export.release.publish.github import STAGED
 from tests import github_server, hub_write_server
 from tests.publishing import digests, publish, run
 
@@ -102,6 +103,27 @@ def assets(server: github_server.GitHubServer) -> dict[str, str]:
     return {a["name"]: hashlib.sha256(server.data[a["id"]]).hexdigest() for a in release["assets"]}
 
 
+def assets_and_left_overs(server: github_server.GitHubServer) -> dict[str, str]:
+    """Without what broke on the way."""
+    (release,) = server.releases.values()
+    whole = [asset for asset in release["assets"] if asset["state"] == "uploaded"]
+    return {a["name"]: hashlib.sha256(server.data[a["id"]]).hexdigest() for a in whole}
+
+
+def broken_after(server: github_server.GitHubServer, count: int) -> Any:
+    """Routes whose uploads break once so many have arrived."""
+    original = github_server._Handler.upload
+
+    def breaks(self: Any, body: bytes, query: Any, number: str) -> None:
+        server.faults = int(len(server.uploads) >= count)
+        original(self, body, query, number)
+
+    return tuple(
+        (method, pattern, breaks if answer is original else answer)
+        for method, pattern, answer in github_server.ROUTES
+    )
+
+
 def expected_assets(release: Path) -> dict[str, str]:
     found = digests(release)
     return {
@@ -114,7 +136,7 @@ def expected_assets(release: Path) -> dict[str, str]:
 def test_a_github_release_is_a_draft_until_all_has_arrived(
     releases: tuple[Path, Path], github: github_server.GitHubServer
 ) -> None:
-    first, second = releases
+    first, _ = releases
     github.faults = 2
     github.corrupt = 1
     publish(first, "--to", "github:me/models")
@@ -126,9 +148,53 @@ def test_a_github_release_is_a_draft_until_all_has_arrived(
     github.uploads.clear()
     publish(first, "--to", "github:me/models")
     assert github.uploads == []
-    publish(second, "--to", "github:me/models")
-    assert set(github.uploads) < set(expected_assets(second))
+
+
+def test_a_public_github_release_is_changed_only_where_that_is_said(
+    releases: tuple[Path, Path], github: github_server.GitHubServer
+) -> None:
+    first, second = releases
+    publish(first, "--to", "github:me/models")
+    before = assets(github)
+    github.uploads.clear()
+    done = run("publish", second, "--to", "github:me/models")
+    assert done.exit_code == 2
+    assert "it is public and differs" in done.output
+    assert "--replace" in done.output
+    assert (assets(github), github.uploads) == (before, [])
+    publish(second, "--to", "github:me/models", "--dry-run")
+    github.corrupt = 1
+    publish(second, "--to", "github:me/models", "--replace")
     assert assets(github) == expected_assets(second)
+    # All new files had arrived before the first took its place.
+    changed = {n for n, digest in expected_assets(second).items() if before.get(n) != digest}
+    assert changed
+    assert {name.removesuffix(STAGED) for name in github.uploads} == changed
+    assert all(name.endswith(STAGED) for name in github.uploads)
+    for renamed, names in enumerate(github.seen, 1):
+        assert len({name for name in names if name.endswith(STAGED)}) == len(changed) - renamed
+
+
+def test_a_replacement_that_is_interrupted_leaves_the_old_release_and_is_gone_on_with(
+    releases: tuple[Path, Path], github: github_server.GitHubServer
+) -> None:
+    first, second = releases
+    publish(first, "--to", "github:me/models")
+    before = assets(github)
+    github.uploads.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retries, "ATTEMPTS", 1)
+        patch.setattr(github_server, "ROUTES", broken_after(github, 2))
+        assert run("publish", second, "--to", "github:me/models", "--replace").exit_code == 2
+    there = assets_and_left_overs(github)
+    assert before.items() <= there.items()
+    assert len(there) == len(before) + 2
+    count = len(github.uploads)
+    github.faults = 0
+    publish(second, "--to", "github:me/models", "--replace")
+    assert assets_and_left_overs(github) == expected_assets(second)
+    assert len(github.uploads) == len(set(github.uploads))  # each travelled once
+    assert len(github.uploads) > count
 
 
 def test_an_interrupted_github_release_stays_a_draft_and_is_gone_on_with(
@@ -138,18 +204,7 @@ def test_an_interrupted_github_release_stays_a_draft_and_is_gone_on_with(
     count = len(expected_assets(first))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retries, "ATTEMPTS", 1)
-        github.faults = 0
-        original = github_server._Handler.upload
-
-        def breaks(self: Any, body: bytes, query: Any, number: str) -> None:
-            github.faults = int(len(github.uploads) >= 3)
-            original(self, body, query, number)
-
-        routes = tuple(
-            (method, pattern, breaks if answer is original else answer)
-            for method, pattern, answer in github_server.ROUTES
-        )
-        patch.setattr(github_server, "ROUTES", routes)
+        patch.setattr(github_server, "ROUTES", broken_after(github, 3))
         assert run("publish", first, "--to", "github:me/models").exit_code == 2
     assert github.public == []
     (release,) = github.releases.values()

@@ -210,8 +210,18 @@ def verify(
     is_flag=True,
     help="Repositories on the hub become public; without it, new ones stay private.",
 )
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Change a GitHub release that is public already; without it, that is refused.",
+)
 def publish(
-    folder: Path, addresses: tuple[str, ...], dry_run: bool, key: Path | None, public: bool
+    folder: Path,
+    addresses: tuple[str, ...],
+    dry_run: bool,
+    key: Path | None,
+    public: bool,
+    replace: bool,
 ) -> None:
     """Upload a release that verifies; it becomes visible when all of it has arrived.
 
@@ -227,7 +237,7 @@ def publish(
     from export.release.verify import problems
 
     _refuse(folder, problems(folder, key))
-    publication = load_publication(folder, public=public)
+    publication = load_publication(folder, public=public, replace=replace)
     for address in addresses:
         destination = open_destination(publication, address)
         for plan in destination.plans():

@@ -1,6 +1,8 @@
 """`github:owner/repo`: archives and documents as the assets of a GitHub release.
 
-It stays a draft, which nobody else sees, until every asset was read back. REST API:
+It stays a draft, which nobody else sees, until every asset was read back. GitHub changes a public
+release only file by file: where that is allowed, all new assets are uploaded and read back under
+temporary names first, and then each takes its place by one deletion and one renaming. REST API:
 https://docs.github.com/en/rest/releases. GITHUB_TOKEN and, for servers of one's own,
 GITHUB_API_URL are read from the environment, as in GitHub Actions.
 """
@@ -21,6 +23,7 @@ from export.release.publish.retries import SERVER_ERROR, TOO_MANY, Damaged, pers
 API = "https://api.github.com"
 TIMEOUT = 60  # seconds without an answer
 CHUNK = 1 << 20
+STAGED = ".edgeproof-new"  # ends an asset's name until it takes its place
 
 
 class GitHub:
@@ -38,7 +41,8 @@ class GitHub:
         self._session.headers["Authorization"] = f"Bearer {token}"
         self._session.headers["X-GitHub-Api-Version"] = "2022-11-28"
         base = os.environ.get("GITHUB_API_URL", API).rstrip("/")
-        self._place = address
+        self._place = f"github:{address} {publication.name}"
+        self._replace = publication.replace
         self._releases = f"{base}/repos/{address}/releases"
         self._tag = publication.name
         self._notes = (publication.folder / NOTES).read_text("utf-8")
@@ -47,24 +51,57 @@ class GitHub:
     def plans(self) -> list[PublishPlan]:
         """Compare with the release of that tag, draft or not."""
         assets = _complete(self._find())
-        there = {name: _sha256(asset) for name, asset in assets.items()}
-        return [compare(f"github:{self._place} {self._tag}", self._files, there)]
+        there = {
+            name: _sha256(asset) for name, asset in assets.items() if not name.endswith(STAGED)
+        }
+        return [compare(self._place, self._files, there)]
 
     def carry_out(self, plan: PublishPlan, say: Say) -> None:
-        """Draft, assets, read back, publish."""
+        """Draft, assets, read back, publish; or replace what is public."""
         release = self._find() or self._call(
             "POST", self._releases,
             json={"tag_name": self._tag, "name": self._tag, "body": self._notes, "draft": True},
         )  # fmt: skip
+        if release["draft"]:
+            self._fill(release, plan, say)
+        elif plan.nothing:
+            return
+        elif self._replace:
+            self._exchange(release, plan, say)
+        else:
+            raise InputError(
+                f"{plan.place}: it is public and differs; choose another version, or change what"
+                " people may have already with --replace"
+            )
+        self._call("PATCH", release["url"], json={"draft": False, "body": self._notes})
+
+    def _fill(self, release: Any, plan: PublishPlan, say: Say) -> None:
+        """Make a draft's assets those of the plan."""
         names = {item.path for item in plan.keep}
         for asset in release["assets"]:
             if asset["name"] not in names:
                 self._call("DELETE", asset["url"])
         for item in plan.upload:
-            persist(f"github {item.path}", partial(self._upload, release, item))
+            persist(f"github {item.path}", partial(self._upload, release, item, item.path))
             say(f"uploaded: {item.path}")
-        if release["draft"] or not plan.nothing:
-            self._call("PATCH", release["url"], json={"draft": False, "body": self._notes})
+
+    def _exchange(self, release: Any, plan: PublishPlan, say: Say) -> None:
+        """Upload all that is new beside a public release's assets, then put it in their places."""
+        there = _complete(release)
+        for item in plan.upload:
+            name = item.path + STAGED
+            if name not in there or _sha256(there[name]) != item.sha256:
+                persist(f"github {item.path}", partial(self._upload, release, item, name))
+                say(f"uploaded: {item.path}")
+        assets = {asset["name"]: asset for asset in self._call("GET", release["url"])["assets"]}
+        for item in plan.upload:
+            if item.path in assets:
+                self._call("DELETE", assets.pop(item.path)["url"])
+            staged = assets.pop(item.path + STAGED)
+            self._call("PATCH", staged["url"], json={"name": item.path})
+        kept = {item.path for item in plan.keep}
+        for name in assets.keys() - kept:
+            self._call("DELETE", assets[name]["url"])
 
     def _find(self) -> Any:
         page = 1
@@ -75,14 +112,14 @@ class GitHub:
             page += 1
         return None
 
-    def _upload(self, release: Any, item: Upload) -> None:
+    def _upload(self, release: Any, item: Upload, name: str) -> None:
         for asset in self._call("GET", release["url"])["assets"]:
-            if asset["name"] == item.path:  # what a failed attempt left
+            if asset["name"] == name:  # what a failed attempt left
                 self._call("DELETE", asset["url"])
         url = release["upload_url"].partition("{")[0]
         with item.source.open("rb") as file:
             asset = self._send(
-                "POST", url, params={"name": item.path}, data=file if item.bytes else b"",
+                "POST", url, params={"name": name}, data=file if item.bytes else b"",
                 headers={"Content-Type": "application/octet-stream"},
             ).json()  # fmt: skip
         headers = {"Accept": "application/octet-stream"}

@@ -32,6 +32,7 @@ class Publication:
     """A verified release: its folder's name and every file of it, SHA256SUMS last.
 
     `public`: a destination that knows who may see something shows it to everybody at the end.
+    `replace`: what everybody sees already may be changed where that cannot be done in one step.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Publication:
     record: Record
     files: tuple[Upload, ...]
     public: bool = False
+    replace: bool = False
 
     def below(self, folder: str) -> tuple[Upload, ...]:
         """The files of one of its folders, relative to that."""
@@ -84,10 +86,14 @@ class Destination(Protocol):
         """What there is to do, by looking at what is there; changes nothing."""
 
     def carry_out(self, plan: PublishPlan, say: Say) -> None:
-        """Do it; `say` is told of each file that has arrived."""
+        """Do it; `say` is told of each file that has arrived.
+
+        Raises:
+            InputError: it would change what everybody sees, and the publication does not allow it.
+        """
 
 
-def load_publication(folder: Path, *, public: bool = False) -> Publication:
+def load_publication(folder: Path, *, public: bool = False, replace: bool = False) -> Publication:
     """List a release that `verify` found to be right."""
     sums, _ = read_sums(folder / SUMS)
     digests = dict(sums)
@@ -98,7 +104,7 @@ def load_publication(folder: Path, *, public: bool = False) -> Publication:
         Upload(path, folder / path, (folder / path).stat().st_size, digest)
         for path, digest in digests.items()
     )
-    return Publication(folder.resolve().name, folder, read_record(folder), files, public)
+    return Publication(folder.resolve().name, folder, read_record(folder), files, public, replace)
 
 
 def compare(place: str, files: tuple[Upload, ...], there: dict[str, str | None]) -> PublishPlan:
