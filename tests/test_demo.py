@@ -7,7 +7,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgeproof.artifact import Artifact
+from edgeproof.artifact import MANIFEST, Artifact
 from edgeproof.errors import InputError
+from edgeproof.files.lock import exclusive
 from edgeproof.verdicts import REPORT, Verdict
 from runtimes.demo.__main__ import main
 from runtimes.demo.build import SITE, build
@@ -148,6 +151,49 @@ def test_a_reader_brings_a_script_and_only_one_that_is_there_and_new(
         with pytest.raises(InputError, match=reason):
             shown(tmp_path / "refused", module, *brought)
         assert not (tmp_path / "refused").exists()
+
+
+def fake_packages(folder: Path) -> Path:
+    engine = OURS["gguf"].engine
+    assert engine is not None
+    for script in (*engine.scripts, "NOTICE.txt"):
+        (folder / script).touch()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["edgeproof.json", "model.gguf"])
+def test_what_changes_after_it_was_looked_at_gets_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Fetching the engines takes minutes, in which an export may write the artifact anew."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint")
+    artifact = export_tiny(checkpoint, "gguf", "f32", tmp_path)
+    (weights,) = artifact.path.glob("*.gguf")
+    file = artifact.path / (name if name == MANIFEST else weights.name)
+
+    def fetch(say: Callable[[str], None]) -> Path:
+        file.write_bytes(file.read_bytes() + b" ")
+        return fake_packages(tmp_path)
+
+    monkeypatch.setattr("runtimes.demo.build.web_packages", fetch)
+    with pytest.raises(InputError, match=f"{file.name}: changed while it was copied"):
+        build(tmp_path / "demo", [artifact.path], print)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_second_build_waits_for_the_first(
+    artifacts: list[Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.demo.build.web_packages", lambda say: fake_packages(tmp_path))
+    target = tmp_path / "demo"
+    second = threading.Thread(target=build, args=(target, [artifacts[2].path], print))
+    with exclusive(target):
+        second.start()
+        second.join(1)
+        assert second.is_alive()
+        assert not target.exists()
+    second.join()
+    assert (target / SITE).is_file()
 
 
 def test_the_commands_build_a_folder_and_serve_it(

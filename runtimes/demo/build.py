@@ -19,6 +19,7 @@ from edgeproof.artifact.manifest import MANIFEST
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import file_sha256
+from edgeproof.files.lock import exclusive
 from edgeproof.verdicts import REPORT, read_report
 from runtimes.browser.packages import NOTICE, web_packages
 from runtimes.formats import Engine, reader_of
@@ -58,15 +59,15 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
     """
     if not paths:
         raise InputError("no artifacts to show: give their folders, or run `python -m export`")
-    if target.exists() and not (target / SITE).is_file() and any(target.iterdir()):
-        raise InputError(f"{target}: not empty and not a demo; choose another folder")
+    _refuse_other(target)
     artifacts = [open_artifact(path) for path in paths]
     models = [describe(artifact) for artifact in artifacts]
     for artifact in artifacts:
         artifact.check()
     packages = web_packages(say)
     vendor = f"vendor-{packages.name[:SUFFIX]}"
-    with atomic_folder(target) as folder:
+    with exclusive(target), atomic_folder(target) as folder:
+        _refuse_other(target)  # another run may have been at it
         with as_file(files("runtimes.demo").joinpath("page")) as page:
             shutil.copytree(page, folder, dirs_exist_ok=True)
         (folder / vendor).mkdir()
@@ -76,11 +77,10 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
         modules = _add_modules(folder, engines)
         shutil.copyfile(packages / NOTICE, folder / NOTICE)
         for artifact, model in zip(artifacts, models, strict=True):
-            for name in [MANIFEST, *model.files]:
-                place = folder / model.folder / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                # Not a hard link: onnx refuses to read weights that have two names.
-                shutil.copyfile(artifact.path / name, place)
+            digests = {item.path: item.sha256 for item in artifact.manifest.outputs}
+            for name in model.files:
+                _copy(artifact.path / name, folder / model.folder / name, digests[name])
+            _copy(artifact.path / MANIFEST, folder / model.folder / MANIFEST, artifact.sha256)
         site = {"vendor": vendor, "engines": modules, "models": [asdict(model) for model in models]}
         (folder / SITE).write_text(json.dumps(site, indent=1) + "\n", "utf-8")
     return models
@@ -100,8 +100,7 @@ def describe(artifact: Artifact) -> ShownModel:
     if lacking:
         raise InputError(f"{artifact.path}: {lacking}")
     chosen = engine.files(sizes)
-    path = artifact.path / MANIFEST
-    digest = file_sha256(path)
+    digest = artifact.sha256
     report = artifact.path.resolve().parents[1] / REPORT
     compared = read_report(report).of(digest) if report.is_file() else None
     return ShownModel(
@@ -116,9 +115,23 @@ def describe(artifact: Artifact) -> ShownModel:
         bits=manifest.effective_bpw,
         verdict=compared.verdict.value if compared else None,
         reasons=list(compared.reasons) if compared else [],
-        manifest={"bytes": path.stat().st_size, "sha256": digest},
+        manifest={"bytes": (artifact.path / MANIFEST).stat().st_size, "sha256": digest},
         engine=engine.modules[0],
     )
+
+
+def _refuse_other(target: Path) -> None:
+    if target.exists() and not (target / SITE).is_file() and any(target.iterdir()):
+        raise InputError(f"{target}: not empty and not a demo; choose another folder")
+
+
+def _copy(source: Path, place: Path, sha256: str) -> None:
+    """Copy bytes of that hash: what is shown beside them was found of no others."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # Not a hard link: onnx refuses to read weights that have two names.
+    shutil.copyfile(source, place)
+    if file_sha256(place) != sha256:
+        raise InputError(f"{source}: changed while it was copied; export it again")
 
 
 def engine_of(artifact: Artifact) -> Engine:
