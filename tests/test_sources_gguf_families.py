@@ -52,13 +52,15 @@ def test_values_and_function_come_back(tmp_path: Path, family: str) -> None:
     np.testing.assert_array_equal(logits(made), logits(folder))
 
 
-@pytest.mark.parametrize("family", ["biases", "qwen2", "qwen3"])
-def test_permuting_the_residual_stream_leaves_the_function(tmp_path: Path, family: str) -> None:
-    folder = make_checkpoint(tmp_path / "m", **FAMILIES[family])
+@pytest.mark.parametrize("family", ["both biases, permuted heads", "qwen2", "qwen3"])
+def test_permuting_channels_leaves_the_function(tmp_path: Path, family: str) -> None:
+    folder = make_checkpoint(tmp_path / "m", **READABLE[family])
     gguf = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
     permuted = converted(gguf, "tiny", "seed").path
-    name = "model.layers.1.mlp.up_proj.weight"
-    assert not np.array_equal(tensors(permuted)[name], tensors(folder)[name])
+    moved, before = tensors(permuted), tensors(folder)
+    for linear in ("self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"):
+        name = f"model.layers.1.{linear}.weight"
+        assert not np.array_equal(moved[name], before[name])
     expected = logits(folder)
     assert relative_error(logits(permuted), expected) < REORDERED_FLOAT32
 

