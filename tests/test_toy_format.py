@@ -20,7 +20,6 @@ import click
 import numpy as np
 import pytest
 from click.testing import Result
-from export.architecture import Target
 from safetensors.numpy import load_file, save, save_file
 
 from edgeproof import artifact as artifacts
@@ -32,6 +31,7 @@ from export import formats
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.format import Advance, Check, Format
 from export.publication import Publication, Released, Repository, repository
+from export.targets import Target
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import Facts, Statement, end_tokens, facts_of
