@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
@@ -10,9 +11,12 @@ from edgeproof.errors import InputError
 T = TypeVar("T")
 
 
-def brought(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name; nothing is imported."""
-    return {point.name: point for point in entry_points(group=group)}
+def brought(group: str, ours: Container[str]) -> dict[str, EntryPoint]:
+    """The entry points of a group by name, but for ours, which none can replace.
+
+    Nothing is imported.
+    """
+    return {point.name: point for point in entry_points(group=group) if point.name not in ours}
 
 
 def load(point: EntryPoint, kind: type[T]) -> T:

@@ -82,7 +82,7 @@ def command(name: str) -> click.Command:
 
 
 def _brought() -> dict[str, EntryPoint]:
-    return {name: point for name, point in plugins.brought(GROUP).items() if name not in OURS}
+    return plugins.brought(GROUP, OURS)
 
 
 def _summary(point: EntryPoint) -> str:

@@ -7,9 +7,10 @@ A package brings a family by an entry point of the group `edgeproof.families`, w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
+from edgeproof import plugins
 from edgeproof.errors import InputError
 from edgeproof.families import llama, mistral, qwen2, qwen3
 from edgeproof.families.decoder import DecoderConfig, Parameter
@@ -40,14 +41,7 @@ def family(name: str) -> Family:
     point = _brought().get(name)
     if point is None:
         raise _unknown(name)
-    try:
-        found = point.load()
-    except (ImportError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the family {name!r}, {point.value}, fails: {reason}") from None
-    if not isinstance(found, Family):
-        raise InputError(f"the family {name!r}, {point.value}, is no edgeproof.families.Family")
-    return found
+    return plugins.load(point, Family)
 
 
 def mlc_names() -> list[str]:
@@ -90,4 +84,4 @@ def _unknown(name: object) -> InputError:
 
 
 def _brought() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in OURS}
+    return plugins.brought(GROUP, OURS)

@@ -75,7 +75,7 @@ def dequantise(artifact: Artifact) -> Mapping[str, np.ndarray]:
 
 
 def _brought() -> dict[str, EntryPoint]:
-    return {name: point for name, point in plugins.brought(GROUP).items() if name not in OURS}
+    return plugins.brought(GROUP, OURS)
 
 
 __all__ = [
