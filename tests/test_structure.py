@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from edgeproof.cli import commands, main
 from edgeproof.extras import EXTRAS
+from export.formats import OURS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -109,3 +111,22 @@ def test_no_module_grows_beyond_400_lines() -> None:
     long = [name for name in tracked if len((ROOT / name).read_text().splitlines()) > 400]
     assert tracked
     assert long == []
+
+
+REGISTRIES = {"export/formats.py", "runtimes/formats/__init__.py"}
+# What is a format's own; ONNX artifacts have a folder of that name.
+OWN = ("export/onnx/", "export/gguf/", "export/mlc/", "runtimes/onnxruntime.py")
+
+
+def test_only_registries_and_its_own_code_name_a_format() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "edgeproof/*.py", "export/*.py", "runtimes/*.py"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    naming = {
+        name
+        for name in tracked
+        for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8")))
+        if isinstance(node, ast.Constant) and node.value in OURS
+    }
+    assert {name for name in naming if not name.startswith(OWN)} == REGISTRIES
