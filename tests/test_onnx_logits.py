@@ -20,6 +20,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "untied": {"tie_word_embeddings": False},
     "multi-head": {"num_key_value_heads": 4, "rope_theta": 10000.0, "rms_norm_eps": 1e-6},
     "wide-heads": {"head_dim": 32},
+    "tanh-GELU": {"hidden_act": "gelu_pytorch_tanh"},
     "bf16": {"dtype": "BF16"},
     "f16-sharded": {"dtype": "F16", "shards": 3},
 }

@@ -33,6 +33,7 @@ class LlamaCppArchitecture:
         rope_freqs: whether it reads divisors of the rotary frequencies (scaling of type llama3).
         extents: whether llama.cpp's converter states the vocabulary's size, the number of rotated
             channels and whether a space is put before a text.
+        tied: whether a head may be the embedding, and be no tensor of its own.
         structure: what the graph computes, from what Llama's would with the same metadata.
     """
 
@@ -41,4 +42,5 @@ class LlamaCppArchitecture:
     biases: frozenset[Role]
     rope_freqs: bool
     extents: bool
+    tied: bool = True
     structure: Callable[[Structure], Structure] = as_llama

@@ -100,6 +100,7 @@ def plain_structure(layers: int, head_dim: int, rope: Rope) -> Structure:
     return Structure((Layer(rope),) * layers, Multipliers(attention=head_dim**-0.5))
 
 
+HEAD_NORMS = (Role.QUERY_NORM, Role.KEY_NORM)
 NORM_NAMES = {
     Role.INPUT_NORM: "norm before attention",
     Role.ATTENTION_OUT_NORM: "norm after attention",
@@ -121,8 +122,7 @@ def differences(model: Structure, runtime: Structure) -> Iterator[str]:
         if ours is None and theirs is not None:
             yield f"no {name}"
         elif ours is not None and (theirs is None or ours.per_head != theirs.per_head):
-            whole = role in (Role.QUERY_NORM, Role.KEY_NORM) and not ours.per_head
-            yield f"a {name}{' over all heads together' if whole else ''}"
+            yield f"a {name}{_extent(ours) if role in HEAD_NORMS else ''}"
     if model.activation is not runtime.activation:
         yield f"activation {model.activation.value!r}"
     if model.gated is not runtime.gated:
@@ -134,6 +134,10 @@ def differences(model: Structure, runtime: Structure) -> Iterator[str]:
         yield f"a soft cap of {model.softcap} on logits"
     for number, (our, their) in enumerate(zip(model.layers, runtime.layers, strict=True)):
         yield from _layer_differences(number, our, their)
+
+
+def _extent(norm: Norm) -> str:
+    return ", head by head" if norm.per_head else " over all heads together"
 
 
 def _layer_differences(number: int, model: Layer, runtime: Layer) -> Iterator[str]:

@@ -29,6 +29,10 @@ def check_structure(config: DecoderConfig) -> None:
         InputError: naming the first difference.
     """
     architecture = architecture_of(config)
+    if config.tied and not architecture.tied:
+        raise InputError(
+            f"tie_word_embeddings: llama.cpp's {architecture.name} has no tied head; {INSTEAD}"
+        )
     plain = plain_structure(config.layers, config.head_dim, config.rope)
     for difference in differences(config.structure, architecture.structure(plain)):
         raise InputError(

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
+from edgeproof.families import family
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import Facts, Statement
 from runtimes.formats.reader import Deployment, Engine, Reader, Stops
 
 CHAT_TEMPLATE, STOP = "tokenizer.chat_template", "tokenizer.ggml.eos_token_id"
-# Key after the family's name → fact.
+# Key after the architecture's name → fact.
 FACTS = {
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
@@ -28,7 +30,6 @@ FACTS = {
     "context_length": "max_position_embeddings",
     "vocab_size": "vocab_size",
 }
-FAMILIES = {"mistral": "llama"}  # others have Hugging Face's name
 
 
 def _weights(artifact: Artifact) -> Mapping[str, np.ndarray]:
@@ -71,17 +72,21 @@ def _statements(artifact: Artifact, facts: Facts) -> Iterator[Statement]:
     from runtimes.gguf_file import read_metadata
 
     stated = read_metadata(artifact.files(".gguf")[0])
-    family = stated["general.architecture"]
-    expected = facts["model_type"]
-    yield "general.architecture", _reverse(family, expected), "model_type"
+    architecture = stated["general.architecture"]
+    stated_type = _model_type(architecture, facts["model_type"])
+    yield "general.architecture", stated_type, "model_type"
     for key, fact in FACTS.items():
-        if f"{family}.{key}" in stated:
-            yield f"{family}.{key}", stated[f"{family}.{key}"], fact
+        if f"{architecture}.{key}" in stated:
+            yield f"{architecture}.{key}", stated[f"{architecture}.{key}"], fact
 
 
-def _reverse(family: str, expected: str) -> str:
-    """Hugging Face's name of llama.cpp's family where it is the expected one."""
-    return expected if FAMILIES.get(expected, expected) == family else family
+def _model_type(architecture: str, expected: str) -> str:
+    """The expected family where the file's architecture is that family's in llama.cpp."""
+    try:
+        known = family(expected).llama_cpp
+    except InputError:
+        return architecture
+    return expected if known and known.name == architecture else architecture
 
 
 READER = Reader(

@@ -1,0 +1,471 @@
+"""A family that is defined wholly in here goes to every format whose runtime can compute it.
+
+Its config.json says where norms are, which activation there is, what is multiplied, which layers
+rotate and which have a window. A model in NumPy says what that means; where transformers has such
+a decoder, it is the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+)
+
+from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.errors import InputError
+from edgeproof.families import DecoderConfig, Family, Role, family
+from edgeproof.families.dense import NAMES, read_activation, read_dense
+from edgeproof.families.llama_cpp import LlamaCppArchitecture
+from edgeproof.families.mlc import MlcArchitecture
+from edgeproof.families.rope import Rope
+from edgeproof.families.structure import Multipliers, Norm, Structure
+from runtimes.registry import open_runtime
+from tests.exported import export_tiny
+from tests.tiny import VOCAB, make_checkpoint
+from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, ROUNDED, relative_error
+
+pytestmark = pytest.mark.numbers
+
+BEFORE, AFTER = (Role.INPUT_NORM, Role.MLP_NORM), (Role.ATTENTION_OUT_NORM, Role.MLP_OUT_NORM)
+HEADS = (Role.QUERY_NORM, Role.KEY_NORM)
+NORM_ORDERS = {"pre": BEFORE, "post": AFTER, "both": (*BEFORE, *AFTER)}
+# Keys of config.json beyond Llama's, and what they are where it has none of them.
+PLAIN: dict[str, Any] = {
+    "norm_order": "pre",
+    "norm_offset": 0.0,
+    "head_norms": None,  # "each" or "together"
+    "hidden_act": "silu",
+    "gated": True,
+    "embedding_multiplier": 1.0,
+    "attention_multiplier": 0.25,  # 1/√16
+    "residual_multiplier": 1.0,
+    "logits_scaling": 1.0,
+    "thetas": None,  # of each layer; 0 for one that does not rotate
+    "softcap": None,
+}
+
+
+def config(raw: Mapping[str, Any]) -> DecoderConfig:
+    dense = read_dense(raw, "toy", window=raw.get("sliding_window"))
+    return replace(dense, structure=structure(dense.structure, raw))
+
+
+def structure(plain: Structure, raw: Mapping[str, Any]) -> Structure:
+    """Of config.json, and of MLC's `model_config`, which has the same keys."""
+    stated = {**PLAIN, **raw}
+    norm = Norm(stated["norm_offset"])
+    norms = dict.fromkeys((*NORM_ORDERS[stated["norm_order"]], Role.FINAL_NORM), norm)
+    if stated["head_norms"]:
+        norms |= dict.fromkeys(HEADS, replace(norm, per_head=stated["head_norms"] == "each"))
+    layers = plain.layers
+    if stated["thetas"]:
+        layers = tuple(
+            replace(layer, rope=Rope(theta) if theta else None)
+            for layer, theta in zip(layers, stated["thetas"], strict=True)
+        )
+    return Structure(
+        layers,
+        Multipliers(
+            attention=stated["attention_multiplier"],
+            embedding=stated["embedding_multiplier"],
+            residual=stated["residual_multiplier"],
+            logits=1 / stated["logits_scaling"],
+        ),
+        norms,
+        read_activation(stated["hidden_act"]),
+        stated["gated"],
+        stated["softcap"],
+    )
+
+
+def mlc_keys(config: DecoderConfig) -> dict[str, Any]:
+    s = config.structure
+    order = {frozenset(roles): name for name, roles in NORM_ORDERS.items()}
+    head_norm = s.norms.get(Role.QUERY_NORM)
+    return {
+        "norm_order": order[frozenset(s.norms) - {*HEADS, Role.FINAL_NORM}],
+        "head_norms": head_norm and ("each" if head_norm.per_head else "together"),
+        "hidden_act": s.activation.value,
+        "gated": s.gated,
+        "embedding_multiplier": s.multipliers.embedding,
+        "attention_multiplier": s.multipliers.attention,
+        "residual_multiplier": s.multipliers.residual,
+        "logits_scaling": 1 / s.multipliers.logits,
+        "thetas": [layer.rope.theta if layer.rope else 0 for layer in s.layers],
+    }
+
+
+def as_olmo2(plain: Structure) -> Structure:
+    """What llama.cpp's graph of that name computes."""
+    return replace(plain, norms=dict.fromkeys((*AFTER, *HEADS, Role.FINAL_NORM), Norm()))
+
+
+LAYER = "model.layers.{layer}."
+FAMILY = Family(
+    config,
+    {
+        **NAMES,
+        Role.ATTENTION_OUT_NORM: f"{LAYER}post_attention_layernorm",
+        Role.MLP_NORM: f"{LAYER}pre_feedforward_layernorm",
+        Role.MLP_OUT_NORM: f"{LAYER}post_feedforward_layernorm",
+    },
+    LlamaCppArchitecture(
+        "olmo2",
+        rotary_pairs=False,
+        biases=frozenset(),
+        rope_freqs=False,
+        extents=False,
+        tied=False,
+        structure=as_olmo2,
+    ),
+    MlcArchitecture("toy", structure, mlc_keys),
+)
+
+OLMO2 = {"norm_order": "post", "head_norms": "together", "tie_word_embeddings": False}
+GEMMA3 = {
+    "norm_order": "both",
+    "norm_offset": 1.0,
+    "head_norms": "each",
+    "hidden_act": "gelu_pytorch_tanh",
+    "embedding_multiplier": 8.0,  # √64
+    "attention_multiplier": 0.2,
+}
+GRANITE = {
+    "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.1,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 8.0,
+}
+STRUCTURES: dict[str, dict[str, Any]] = {
+    "as OLMo 2": OLMO2,
+    "as Gemma 3": GEMMA3,
+    "as Granite": GRANITE,
+    "of everything": {
+        **GRANITE,
+        "norm_order": "post",
+        "norm_offset": 0.5,
+        "hidden_act": "gelu_pytorch_tanh",
+        "gated": False,
+        "thetas": [1000.0, 0, 50000.0],
+        "tie_word_embeddings": False,
+    },
+}
+LENGTH, PROMPT = 60, 41
+
+
+def logits(folder: Path, ids: list[int]) -> np.ndarray:
+    """The toy's model of a checkpoint in float64: [T, V]."""
+    raw = {**PLAIN, **json.loads((folder / "config.json").read_text())}
+    w = {
+        name.removeprefix("model.").removesuffix(".weight"): values.astype(np.float64)
+        for name, values in load_file(folder / "model.safetensors").items()
+    }
+    heads, kv_heads = raw["num_attention_heads"], raw["num_key_value_heads"]
+    size = raw["hidden_size"] // heads
+    before, after = raw["norm_order"] in ("pre", "both"), raw["norm_order"] in ("post", "both")
+
+    def norm(x: np.ndarray, name: str, present: bool = True) -> np.ndarray:
+        if not present:
+            return x
+        mean = np.square(x).mean(-1, keepdims=True)
+        return x / np.sqrt(mean + raw["rms_norm_eps"]) * (raw["norm_offset"] + w[name])
+
+    def activation(x: np.ndarray) -> np.ndarray:
+        if raw["hidden_act"] == "silu":
+            return x / (1 + np.exp(-x))
+        return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    def split(x: np.ndarray, count: int, name: str) -> np.ndarray:
+        """[T, count × size] → [count, T, size], normalised."""
+        x = norm(x, name, raw["head_norms"] == "together").reshape(len(x), count, size)
+        return norm(x, name, raw["head_norms"] == "each").swapaxes(0, 1)
+
+    def rotated(x: np.ndarray, theta: float) -> np.ndarray:
+        if not theta:
+            return x
+        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+        frequencies = (1 / np.float32(theta) ** exponents).astype(np.float32)
+        angles = np.arange(x.shape[1], dtype=np.float32)[:, None] * frequencies
+        cosine, sine = np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))
+        first, second = np.split(x, 2, axis=-1)
+        return np.concatenate(
+            [first * cosine - second * sine, second * cosine + first * sine], axis=-1
+        )
+
+    def attention(x: np.ndarray, layer: str, theta: float) -> np.ndarray:
+        query, key, value = (x @ w[f"{layer}.{name}_proj"].T for name in "qkv")
+        query = rotated(split(query, heads, f"{layer}.q_norm"), theta)
+        key = rotated(split(key, kv_heads, f"{layer}.k_norm"), theta)
+        value = value.reshape(len(x), kv_heads, size).swapaxes(0, 1)
+        key, value = (np.repeat(item, heads // kv_heads, axis=0) for item in (key, value))
+        scores = query @ key.swapaxes(1, 2) * raw["attention_multiplier"]
+        scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = weights / weights.sum(-1, keepdims=True) @ value
+        return mixed.swapaxes(0, 1).reshape(len(x), -1) @ w[f"{layer}.o_proj"].T
+
+    def mlp(x: np.ndarray, layer: str) -> np.ndarray:
+        up = x @ w[f"{layer}.up_proj"].T
+        inner = activation(x @ w[f"{layer}.gate_proj"].T) * up if raw["gated"] else activation(up)
+        return inner @ w[f"{layer}.down_proj"].T
+
+    x = w["embed_tokens"][ids] * raw["embedding_multiplier"]
+    thetas = raw["thetas"] or [raw["rope_theta"]] * raw["num_hidden_layers"]
+    for number, theta in enumerate(thetas):
+        layer, factor = f"layers.{number}", raw["residual_multiplier"]
+        y = attention(norm(x, f"{layer}.input_layernorm", before), f"{layer}.self_attn", theta)
+        x = x + factor * norm(y, f"{layer}.post_attention_layernorm", after)
+        y = mlp(norm(x, f"{layer}.pre_feedforward_layernorm", before), f"{layer}.mlp")
+        x = x + factor * norm(y, f"{layer}.post_feedforward_layernorm", after)
+    head = w["embed_tokens" if raw["tie_word_embeddings"] else "lm_head"]
+    return np.asarray(norm(x, "norm") @ head.T / raw["logits_scaling"])
+
+
+@pytest.fixture(autouse=True)
+def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The family's package as pip would leave it."""
+    tmp_path: Path = request.getfixturevalue("tmp_path")
+    declare(tmp_path / "site", f"{__name__}:FAMILY")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+def declare(site: Path, value: str, name: str = "toy") -> None:
+    info = site / f"{name}_family-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-family\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[edgeproof.families]\n{name} = {value}\n")
+
+
+def checkpoint(tmp_path: Path, changes: Mapping[str, Any]) -> Path:
+    return make_checkpoint(tmp_path / "checkpoint", model_type="toy", **changes)
+
+
+def some_ids() -> list[int]:
+    return [int(token) for token in np.random.default_rng(0).integers(0, VOCAB, LENGTH)]
+
+
+def check(artifact: Artifact, folder: Path, limit: float) -> None:
+    """Logits of a whole text, and step by step through the KV cache, are the NumPy model's."""
+    ids, runtime = some_ids(), open_runtime(artifact, 1)
+    expected = logits(folder, ids)
+    try:
+        assert relative_error(runtime.logits(ids), expected) < limit
+        steps = [runtime.start(ids[:PROMPT]), *map(runtime.step, ids[PROMPT:])]
+        assert relative_error(np.array(steps), expected[PROMPT - 1 :]) < limit
+    finally:
+        runtime.close()
+
+
+@pytest.mark.parametrize("graph", ["fused", "portable"])
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_onnx_computes_it(tmp_path: Path, name: str, graph: str) -> None:
+    folder = checkpoint(tmp_path, STRUCTURES[name])
+    check(export_tiny(folder, "onnx", "fp32", tmp_path, graph=graph), folder, OTHER_RUNTIME)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_the_decoder_in_tvm_computes_what_mlc_would(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("tvm")
+    folder = checkpoint(tmp_path, STRUCTURES[name])
+    check(export_tiny(folder, "mlc", "q0f32", tmp_path, raw_f32=True), folder, OTHER_RUNTIME)
+
+
+def test_llama_cpp_computes_what_its_architecture_does(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    folder = checkpoint(tmp_path, OLMO2)
+    check(export_tiny(folder, "gguf", "f32", tmp_path), folder, OTHER_RUNTIME)
+
+
+@pytest.mark.parametrize("variant", ["fp16", "q4f16"])
+@pytest.mark.parametrize("graph", ["fused", "portable"])
+def test_a_scaled_residual_stream_changes_nothing_behind_post_norms(
+    tmp_path: Path, graph: str, variant: str
+) -> None:
+    """A power of two: float16 rounds the same, but for the smallest numbers."""
+    folder = checkpoint(tmp_path, GEMMA3)
+    options = {"graph": graph}
+    plain = export_tiny(folder, "onnx", variant, tmp_path, **options)
+    scaled = export_tiny(folder, "onnx", variant, tmp_path, residual_scale=0.25, **options)
+    found = []
+    for artifact in (plain, scaled):
+        runtime = open_runtime(artifact, 1)
+        found.append(runtime.logits(some_ids()))
+        runtime.close()
+    assert relative_error(found[1], found[0]) < ROUNDED["float16"]
+
+
+def test_a_residual_stream_that_is_read_without_a_norm_is_not_scaled(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, OLMO2)
+    with pytest.raises(InputError, match="--residual-scale: this model's layers read"):
+        export_tiny(folder, "onnx", "fp16", tmp_path, residual_scale=0.25)
+
+
+def transformers_olmo2(shared: dict[str, Any]) -> Any:
+    return Olmo2ForCausalLM(Olmo2Config(**shared))
+
+
+def transformers_gemma3(shared: dict[str, Any]) -> Any:
+    rope = {"rope_type": "default", "rope_theta": shared.pop("rope_theta")}
+    types = {"full_attention": rope, "sliding_attention": rope}
+    config = Gemma3TextConfig(
+        **shared,
+        head_dim=16,
+        query_pre_attn_scalar=25,
+        layer_types=["full_attention"] * 3,
+        rope_parameters=types,
+        hidden_activation="gelu_pytorch_tanh",
+    )
+    return Gemma3ForCausalLM(config)
+
+
+def transformers_granite(shared: dict[str, Any]) -> Any:
+    return GraniteForCausalLM(GraniteConfig(**shared, **GRANITE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "build"),
+    [
+        (OLMO2, transformers_olmo2),
+        (GEMMA3, transformers_gemma3),
+        (GRANITE, transformers_granite),
+    ],
+)
+def test_the_model_in_numpy_is_transformers(
+    tmp_path: Path, changes: dict[str, Any], build: Callable[[dict[str, Any]], Any]
+) -> None:
+    folder = checkpoint(tmp_path, changes)
+    raw = json.loads((folder / "config.json").read_text())
+    left_out = {*PLAIN, "model_type", "architectures", "torch_dtype"}
+    model = build({key: value for key, value in raw.items() if key not in left_out}).eval()
+    ours = "pre_feedforward_layernorm"
+    theirs = "post_attention_layernorm" if changes is GRANITE else ours  # of the same norm
+    state = {
+        name.replace(ours, theirs): torch.from_numpy(values)
+        for name, values in load_file(folder / "model.safetensors").items()
+    }
+    model.load_state_dict({"lm_head.weight": state["model.embed_tokens.weight"], **state})
+    with torch.no_grad():
+        expected = model(torch.tensor([some_ids()])).logits[0].numpy()
+    assert relative_error(expected, logits(folder, some_ids())) < REORDERED_FLOAT32
+
+
+def test_tvm_computes_what_the_artifact_states(tmp_path: Path) -> None:
+    pytest.importorskip("tvm")
+    folder = checkpoint(tmp_path, GEMMA3)
+    artifact = export_tiny(folder, "mlc", "q0f32", tmp_path, raw_f32=True)
+    path = artifact.path / "mlc-chat-config.json"
+    stated = json.loads(path.read_text())
+    stated["model_config"]["hidden_act"] = "silu"
+    path.write_text(json.dumps(stated))
+    runtime = open_runtime(open_artifact(artifact.path), 1)
+    assert relative_error(runtime.logits(some_ids()), logits(folder, some_ids())) > 1e-2
+    runtime.close()
+    stated["model_config"]["norm_order"] = "sideways"
+    path.write_text(json.dumps(stated))
+    with pytest.raises(InputError, match=r"mlc-chat-config\.json: 'sideways' is missing"):
+        open_runtime(open_artifact(artifact.path), 1)
+
+
+LACKS = {
+    "onnx": ("fp32", "ONNX: {} is not supported yet"),
+    "gguf": ("f32", "{}: llama.cpp's olmo2 does not compute that; export this model to ONNX"),
+    "mlc": ("q0f32", "MLC: {} is not supported yet; export this model to GGUF or ONNX instead"),
+}
+WINDOW = "a sliding window of 8 positions (layer 0)"
+
+
+@pytest.mark.parametrize("form", LACKS)
+@pytest.mark.parametrize(
+    ("changes", "feature"),
+    [({"sliding_window": 8}, WINDOW), ({"softcap": 30.0}, "a soft cap of 30.0 on logits")],
+)
+def test_a_window_and_a_soft_cap_are_refused_in_a_line(
+    tmp_path: Path, form: str, changes: dict[str, Any], feature: str
+) -> None:
+    variant, text = LACKS[form]
+    folder = checkpoint(tmp_path, {**OLMO2, **changes})
+    with pytest.raises(InputError) as caught:
+        export_tiny(folder, form, variant, tmp_path)
+    assert text.format(feature) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "feature"),
+    [
+        ({"norm_order": "pre"}, "a norm before attention"),
+        ({"norm_order": "both"}, "a norm before attention"),
+        ({"head_norms": None}, "no norm of queries"),
+        ({"head_norms": "each"}, "a norm of queries, head by head"),
+        ({"hidden_act": "gelu_pytorch_tanh"}, "activation 'gelu_pytorch_tanh'"),
+        ({"gated": False}, "an MLP without a gate"),
+        ({"embedding_multiplier": 8.0}, "embedding multiplier 8"),
+        ({"attention_multiplier": 0.2}, "attention multiplier 0.2"),
+        ({"residual_multiplier": 0.5}, "residual multiplier 0.5"),
+        ({"logits_scaling": 4.0}, "logits multiplier 0.25"),
+        ({"thetas": [100000.0, 0, 100000.0]}, "no rotary embedding in layer 1"),
+        ({"thetas": [100000.0, 100000.0, 10.0]}, "rope_theta 10 in layer 2"),
+    ],
+)
+def test_what_llama_cpp_would_not_compute_is_named(
+    tmp_path: Path, changes: dict[str, Any], feature: str
+) -> None:
+    folder = checkpoint(tmp_path, {**OLMO2, **changes})
+    with pytest.raises(InputError, match=feature) as caught:
+        export_tiny(folder, "gguf", "f32", tmp_path)
+    assert LACKS["gguf"][1].format(feature) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_llama_cpp_would_not_find_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, {**OLMO2, "tie_word_embeddings": True})
+    with pytest.raises(InputError, match=r"llama\.cpp's olmo2 has no tied head; export this model"):
+        export_tiny(folder, "gguf", "f32", tmp_path)
+
+
+def test_a_norm_of_one_plus_weight_is_stored_as_what_llama_cpp_multiplies_with(
+    tmp_path: Path,
+) -> None:
+    folder = checkpoint(tmp_path, {**OLMO2, "norm_offset": 1.0, "dtype": "BF16"})
+    pytest.importorskip("llama_cpp")
+    check(export_tiny(folder, "gguf", "f32", tmp_path), folder, OTHER_RUNTIME)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("no_such_module:FAMILY", "No module named 'no_such_module'"),
+        (f"{__name__}:NO_FAMILY", "has no attribute 'NO_FAMILY'"),
+        (f"{__name__}:PLAIN", "is no edgeproof.families.Family"),
+    ],
+)
+def test_a_family_that_cannot_be_used_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, reason: str
+) -> None:
+    declare(tmp_path / "other", value, "other")
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    with pytest.raises(InputError, match=reason) as caught:
+        family("other")
+    assert value in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_it_is_named_among_the_known_families(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown architecture 'mamba'; supported: .*, toy$"):
+        make_checkpoint(tmp_path / "other", model_type="mamba")
+    assert family("toy") is FAMILY
