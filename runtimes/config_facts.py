@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from edgeproof.artifact.json_file import read_json
+from runtimes.rotary import RotaryTable, frequencies, theta_of
 from runtimes.weights.fused import Heads
 
 Facts = Mapping[str, Any]  # name of the fact → value
 # (key in an artifact, what it says, the name of the fact that this is)
 Statement = tuple[str, Any, str]
+# The fact of a key that changes what is computed and that nothing in a checkpoint could explain.
+UNEXPLAINED = "unexplained"
+NO_WINDOW = -1
 
 # Facts that have the name of their key in config.json.
 SAME_NAME = (
@@ -26,8 +30,6 @@ END, GENERATION, CONFIG = "eos_token_id", "generation_config.json", "config.json
 def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that a Hugging Face config states; transformers 5 nests those of the rope."""
     heads = Heads.of(config)
-    rope = config.get("rope_parameters") or {}
-    theta = rope.get("rope_theta", config.get("rope_theta"))
     facts = {
         **{name: config[name] for name in SAME_NAME if name in config},
         "num_attention_heads": heads.query,
@@ -36,15 +38,25 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "attention_scale": heads.size**-0.5,
         "rotary": 1,
         "interleaved": 0,
+        "sliding_window": sliding_window(config),
+        "softcap": config.get("attn_logit_softcapping") or 0.0,
         "max_position_embeddings": config.get("max_position_embeddings"),
         "model_type": config.get("model_type"),
-        "rope_theta": theta,
+        "rope_theta": theta_of(config),
     }
-    scaling = config.get("rope_scaling") or rope
-    if theta and scaling.get("rope_type", scaling.get("type", "default")) == "default":
-        frequencies = float(theta) ** (-np.arange(0, heads.size, 2) / heads.size)
-        facts["rotary_cosine"] = np.cos(frequencies)  # of the second position
+    rotated, positions = frequencies(config, heads.size), config.get("max_position_embeddings")
+    if rotated is not None and positions is not None:
+        facts["rotary_cosine"] = RotaryTable(rotated, positions, np.cos)
+        facts["rotary_sine"] = RotaryTable(rotated, positions, np.sin)
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def sliding_window(config: Mapping[str, Any]) -> int:
+    """How many positions attention reaches back; NO_WINDOW where that is the whole context."""
+    window = config.get("sliding_window")
+    if window is None or config.get("use_sliding_window") is False:
+        return NO_WINDOW
+    return NO_WINDOW if window >= config.get("max_position_embeddings", 0) else int(window)
 
 
 def end_tokens(folder: Path) -> frozenset[int]:

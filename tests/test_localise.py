@@ -238,18 +238,19 @@ def drop_residual(graph: onnx.GraphProto) -> None:
 
 
 GRAPHS = [
-    (other_activation, 1, Component.ACTIVATION),
-    (swap_sine_and_cosine, 2, Component.ROPE),
-    (drop_residual, 1, Component.O_PROJ),
+    (other_activation, Cause.GRAPH, 1, Component.ACTIVATION),
+    (swap_sine_and_cosine, Cause.METADATA, 2, Component.ROPE),
+    (drop_residual, Cause.GRAPH, 1, Component.O_PROJ),
 ]
 
 
 @pytest.mark.parametrize("variant", ["fp32", "q4"])
-@pytest.mark.parametrize(("edit", "layer", "component"), GRAPHS)
+@pytest.mark.parametrize(("edit", "kind", "layer", "component"), GRAPHS)
 def test_a_wrong_step_of_the_graph_is_named(
     planted: Planted,
     variant: str,
     edit: Callable[[onnx.GraphProto], None],
+    kind: Cause,
     layer: int,
     component: Component,
 ) -> None:
@@ -257,7 +258,7 @@ def test_a_wrong_step_of_the_graph_is_named(
     edit_graph(artifact, edit)
     found = localised(artifact, planted.checkpoint)
     cause = found.cause
-    assert (cause.cause, cause.layer, cause.component) == (Cause.GRAPH, layer, component), found
+    assert (cause.cause, cause.layer, cause.component) == (kind, layer, component), found
     own = [item.own for item in found.layer_errors]
     assert own.index(max(own)) == layer + 1  # the embedding is first
 

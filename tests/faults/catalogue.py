@@ -35,6 +35,8 @@ def in_tensor(*parts: str, layer: int | None = LAYER) -> Finds:
 
 FIRST_ROTARY = in_tensor(QUERY, KEY, layer=0)
 
+ROTARY_TABLE = Finds(Cause.METADATA, key="rotary")
+
 FAULTS = (
     Fault(
         "swapped q/k",
@@ -214,6 +216,35 @@ FAULTS = (
                 Finds(Cause.METADATA, key="scale"),
                 files=graphs.edited(graphs.softmax_without_root),
             ),
+        },
+    ),
+    Fault(
+        "cosines that end early",
+        "from three quarters of the context on, every position has the same",
+        {"onnx": Plant(ROTARY_TABLE, files=graphs.edited_table(graphs.cosines_end))},
+    ),
+    Fault(
+        "sine that turns",
+        "from three quarters of the context on, the rotation goes the other way round",
+        {"onnx": Plant(ROTARY_TABLE, files=graphs.edited_table(graphs.sines_turn))},
+    ),
+    Fault(
+        "softcap",
+        "a bound on attention's scores that the model has not",
+        {
+            "onnx": Plant(
+                Finds(Cause.METADATA, key="softcap"), files=graphs.edited(graphs.softcapped)
+            )
+        },
+    ),
+    Fault(
+        "sliding window",
+        "attention reaches back a part of the context only",
+        {
+            "onnx": Plant(
+                Finds(Cause.METADATA, key="local_window_size"),
+                files=graphs.edited(graphs.windowed),
+            )
         },
     ),
     Fault(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,15 +16,33 @@ from tests.faults.tensors import LAYER
 FUSED_ATTENTION, ATTENTION, ROTARY = "GroupQueryAttention", "Attention", "RotaryEmbedding"
 NORMS = ("SkipSimplifiedLayerNormalization", "RMSNormalization")
 EPSILON_TIMES = 0.1
+COSINES, SINES = "rotary.cosine", "rotary.sine"
+# Which part of the context is right: three quarters, more than the texts of most runs have.
+LATE, WHOLE = 3, 4
+WINDOW, SOFTCAP = 240, 1e4
 
 
-def edited(edit: Callable[[GraphProto], None]) -> EditArtifact:
-    """Apply a mistake to every graph of the artifact: each is some runtime's."""
+def edited(edit: Callable[[GraphProto], None], *, root_only: bool = False) -> EditArtifact:
+    """Apply a mistake to every graph of the artifact, each some runtime's; or to the root's."""
+
+    def edit_artifact(artifact: Artifact) -> None:
+        for path in artifact.files(".onnx"):
+            if root_only and path.parent != artifact.path:
+                continue
+            model = onnx.load(path, load_external_data=False)
+            edit(model.graph)
+            onnx.save(model, path)
+
+    return edit_artifact
+
+
+def edited_table(edit: Callable[[GraphProto, Path], None]) -> EditArtifact:
+    """Apply a mistake in a stored table, which each graph then holds itself."""
 
     def edit_artifact(artifact: Artifact) -> None:
         for path in artifact.files(".onnx"):
             model = onnx.load(path, load_external_data=False)
-            edit(model.graph)
+            edit(model.graph, path.parent)
             onnx.save(model, path)
 
     return edit_artifact
@@ -52,6 +71,48 @@ def exchanged_cache(graph: GraphProto) -> None:
     """One layer's keys go where its values belong, and the other way round."""
     node = _nodes(graph, FUSED_ATTENTION)[LAYER]
     node.output[1], node.output[2] = node.output[2], node.output[1]
+
+
+def cosines_end(graph: GraphProto, folder: Path) -> None:
+    """From some position on, every angle is that position's."""
+    table = _table(graph, COSINES, folder)
+    table[LATE * len(table) // WHOLE :] = table[LATE * len(table) // WHOLE]
+    _store(graph, COSINES, table)
+
+
+def sines_turn(graph: GraphProto, folder: Path) -> None:
+    """From some position on, the rotation goes the other way round."""
+    table = _table(graph, SINES, folder)
+    table[LATE * len(table) // WHOLE :] *= -1
+    _store(graph, SINES, table)
+
+
+def windowed(graph: GraphProto) -> None:
+    """Attention reaches back a few positions only: longer than the texts of quick tests."""
+    for node in _nodes(graph, FUSED_ATTENTION):
+        node.attribute.append(helper.make_attribute("local_window_size", WINDOW))
+
+
+def softcapped(graph: GraphProto) -> None:
+    """Gemma 2's bound on scores, far above those of any text."""
+    for node in _nodes(graph, FUSED_ATTENTION):
+        node.attribute.append(helper.make_attribute("softcap", SOFTCAP))
+
+
+def gate_fed_by_up(graph: GraphProto) -> None:
+    """One layer's activation takes what the up projection gives."""
+    by_output = {name: node for node in graph.node for name in node.output}
+    (product,) = (
+        n for n in _nodes(graph, "Mul") if n.name == f"/model/layers.{LAYER}/mlp/gated/Mul"
+    )
+    (activation,) = (
+        n for n in _nodes(graph, "Sigmoid") if n.name.startswith(f"/model/layers.{LAYER}/")
+    )
+    gate, up = activation.input[0], product.input[1]
+    for node in (activation, by_output[product.input[0]]):
+        for place, name in enumerate(node.input):
+            if name == gate:
+                node.input[place] = up
 
 
 def padding_visible(graph: GraphProto) -> None:
@@ -92,6 +153,16 @@ def _nodes(graph: GraphProto, *kinds: str) -> list[NodeProto]:
     found = [node for node in graph.node if node.op_type in kinds]
     assert found, f"the graph has no {kinds}"
     return found
+
+
+def _table(graph: GraphProto, name: str, folder: Path) -> np.ndarray:
+    (tensor,) = (item for item in graph.initializer if item.name == name)
+    return np.array(numpy_helper.to_array(tensor, str(folder)))
+
+
+def _store(graph: GraphProto, name: str, values: np.ndarray) -> None:
+    (tensor,) = (item for item in graph.initializer if item.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
 
 
 def _attribute(node: NodeProto, name: str) -> onnx.AttributeProto:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
-from runtimes.config_facts import CONFIG, SAME_NAME, Statement, facts_of
+from runtimes.config_facts import CONFIG, SAME_NAME, UNEXPLAINED, Statement, facts_of
 
 GENAI = "genai_config.json"
+ACCUMULATION = "accumulation"  # the type of sums: see `_graph`
 GENAI_FACTS = {
     "head_size": "head_dim",
     "hidden_size": "hidden_size",
@@ -23,7 +24,8 @@ GENAI_FACTS = {
     "num_key_value_heads": "num_key_value_heads",
     "num_hidden_layers": "num_hidden_layers",
 }
-# Attribute of a graph's node, by operator → fact. `rotary` and `interleaved` are flags.
+# Attribute of a graph's node, by operator → fact. `rotary` and `interleaved` are flags. Every
+# attribute of these operators is one of these: another would change what they compute.
 ATTRIBUTES = {
     "GroupQueryAttention": {
         "num_heads": "num_attention_heads",
@@ -31,18 +33,31 @@ ATTRIBUTES = {
         "scale": "attention_scale",
         "do_rotary": "rotary",
         "rotary_interleaved": "interleaved",
+        "local_window_size": "sliding_window",
+        "softcap": "softcap",
     },
     "Attention": {
         "q_num_heads": "num_attention_heads",
         "kv_num_heads": "num_key_value_heads",
         "scale": "attention_scale",
+        "softcap": "softcap",
+        "softmax_precision": ACCUMULATION,
     },
-    "RotaryEmbedding": {"interleaved": "interleaved"},
-    "RMSNormalization": {"epsilon": "rms_norm_eps"},
+    "RotaryEmbedding": {"interleaved": "interleaved", "num_heads": "num_attention_heads"},
+    "RMSNormalization": {"epsilon": "rms_norm_eps", "stash_type": ACCUMULATION},
     "SkipSimplifiedLayerNormalization": {"epsilon": "rms_norm_eps"},
 }
-COSINE_TABLE = "rotary.cosine"
+# Operators that take cosines and sines, by domain and name → which of their inputs they are.
+TABLES = {
+    ("com.microsoft", "GroupQueryAttention"): (7, 8),
+    ("com.microsoft", "RotaryEmbedding"): (2, 3),
+    ("", "RotaryEmbedding"): (1, 2),
+}
+TABLE_FACTS = ("rotary_cosine", "rotary_sine")
+# GroupQueryAttention's inputs up to the bias of its scores; those after it are sinks and scales.
+KNOWN_INPUTS = {"GroupQueryAttention": 11, "Attention": 6}
 FIRST_NORM = "/model/layers.0/input_layernorm/"
+KEY, KEY_FACTS = "/key/", {"num_attention_heads": "num_key_value_heads"}
 HEAD_NORM = re.compile(r"/[qk]_norm/")
 
 
@@ -72,18 +87,33 @@ def statements(artifact: Artifact) -> Iterator[Statement]:
 
 
 def _graph(graph: GraphProto, folder: Path, residual_scale: float) -> Iterator[Statement]:
+    users: dict[tuple[str, str], str] = {}  # (table, fact) → the first node that uses it
     for node in graph.node:
-        known = ATTRIBUTES.get(node.op_type, {})
-        for attribute in node.attribute:
-            if attribute.name in known:
-                fact, value = known[attribute.name], helper.get_attribute_value(attribute)
-                if fact == "rms_norm_eps":
-                    value /= _epsilon_factor(node, residual_scale)
-                yield f"{node.name} {attribute.name}", value, fact
-    for item in graph.initializer:
-        if item.name == COSINE_TABLE:
-            table = numpy_helper.to_array(item, str(folder))
-            yield item.name, table[1].astype(np.float64), "rotary_cosine"
+        for attribute in node.attribute if node.op_type in ATTRIBUTES else ():
+            fact = ATTRIBUTES[node.op_type].get(attribute.name, UNEXPLAINED)
+            value = helper.get_attribute_value(attribute)
+            if fact == "rms_norm_eps":
+                value /= _epsilon_factor(node, residual_scale)
+            if fact == ACCUMULATION:  # PyTorch's reference adds up in float32
+                fact = UNEXPLAINED if value != TensorProto.FLOAT else fact
+            if node.op_type == "RotaryEmbedding" and KEY in node.name:
+                fact = KEY_FACTS.get(fact, fact)
+            yield f"{node.name} {attribute.name}", _plain(value), fact
+        known = KNOWN_INPUTS.get(node.op_type, len(node.input))
+        for name in filter(None, node.input[known:]):
+            yield f"{node.name} input", name, UNEXPLAINED
+        places = TABLES.get((node.domain, node.op_type), ())
+        for place, fact in zip(places, TABLE_FACTS, strict=False):
+            users.setdefault((node.input[place], fact), node.name)
+    stored = {item.name: item for item in graph.initializer}
+    for (name, fact), user in users.items():
+        table = numpy_helper.to_array(stored[name], str(folder)) if name in stored else None
+        yield f"{user} {name}", table, fact
+
+
+def _plain(value: Any) -> Any:
+    """An attribute's text as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _epsilon_factor(node: NodeProto, residual_scale: float) -> float:

@@ -13,11 +13,12 @@ import numpy as np
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
-from runtimes.config_facts import Statement, facts_of
+from runtimes.config_facts import UNEXPLAINED, Statement, facts_of
 from runtimes.formats import reader_of
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
 from runtimes.parity.localise.stops import compare_stops
+from runtimes.rotary import RotaryTable
 
 # What part of the model a fact is about, if it is one's.
 COMPONENTS: dict[str, Component | None] = {
@@ -32,6 +33,10 @@ COMPONENTS: dict[str, Component | None] = {
     "interleaved": Component.ROPE,
     "rope_theta": Component.ROPE,
     "rotary_cosine": Component.ROPE,
+    "rotary_sine": Component.ROPE,
+    "sliding_window": Component.ATTENTION,
+    "softcap": Component.ATTENTION,
+    UNEXPLAINED: None,
     "rms_norm_eps": Component.INPUT_NORM,
     "vocab_size": Component.EMBEDDING,
     "max_position_embeddings": None,
@@ -39,7 +44,7 @@ COMPONENTS: dict[str, Component | None] = {
     "model_type": None,
 }
 MODULE = re.compile(r"/(model/.+)/\w+")
-TOLERANCE = 1e-3  # of numbers, so that a table in float16 is the same
+TOLERANCE = 1e-3  # of numbers
 SHOWN = 5
 # The damage that a file written by others can do to the code below.
 MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
@@ -59,15 +64,15 @@ def compare_metadata(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...
         raise InputError(f"{artifact.path}: its metadata cannot be read ({error})") from None
     for statement in statements:
         _, said, fact = statement
-        if fact in facts and not _equal(said, facts[fact]):
+        if fact == UNEXPLAINED or (fact in facts and not _equal(said, facts[fact])):
             wrong.setdefault(fact, []).append(statement)
-    found = (_finding(fact, statements, facts[fact]) for fact, statements in wrong.items())
+    found = (_finding(fact, statements, facts.get(fact)) for fact, statements in wrong.items())
     return (*found, *compare_stops(artifact, checkpoint))
 
 
 def _equal(said: Any, known: Any) -> bool:
-    if isinstance(known, np.ndarray):
-        return said.shape == known.shape and bool(np.abs(said - known).max() <= TOLERANCE)
+    if isinstance(known, RotaryTable):
+        return isinstance(said, np.ndarray) and known.wrong_row(said) is None
     if isinstance(known, float | int) and not isinstance(known, bool):
         return isinstance(said, float | int) and math.isclose(said, known, rel_tol=TOLERANCE)
     return bool(said == known)
@@ -78,7 +83,12 @@ def _finding(fact: str, statements: list[Statement], known: Any) -> Finding:
     places = [place_of(_module(name)) for name, _, _ in statements]
     layer, component = places[0]
     more = f" (and {len(statements) - 1} more)" if len(statements) > 1 else ""
-    text = f"{key} is {_shown(said)}, the checkpoint's {fact} is {_shown(known)}{more}"
+    if isinstance(known, RotaryTable):
+        text = f"{key} {_row_shown(said, known)}{more}"
+    elif fact == UNEXPLAINED:
+        text = f"{key} is {_shown(said)}, which nothing in the checkpoint explains{more}"
+    else:
+        text = f"{key} is {_shown(said)}, the checkpoint's {fact} is {_shown(known)}{more}"
     return Finding(Cause.METADATA, text, layer, component or COMPONENTS[fact], key=key)
 
 
@@ -86,6 +96,17 @@ def _module(key: str) -> str:
     """The module of a node's name, as Hugging Face writes it."""
     match = MODULE.match(key.partition(" ")[0])
     return match[1].replace("/", ".") if match else ""
+
+
+def _row_shown(said: Any, known: RotaryTable) -> str:
+    """The first wrong row of a stored table."""
+    if not isinstance(said, np.ndarray):
+        return "is no stored table, so that its values cannot be compared"
+    row = known.wrong_row(said) or 0
+    right = _shown(known.rows(row, row + 1)[0])
+    if row >= len(said):
+        return f"ends at position {row}, the checkpoint's has {known.positions} positions"
+    return f"is {_shown(said[row])} at position {row}, the checkpoint's {right}"
 
 
 def _shown(value: Any) -> str:
