@@ -35,6 +35,7 @@ from export.targets import Target
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import Facts, Statement, end_tokens, facts_of
+from runtimes.contents import Content, Exercised, Origin
 from runtimes.formats import Deployment, Engine, Reader, Stops, dequantise, known_formats
 from runtimes.protocol import Runtime
 from runtimes.registry import open_reference
@@ -208,6 +209,12 @@ def statements(artifact: Artifact, _: Facts) -> Iterator[Statement]:
         yield f"toy.{name}", value, name
 
 
+def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
+    for name in BESIDE:
+        yield Content(name, read_json(artifact.path / name), read_json(origin.folder / name))
+    yield Content(artifact.file(SUFFIX).name, None, Exercised("it is run"))
+
+
 READER = Reader(
     adapter=Adapter(
         __name__,
@@ -225,6 +232,7 @@ READER = Reader(
     chat_template=chat_template,
     stops=stops,
     statements=statements,
+    contents=contents,
     deployments=(Deployment("a toy machine", activations=None),),
     marker="P",
     engine=Engine(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from edgeproof.families import family
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import Facts, Statement
+from runtimes.contents import Content, Origin
 from runtimes.formats.reader import Deployment, Engine, Reader, Stops
 
 CHAT_TEMPLATE, STOP = "tokenizer.chat_template", "tokenizer.ggml.eos_token_id"
@@ -89,6 +90,12 @@ def _model_type(architecture: str, expected: str) -> str:
     return expected if known and known.name == architecture else architecture
 
 
+def _contents(artifact: Artifact, origin: Origin) -> Iterable[Content]:
+    from runtimes.contents.gguf import contents
+
+    return contents(artifact, origin)
+
+
 READER = Reader(
     adapter=Adapter(
         "runtimes.llamacpp",
@@ -106,6 +113,7 @@ READER = Reader(
     chat_template=_chat_template,
     stops=_stops,
     statements=_statements,
+    contents=_contents,
     deployments=(Deployment("llama.cpp", activations=None),),
     marker="s",
     engine=Engine(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgeproof.errors import InputError
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Message, Render
 from runtimes.config_facts import SAME_NAME, Facts, Statement
+from runtimes.contents import Content, Origin
 from runtimes.formats.reader import Deployment, Engine, Reader, Requirement, Stops
 
 CONFIG, STOP = "mlc-chat-config.json", "stop_token_ids"
@@ -90,6 +91,12 @@ def _statements(artifact: Artifact, _: Facts) -> Iterator[Statement]:
             yield f"model_config.{key}", model[key], fact
 
 
+def _contents(artifact: Artifact, origin: Origin) -> Iterable[Content]:
+    from runtimes.contents.mlc import contents
+
+    return contents(artifact, origin)
+
+
 READER = Reader(
     adapter=Adapter(  # a decoder of our own, compiled by TVM; users run WebLLM and MLC-LLM
         "runtimes.tvm",
@@ -107,6 +114,7 @@ READER = Reader(
     chat_template=_chat_template,
     stops=_stops,
     statements=_statements,
+    contents=_contents,
     deployments=(Deployment("WebLLM", activations=None),),
     marker="^",
     engine=Engine(

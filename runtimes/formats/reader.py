@@ -12,6 +12,7 @@ from edgeproof.artifact import Artifact
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render
 from runtimes.config_facts import Facts, Statement
+from runtimes.contents import Content, Origin
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Reader:
     """What ends a reply."""
     statements: Callable[[Artifact, Facts], Iterable[Statement]]
     """What it says of the model beside weights, given the checkpoint's facts."""
+    contents: Callable[[Artifact, Origin], Iterable[Content]]
+    """Every file of an artifact, with what each key of it has to be: `runtimes.contents`."""
     deployments: tuple[Deployment, ...]
     """Where its exports are run: the reports name the smallest that passes for each."""
     marker: str

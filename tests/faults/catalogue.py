@@ -25,6 +25,7 @@ from tests.faults.tensors import (
 )
 
 PORTABLE = {"graph": "portable"}
+WINDOW = 240
 
 
 def in_tensor(*parts: str, layer: int | None = LAYER) -> Finds:
@@ -244,6 +245,54 @@ FAULTS = (
             "onnx": Plant(
                 Finds(Cause.METADATA, key="local_window_size"),
                 files=graphs.edited(graphs.windowed),
+            ),
+            "mlc": Plant(
+                Finds(Cause.METADATA, key="sliding_window_size"),
+                files=metadata.json_value(metadata.MLC_CONFIG, "sliding_window_size", WINDOW),
+            ),
+        },
+    ),
+    Fault(
+        "swapped merges",
+        "two rare merges change places: no string of the comparison needs them",
+        {
+            **everywhere(
+                Finds(Cause.TOKENIZER, key="tokenizer.json model.merges"),
+                documents={"tokenizer.json": metadata.swapped_merges},
+            ),
+            "gguf": Plant(
+                Finds(Cause.TOKENIZER, key="tokenizer.ggml.merges"),
+                documents={"tokenizer.json": metadata.swapped_merges},
+            ),
+        },
+    ),
+    Fault(
+        "begin token for every text",
+        "the tokenizer is told to add one, the checkpoint's adds none",
+        {
+            "gguf": Plant(
+                Finds(Cause.TOKENIZER, key="add_bos_token"),
+                files=metadata.gguf_value("tokenizer.ggml.add_bos_token", True),
+            )
+        },
+    ),
+    Fault(
+        "data files that are not there",
+        "a loader is told to fetch more of them than were written",
+        {
+            "onnx": Plant(
+                Finds(Cause.METADATA, key="use_external_data_format"),
+                files=metadata.more_data_files,
+            )
+        },
+    ),
+    Fault(
+        "another old index",
+        "the index under its old name has other places than that under its new one",
+        {
+            "mlc": Plant(
+                Finds(Cause.METADATA, key="ndarray-cache.json records[0]"),
+                files=metadata.moved_in_old_index,
             )
         },
     ),

@@ -59,6 +59,41 @@ def wrong_stop(artifact: Artifact) -> None:
     path.write_text(json.dumps(config))
 
 
+def swapped_merges(tokenizer: dict[str, Any]) -> None:
+    """The last two, which hardly any text needs."""
+    merges = tokenizer["model"]["merges"]
+    merges[-1], merges[-2] = merges[-2], merges[-1]
+
+
+def json_value(name: str, key: str, value: Any) -> EditArtifact:
+    """Write another value of a key of a JSON file."""
+
+    def edit(artifact: Artifact) -> None:
+        path = artifact.path / name
+        document = json.loads(path.read_text())
+        document[key] = value
+        path.write_text(json.dumps(document))
+
+    return edit
+
+
+def more_data_files(artifact: Artifact) -> None:
+    """As an exporter that forgot to count anew after its limits were raised."""
+    path = artifact.path / "config.json"
+    config = json.loads(path.read_text())
+    counts = config["transformers.js_config"]["use_external_data_format"]
+    counts.update({name: count + 2 for name, count in counts.items()})
+    path.write_text(json.dumps(config))
+
+
+def moved_in_old_index(artifact: Artifact) -> None:
+    """As an exporter that wrote one index, changed its layout, and wrote the other."""
+    path = artifact.path / "ndarray-cache.json"
+    index = json.loads(path.read_text())
+    index["records"][0]["records"][1]["byteOffset"] += 64
+    path.write_text(json.dumps(index))
+
+
 def right_config_json(artifact: Artifact) -> None:
     """Leaves the mistake in the graph alone: config.json is the checkpoint's again."""
     path = artifact.path / "config.json"

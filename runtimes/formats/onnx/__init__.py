@@ -11,6 +11,7 @@ from edgeproof.artifact.json_file import read_json
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import CONFIG, END, GENERATION, Facts, Statement, end_tokens
+from runtimes.contents import Content, Origin
 from runtimes.formats.reader import Deployment, Engine, Reader, Stops
 
 SETTINGS, TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
@@ -88,6 +89,12 @@ def _statements(artifact: Artifact, _: Facts) -> Iterable[Statement]:
     return statements(artifact)
 
 
+def _contents(artifact: Artifact, origin: Origin) -> Iterable[Content]:
+    from runtimes.contents.onnx import contents
+
+    return contents(artifact, origin)
+
+
 READER = Reader(
     adapter=Adapter(  # on a CPU it computes float16 graphs in float32
         "runtimes.onnxruntime",
@@ -105,6 +112,7 @@ READER = Reader(
     chat_template=_chat_template,
     stops=_stops,
     statements=_statements,
+    contents=_contents,
     deployments=(
         Deployment("browser, WebGPU with f16", activations="float16"),
         Deployment("ONNX Runtime on CPU, wasm", activations="float32"),

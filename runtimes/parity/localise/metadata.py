@@ -15,6 +15,7 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from runtimes.config_facts import UNEXPLAINED, Statement, facts_of
 from runtimes.formats import reader_of
+from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
 from runtimes.parity.localise.stops import compare_stops
@@ -51,7 +52,7 @@ MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeErro
 
 
 def compare_metadata(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...]:
-    """One finding for each fact that the artifact states wrongly.
+    """One finding for each fact that the artifact states wrongly, and for each file that does.
 
     Raises:
         InputError: a file of the artifact cannot be read, or is malformed.
@@ -66,8 +67,11 @@ def compare_metadata(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...
         _, said, fact = statement
         if fact == UNEXPLAINED or (fact in facts and not _equal(said, facts[fact])):
             wrong.setdefault(fact, []).append(statement)
-    found = (_finding(fact, statements, facts.get(fact)) for fact, statements in wrong.items())
-    return (*found, *compare_stops(artifact, checkpoint))
+    found = [_finding(fact, statements, facts.get(fact)) for fact, statements in wrong.items()]
+    found += compare_stops(artifact, checkpoint)
+    known = {key for statements in wrong.values() for key, _, _ in statements}
+    known |= {finding.key for finding in found if finding.key}
+    return (*found, *compare_contents(artifact, checkpoint, known))
 
 
 def _equal(said: Any, known: Any) -> bool:

@@ -1,0 +1,234 @@
+"""What a GGUF file's metadata has to say: llama.cpp's keys, from the checkpoint's own files.
+
+Keys: gguf's `constants.py`; of a vocabulary: convert_hf_to_gguf.py, `_set_vocab_gpt2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from edgeproof.artifact import Artifact
+from runtimes.config_facts import NO_WINDOW
+from runtimes.contents.expectation import Exercised, Expected, Free, Maybe
+from runtimes.contents.files import Content, Topic
+from runtimes.contents.origin import Origin
+from runtimes.gguf_file import StoredTensor, read_file
+from runtimes.rotary import divisors, rope_of, scaling_of
+
+FAMILIES = {"mistral": "llama"}  # others have Hugging Face's name
+LABEL = "a name, an author, a licence or a source, for people and for lists of models"
+RECORD = "a record of how the weights were rounded"
+# Keys that no runtime computes with, each with the reason.
+FREE = {
+    **dict.fromkeys(
+        (
+            "general.name", "general.author", "general.version", "general.organization",
+            "general.finetune", "general.basename", "general.description", "general.size_label",
+            "general.license", "general.license.name", "general.license.link",
+            "general.source.url", "general.source.doi", "general.source.uuid",
+            "general.source.repo_url", "general.tags", "general.languages",
+        ),
+        LABEL,
+    ),
+    "general.file_type": "a label of the whole file: llama.cpp reads each tensor's own type",
+    **dict.fromkeys(
+        (
+            "quantize.imatrix.dataset", "quantize.imatrix.entries_count",
+            "quantize.imatrix.chunks_count",
+        ),
+        RECORD,
+    ),
+}  # fmt: skip
+FREE_PREFIXES = ("general.base_model.", "general.dataset.")
+# Fields of generation_config.json that llama.cpp takes as its own defaults, and their types.
+SAMPLING: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "sequence": ("sequence", str),
+    "top_k": ("top_k", int),
+    "top_p": ("top_p", (int, float)),
+    "min_p": ("min_p", (int, float)),
+    "xtc_probability": ("xtc_probability", (int, float)),
+    "xtc_threshold": ("xtc_threshold", (int, float)),
+    "temp": ("temperature", (int, float)),
+    "penalty_last_n": ("penalty_last_n", int),
+    "penalty_repeat": ("penalty_repeat", (int, float)),
+    "mirostat": ("mirostat", int),
+    "mirostat_tau": ("mirostat_tau", (int, float)),
+    "mirostat_eta": ("mirostat_eta", (int, float)),
+}
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's llama_token_type
+BRACKETS = (("<|", "|>"), ("<｜", "｜>"))
+SPECIAL = {
+    "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id",
+    "sep": "seperator_token_id", "pad": "padding_token_id", "cls": "cls_token_id",
+    "mask": "mask_token_id",
+}  # fmt: skip
+SPLITS = "5,000 strings become the same tokens"
+TOPICS = {"tokenizer.chat_template": Topic.TEMPLATE, "tokenizer.": Topic.TOKENIZER}
+DIVISORS = "rope_freqs.weight"
+
+
+def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
+    """Every file: of splits, the first has all metadata."""
+    paths = artifact.files(".gguf")
+    files = [read_file(path) for path in paths]
+    tensors = sum(len(stored) for _, stored in files)
+    holder = next((number for number, (_, stored) in enumerate(files) if _derived(stored)), 0)
+    for number, (path, (said, stored)) in enumerate(zip(paths, files, strict=True)):
+        expected: dict[str, Any] = _whole(origin, said) if number == 0 else {}
+        if number == holder:
+            expected |= _scaled(origin)
+        if len(paths) > 1:
+            place = {"no": number, "count": len(paths), "tensors.count": tensors}
+            expected |= {f"split.{key}": value for key, value in place.items()}
+        name = path.relative_to(artifact.path).as_posix()
+        yield Content(name, {**said, **_derived(stored)}, expected, TOPICS)
+
+
+def _derived(stored: Sequence[StoredTensor]) -> dict[str, list[float]]:
+    """Tensors that follow from the config, which no comparison of weights has."""
+    return {item.name: item.data.view("<f4").tolist() for item in stored if item.name == DIVISORS}
+
+
+def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
+    family = str(origin.config.get("model_type"))
+    name = FAMILIES.get(family, family)
+    free = {key: Free(FREE[key]) for key in said if key in FREE}
+    free |= {key: Free(LABEL) for key in said if key.startswith(FREE_PREFIXES)}
+    return {
+        **free,
+        "general.architecture": name,
+        "general.type": "model",
+        "general.quantization_version": 2,
+        "general.alignment": Exercised("tensors are found by it"),
+        **_sampling(origin),
+        **{f"{name}.{key}": value for key, value in _model(origin).items()},
+        **_vocabulary(origin),
+    }
+
+
+def _model(origin: Origin) -> dict[str, Any]:
+    facts = origin.facts
+    rope, kind = rope_of(origin.config), scaling_of(origin.config)
+    expected = {
+        "block_count": facts["num_hidden_layers"],
+        "context_length": facts["max_position_embeddings"],
+        "embedding_length": facts["hidden_size"],
+        "feed_forward_length": facts["intermediate_size"],
+        "attention.head_count": facts["num_attention_heads"],
+        "attention.head_count_kv": facts["num_key_value_heads"],
+        "attention.key_length": facts["head_dim"],
+        "attention.value_length": facts["head_dim"],
+        "attention.layer_norm_rms_epsilon": facts["rms_norm_eps"],
+        "rope.freq_base": facts["rope_theta"],
+        "rope.dimension_count": Maybe(facts["head_dim"]),
+        "vocab_size": Maybe(facts["vocab_size"]),
+    }
+    if kind == "linear":
+        expected |= {"rope.scaling.type": kind, "rope.scaling.factor": rope["factor"]}
+    if facts["sliding_window"] != NO_WINDOW:
+        expected["attention.sliding_window"] = facts["sliding_window"]
+    return expected
+
+
+def _scaled(origin: Origin) -> dict[str, Any]:
+    """What llama.cpp divides rotary frequencies by, where only a table can say it."""
+    if scaling_of(origin.config) != "llama3":
+        return {}
+    values = divisors(origin.config, origin.facts["head_dim"])
+    return {DIVISORS: [] if values is None else [_near(float(value)) for value in values]}
+
+
+def _near(value: float) -> Expected:
+    return Expected(f"{value:.6g}", lambda said: bool(abs(said - value) <= 1e-4 * value))
+
+
+def _sampling(origin: Origin) -> dict[str, Any]:
+    found = {}
+    for key, (field, kinds) in SAMPLING.items():
+        value = origin.generation.get(field)
+        if isinstance(value, kinds):
+            found[f"general.sampling.{key}"] = value
+    return found
+
+
+def _vocabulary(origin: Origin) -> dict[str, Any]:
+    """The whole tokenizer; of added tokens too, and what is put around a text."""
+    model = origin.tokenizer["model"]
+    tokens, types = _tokens(origin)
+    ids = {key: _special_id(origin, role) for role, key in SPECIAL.items()}
+    expected = {
+        "model": "gpt2",
+        "pre": Exercised(SPLITS),
+        "tokens": tokens,
+        "token_type": types,
+        "merges": [_merge(item) for item in model["merges"]],
+        **{key: index for key, index in ids.items() if index is not None},
+        **_around(origin),
+    }
+    template = origin.chat_template
+    named = {"default": template} if isinstance(template, str) else {}
+    if isinstance(template, list):
+        named = {_ascii(item["name"]): item["template"] for item in template}
+    default = named.pop("default", None)
+    others: dict[str, Any] = {f"tokenizer.chat_template.{key}": named[key] for key in named}
+    if named:
+        others["tokenizer.chat_templates"] = sorted(named)
+    if default is not None:
+        others["tokenizer.chat_template"] = default
+    return {**{f"tokenizer.ggml.{key}": value for key, value in expected.items()}, **others}
+
+
+def _tokens(origin: Origin) -> tuple[list[str], list[int]]:
+    texts = {int(index): text for text, index in origin.tokenizer["model"]["vocab"].items()}
+    size = int(origin.facts["vocab_size"])
+    tokens = [texts.get(index, f"[PAD{index}]") for index in range(size)]
+    types = [NORMAL if index in texts else UNUSED for index in range(size)]
+    for item in origin.tokenizer.get("added_tokens") or ():
+        text, index = item["content"], int(item["id"])
+        bracketed = any(text.startswith(a) and text.endswith(b) for a, b in BRACKETS)
+        control = item["special"] or bracketed
+        tokens[index] = text if control else text.replace("\u2581", " ")
+        types[index] = CONTROL if control else USER_DEFINED
+    return tokens, types
+
+
+def _merge(item: Any) -> str:
+    """A merge as "left right"; a space within a part is written Ġ."""
+    if isinstance(item, str):
+        return item
+    return " ".join(part.replace(" ", "Ġ") for part in item)
+
+
+def _special_id(origin: Origin, role: str) -> int | None:
+    text = origin.special_text(role)
+    index = None if text is None else origin.added.get(text)
+    index = origin.config.get(f"{role}_token_id") if index is None else index
+    known = isinstance(index, int) and 0 <= index < origin.facts["vocab_size"]
+    return index if known else None
+
+
+def _around(origin: Origin) -> dict[str, Any]:
+    """What llama.cpp puts before and after a text; without a key it decides by itself."""
+    first, last = _ends(origin.tokenizer.get("post_processor"))
+    before, after = (origin.settings.get(f"add_{kind}_token") for kind in ("bos", "eos"))
+    begins = before if isinstance(before, bool) else first
+    ends = after if isinstance(after, bool) else last
+    space = origin.settings.get("add_prefix_space")
+    return {
+        "add_bos_token": begins,
+        "add_eos_token": ends if ends else Maybe(False),
+        **({} if space is None else {"add_space_prefix": Maybe(space)}),
+    }
+
+
+def _ends(processor: Any) -> tuple[bool, bool]:
+    """Whether a single text gets a special token before and after it."""
+    for step in (processor or {}).get("processors", [processor or {}]):
+        if step.get("type") == "TemplateProcessing":
+            return "SpecialToken" in step["single"][0], "SpecialToken" in step["single"][-1]
+    return False, False
+
+
+def _ascii(name: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)

@@ -1,0 +1,140 @@
+"""What the files of an ONNX folder have to say: to transformers.js, Optimum and GenAI.
+
+Sources: transformers.js, `models/session.js` (`dtype` → file name, `use_external_data_format`,
+`kv_cache_dtype`); onnxruntime-genai, `models/builders/base.py`, `make_genai_config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import GraphProto, TensorProto
+
+from edgeproof.artifact import Artifact
+from edgeproof.artifact.json_file import read_json
+from runtimes.config_facts import CONFIG
+from runtimes.contents.expectation import Exercised, Free
+from runtimes.contents.files import COPIED, Content, copied
+from runtimes.contents.origin import Origin
+
+GENAI, FOLDER, ADDED = "genai_config.json", "onnx", "transformers.js_config"
+# transformers.js's dtype → what its files' names end with.
+SUFFIXES = {
+    "fp32": "", "fp16": "_fp16", "q8": "_quantized", "int8": "_int8", "uint8": "_uint8",
+    "q4": "_q4", "q4f16": "_q4f16", "bnb4": "_bnb4",
+}  # fmt: skip
+DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+FUSED = "GroupQueryAttention"
+CACHE = "past_key_values."
+LABEL = Free("what GenAI calls itself in its log")
+RUN = Exercised("the graph is run")
+READ = Exercised("every graph runs on it, and its weights are compared")
+# What GenAI assumes where generation_config.json says nothing: as the SmolLM cards recommend it.
+TEMPERATURE, TOP_P = 0.2, 0.9
+
+
+def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
+    """Every file. A data file that no graph names is accounted for by nothing.
+
+    Raises:
+        ValueError: a graph is malformed, or none is in the folder `onnx`.
+    """
+    paths = [item.path for item in artifact.manifest.outputs if item.path.endswith(".onnx")]
+    graphs = {path: _graph(artifact.path / path) for path in paths}
+    named = {name for path, graph in graphs.items() for name in _data_files(path, graph)}
+    for path in (*paths, *sorted(named)):
+        yield Content(path, None, RUN if path in graphs else READ)
+    (inner,) = (path for path in paths if PurePosixPath(path).parent.name == FOLDER)
+    yield Content(CONFIG, read_json(artifact.path / CONFIG), _config(origin, inner, graphs[inner]))
+    yield from copied(artifact.path, origin, COPIED)
+    if not artifact.manifest.variant.facts.traced:
+        (root,) = (path for path in paths if "/" not in path)
+        said = artifact.path / GENAI
+        yield Content(
+            GENAI, read_json(said) if said.exists() else None, _genai(origin, root, graphs[root])
+        )
+
+
+def _graph(path: Path) -> GraphProto:
+    try:
+        return onnx.load(path, load_external_data=False).graph
+    except DecodeError as error:
+        raise ValueError(error) from None
+
+
+def _data_files(path: str, graph: GraphProto) -> set[str]:
+    """The files, in the artifact, that a graph's tensors lie in."""
+    entries = (entry for item in graph.initializer for entry in item.external_data)
+    folder = PurePosixPath(path).parent
+    return {(folder / entry.value).as_posix() for entry in entries if entry.key == "location"}
+
+
+def _config(origin: Origin, path: str, graph: GraphProto) -> dict[str, Any]:
+    """The checkpoint's own, and what transformers.js needs to find and feed the graph."""
+    file = PurePosixPath(path).name
+    dtype = {f"model{suffix}.onnx": dtype for dtype, suffix in SUFFIXES.items()}.get(file)
+    count = len(_data_files(path, graph))
+    names = {f"{path}_data" + (f"_{number}" if number else "") for number in range(count)}
+    # It asks for these names: as many files under others are no files to it.
+    chunks = count if names == _data_files(path, graph) else 0
+    caches = {
+        item.type.tensor_type.elem_type for item in graph.input if item.name.startswith(CACHE)
+    }
+    (cache,) = (DTYPES.get(kind) for kind in caches)
+    return {
+        **origin.config,
+        ADDED: {
+            **origin.config.get(ADDED, {}),
+            "use_external_data_format": {file: chunks},
+            "kv_cache_dtype": {dtype: cache},
+        },
+    }
+
+
+def _genai(origin: Origin, file: str, graph: GraphProto) -> dict[str, Any]:
+    facts = origin.facts
+    ids = {f"{role}_token_id": origin.generation_id(role) for role in ("pad", "bos", "eos")}
+    end = ids["eos_token_id"]
+    if ids["pad_token_id"] is None:
+        ids["pad_token_id"] = end[0] if isinstance(end, list) else end
+    both = ("key", "value")
+    return {
+        "model": {
+            "type": "decoder",
+            "vocab_size": facts["vocab_size"],
+            "context_length": facts["max_position_embeddings"],
+            **{name: value for name, value in ids.items() if value is not None},
+            "decoder": {
+                "session_options": {"log_id": LABEL, "provider_options": []},
+                "filename": file,
+                "hidden_size": facts["hidden_size"],
+                "head_size": facts["head_dim"],
+                "num_attention_heads": facts["num_attention_heads"],
+                "num_key_value_heads": facts["num_key_value_heads"],
+                "num_hidden_layers": facts["num_hidden_layers"],
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    **{f"past_{kind}_names": f"{CACHE}%d.{kind}" for kind in both},
+                },
+                "outputs": {
+                    "logits": "logits",
+                    **{f"present_{kind}_names": f"present.%d.{kind}" for kind in both},
+                },
+            },
+        },
+        "search": {
+            "do_sample": origin.generation.get("do_sample") is not False,
+            "temperature": origin.generation_number("temperature", TEMPERATURE),
+            "top_p": origin.generation_number("top_p", TOP_P),
+            "top_k": int(origin.generation_number("top_k", 0)),
+            "repetition_penalty": origin.generation_number("repetition_penalty", 1.0),
+            "max_length": facts["max_position_embeddings"],
+            # Only this operator writes into a cache of full length.
+            "past_present_share_buffer": any(node.op_type == FUSED for node in graph.node),
+        },
+    }

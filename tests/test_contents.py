@@ -1,0 +1,212 @@
+"""Nothing ships unchecked: every file and key of an export is compared, exercised or free."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproof.artifact import Artifact
+from runtimes.contents import Content, Exercised, Free, Origin, differences, leaves
+from runtimes.formats import reader_of
+from runtimes.parity.localise import Cause
+from runtimes.parity.localise.contents import compare_contents
+from runtimes.parity.localise.metadata import compare_metadata
+from tests.faults.fault import Finds, Plant
+from tests.faults.planting import export, rehashed
+from tests.tiny import FAMILIES, LLAMA3_ROPE, make_checkpoint
+
+EVERY = {
+    "onnx": ("fp32", "fp16", "q8", "int8", "uint8", "q4", "q4f16", "bnb4"),
+    "gguf": ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m"),
+    "mlc": ("q0f32", "q0f16", "q0bf16", "q3f16_0", "q4f16_0", "q4f16_1", "q4f32_1"),
+}
+OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("onnx", "fp16", {"graph": "portable"}),
+    ("onnx", "fp16", {"residual_scale": 0.25}),
+    ("gguf", "f16", {"split_max_tensors": 20}),
+)
+CASES = [
+    *((form, variant, {}) for form, variants in EVERY.items() for variant in variants),
+    *OPTIONS,
+]
+SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1}
+# Leaves of one document that are changed one by one.
+CHANGED = 150
+
+
+def made(root: Path, form: str, variant: str | None = None, **options: Any) -> Artifact:
+    """A tiny export; the checkpoint lies beside it."""
+    return export(checkpoint(root), form, root / form, clean(variant, options))
+
+
+def clean(variant: str | None, options: dict[str, Any]) -> Plant:
+    return Plant(Finds(Cause.NONE), variant=variant, options=options)
+
+
+def checkpoint(root: Path, **config: Any) -> Path:
+    """A tiny model that says how to sample, and has a copy of its special tokens."""
+    folder = make_checkpoint(root / "checkpoint", **config)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **SAMPLING}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    return folder
+
+
+def contents(artifact: Artifact, folder: Path) -> list[Content]:
+    return [*reader_of(artifact).contents(artifact, Origin(folder))]
+
+
+def other(value: Any) -> Any:
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 + 3
+    return f"{value}x" if isinstance(value, str) else ["other"]
+
+
+def places(said: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a document's leaves are; an empty object or list is one."""
+    inside = isinstance(said, dict | list) and bool(said)
+    if not inside:
+        yield path
+        return
+    for key, value in said.items() if isinstance(said, dict) else enumerate(said):
+        yield from places(value, (*path, key))
+
+
+def at(said: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        said = said[key]
+    return said
+
+
+@pytest.mark.parametrize(("form", "variant", "options"), CASES, ids=str)
+def test_every_file_and_key_of_an_export_is_accounted_for(
+    tmp_path: Path, form: str, variant: str, options: dict[str, Any]
+) -> None:
+    artifact = made(tmp_path, form, variant, **options)
+    assert compare_contents(artifact, tmp_path / "checkpoint") == ()
+    found = contents(artifact, tmp_path / "checkpoint")
+    accounts = [
+        account for content in found for _, account in leaves(content.said, content.expected)
+    ]
+    assert all(item.reason for item in accounts if isinstance(item, Free))
+    compared = [item for item in accounts if not isinstance(item, Free | Exercised)]
+    assert len(compared) > len(accounts) / 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_accounted_for(tmp_path: Path, family: str) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
+    for form in ("onnx", "gguf"):
+        artifact = export(folder, form, tmp_path / form, clean(None, {}))
+        assert compare_contents(artifact, folder) == ()
+
+
+@pytest.mark.parametrize("form", EVERY)
+def test_a_change_of_any_key_is_found_unless_a_run_exercises_it_or_it_is_free(
+    tmp_path: Path, form: str
+) -> None:
+    artifact = made(tmp_path, form)
+    rng = random.Random(5)
+    for content in contents(artifact, tmp_path / "checkpoint"):
+        if content.said is None:
+            continue
+        paths = [*places(content.said)]
+        for path in rng.sample(paths, min(CHANGED, len(paths))):
+            accounts = [content.expected]
+            for key in path:
+                last = accounts[-1]
+                inside = isinstance(last, dict | list | tuple)
+                accounts += [last[key]] if inside else []
+            if isinstance(accounts[-1], Free | Exercised):
+                continue
+            changed = copy.deepcopy(content.said)
+            place = at(changed, path[:-1])
+            place[path[-1]] = other(place[path[-1]])
+            assert [*differences(changed, content.expected)], (content.file, path)
+
+
+@pytest.mark.parametrize("form", EVERY)
+def test_an_unknown_key_is_found_wherever_it_is(tmp_path: Path, form: str) -> None:
+    artifact = made(tmp_path, form)
+    for content in contents(artifact, tmp_path / "checkpoint"):
+        tables = {path[:end] for path in places(content.said) for end in range(len(path))}
+        for path in tables:
+            changed = copy.deepcopy(content.said)
+            table = at(changed, path)
+            if isinstance(table, dict):
+                table["sliding_window_of_late"] = 256
+                assert [*differences(changed, content.expected)], (content.file, path)
+
+
+def edit(artifact: Artifact, name: str, change: Callable[[dict[str, Any]], None]) -> Artifact:
+    """Change a JSON file, under a manifest that fits."""
+    path = artifact.path / name
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    return rehashed(artifact)
+
+
+def swap_rare_merges(tokenizer: dict[str, Any]) -> None:
+    merges = tokenizer["model"]["merges"]
+    merges[-1], merges[-2] = merges[-2], merges[-1]
+
+
+@pytest.mark.parametrize("form", ["onnx", "mlc"])
+def test_two_rare_merges_that_change_places_are_found(tmp_path: Path, form: str) -> None:
+    artifact = edit(made(tmp_path, form), "tokenizer.json", swap_rare_merges)
+    (finding,) = compare_metadata(artifact, tmp_path / "checkpoint")
+    assert finding.cause is Cause.TOKENIZER
+    assert "model.merges[" in finding.text
+
+
+def test_data_files_that_do_not_exist_are_found(tmp_path: Path) -> None:
+    def more(config: dict[str, Any]) -> None:
+        config["transformers.js_config"]["use_external_data_format"] = {"model_fp16.onnx": 3}
+
+    (finding,) = compare_metadata(
+        edit(made(tmp_path, "onnx"), "config.json", more), tmp_path / "checkpoint"
+    )
+    assert "use_external_data_format" in str(finding.key)
+    assert finding.text.endswith("is 3, expected 1")
+
+
+def test_an_old_index_that_says_something_else_is_found(tmp_path: Path) -> None:
+    def move(index: dict[str, Any]) -> None:
+        index["records"][0]["records"][1]["byteOffset"] += 64
+
+    artifact = edit(made(tmp_path, "mlc"), "ndarray-cache.json", move)
+    (finding,) = compare_metadata(artifact, tmp_path / "checkpoint")
+    assert str(finding.key).startswith("ndarray-cache.json records[0].records[1].byteOffset")
+
+
+def test_a_file_that_nobody_knows_and_one_that_is_gone_are_found(tmp_path: Path) -> None:
+    artifact = made(tmp_path, "onnx")
+    (artifact.path / "special_tokens_map.json").rename(artifact.path / "onnx" / "left.json")
+    outputs = tuple(
+        replace(item, path="onnx/left.json") if item.path == "special_tokens_map.json" else item
+        for item in artifact.manifest.outputs
+    )
+    artifact = replace(artifact, manifest=replace(artifact.manifest, outputs=outputs))
+    keys = {finding.key for finding in compare_contents(artifact, tmp_path / "checkpoint")}
+    assert keys == {"special_tokens_map.json", "onnx/left.json"}
+
+
+def test_divisors_of_rotary_frequencies_are_compared(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, rope_scaling=LLAMA3_ROPE)
+    artifact = export(folder, "gguf", tmp_path / "gguf", clean("f16", {}))
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_scaling"]["factor"] = 4.0
+    (folder / "config.json").write_text(json.dumps(config))
+    (finding,) = compare_contents(artifact, folder)
+    assert "rope_freqs.weight[" in str(finding.key)
