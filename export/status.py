@@ -15,20 +15,28 @@ from export.upkeep import left_overs, states
 
 @click.command(cls=EdgeproofCommand, name="status")
 @click.argument("root", type=click.Path(file_okay=False, path_type=Path), default=Path("artifacts"))
-@click.option("--check", is_flag=True, help="Hash every file, not only look at sizes.")
+@click.option(
+    "--check", is_flag=True, help="Read every byte, not only of files whose size or time changed."
+)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def main(root: Path, check: bool, as_json: bool) -> None:
-    """List artifacts with their verdicts, and which an export would make again."""
+    """List artifacts with their verdicts, and which an export would make again.
+
+    Up to date is what an export of the same model and variant would reuse.
+    """
     found = states(root, check=check)
     if as_json:
         rows = [{**asdict(item), "path": str(item.path)} for item in found]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for item in found:
-        notes = [text for text in (item.outdated, item.stale and f"stale: {item.stale}") if text]
+        unknown = item.unknown and f"cannot tell whether an export would keep it: {item.unknown}"
+        notes = [
+            text for text in (item.outdated, item.stale and f"stale: {item.stale}", unknown) if text
+        ]
         click.echo(
             f"{item.model}  {item.name:20}{megabytes(item.bytes):>9} MB  {item.verdict:13}"
-            f"{'; '.join(notes) or 'up to date'}"
+            f"{'; '.join([*notes, *(['up to date'] if item.up_to_date else [])])}"
         )
     for path in left_overs(root):
         click.echo(f"left over by a run that was killed: {path}")

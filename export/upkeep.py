@@ -6,20 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeproof import __version__
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
-from edgeproof.artifact.manifest import SCHEMA
 from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder
-from edgeproof.files.hashing import OutputFile, file_sha256, input_records
+from edgeproof.files.hashing import OutputFile, file_sha256, input_records, remembered_sha256
 from edgeproof.files.schema import NewerFileError
 from edgeproof.verdicts import REPORT, Compared, Key, read_report
 from export.checkpoint.folder import open_folder
+from export.remade import CannotTell, made_otherwise
 from export.sources.bundled import superseded
 
 NOT_COMPARED = "–"
+NEWER = "a newer edgeproof wrote it"
+DIGESTS = "digests"  # folder of the cache
+# A checkpoint's files as they are now, or why they are not known.
+Inputs = tuple[OutputFile, ...] | str
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class State:
     """One artifact's folder.
 
     `verdict` is the last comparison's, `outdated` why that is not about these bytes, or why they
-    cannot be looked at; `stale` is why an export would not keep the artifact, and may be removed.
-    Both are None where all is well.
+    cannot be looked at; `stale` is why an export would not keep the artifact, and may be removed;
+    `unknown` why that cannot be told. All are None where all is well.
     """
 
     path: Path
@@ -38,17 +41,27 @@ class State:
     verdict: str
     outdated: str | None
     stale: str | None
+    unknown: str | None
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether an export of the same variant would keep it as it is."""
+        return self.stale is None and self.unknown is None
 
 
 def states(root: Path, *, check: bool) -> list[State]:
-    """Every artifact below a root, by path; `check` hashes their files, else sizes count.
+    """Every artifact below a root, by path.
+
+    `check` reads every byte of their files; without it a file is hashed again only if its size or
+    time has changed.
 
     Raises:
         InputError: a report or a record that cannot be read.
     """
     inputs = _inputs(root)
+    unknown: Inputs = f"{RUN_RECORD} does not name its checkpoint"
     return [
-        _state(folder, label, compared, inputs.get(label), check=check)
+        _state(folder, label, compared, inputs.get(label, unknown), check=check)
         for label, compared in sorted(_models(root).items())
         for folder in sorted(path.parent for path in (root / label).glob(f"*/*/{MANIFEST}"))
     ]
@@ -75,15 +88,16 @@ def _compared(path: Path) -> Iterator[tuple[Key, Compared]]:
             yield item.key, item
 
 
-def _inputs(root: Path) -> dict[str, tuple[OutputFile, ...]]:
+def _inputs(root: Path) -> dict[str, Inputs]:
     """Model → its checkpoint's files as they are now, where the last plan's run names it."""
     if not (root / RUN_RECORD).exists():
         return {}
-    found = {}
+    found: dict[str, Inputs] = {}
     for run in load_run_record(root).models:
+        found[run.label] = f"its checkpoint {run.checkpoint} is gone"
         if Path(run.checkpoint).is_dir():
             files = open_folder(Path(run.checkpoint)).input_files
-            found[run.label] = input_records(files, cache_folder() / "digests")
+            found[run.label] = input_records(files, cache_folder() / DIGESTS)
     return found
 
 
@@ -91,21 +105,22 @@ def _state(
     folder: Path,
     label: str,
     compared: dict[Key, Compared],
-    inputs: tuple[OutputFile, ...] | None,
+    inputs: Inputs,
     *,
     check: bool,
 ) -> State:
     try:
         artifact = open_artifact(folder)
     except NewerFileError as error:
-        return State(folder, label, folder.name, 0, NOT_COMPARED, str(error), None)
+        return State(folder, label, folder.name, 0, NOT_COMPARED, str(error), None, NEWER)
     except InputError as error:
-        return State(folder, label, folder.name, 0, NOT_COMPARED, None, str(error))
+        return State(folder, label, folder.name, 0, NOT_COMPARED, None, str(error), None)
     variant = artifact.manifest.variant
     last = compared.get((variant.format, variant.name))
     outdated = None
     if last is not None and last.manifest != artifact.sha256:
         outdated = "changed since it was compared"
+    stale, unknown = _stale(artifact, inputs, check=check)
     return State(
         folder,
         label,
@@ -113,31 +128,39 @@ def _state(
         sum(item.bytes for item in artifact.manifest.outputs),
         last.verdict.value if last else NOT_COMPARED,
         outdated,
-        _stale(artifact, inputs, check=check),
+        stale,
+        unknown,
     )
 
 
-def _stale(artifact: Artifact, inputs: tuple[OutputFile, ...] | None, *, check: bool) -> str | None:
-    manifest = artifact.manifest
-    other = _other_origin(manifest.model, inputs)
-    if other is not None:
-        return other
-    version = manifest.tools.get("edgeproof")
-    if version != __version__:
-        return f"made by edgeproof {version}"
-    if manifest.schema != SCHEMA.current:
-        return f"its {MANIFEST} has schema {manifest.schema}, not {SCHEMA.current}"
-    for item in manifest.outputs:
+def _stale(artifact: Artifact, inputs: Inputs, *, check: bool) -> tuple[str | None, str | None]:
+    """Why an export would not keep it, and why that cannot be told."""
+    manifest, unknown = artifact.manifest, None
+    if isinstance(inputs, str):
+        unknown = inputs
+    try:
+        otherwise = _other_origin(manifest.model, inputs) or made_otherwise(manifest)
+        if otherwise is not None:
+            return otherwise, None
+    except CannotTell as error:
+        unknown = str(error)
+    return _damage(artifact, check=check), unknown
+
+
+def _damage(artifact: Artifact, *, check: bool) -> str | None:
+    """What is wrong with its files."""
+    for item in artifact.manifest.outputs:
         path = artifact.path / item.path
         if not path.is_file() or path.stat().st_size != item.bytes:
             return f"{item.path} is missing or of another size"
-        if check and file_sha256(path) != item.sha256:
+        digest = file_sha256(path) if check else remembered_sha256(path, cache_folder() / DIGESTS)
+        if digest != item.sha256:
             return f"{item.path} was changed"
     return None
 
 
-def _other_origin(model: ModelIdentity, inputs: tuple[OutputFile, ...] | None) -> str | None:
-    if inputs is not None and model.inputs != inputs:
+def _other_origin(model: ModelIdentity, inputs: Inputs) -> str | None:
+    if not isinstance(inputs, str) and model.inputs != inputs:
         return "made from another checkpoint"
     if superseded(model.repo, model.revision):
         return "made from another revision of the bundled model"

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,6 +143,33 @@ def test_a_malformed_manifest_is_one_clear_error(tmp_path: Path, text: str) -> N
     build(tmp_path / "a")
     (tmp_path / "a" / MANIFEST).write_text(text)
     with pytest.raises(InputError, match=MANIFEST):
+        open_artifact(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("weights",), {}),
+        (("weights", "effective_bpw"), "many"),
+        (("weights", "fallbacks"), [{"asked": "Q4_K"}]),
+        (("weights", "types"), {"F16": 3}),
+        (("outputs", 0, "bytes"), "12"),
+        (("outputs", 0, "sha256"), None),
+        (("model", "inputs"), [[]]),
+    ],
+)
+def test_a_manifest_has_all_that_is_read_of_it(
+    tmp_path: Path, path: tuple[Any, ...], value: object
+) -> None:
+    build(tmp_path / "a")
+    manifest = tmp_path / "a" / MANIFEST
+    raw = json.loads(manifest.read_text())
+    place = raw
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    manifest.write_text(json.dumps(raw))
+    with pytest.raises(InputError, match="not an edgeproof manifest"):
         open_artifact(tmp_path / "a")
 
 

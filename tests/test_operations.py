@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from edgeproof.cli import main
 from edgeproof.log import ROOTS
+from export.formats import load_format
 from export.sources.bundled import REVISION
 from tests.releases import LABEL
 from tests.tiny import make_checkpoint
@@ -96,13 +99,113 @@ def test_status_says_what_is_stale_and_why(root: Path) -> None:
     assert rows["onnx fp16"]["stale"] is None
 
 
-def test_only_a_check_reads_every_byte(root: Path) -> None:
+def test_only_a_check_reads_bytes_that_no_date_tells_of(root: Path) -> None:
     weights = next((root / LABEL / "gguf" / "q8_0").glob("*.gguf"))
-    data = bytearray(weights.read_bytes())
+    assert status(root)["gguf q8_0"]["stale"] is None  # read once, and remembered
+    data, before = bytearray(weights.read_bytes()), weights.stat()
     data[-1] ^= 1
     weights.write_bytes(data)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert status(root)["gguf q8_0"]["stale"] is None
     assert "was changed" in (status(root, "--check")["gguf q8_0"]["stale"] or "")
+
+
+PLAN = """
+[[variant]]
+format = "onnx"
+dtype = "q4"
+
+[[variant]]
+format = "gguf"
+dtype = "q8_0"
+tensor-type = ["attn_v=q4_0"]
+"""
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> tuple[str | Path, ...]:
+    """An export by a plan, as the command that would do it again."""
+    (tmp_path / "plan.toml").write_text(PLAN)
+    checkpoint = make_checkpoint(tmp_path / "m")
+    command = ("export", "--plan", tmp_path / "plan.toml", "-m", checkpoint, "-o", tmp_path / "out")
+    assert run(*command).exit_code == 0
+    return command
+
+
+def nothing(out: Path, patch: pytest.MonkeyPatch) -> None:
+    pass
+
+
+def another_byte(out: Path, patch: pytest.MonkeyPatch) -> None:
+    for file in (*out.glob("*/*/*/*.gguf"), *out.glob("*/*/*/onnx/model_q4.onnx")):
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+
+
+def a_missing_file(out: Path, patch: pytest.MonkeyPatch) -> None:
+    for file in (*out.glob("*/*/*/*.gguf"), *out.glob("*/*/*/config.json")):
+        file.unlink()
+
+
+def another_checkpoint(out: Path, patch: pytest.MonkeyPatch) -> None:
+    make_checkpoint(out.parent / "m", seed=8)
+
+
+def another_version(out: Path, patch: pytest.MonkeyPatch) -> None:
+    for module in ("export.job", "export.remade"):
+        patch.setattr(f"{module}.__version__", "99.0")
+
+
+def other_libraries(out: Path, patch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "gguf"):
+        form = load_format(name)
+        patch.setitem(form.tools, "onnx", "0.1")
+        for path in out.glob(f"*/{name}/*/edgeproof.json"):
+            raw = json.loads(path.read_text())
+            raw["tools"].setdefault("onnx", "0.2")
+            path.write_text(json.dumps(raw))
+
+
+def another_recipe(out: Path, patch: pytest.MonkeyPatch) -> None:
+    for path in out.glob("*/*/*/edgeproof.json"):
+        raw = json.loads(path.read_text())
+        raw["variant"]["precision"] = "fp32"
+        path.write_text(json.dumps(raw))
+
+
+def no_checkpoint(out: Path, patch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(out.parent / "m")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nothing,
+        another_byte,
+        a_missing_file,
+        another_checkpoint,
+        another_version,
+        other_libraries,
+        another_recipe,
+        no_checkpoint,
+    ],
+)
+def test_up_to_date_is_exactly_what_an_export_reuses(
+    planned: tuple[str | Path, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+) -> None:
+    out = tmp_path / "out"
+    change(out, monkeypatch)
+    before = sorted(out.rglob("*"))
+    lines = run("status", out).output.splitlines()
+    assert len(lines) == 2
+    assert sorted(out.rglob("*")) == before
+    reused = run(*planned).output.count("unchanged, reused")
+    assert sum("up to date" in line for line in lines) == reused
+    assert reused == (2 if change is nothing else 0)
 
 
 def test_another_checkpoint_makes_all_stale_and_clean_removes_that(root: Path) -> None:

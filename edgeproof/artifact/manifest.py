@@ -164,18 +164,43 @@ class Manifest:
                 raw = upgraded(raw)
             model = raw["model"]
             return Manifest(
-                model=ModelIdentity(
-                    **{**model, "inputs": tuple(OutputFile(**item) for item in model["inputs"])}
-                ),
+                model=ModelIdentity(**{**model, "inputs": tuple(map(_file, model["inputs"]))}),
                 variant=VariantRecord.of_json(raw["variant"]),
                 recipe_digest=raw["recipe_digest"],
                 tools=raw["tools"],
-                outputs=tuple(OutputFile(**item) for item in raw["outputs"]),
-                weights=raw["weights"],
+                outputs=tuple(map(_file, raw["outputs"])),
+                weights=_checked_weights(raw["weights"]),
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{source}: not an edgeproof manifest; export it again") from None
+
+
+def _file(raw: Mapping[str, Any]) -> OutputFile:
+    """An input or output.
+
+    Raises:
+        TypeError: other keys, or values of other types.
+    """
+    item = OutputFile(**raw)
+    if (type(item.path), type(item.bytes), type(item.sha256)) != (str, int, str):
+        raise TypeError("a file of other types")
+    return item
+
+
+def _checked_weights(raw: dict[str, Any]) -> dict[str, Any]:
+    """What `weights_record` gives, if it has all that is read of it.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it has not.
+    """
+    float(raw["effective_bpw"]), float(raw["fallback_share"])
+    for kind in (*raw["types"].values(), *raw["classes"].values(), *raw["fallbacks"]):
+        kind.items()
+    for item in raw["fallbacks"]:
+        Fallback(**{key: item[key] for key in ("asked", "stored", "row", "block")})
+        int(item["tensors"]), int(item["elements"])
+    return raw
 
 
 def weights_record(stats: WeightStats, parameters: int) -> dict[str, Any]:
@@ -191,11 +216,11 @@ def weights_record(stats: WeightStats, parameters: int) -> dict[str, Any]:
     }
 
 
-def recipe_digest(model: ModelIdentity, variant: Variant[Any], tools: dict[str, str]) -> str:
+def recipe_digest(model: ModelIdentity, variant: VariantRecord, tools: dict[str, str]) -> str:
     """SHA-256 of everything that the output bytes depend on, and of the manifest's schema."""
     recipe = {
         "model": asdict(model),
-        "variant": asdict(VariantRecord.of(variant)),
+        "variant": asdict(variant),
         "tools": tools,
         "schema": SCHEMA.current,
     }

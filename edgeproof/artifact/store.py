@@ -160,7 +160,7 @@ class ArtifactWriter:
             manifest = Manifest(
                 model=model,
                 variant=VariantRecord.of(variant),
-                recipe_digest=recipe_digest(model, variant, tools),
+                recipe_digest=recipe_digest(model, VariantRecord.of(variant), tools),
                 tools=tools,
                 outputs=tuple(sorted(writer._outputs, key=lambda item: item.path)),
                 weights=weights_record(writer.stats, model.parameters),
@@ -251,7 +251,10 @@ def reusable(
     """
     try:
         artifact = open_artifact(target)
-        if artifact.manifest.recipe_digest != recipe_digest(model, variant, tools):
+        manifest = artifact.manifest
+        said = recipe_digest(manifest.model, manifest.variant, manifest.tools)
+        expected = recipe_digest(model, VariantRecord.of(variant), tools)
+        if not manifest.recipe_digest == said == expected:
             return None
         artifact.check()
     except NewerFileError:

@@ -45,12 +45,16 @@ def file_sha256(path: Path) -> str:
 def input_records(paths: Sequence[Path], cache: Path) -> tuple[OutputFile, ...]:
     """Name, size and SHA-256 of input files; `cache` is the folder of remembered digests."""
     return tuple(
-        OutputFile(path.name, path.stat().st_size, _remembered_sha256(path, cache))
-        for path in paths
+        OutputFile(path.name, path.stat().st_size, remembered_sha256(path, cache)) for path in paths
     )
 
 
-def _remembered_sha256(path: Path, cache: Path) -> str:
+def remembered_sha256(path: Path, cache: Path) -> str:
+    """Hex SHA-256 of a file; not read again while its path, size, mtime and inode are the same.
+
+    Raises:
+        InputError: the file cannot be read, or `cache` cannot be written.
+    """
     real = path.resolve()
     state = real.stat()
     key = [str(real), state.st_size, state.st_mtime_ns, state.st_ino]
