@@ -37,7 +37,9 @@ VERIFY_HELP = (
 )
 @out_option("Root folder of the artifacts.")
 @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
-@click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print sizes and bits per weight; measure and write nothing."
+)
 @verify_option(VERIFY_HELP, default=True)
 def main(
     plan_path: Path | None,

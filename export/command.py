@@ -65,7 +65,11 @@ def format_command(form: Format[Any]) -> click.Command:
         "Root folder; artifacts are folders in OUT/<model>/<format>, named after their dtype."
     )
     @click.option("--force", is_flag=True, help="Write again even if nothing changed.")
-    @click.option("--dry-run", is_flag=True, help="Print sizes and bits per weight, write nothing.")
+    @click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Print sizes and bits per weight; measure and write nothing.",
+    )
     @click.option(
         "--strict",
         is_flag=True,
@@ -148,7 +152,8 @@ def export_variants(
         asked = replace(flags, strict=flags.strict or wanted in strict)
         checkpoint = opened[form.open]
         identity = job.identify(source, checkpoint)
-        variant = form.complete_from_checkpoint(wanted, checkpoint)
+        # Completing may take minutes in PyTorch, and no size depends on what it finds.
+        variant = wanted if flags.dry_run else form.complete_from_checkpoint(wanted, checkpoint)
         export = job.Job(source, checkpoint, identity, form, variant)
         folder = export.folder(out)
         folders.append(folder)

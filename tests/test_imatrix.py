@@ -282,6 +282,30 @@ def test_without_a_file_the_matrix_is_measured_once_and_used(small: Path, tmp_pa
         assert str(tmp_path) not in manifest.read_text()
 
 
+def test_a_dry_run_measures_and_writes_nothing(small: Path, tmp_path: Path) -> None:
+    """Nor does it need to: its sizes are those that the measured matrix gives."""
+    asked = ["--model", small, "-d", "q4_k_m,q4_0", "--imatrix"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.gguf.measured_imatrix._measure", None)
+        patch.setenv("EDGEPROOF_CACHE", str(tmp_path / "cache"))
+        code, dry = run(export_main, *asked, "-o", tmp_path / "dry", "--dry-run")
+    assert code == 0, dry
+    assert not (tmp_path / "dry").exists()
+    assert {path.name for path in (tmp_path / "cache").iterdir()} <= {"digests"}
+    write_matrix(tmp_path / "m.gguf", *(layers_and_widths(small)))
+    asked[asked.index("--imatrix")] = f"--imatrix={tmp_path / 'm.gguf'}"
+    code, real = run(export_main, *asked, "-o", tmp_path / "dry")
+    assert code == 0, real
+    assert [line.split()[:5] for line in real.splitlines()] == [
+        line.split()[:5] for line in dry.splitlines()
+    ]
+
+
+def layers_and_widths(folder: Path) -> tuple[int, int, int]:
+    config = json.loads((folder / "config.json").read_text())
+    return config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"]
+
+
 def test_a_matrix_that_cannot_be_measured_is_refused(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,8 @@ model: one block of rows is held at a time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgeproof.artifact import ArtifactWriter, HashedFile, ModelIdentity, Variant
 from export.checkpoint import Checkpoint
 from export.format import Advance
@@ -19,6 +21,7 @@ from export.gguf.recipe import Recipe
 from export.gguf.splits import plan_splits, split_metadata
 from export.gguf.tensors import bind
 from export.rounding import rounder_of
+from export.rounding.imatrix import uniform
 
 
 def write(
@@ -39,6 +42,8 @@ def write(
     targets = bind(checkpoint)
     recipe.check(targets)
     rounder = rounder_of(recipe.rounding, checkpoint.parameters)
+    if recipe.wish is not None and writer.dry:
+        rounder = replace(rounder, imatrix=uniform(checkpoint.parameters))
     metadata = metadata_entries(checkpoint, identity, recipe.file_type)
     if rounder.imatrix is not None:
         metadata += imatrix_entries(rounder.imatrix)

@@ -68,7 +68,8 @@ class MatrixWish:
 class Recipe(RoundedRecipe):
     """`linear` and `head` name a type or a mixture; the rest is None or empty if not overridden.
 
-    `wish` is None in a recipe that is complete, the only one that is written or recorded.
+    `wish` is None in a recipe that is complete, the only one that is written or recorded; a dry run
+    goes without, so that nothing is measured.
     """
 
     linear: str
@@ -97,9 +98,14 @@ class Recipe(RoundedRecipe):
 
         With an importance matrix llama.cpp rounds all types, unless a method of ours uses it.
         """
-        if self.rounding.imatrix is not None and self.rounding.method == NEAREST:
+        if self.weighed and self.rounding.method == NEAREST:
             return False
         return all(kind in TYPES for kind in self.types)
+
+    @property
+    def weighed(self) -> bool:
+        """Whether an importance matrix has its part in it, measured already or not."""
+        return self.rounding.imatrix is not None or self.wish is not None
 
     @property
     def file_type(self) -> int:
@@ -122,7 +128,7 @@ class Recipe(RoundedRecipe):
             labels.append(f"{text}-{kind.lower()}")
         if self.rounding.method != NEAREST:
             labels.append(self.rounding.method)
-        if self.rounding.imatrix is not None:
+        if self.weighed:
             labels.append(IMATRIX)
         return tuple(labels)
 

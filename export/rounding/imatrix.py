@@ -64,6 +64,13 @@ class Imatrix:
             raise InputError(f"--imatrix: the model has no matrix {name}; {AGAIN} for this model")
 
 
+def uniform(parameters: Sequence[Parameter]) -> Imatrix:
+    """Stands in for a matrix where only its being there counts: every channel matters alike."""
+    matrices = [p for p in parameters if len(p.shape) > 1 and p.layer is not None]
+    ones = {tensor_name(p): np.ones(p.shape[-1], np.float32) for p in matrices}
+    return Imatrix(ones, dataset=None, chunks=0)
+
+
 def keep_imatrix(path: Path) -> str:
     """Put a file into the cache; its SHA-256.
 
