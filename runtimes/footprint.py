@@ -27,6 +27,8 @@ from runtimes.registry import adapter_of
 from runtimes.runtime_option import runtime_option
 
 PREFILL, DECODE = 256, 16
+BRIEF_PREFILL, BRIEF_DECODE = 16, 2  # enough to see a crash
+BRIEF_PREFILL, BRIEF_DECODE = 16, 2  # enough to see a crash
 STATUS = Path("/proc/self/status")
 TEXT = "On 21 June 1999, the ferry left at noon with 42 people, 3 goats and a piano. "
 
@@ -54,8 +56,12 @@ class Crash(Exception):
     """The process ended without a result; the message says how."""
 
 
-def footprint(artifact: Artifact, threads: int, other: str | None = None) -> Footprint:
+def footprint(
+    artifact: Artifact, threads: int, other: str | None = None, *, brief: bool = False
+) -> Footprint:
     """Measure in a new process; once more if the first one had to compile something.
+
+    `brief` reads and writes so little that only a crash means something.
 
     Raises:
         InputError: the artifact cannot be opened.
@@ -63,10 +69,12 @@ def footprint(artifact: Artifact, threads: int, other: str | None = None) -> Foo
     """
     command = [sys.executable, "-m", "runtimes.footprint", str(artifact.path)]
     command += [f"--threads={threads}", *([f"--runtime={other}"] if other else [])]
+    command += ["--brief"] if brief else []
+    command += ["--brief"] if brief else []
     adapter = adapter_of(artifact, other)
     before = _compiled(adapter)
     result = _run(command)
-    return result if _compiled(adapter) == before else _run(command)
+    return result if brief or _compiled(adapter) == before else _run(command)
 
 
 @click.command(cls=EdgeproofCommand, name="footprint")
@@ -75,12 +83,16 @@ def footprint(artifact: Artifact, threads: int, other: str | None = None) -> Foo
 @runtime_option(
     "Run it in this runtime, not in its format's usual one.", lambda adapter: adapter.in_process
 )
-def main(artifact: Path, threads: int, runtime: str | None) -> None:
+@click.option("--brief", is_flag=True, help="Only a few tokens: does it run at all?")
+def main(artifact: Path, threads: int, runtime: str | None, brief: bool) -> None:
     """Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON."""
-    click.echo(json.dumps(asdict(_measure(open_artifact(artifact), threads, runtime))))
+    tokens = (BRIEF_PREFILL, BRIEF_DECODE) if brief else (PREFILL, DECODE)
+    click.echo(json.dumps(asdict(_measure(open_artifact(artifact), threads, runtime, *tokens))))
 
 
-def _measure(artifact: Artifact, threads: int, other: str | None) -> Footprint:
+def _measure(
+    artifact: Artifact, threads: int, other: str | None, prefill: int, decode: int
+) -> Footprint:
     """Measure in this process, which has done nothing else before."""
     adapter = adapter_of(artifact, other)
     adapter.load()
@@ -88,11 +100,11 @@ def _measure(artifact: Artifact, threads: int, other: str | None) -> Footprint:
     begin = time.perf_counter()
     runtime = adapter.open(artifact, threads)
     opened = time.perf_counter()
-    prompt = _prompt(runtime)
+    prompt = _prompt(runtime, prefill, decode)
     started = time.perf_counter()
     row = runtime.start(prompt)
     read = time.perf_counter()
-    for _ in range(DECODE):
+    for _ in range(decode):
         row = runtime.step(int(row.argmax()))
     written = time.perf_counter()
     peak = _resident_mb("VmHWM")
@@ -101,16 +113,16 @@ def _measure(artifact: Artifact, threads: int, other: str | None) -> Footprint:
         load_seconds=opened - begin,
         prefill_tokens=len(prompt),
         prefill_tokens_per_second=len(prompt) / (read - started),
-        decode_tokens=DECODE,
-        decode_tokens_per_second=DECODE / (written - read),
+        decode_tokens=decode,
+        decode_tokens_per_second=decode / (written - read),
         peak_mb=None if idle is None or peak is None else peak - idle,
     )
 
 
-def _prompt(runtime: Runtime) -> list[int]:
-    """`PREFILL` tokens, or what leaves room for the reply in a shorter context."""
+def _prompt(runtime: Runtime, prefill: int, decode: int) -> list[int]:
+    """`prefill` tokens, or what leaves room for the reply in a shorter context."""
     ids = runtime.tokenize(TEXT)
-    length = min(PREFILL, runtime.context - DECODE)
+    length = min(prefill, runtime.context - decode)
     return (ids * (length // len(ids) + 1))[:length]
 
 

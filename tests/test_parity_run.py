@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -16,6 +18,7 @@ from junitparser import JUnitXml
 
 from export.__main__ import main as export_main
 from runtimes.onnxruntime import OnnxRuntime
+from runtimes.parity import run as parity_run
 from runtimes.parity import tokenizer
 from runtimes.parity.__main__ import main as parity_main
 from tests.tiny import make_checkpoint
@@ -190,6 +193,108 @@ def test_a_broken_artifact_fails_and_the_others_are_still_judged(
     assert entries["gguf/f16"]["verdict"] == "FAIL"
     assert reason in entries["gguf/f16"]["reasons"][0]
     assert entries["onnx/fp32"]["verdict"] == "PASS"
+
+
+def a_short_context(out: Path) -> None:
+    rewrite(out / "tiny/onnx/fp32", "config.json", lambda raw: raw | {"max_position_embeddings": 9})
+
+
+def no_layers(out: Path) -> None:
+    rewrite(out / "tiny/onnx/fp32", "config.json", lambda raw: {"vocab_size": raw["vocab_size"]})
+
+
+def no_json(out: Path) -> None:
+    rewrite(out / "tiny/onnx/fp32", "config.json", lambda raw: [])
+
+
+def no_graph(out: Path) -> None:
+    replace_file(out / "tiny/onnx/fp32", "onnx/model.onnx", b"\xff" * 100)
+
+
+def a_looping_template(out: Path) -> None:
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    rewrite(
+        out / "tiny/onnx/fp32", "tokenizer_config.json", lambda raw: raw | {"chat_template": loop}
+    )
+
+
+def an_unreadable_manifest(out: Path) -> None:
+    (out / "tiny/onnx/fp32/edgeproof.json").write_text("{}")
+
+
+def rewrite(artifact: Path, name: str, change: Callable[[Any], Any]) -> None:
+    raw = json.loads((artifact / name).read_text())
+    replace_file(artifact, name, json.dumps(change(raw)).encode())
+
+
+def replace_file(artifact: Path, name: str, data: bytes) -> None:
+    """Change a file and its hash in the manifest: what a wrong exporter would have written."""
+    (artifact / name).write_bytes(data)
+    manifest = artifact / "edgeproof.json"
+    raw = json.loads(manifest.read_text())
+    for item in raw["outputs"]:
+        if item["path"] == name:
+            item |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest.write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [a_short_context, no_layers, no_json, no_graph, a_looping_template, an_unreadable_manifest],
+)
+def test_nothing_that_an_artifact_contains_ends_the_run(
+    out: Path, damage: Callable[[Path], None]
+) -> None:
+    only(out, "tiny/onnx/fp32", "tiny/gguf/f16")
+    damage(out)
+    result = compare("--root", out, "--positions", 100, "--no-html")
+    assert result.exit_code == 1, result.output
+    entries = report(out)
+    assert entries["gguf/f16"]["verdict"] == "PASS"
+    if damage is an_unreadable_manifest:  # nothing tells what it is: there is no entry
+        assert result.stderr.count("not an edgeproof manifest") == 2
+    else:
+        assert entries["onnx/fp32"]["verdict"] == "FAIL"
+        assert entries["onnx/fp32"]["reasons"][0]
+
+
+class Panic(BaseException):
+    """As one of a library written in Rust."""
+
+
+@pytest.mark.parametrize("error", [KeyError("bits"), IndexError(), Panic("index out of bounds")])
+@pytest.mark.parametrize("place", ["dequantise", "compare_metadata", "localise"])
+def test_whatever_a_reader_raises_fails_its_artifact_only(
+    out: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException
+) -> None:
+    original = getattr(parity_run, place)
+
+    def fails(subject: Any, *rest: Any, **options: Any) -> Any:
+        artifact = getattr(subject, "artifact", subject)
+        if artifact.manifest.variant.format == "mlc":
+            raise error
+        return original(subject, *rest, **options)
+
+    monkeypatch.setattr(parity_run, place, fails)
+    (mlc,) = (out / "tiny/mlc").glob("*-q4f16_1-MLC")
+    only(out, f"tiny/mlc/{mlc.name}", "tiny/gguf/f16")
+    assert compare("--root", out, "--positions", 100, "--no-html").exit_code == 1
+    entries = report(out)
+    assert entries["gguf/f16"]["verdict"] == "PASS"
+    said = entries["mlc/q4f16_1"]["notes" if place == "localise" else "reasons"]
+    assert any(type(error).__name__ in line and "test_parity_run.py" in line for line in said)
+
+
+def test_who_ends_the_run_ends_it(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity_run, "dequantise", stop)
+    only(out, "tiny/gguf/f16")
+    with pytest.raises((KeyboardInterrupt, click.Abort, SystemExit)):
+        parity_main(
+            ["--root", str(out), "--budget", "fast", "--no-footprint"], standalone_mode=False
+        )
 
 
 def test_a_runtime_that_crashes_fails_its_artifact_and_the_others_are_still_judged(

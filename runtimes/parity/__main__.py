@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeproof.artifact import open_artifact
+from edgeproof.artifact import MANIFEST, open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, root_option, run_main
 from edgeproof.errors import GateError, InputError
@@ -104,7 +104,8 @@ def main(
     Without ARTIFACTS, everything that the last `python -m export` made is compared, and the
     reports are written as ROOT/<model>/parity.json and, for reading, parity.html; several models
     also get ROOT/parity.html over all of them. The verdicts are followed by what to ship for each
-    target and what few bits cost. Exit code 1: a required gate was not met.
+    target and what few bits cost. Exit code 1: a required gate was not met, or an artifact is
+    broken; whatever it contains, the others are still judged.
 
     \b
     Examples:
@@ -124,26 +125,15 @@ def main(
         if checkpoint is None:
             raise InputError("--checkpoint DIR is needed with explicit artifacts")
         requests = [Request(path, allow_degraded, runtime) for path in artifacts]
-        name = open_artifact(artifacts[0]).manifest.model.name
-        models = [ComparedModel(name, checkpoint, requests, Path(REPORT))]
-        gates = {}
+        models = [ComparedModel(None, checkpoint, requests, Path(REPORT))]
+        gates: Mapping[str, Mapping[str, float]] = {}
     else:
         if runtime is not None:
             raise InputError("--runtime needs explicit artifacts: --runtime NAME ARTIFACT …")
-        record = load_run_record(root)
-        gates = record.gates
-        models = [
-            ComparedModel(
-                model.label,
-                Path(model.checkpoint),
-                [
-                    Request(root / item.path, item.allow_degraded or allow_degraded)
-                    for item in model.artifacts
-                ],
-                root / model.label / REPORT,
-            )
-            for model in record.models
-        ]
+        models, gates = recorded(root, allow_degraded=allow_degraded)
+    models, unreadable = told_apart(models)
+    for line in unreadable:
+        click.echo(f"FAIL, in no report: {line}", err=True)
     if json_path is not None and len(models) > 1:
         raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
     extent = Extent(positions, footprint, localise)
@@ -164,19 +154,73 @@ def main(
     )
     entries = [entry for result in results for entry in result.entries]
     refused = [entry for entry in entries if not entry.accepted]
-    if refused:
-        names = ", ".join(f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused)
-        raise GateError(f"{len(refused)} of {len(entries)} artifacts did not pass: {names}")
+    if refused or unreadable:
+        names = [f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused] + unreadable
+        total = len(entries) + len(unreadable)
+        raise GateError(f"{len(names)} of {total} artifacts did not pass: {', '.join(names)}")
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """One model to compare: its name, its checkpoint, its artifacts, and where parity.json goes."""
+    """One model to compare: its name, its checkpoint, its artifacts, and where parity.json goes.
 
-    label: str
+    Without a label its artifacts name it.
+    """
+
+    label: str | None
     checkpoint: Path
     requests: Sequence[Request]
     report: Path
+
+
+def recorded(
+    root: Path, *, allow_degraded: bool
+) -> tuple[list[ComparedModel], Mapping[str, Mapping[str, float]]]:
+    """What the last export made below a root, and its plan's gates.
+
+    Raises:
+        InputError: there is no record of one.
+    """
+    from runtimes.parity.run import Request
+
+    record = load_run_record(root)
+    models = [
+        ComparedModel(
+            model.label,
+            Path(model.checkpoint),
+            [
+                Request(root / item.path, item.allow_degraded or allow_degraded)
+                for item in model.artifacts
+            ],
+            root / model.label / REPORT,
+        )
+        for model in record.models
+    ]
+    return models, record.gates
+
+
+def told_apart(models: Sequence[ComparedModel]) -> tuple[list[ComparedModel], list[str]]:
+    """Models with those of their artifacts that say what they are, and why the others do not.
+
+    No report can name those.
+
+    Raises:
+        InputError: a folder without a manifest.
+    """
+    told, unreadable = [], []
+    for model in models:
+        requests = []
+        for request in model.requests:
+            try:
+                open_artifact(request.path)
+                requests.append(request)
+            except InputError as error:
+                if not (request.path / MANIFEST).exists():
+                    raise
+                unreadable.append(str(error))
+        if requests:
+            told.append(replace(model, requests=requests))
+    return told, unreadable
 
 
 def compare_model(
@@ -200,10 +244,11 @@ def compare_model(
         gates,
         extent,
     )
-    result = ModelResult(model.label, reference, environment(threads), tuple(entries))
+    label = model.label or open_artifact(model.requests[0].path).manifest.model.name
+    result = ModelResult(label, reference, environment(threads), tuple(entries))
     print_result(_console(), result)
     for entry in result.entries:
-        facts = {"model": model.label, "artifact": str(entry.artifact.path)}
+        facts = {"model": label, "artifact": str(entry.artifact.path)}
         verdict = entry.judgement.verdict.value
         log.info("compared", extra={**facts, "verdict": verdict, "accepted": entry.accepted})
     return result

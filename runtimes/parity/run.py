@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.verdicts import Verdict
-from runtimes.footprint import Crash, footprint
+from runtimes.footprint import Footprint, footprint
 from runtimes.formats import dequantise, readable, reader_of
+from runtimes.parity.blame import blame
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.floor import floor_notes, floors
@@ -37,7 +39,7 @@ from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, judge
-from runtimes.registry import open_reference, open_runtime
+from runtimes.registry import adapter_of, open_reference, open_runtime
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
@@ -85,8 +87,8 @@ def run_parity(
 ) -> tuple[ReferenceFacts, list[Entry]]:
     """Compare artifacts with their checkpoint: facts on the reference, and the entries.
 
-    An artifact that is damaged or stale, cannot be opened, or makes its runtime crash in that
-    process becomes a FAIL entry.
+    An artifact that is damaged or stale, makes its runtime crash in a process of its own, or a
+    reader or a runtime raise anything, becomes a FAIL entry.
 
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
@@ -125,8 +127,7 @@ def run_parity(
         explained = judgement.noted(*floor_notes(measurement, limits, known))
         entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
         if extent.localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
-            found = _localise(entry, request.runtime, weighed, bench, always=extent.localise_all)
-            entry = replace(entry, localisation=found)
+            entry = _localised(entry, request.runtime, weighed, bench, always=extent.localise_all)
         entries.append(entry)
     facts = ReferenceFacts(
         runtime=f"{torch_runtime.name} {torch_runtime.version}",
@@ -181,9 +182,7 @@ def _compare(
     faults: list[str] = []
     try:
         check_current(artifact, bench.inputs)
-        # WebGPU is left out: a software GPU's memory and speed say nothing of a real one's.
-        wanted = bench.footprints and runtime is None
-        cost = footprint(artifact, bench.threads) if wanted else None
+        cost = _footprint(artifact, bench, runtime)
         read = readable(artifact)
         faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
         weights, weighed = _run_weights(artifact, bench, faults) if read else ({}, None)
@@ -216,11 +215,34 @@ def _compare(
                 advance,
             )
         measurement = replace(measurement, exact_weights=read and not weights, footprint=cost)
-    except (InputError, Crash) as error:
-        return Judgement(Verdict.FAIL, (*faults, str(error))), None, None
+    except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
+        return Judgement(Verdict.FAIL, (*faults, blame(error))), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     return judgement.noted(*m.chat_template.notes), m, weighed
+
+
+def _footprint(artifact: Artifact, bench: Bench, runtime: str | None) -> Footprint | None:
+    """What it costs, in a process that may crash before this one opens it; None if not asked for.
+
+    Nor of another runtime: a software GPU's memory and speed say nothing of a real one's.
+    """
+    if not bench.footprints or not adapter_of(artifact, runtime).in_process:
+        return None
+    found = footprint(artifact, bench.threads, runtime, brief=runtime is not None)
+    return found if runtime is None else None
+
+
+def _localised(
+    entry: Entry, runtime: str | None, weighed: Weighed | None, bench: Bench, *, always: bool
+) -> Entry:
+    """The entry with where it breaks, or with why that cannot be told."""
+    try:
+        found = _localise(entry, runtime, weighed, bench, always=always)
+    except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
+        note = f"where it breaks cannot be told: {blame(error)}"
+        return replace(entry, judgement=entry.judgement.noted(note))
+    return replace(entry, localisation=found)
 
 
 def _localise(
@@ -276,7 +298,9 @@ def recorded_inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[Ou
     """
     if not artifacts:
         raise InputError("no artifacts to compare")
-    names = [item.path for item in artifacts[0].manifest.model.inputs]
+    # What most of them say: one that says something else is stale, not the others.
+    stated = Counter(tuple(item.path for item in a.manifest.model.inputs) for a in artifacts)
+    ((names, _),) = stated.most_common(1)
     for name in names:
         if Path(name).name != name:
             raise InputError(
