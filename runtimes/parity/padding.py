@@ -49,16 +49,33 @@ class PaddingResult:
         )
 
 
+def can_be_padded(documents: Sequence[Document]) -> bool:
+    """Whether pieces of the documents differ in length, so that a batch of them has padding."""
+    return len({len(row) for row in _rows(documents)}) > 1
+
+
 def measure_padding(runtime: Runtime, documents: Sequence[Document]) -> PaddingResult | None:
-    """Run batches of pieces of the documents; None where the runtime has no batches."""
-    if not isinstance(runtime, BatchRuntime):
+    """Run batches of pieces of the documents.
+
+    None where the runtime has no batches, or the documents are too short for padding.
+    """
+    if not isinstance(runtime, BatchRuntime) or not can_be_padded(documents):
         return None
-    texts = [documents[index % len(documents)].ids for index in range(len(LENGTHS))]
+    texts = _texts(documents)
     equal = min(max(LENGTHS), *map(len, texts))
     return PaddingResult(
-        kl=_batch_kl(runtime, [ids[:length] for ids, length in zip(texts, LENGTHS, strict=True)]),
+        kl=_batch_kl(runtime, _rows(documents)),
         unpadded_kl=_batch_kl(runtime, [ids[:equal] for ids in texts]),
     )
+
+
+def _texts(documents: Sequence[Document]) -> list[tuple[int, ...]]:
+    return [documents[index % len(documents)].ids for index in range(len(LENGTHS))]
+
+
+def _rows(documents: Sequence[Document]) -> list[tuple[int, ...]]:
+    """Rows of a batch with padding: pieces of LENGTHS, where the documents are long enough."""
+    return [ids[:length] for ids, length in zip(_texts(documents), LENGTHS, strict=True)]
 
 
 def _batch_kl(runtime: BatchRuntime, sequences: Sequence[Sequence[int]]) -> float:

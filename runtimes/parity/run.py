@@ -31,6 +31,7 @@ from runtimes.parity.localise import (
 )
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.measure import FP16_MAX, KnownBefore, Measurement, measure
+from runtimes.parity.omissions import not_compared
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
@@ -219,7 +220,8 @@ def _compare(
         return Judgement(Verdict.FAIL, (*faults, blame(error))), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
-    return judgement.noted(*m.chat_template.notes), m, weighed
+    notes = (*m.chat_template.notes, *not_compared(bench.prompts, bench.reference.documents))
+    return judgement.noted(*notes), m, weighed
 
 
 def _footprint(artifact: Artifact, bench: Bench, runtime: str | None) -> Footprint | None:

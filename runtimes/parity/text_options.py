@@ -26,7 +26,8 @@ def text_options(command: Command) -> Command:
     text = click.option(
         "--text",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Your own text instead: plain text, or .jsonl with a text or messages in each line.",
+        help="Your own text instead: plain text, or .jsonl with a text or messages in each line."
+        " Without messages, chat templates and replies are not compared.",
     )
     return budget(text(command))
 
