@@ -19,6 +19,8 @@ from tests.tiny import make_checkpoint
 
 pytest_runtest_makereport = required.pytest_runtest_makereport
 
+# Commands run in the tests' own process, where they may be changed; those of watching say so.
+os.environ["EDGEPROOF_WATCH"] = "0"
 # Before any test module imports PyTorch: its threads read this once.
 os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 

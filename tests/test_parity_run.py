@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,6 +311,24 @@ def test_a_runtime_that_crashes_fails_its_artifact_and_the_others_are_still_judg
     entries = report(out)
     assert entries["onnx/fp32"]["verdict"] == "FAIL"
     assert "SIGSEGV" in entries["onnx/fp32"]["reasons"][0]
+    assert entries["gguf/f16"]["verdict"] == "PASS"
+
+
+def test_a_crash_of_the_run_itself_fails_its_artifact_and_the_others_are_still_judged(
+    out: Path, tmp_path: Path
+) -> None:
+    """Without a footprint nothing opens it before; without --watch it is the end."""
+    (tmp_path / "onnxruntime.py").write_text("import os; os.kill(os.getpid(), 11)")
+    only(out, "tiny/onnx/fp32", "tiny/gguf/f16")
+    command = [sys.executable, "-m", "runtimes.parity", "--root", str(out), "--budget", "fast"]
+    command += ["--no-footprint", "--positions", "100", "--no-html", "--threads", "1"]
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    unwatched = subprocess.run([*command, "--no-watch"], env=env, cwd=ROOT, check=False)
+    assert unwatched.returncode == -signal.SIGSEGV
+    assert subprocess.run([*command, "--watch"], env=env, cwd=ROOT, check=False).returncode == 1
+    entries = report(out)
+    assert entries["onnx/fp32"]["verdict"] == "FAIL"
+    assert "ended by SIGSEGV" in entries["onnx/fp32"]["reasons"][0]
     assert entries["gguf/f16"]["verdict"] == "PASS"
 
 

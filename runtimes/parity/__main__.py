@@ -7,17 +7,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeproof.artifact import MANIFEST, open_artifact
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, root_option, run_main
+from edgeproof.command import EdgeproofCommand, error_boundary, root_option, run_main
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
 from runtimes.parity.text_options import chosen_suite, text_options
+from runtimes.parity.watch import journal_of, watch
 from runtimes.runtime_option import runtime_option
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from runtimes.parity.run import Extent, Request
     from runtimes.parity.suite import Suite
 
+ARGUMENTS = "edgeproof.arguments"  # in a command's context
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
 OUTPUTS = OptionalModule("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
@@ -36,7 +38,24 @@ PLAIN_WIDTH = 180
 log = logging.getLogger(__name__)
 
 
-@click.command(cls=EdgeproofCommand, name="parity")
+class WatchedCommand(EdgeproofCommand):
+    """A command that runs itself in a process of its own, and survives that one's crashes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they were typed."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Watch, or be watched."""
+        if not ctx.params.pop("watch") or ctx.params["journal"] is not None:
+            return super().invoke(ctx)
+        with error_boundary(ctx):
+            code = watch("runtimes.parity", ctx.meta[ARGUMENTS])
+        return ctx.exit(code)
+
+
+@click.command(cls=WatchedCommand, name="parity")
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @root_option("; its run.json names what to compare")
 @click.option(
@@ -82,6 +101,16 @@ log = logging.getLogger(__name__)
     help="Say of every artifact where it diverges, layer by layer; else of those that fail.",
 )
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@click.option(
+    "--watch/--no-watch",
+    default=True,
+    show_default=True,
+    envvar="EDGEPROOF_WATCH",
+    help="Compare in a process of its own: a library that crashes over an artifact is a FAIL of"
+    " that artifact, and the run is begun again without it.",
+)
+@click.option("--journal", type=click.Path(path_type=Path), hidden=True)
+@click.option("--crashed", type=(str, str, str), multiple=True, hidden=True)
 def main(
     artifacts: tuple[Path, ...],
     root: Path,
@@ -98,6 +127,8 @@ def main(
     footprint: bool,
     localise: bool,
     threads: int,
+    journal: Path | None,
+    crashed: tuple[tuple[str, str, str], ...],
 ) -> None:
     """Run artifacts in their real runtimes and compare them with PyTorch.
 
@@ -136,7 +167,7 @@ def main(
         click.echo(f"FAIL, in no report: {line}", err=True)
     if json_path is not None and len(models) > 1:
         raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
-    extent = Extent(positions, footprint, localise)
+    extent = Extent(positions, footprint, localise, journal_of(journal, crashed))
     results = []
     for model in models:
         result = compare_model(model, suite, threads, gates, extent)

@@ -40,6 +40,7 @@ from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, judge
+from runtimes.parity.watch import UNWATCHED, Journal, Stage
 from runtimes.registry import adapter_of, open_reference, open_runtime
 
 if TYPE_CHECKING:
@@ -67,12 +68,13 @@ class Extent:
 
     `positions` asks for about so many instead of all; `footprints` for memory and speed of each
     artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
-    only of those that do not pass.
+    only of those that do not pass. `journal` is told what the run is at.
     """
 
     positions: int | None = None
     footprints: bool = True
     localise_all: bool = False
+    journal: Journal = UNWATCHED
 
 
 EVERYTHING = Extent()
@@ -111,6 +113,7 @@ def run_parity(
         threads,
         extent.footprints,
         checkpoint,
+        extent.journal,
     )
     gated = [
         gates_for(artifact.manifest.variant.precision, gates, request.runtime)
@@ -120,6 +123,7 @@ def run_parity(
         _compare(artifact, request.runtime, bench, limits)
         for artifact, request, limits in zip(artifacts, requests, gated, strict=True)
     ]
+    extent.journal.leave()
     known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
     for artifact, request, limits, (judgement, measurement, weighed) in zip(
@@ -130,6 +134,7 @@ def run_parity(
         if extent.localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
             entry = _localised(entry, request.runtime, weighed, bench, always=extent.localise_all)
         entries.append(entry)
+    extent.journal.leave()
     facts = ReferenceFacts(
         runtime=f"{torch_runtime.name} {torch_runtime.version}",
         text=ComparedText(suite.name, suite.digest),
@@ -157,6 +162,7 @@ class Bench:
     threads: int
     footprints: bool
     checkpoint: Path
+    journal: Journal
 
     def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:
         """The original's sampled replies to the first so many of the sampled chats."""
@@ -182,6 +188,7 @@ def _compare(
     variant = artifact.manifest.variant
     faults: list[str] = []
     try:
+        bench.journal.enter(Stage.COMPARE, artifact.path)
         check_current(artifact, bench.inputs)
         cost = _footprint(artifact, bench, runtime)
         read = readable(artifact)
@@ -240,6 +247,7 @@ def _localised(
 ) -> Entry:
     """The entry with where it breaks, or with why that cannot be told."""
     try:
+        bench.journal.enter(Stage.LOCALISE, entry.artifact.path)
         found = _localise(entry, runtime, weighed, bench, always=always)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
         note = f"where it breaks cannot be told: {blame(error)}"

@@ -1,0 +1,147 @@
+"""Survive what ends a process: a native library that aborts over an artifact.
+
+A run is a process of its own, which notes what it is at; where it crashes, it is begun again, told
+that it crashed there, and that artifact's verdict is the crash. A run without crashes does nothing
+twice. What is no crash (Ctrl-C, being killed, no memory left) ends both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from edgeproof.errors import InputError
+from runtimes.footprint import Crash
+
+CRASHES = frozenset(
+    getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
+    if hasattr(signal, name)
+)
+NTSTATUS_ERRORS = 0xC0000000  # what Windows gives as a crashed process's exit code, and above
+
+
+class Stage(str, Enum):
+    """What a run is at with an artifact."""
+
+    COMPARE = "compare"
+    LOCALISE = "localise"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An artifact's folder and what the run was at with it."""
+
+    stage: Stage
+    artifact: str
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a run tells its watcher, in the file `path`; and where runs before it have crashed."""
+
+    path: Path | None = None
+    crashes: tuple[tuple[Mark, str], ...] = ()
+
+    def enter(self, stage: Stage, artifact: Path) -> None:
+        """Note what comes next.
+
+        Raises:
+            Crash: it crashed there before.
+        """
+        mark = Mark(stage, str(artifact))
+        for place, reason in self.crashes:
+            if place == mark:
+                raise Crash(reason)
+        self._write(json.dumps([mark.stage.value, mark.artifact]))
+
+    def leave(self) -> None:
+        """Note that what comes next is no artifact's."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self.path is not None:
+            self.path.write_text(text, "utf-8")
+
+
+UNWATCHED = Journal()
+
+
+def journal_of(path: Path | None, crashes: Sequence[tuple[str, str, str]]) -> Journal:
+    """From the options that `watch` gives: its file; stage, folder and reason of each crash."""
+    marks = [(Mark(Stage(stage), folder), reason) for stage, folder, reason in crashes]
+    return Journal(path, tuple(marks))
+
+
+def watch(module: str, arguments: Sequence[str]) -> int:
+    """Run a module, again after each crash over an artifact; its exit code.
+
+    Beside `arguments` it gets `--journal` and `--crashed`, for `journal_of`.
+
+    Raises:
+        InputError: it was ended, or crashed, over no artifact.
+    """
+    options: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as folder:
+        journal = Path(folder, "journal")
+        while True:
+            command = [sys.executable, "-m", module, f"--journal={journal}"]
+            with subprocess.Popen([*command, *options, *arguments]) as run, _passing_on(run):
+                code = run.wait()
+            how = _crash(code)
+            if how is None:
+                return code
+            mark = _read(journal)
+            if mark is None:
+                raise InputError(f"the run was ended by {how}, over no artifact")
+            options += ["--crashed", *mark, f"the run crashes: its process was ended by {how}"]
+            journal.unlink()
+
+
+@contextlib.contextmanager
+def _passing_on(run: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Who asks this process to end asks the run."""
+    asked = [signal.SIGTERM]
+    if sys.platform != "win32":
+        asked.append(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in asked}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda received, _: run.send_signal(received))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _crash(code: int) -> str | None:
+    """What a process crashed by; None if it ended.
+
+    Raises:
+        InputError: somebody, or the system for want of memory, has ended it.
+    """
+    if os.name == "nt":
+        return f"0x{code:X}" if code >= NTSTATUS_ERRORS else None
+    if code >= 0:
+        return None
+    name = signal.Signals(-code).name
+    if -code not in CRASHES:
+        raise InputError(f"the run was ended by {name}: by somebody, or for want of memory")
+    return name
+
+
+def _read(journal: Path) -> tuple[str, str] | None:
+    with contextlib.suppress(OSError, ValueError):
+        stage, artifact = json.loads(journal.read_text("utf-8"))
+        return stage, artifact
+    return None
