@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def config(raw: Mapping[str, Any]) -> DecoderConfig:
-    dense = read_dense(raw, "toy", window=raw.get("sliding_window"))
+def config(raw: Mapping[str, Any], name: str = "toy") -> DecoderConfig:
+    dense = read_dense(raw, name, window=raw.get("sliding_window"))
     return replace(dense, structure=structure(dense.structure, raw))
 
 
@@ -110,9 +111,30 @@ def mlc_keys(config: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def as_olmo2(plain: Structure) -> Structure:
+def as_olmo2(plain: Structure, keys: Mapping[str, Any]) -> Structure:
     """What llama.cpp's graph of that name computes."""
     return replace(plain, norms=dict.fromkeys((*AFTER, *HEADS, Role.FINAL_NORM), Norm()))
+
+
+def as_granite(plain: Structure, keys: Mapping[str, Any]) -> Structure:
+    """What llama.cpp's graph of that name computes from the file's keys."""
+    multipliers = Multipliers(
+        attention=keys["attention.scale"],
+        embedding=keys["embedding_scale"],
+        residual=keys["residual_scale"],
+        logits=1 / keys["logit_scale"],
+    )
+    return replace(plain, multipliers=multipliers)
+
+
+def granite_keys(config: DecoderConfig) -> dict[str, Any]:
+    multipliers = config.structure.multipliers
+    return {
+        "attention.scale": multipliers.attention,
+        "embedding_scale": multipliers.embedding,
+        "residual_scale": multipliers.residual,
+        "logit_scale": 1 / multipliers.logits,
+    }
 
 
 LAYER = "model.layers.{layer}."
@@ -134,6 +156,20 @@ FAMILY = Family(
         structure=as_olmo2,
     ),
     MlcArchitecture("toy", structure, mlc_keys),
+)
+# The same with another architecture in llama.cpp, to whose file its multipliers go.
+MULTIPLIED = replace(
+    FAMILY,
+    config=partial(config, name="multiplied"),
+    llama_cpp=LlamaCppArchitecture(
+        "granite",
+        rotary_pairs=True,
+        biases=frozenset(),
+        rope_freqs=True,
+        extents=True,
+        structure=as_granite,
+        keys=granite_keys,
+    ),
 )
 
 OLMO2 = {"norm_order": "post", "head_norms": "together", "tie_word_embeddings": False}
@@ -241,6 +277,7 @@ def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """The family's package as pip would leave it."""
     tmp_path: Path = request.getfixturevalue("tmp_path")
     declare(tmp_path / "site", f"{__name__}:FAMILY")
+    declare(tmp_path / "site", f"{__name__}:MULTIPLIED", "multiplied")
     monkeypatch.syspath_prepend(tmp_path / "site")
 
 
@@ -252,7 +289,7 @@ def declare(site: Path, value: str, name: str = "toy") -> None:
 
 
 def checkpoint(tmp_path: Path, changes: Mapping[str, Any]) -> Path:
-    return make_checkpoint(tmp_path / "checkpoint", model_type="toy", **changes)
+    return make_checkpoint(tmp_path / "checkpoint", **{"model_type": "toy", **changes})
 
 
 def some_ids() -> list[int]:
@@ -285,9 +322,17 @@ def test_the_decoder_in_tvm_computes_what_mlc_would(tmp_path: Path, name: str) -
     check(export_tiny(folder, "mlc", "q0f32", tmp_path, raw_f32=True), folder, OTHER_RUNTIME)
 
 
-def test_llama_cpp_computes_what_its_architecture_does(tmp_path: Path) -> None:
+IN_LLAMA_CPP: dict[str, dict[str, Any]] = {
+    "post-norms": OLMO2,
+    "of one plus weight": {**OLMO2, "norm_offset": 1.0, "dtype": "BF16"},
+    "multipliers": {**GRANITE, "model_type": "multiplied"},
+}
+
+
+@pytest.mark.parametrize("name", IN_LLAMA_CPP)
+def test_llama_cpp_computes_what_its_architecture_does(tmp_path: Path, name: str) -> None:
     pytest.importorskip("llama_cpp")
-    folder = checkpoint(tmp_path, OLMO2)
+    folder = checkpoint(tmp_path, IN_LLAMA_CPP[name])
     check(export_tiny(folder, "gguf", "f32", tmp_path), folder, OTHER_RUNTIME)
 
 
@@ -438,20 +483,12 @@ def test_a_head_that_llama_cpp_would_not_find_is_refused(tmp_path: Path) -> None
         export_tiny(folder, "gguf", "f32", tmp_path)
 
 
-def test_a_norm_of_one_plus_weight_is_stored_as_what_llama_cpp_multiplies_with(
-    tmp_path: Path,
-) -> None:
-    folder = checkpoint(tmp_path, {**OLMO2, "norm_offset": 1.0, "dtype": "BF16"})
-    pytest.importorskip("llama_cpp")
-    check(export_tiny(folder, "gguf", "f32", tmp_path), folder, OTHER_RUNTIME)
-
-
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
         ("no_such_module:FAMILY", "No module named 'no_such_module'"),
         (f"{__name__}:NO_FAMILY", "has no attribute 'NO_FAMILY'"),
-        (f"{__name__}:PLAIN", "is no edgeproof.families.Family"),
+        (f"{__name__}:PLAIN", r"is no edgeproof\.families\."),
     ],
 )
 def test_a_family_that_cannot_be_used_is_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from edgeproof.families.roles import Role
 from edgeproof.families.rope import Rope
@@ -34,6 +35,11 @@ class DecoderConfig:
     tied: bool
     biased: frozenset[Role]
     structure: Structure
+
+
+def no_keys(config: DecoderConfig) -> dict[str, Any]:
+    """What a format's file states of a decoder beyond what it states of every one: nothing."""
+    return {}
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,16 @@ Source: https://github.com/ggml-org/llama.cpp, src/models/ (which tensors a grap
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from edgeproof.families.decoder import DecoderConfig, no_keys
 from edgeproof.families.roles import BIASES, Role
-from edgeproof.families.structure import Structure
+from edgeproof.families.structure import Structure, as_llama
 
 ALL_BIASES = frozenset(BIASES.values())
 INPUT_BIASES = frozenset({Role.QUERY_BIAS, Role.KEY_BIAS, Role.VALUE_BIAS})
-
-
-def as_llama(plain: Structure) -> Structure:
-    """The structure of a graph that is Llama's."""
-    return plain
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,10 @@ class LlamaCppArchitecture:
         extents: whether llama.cpp's converter states the vocabulary's size, the number of rotated
             channels and whether a space is put before a text.
         tied: whether a head may be the embedding, and be no tensor of its own.
-        structure: what the graph computes, from what Llama's would with the same metadata.
+        structure: what the graph computes, from what Llama's would with the same metadata, and from
+            the keys that follow.
+        keys: what the metadata has beyond the keys of every architecture, without the prefix:
+            integers without a sign, floats, truths and texts.
     """
 
     name: str
@@ -43,4 +43,5 @@ class LlamaCppArchitecture:
     rope_freqs: bool
     extents: bool
     tied: bool = True
-    structure: Callable[[Structure], Structure] = as_llama
+    structure: Callable[[Structure, Mapping[str, Any]], Structure] = as_llama
+    keys: Callable[[DecoderConfig], dict[str, Any]] = no_keys

@@ -9,25 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeproof.families.decoder import DecoderConfig
+from edgeproof.families.decoder import DecoderConfig, no_keys
 from edgeproof.families.roles import Role
-from edgeproof.families.structure import Structure
+from edgeproof.families.structure import Structure, as_llama
 
 # Linears that share their input become one, the first role's rows on top.
 FUSIONS: Mapping[str, tuple[Role, ...]] = {
     "qkv_proj": (Role.QUERY, Role.KEY, Role.VALUE),
     "gate_up_proj": (Role.GATE, Role.UP),
 }
-
-
-def as_llama(plain: Structure, model_config: Mapping[str, Any]) -> Structure:
-    """The structure of a model that is Llama's."""
-    return plain
-
-
-def no_keys(config: DecoderConfig) -> dict[str, Any]:
-    """The keys beyond those that every model has, where there are none."""
-    return {}
 
 
 @dataclass(frozen=True)

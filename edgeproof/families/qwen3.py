@@ -41,11 +41,16 @@ def with_head_norms(structure: Structure) -> Structure:
     return replace(structure, norms={**structure.norms, **HEAD_NORMS})
 
 
+def as_qwen3(plain: Structure, keys: Mapping[str, Any]) -> Structure:
+    """What llama.cpp's graph of that name computes."""
+    return with_head_norms(plain)
+
+
 FAMILY = Family(
     config,
     NAMES,
     LlamaCppArchitecture(
-        "qwen3", False, INPUT_BIASES, rope_freqs=False, extents=False, structure=with_head_norms
+        "qwen3", False, INPUT_BIASES, rope_freqs=False, extents=False, structure=as_qwen3
     ),
     mlc=None,
 )

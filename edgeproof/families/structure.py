@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from edgeproof.families.roles import Role
 from edgeproof.families.rope import Rope
@@ -98,6 +99,11 @@ class Structure:
 def plain_structure(layers: int, head_dim: int, rope: Rope) -> Structure:
     """A Llama's: norms before attention and MLP, SwiGLU, every layer alike."""
     return Structure((Layer(rope),) * layers, Multipliers(attention=head_dim**-0.5))
+
+
+def as_llama(plain: Structure, keys: Mapping[str, Any]) -> Structure:
+    """What a runtime's Llama computes, whatever a file states beyond its sizes: `plain`."""
+    return plain
 
 
 HEAD_NORMS = (Role.QUERY_NORM, Role.KEY_NORM)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgeproof.artifact import ModelIdentity
@@ -18,12 +18,14 @@ from export.gguf.authorship import (
     origin_entries,
     sampling_entries,
 )
-from export.gguf.container import FLOAT32, STRING, UINT32, MetadataEntry, ValueType
+from export.gguf.container import BOOL, FLOAT32, STRING, UINT32, MetadataEntry, ValueType
 from export.gguf.naming import size_label, split_name
 from export.gguf.vocabulary import vocabulary_entries
 from export.llamacpp.architectures import architecture_of
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Of what an architecture states beyond the keys of all.
+TYPES: Mapping[type, ValueType] = {bool: BOOL, int: UINT32, float: FLOAT32, str: STRING}
 QUANTIZATION_VERSION = 2  # of the block types' layout; llama.cpp refuses quantised files without it
 
 
@@ -47,6 +49,10 @@ def metadata_entries(
         *_dimensions(name, config),
         MetadataEntry("general.file_type", UINT32, file_type),
         *(extents if architecture.extents else ()),
+        *(
+            MetadataEntry(f"{name}.{key}", TYPES[type(value)], value)
+            for key, value in architecture.keys(config).items()
+        ),
         MetadataEntry("general.quantization_version", UINT32, QUANTIZATION_VERSION),
         *vocabulary_entries(checkpoint, space_prefix=architecture.extents),
     ]

@@ -34,7 +34,8 @@ def check_structure(config: DecoderConfig) -> None:
             f"tie_word_embeddings: llama.cpp's {architecture.name} has no tied head; {INSTEAD}"
         )
     plain = plain_structure(config.layers, config.head_dim, config.rope)
-    for difference in differences(config.structure, architecture.structure(plain)):
+    runtime = architecture.structure(plain, architecture.keys(config))
+    for difference in differences(config.structure, runtime):
         raise InputError(
             f"{difference}: llama.cpp's {architecture.name} does not compute that; {INSTEAD}"
         )
