@@ -2,13 +2,13 @@
 
 Its config.json says where norms are, which activation there is, what is multiplied, which layers
 rotate and which have a window. A model in NumPy says what that means; where transformers has such
-a decoder, it is the same.
+a decoder, it is the same (`test_numpy_decoder`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GraniteConfig,
-    GraniteForCausalLM,
-    Olmo2Config,
-    Olmo2ForCausalLM,
-)
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
@@ -36,29 +27,17 @@ from edgeproof.families.mlc import MlcArchitecture
 from edgeproof.families.rope import Rope
 from edgeproof.families.structure import Multipliers, Norm, Structure
 from runtimes.registry import open_runtime
+from tests import numpy_decoder
 from tests.exported import export_tiny
+from tests.numpy_decoder import GEMMA3, GRANITE, OLMO2, PLAIN
 from tests.tiny import VOCAB, make_checkpoint
-from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, ROUNDED, relative_error
+from tests.tolerance import OTHER_RUNTIME, ROUNDED, relative_error
 
 pytestmark = pytest.mark.numbers
 
 BEFORE, AFTER = (Role.INPUT_NORM, Role.MLP_NORM), (Role.ATTENTION_OUT_NORM, Role.MLP_OUT_NORM)
 HEADS = (Role.QUERY_NORM, Role.KEY_NORM)
 NORM_ORDERS = {"pre": BEFORE, "post": AFTER, "both": (*BEFORE, *AFTER)}
-# Keys of config.json beyond Llama's, and what they are where it has none of them.
-PLAIN: dict[str, Any] = {
-    "norm_order": "pre",
-    "norm_offset": 0.0,
-    "head_norms": None,  # "each" or "together"
-    "hidden_act": "silu",
-    "gated": True,
-    "embedding_multiplier": 1.0,
-    "attention_multiplier": 0.25,  # 1/√16
-    "residual_multiplier": 1.0,
-    "logits_scaling": 1.0,
-    "thetas": None,  # of each layer; 0 for one that does not rotate
-    "softcap": None,
-}
 
 
 def config(raw: Mapping[str, Any], name: str = "toy") -> DecoderConfig:
@@ -172,21 +151,6 @@ MULTIPLIED = replace(
     ),
 )
 
-OLMO2 = {"norm_order": "post", "head_norms": "together", "tie_word_embeddings": False}
-GEMMA3 = {
-    "norm_order": "both",
-    "norm_offset": 1.0,
-    "head_norms": "each",
-    "hidden_act": "gelu_pytorch_tanh",
-    "embedding_multiplier": 8.0,  # √64
-    "attention_multiplier": 0.2,
-}
-GRANITE = {
-    "embedding_multiplier": 12.0,
-    "attention_multiplier": 0.1,
-    "residual_multiplier": 0.22,
-    "logits_scaling": 8.0,
-}
 STRUCTURES: dict[str, dict[str, Any]] = {
     "as OLMo 2": OLMO2,
     "as Gemma 3": GEMMA3,
@@ -205,71 +169,9 @@ LENGTH, PROMPT = 60, 41
 
 
 def logits(folder: Path, ids: list[int]) -> np.ndarray:
-    """The toy's model of a checkpoint in float64: [T, V]."""
-    raw = {**PLAIN, **json.loads((folder / "config.json").read_text())}
-    w = {
-        name.removeprefix("model.").removesuffix(".weight"): values.astype(np.float64)
-        for name, values in load_file(folder / "model.safetensors").items()
-    }
-    heads, kv_heads = raw["num_attention_heads"], raw["num_key_value_heads"]
-    size = raw["hidden_size"] // heads
-    before, after = raw["norm_order"] in ("pre", "both"), raw["norm_order"] in ("post", "both")
-
-    def norm(x: np.ndarray, name: str, present: bool = True) -> np.ndarray:
-        if not present:
-            return x
-        mean = np.square(x).mean(-1, keepdims=True)
-        return x / np.sqrt(mean + raw["rms_norm_eps"]) * (raw["norm_offset"] + w[name])
-
-    def activation(x: np.ndarray) -> np.ndarray:
-        if raw["hidden_act"] == "silu":
-            return x / (1 + np.exp(-x))
-        return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-    def split(x: np.ndarray, count: int, name: str) -> np.ndarray:
-        """[T, count × size] → [count, T, size], normalised."""
-        x = norm(x, name, raw["head_norms"] == "together").reshape(len(x), count, size)
-        return norm(x, name, raw["head_norms"] == "each").swapaxes(0, 1)
-
-    def rotated(x: np.ndarray, theta: float) -> np.ndarray:
-        if not theta:
-            return x
-        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-        frequencies = (1 / np.float32(theta) ** exponents).astype(np.float32)
-        angles = np.arange(x.shape[1], dtype=np.float32)[:, None] * frequencies
-        cosine, sine = np.cos(angles.astype(np.float64)), np.sin(angles.astype(np.float64))
-        first, second = np.split(x, 2, axis=-1)
-        return np.concatenate(
-            [first * cosine - second * sine, second * cosine + first * sine], axis=-1
-        )
-
-    def attention(x: np.ndarray, layer: str, theta: float) -> np.ndarray:
-        query, key, value = (x @ w[f"{layer}.{name}_proj"].T for name in "qkv")
-        query = rotated(split(query, heads, f"{layer}.q_norm"), theta)
-        key = rotated(split(key, kv_heads, f"{layer}.k_norm"), theta)
-        value = value.reshape(len(x), kv_heads, size).swapaxes(0, 1)
-        key, value = (np.repeat(item, heads // kv_heads, axis=0) for item in (key, value))
-        scores = query @ key.swapaxes(1, 2) * raw["attention_multiplier"]
-        scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed = weights / weights.sum(-1, keepdims=True) @ value
-        return mixed.swapaxes(0, 1).reshape(len(x), -1) @ w[f"{layer}.o_proj"].T
-
-    def mlp(x: np.ndarray, layer: str) -> np.ndarray:
-        up = x @ w[f"{layer}.up_proj"].T
-        inner = activation(x @ w[f"{layer}.gate_proj"].T) * up if raw["gated"] else activation(up)
-        return inner @ w[f"{layer}.down_proj"].T
-
-    x = w["embed_tokens"][ids] * raw["embedding_multiplier"]
-    thetas = raw["thetas"] or [raw["rope_theta"]] * raw["num_hidden_layers"]
-    for number, theta in enumerate(thetas):
-        layer, factor = f"layers.{number}", raw["residual_multiplier"]
-        y = attention(norm(x, f"{layer}.input_layernorm", before), f"{layer}.self_attn", theta)
-        x = x + factor * norm(y, f"{layer}.post_attention_layernorm", after)
-        y = mlp(norm(x, f"{layer}.pre_feedforward_layernorm", before), f"{layer}.mlp")
-        x = x + factor * norm(y, f"{layer}.post_feedforward_layernorm", after)
-    head = w["embed_tokens" if raw["tie_word_embeddings"] else "lm_head"]
-    return np.asarray(norm(x, "norm") @ head.T / raw["logits_scaling"])
+    """The model in NumPy of a checkpoint: float64 [T, V]."""
+    raw = json.loads((folder / "config.json").read_text())
+    return numpy_decoder.logits(raw, load_file(folder / "model.safetensors"), ids)
 
 
 @pytest.fixture(autouse=True)
@@ -358,55 +260,6 @@ def test_a_residual_stream_that_is_read_without_a_norm_is_not_scaled(tmp_path: P
     folder = checkpoint(tmp_path, OLMO2)
     with pytest.raises(InputError, match="--residual-scale: this model's layers read"):
         export_tiny(folder, "onnx", "fp16", tmp_path, residual_scale=0.25)
-
-
-def transformers_olmo2(shared: dict[str, Any]) -> Any:
-    return Olmo2ForCausalLM(Olmo2Config(**shared))
-
-
-def transformers_gemma3(shared: dict[str, Any]) -> Any:
-    rope = {"rope_type": "default", "rope_theta": shared.pop("rope_theta")}
-    types = {"full_attention": rope, "sliding_attention": rope}
-    config = Gemma3TextConfig(
-        **shared,
-        head_dim=16,
-        query_pre_attn_scalar=25,
-        layer_types=["full_attention"] * 3,
-        rope_parameters=types,
-        hidden_activation="gelu_pytorch_tanh",
-    )
-    return Gemma3ForCausalLM(config)
-
-
-def transformers_granite(shared: dict[str, Any]) -> Any:
-    return GraniteForCausalLM(GraniteConfig(**shared, **GRANITE))
-
-
-@pytest.mark.parametrize(
-    ("changes", "build"),
-    [
-        (OLMO2, transformers_olmo2),
-        (GEMMA3, transformers_gemma3),
-        (GRANITE, transformers_granite),
-    ],
-)
-def test_the_model_in_numpy_is_transformers(
-    tmp_path: Path, changes: dict[str, Any], build: Callable[[dict[str, Any]], Any]
-) -> None:
-    folder = checkpoint(tmp_path, changes)
-    raw = json.loads((folder / "config.json").read_text())
-    left_out = {*PLAIN, "model_type", "architectures", "torch_dtype"}
-    model = build({key: value for key, value in raw.items() if key not in left_out}).eval()
-    ours = "pre_feedforward_layernorm"
-    theirs = "post_attention_layernorm" if changes is GRANITE else ours  # of the same norm
-    state = {
-        name.replace(ours, theirs): torch.from_numpy(values)
-        for name, values in load_file(folder / "model.safetensors").items()
-    }
-    model.load_state_dict({"lm_head.weight": state["model.embed_tokens.weight"], **state})
-    with torch.no_grad():
-        expected = model(torch.tensor([some_ids()])).logits[0].numpy()
-    assert relative_error(expected, logits(folder, some_ids())) < REORDERED_FLOAT32
 
 
 def test_tvm_computes_what_the_artifact_states(tmp_path: Path) -> None:
