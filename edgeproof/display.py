@@ -18,6 +18,20 @@ def number(value: float) -> str:
     return f"{value:.1e}" if abs(value) < 1e-2 else f"{value:.3f}"
 
 
+def errors_text(share: float, low: float, positions: int) -> str:
+    """How many of the positions are wrong: those that a share leaves, and what the rest may hide.
+
+    `low` is the lower end of the share's interval; NaN where it has none. A dash for no share.
+    """
+    if math.isnan(share):
+        return "–"
+    counted = f"{round((1 - share) * positions):,} of {positions:,}"
+    if math.isnan(low):
+        return counted
+    bound = 100 * (1 - low)
+    return f"{counted} (95 % upper bound {f'{bound:.2g}' if bound < 10 else f'{bound:.0f}'} %)"
+
+
 def megabytes(size: int) -> str:
     """Millions of bytes."""
     return f"{size / 1e6:.1f}"

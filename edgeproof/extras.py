@@ -9,7 +9,7 @@ from edgeproof.errors import InputError
 
 # Extra → what it installs that is imported here, by the names of imports.
 EXTRAS = {
-    "parity": ("junitparser", "matplotlib", "threadpoolctl", "torch", "transformers"),
+    "parity": ("junitparser", "matplotlib", "scipy", "threadpoolctl", "torch", "transformers"),
     "onnxruntime": ("onnxruntime",),
     "llamacpp": ("llama_cpp",),
     "webgpu": ("onnxruntime_ep_webgpu",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
     estimates |= {
         name: Estimate(1.0, 1.0, float("inf")) for name in ("perplexity_ratio", "fp16_headroom")
     }
+    estimates["clear_top1"] = replace(estimates["clear_top1"], positions=1200, effective=400.0)
     estimates["rms_logit_difference"] = Estimate(0.5, 0.25, 1.0)
     words = f"same {text}", f"one{text}", text, "two", text
     reply = ReplyPair("chat-1", f"prompt {text}", 2, *words, reference_cut=True, export_cut=False)

@@ -13,14 +13,14 @@ import pytest
 from edgeproof.verdicts import Verdict
 from export.sources import resolve
 from runtimes.parity import statistics, tokenizer
-from runtimes.parity.suite import Budget, Suite, built_in
+from runtimes.parity.suite import Budget, Prompt, Suite, built_in
 from tests.faults import alarms
 from tests.faults.alarms import verdicts_on_subsets
 from tests.faults.catalogue import FAULTS
 from tests.faults.fault import FORMATS
 from tests.faults.planting import export
 from tests.faults.run import Case, Outcome, run_cases
-from tests.tiny import FAMILIES, make_checkpoint
+from tests.tiny import FAMILIES, long_texts, make_checkpoint
 
 TEXTS = ("chat-01", "code-02", "arithmetic-01", "unicode-03")
 SUITE = Suite("short", tuple(p for p in built_in(Budget.FAST).prompts if p.id in TEXTS))
@@ -77,7 +77,9 @@ def test_a_clean_export_passes_on_every_part_of_the_text(
     monkeypatch.setattr(alarms, "RUNS", 3)
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     artifact = export(checkpoint, "gguf", tmp_path / "out", CLEAN[0].plant)
-    (verdicts,) = verdicts_on_subsets(checkpoint, SUITE, [artifact], 1).values()
+    prompts = (Prompt(str(index), "text", text) for index, text in enumerate(long_texts(16)))
+    suite = Suite("long", tuple(prompts))
+    (verdicts,) = verdicts_on_subsets(checkpoint, suite, [artifact], 1).values()
     assert verdicts == {Verdict.PASS: 3}
 
 

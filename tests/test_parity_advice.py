@@ -39,7 +39,7 @@ def made(
         measurement(),
         estimates={
             **measurement().estimates,
-            **{key: Estimate(value, value, value) for key, value in values.items()},
+            **{key: Estimate(value, value, value, 2000) for key, value in values.items()},
         },
     )
     found = entry(name, verdict, size, measured=m)

@@ -168,7 +168,8 @@ def test_the_summary_is_reproducible_and_exact_for_an_exact_export() -> None:
     assert summarise(documents([0.1] * 4)) == summarise(documents([0.1] * 4))
     exact = summarise(documents([0.0] * 4))
     assert exact["mean_kl"].high < 1e-12
-    assert exact["clear_top1"] == Estimate(1.0, 1.0, 1.0)
+    assert exact["clear_top1"].value == exact["clear_top1"].high == 1.0
+    assert exact["clear_top1"].low < 0.9, "80 positions without an error are not proof"
     assert exact["perplexity_ratio"].value == pytest.approx(1.0)
 
 
@@ -177,8 +178,11 @@ def test_a_paired_difference_is_antisymmetric_and_zero_for_equal_exports() -> No
     forth, back = paired_difference(a, b), paired_difference(b, a)
     for name, one in forth.items():
         assert one.value == pytest.approx(-back[name].value)
-        assert (one.low, one.high) == pytest.approx((-back[name].high, -back[name].low))
-    assert all(e == Estimate(0.0, 0.0, 0.0) for e in paired_difference(a, a).values())
+        ends = -back[name].high, -back[name].low
+        assert (one.low, one.high) == pytest.approx(ends, nan_ok=True)
+    for name, same in paired_difference(a, a).items():
+        assert same.value == 0
+        assert {same.low, same.high} == {0.0} or name in ("p90_kl", "p99_kl"), name
 
 
 def test_pairing_sees_what_two_separate_intervals_cannot_tell_apart() -> None:
@@ -252,13 +256,20 @@ def test_a_gate_on_the_weights_is_not_met_by_a_good_runtime_nor_missed_by_a_poor
 
 
 @pytest.mark.parametrize("precision", Precision)
-def test_gates_of_every_precision_refuse_what_is_far_off(precision: Precision) -> None:
+def test_gates_of_every_precision_refuse_what_is_far_off(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 50)
     far = compare(random_logits(0, 40), random_logits(1, 40), ids_for(40))
-    same = compare(random_logits(0, 40), random_logits(0, 40), ids_for(40))
+    same = compare(random_logits(0, 400), random_logits(0, 400), ids_for(400))
     gates = gates_for(precision, {})
     headroom = {"fp16_headroom": Estimate(8.0, 8.0, 8.0)}
-    for found, expected in ((far, Verdict.DEGRADED), (same, Verdict.PASS)):
-        estimates = {**summarise([found] * 4), **headroom}
+    for found, expected in (
+        ([far] * 4, Verdict.DEGRADED),
+        ([same] * 10, Verdict.PASS),
+        ([same] * 2, Verdict.INCONCLUSIVE),
+    ):
+        estimates = {**summarise(found), **headroom}
         assert judge(estimates, estimates, gates, ()).verdict is expected
 
 
@@ -284,7 +295,7 @@ def test_a_plan_may_put_a_limit_on_any_metric_that_has_an_interval() -> None:
 
 def test_fp16_has_gates_of_its_own_on_webgpu_and_a_plan_may_override_them() -> None:
     limits = {gate.metric: gate.limit for gate in gates_for(Precision.FP16, {}, "webgpu")}
-    assert (limits["mean_kl"], limits["clear_top1"]) == (0.02, 0.995)
+    assert limits["mean_kl"] == 0.02
     (first, *_) = gates_for(Precision.FP16, {"fp16-webgpu": {"mean_kl": 0.5}}, "webgpu")
     assert first.limit == 0.5
     assert gates_for(Precision.EIGHT_BIT, {}, "webgpu") == GATES[Precision.EIGHT_BIT]
@@ -325,17 +336,6 @@ def test_texts_of_one_token_have_no_perplexity_and_are_still_compared() -> None:
     assert short["mean_kl"].value > 0
     longer = summarise([compare(p, q, [3]), *documents([0.1, 0.1])])
     assert longer["perplexity_ratio"].known
-
-
-def test_an_exact_gate_that_one_document_misses_asks_for_more_text() -> None:
-    wrong = random_logits(0, 20)
-    wrong[4, wrong[4].argmax()] = -50.0
-    spoiled = compare(random_logits(0, 20), wrong, ids_for(20))
-    clear = summarise([spoiled, *documents([0.0] * 7)])["clear_top1"]
-    assert clear.low < clear.value < clear.high == 1.0
-    gate = Gate("clear_top1", 1.0, "test", at_least=True)
-    (reason,) = judge({"clear_top1": clear}, None, (gate,), ()).reasons
-    assert reason.endswith("about 4.0 times as much text would decide")
 
 
 def test_the_bootstrap_needs_no_memory_for_every_resample() -> None:

@@ -17,7 +17,9 @@ from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 from rich.console import Console
 
+from edgeproof.artifact import Precision
 from edgeproof.verdicts import Verdict
+from runtimes.parity.gates import GATES
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.replies import reply_texts
 from runtimes.parity.report.html import page, visible
@@ -29,6 +31,7 @@ from runtimes.parity.report.terminal import print_result
 from runtimes.parity.result import ModelResult, smallest_passing
 from runtimes.parity.statistics import log_histogram
 from runtimes.parity.suite import Document
+from runtimes.parity.verdict import judge
 from tests.parity_results import HOSTILE, entry, hostile_result, measurement, result, usual_result
 
 SCHEMA_FILE = Path(__file__).parent.parent / "docs/parity.schema.json"
@@ -200,6 +203,26 @@ def test_what_one_document_cannot_tell_is_a_dash(tmp_path: Path) -> None:
     for report in (text, markdown([short]), console.export_text()):
         assert "nan" not in report.lower().split()
     write_json(tmp_path / "parity.json", short)
+    validator().validate(json.loads((tmp_path / "parity.json").read_text("utf-8")))
+
+
+def test_a_count_is_shown_with_what_it_may_hide(tmp_path: Path) -> None:
+    clear = Estimate(1.0, 0.993, 1.0, 2929, 425.0)
+    estimates = {**measurement(1e-9).estimates, "clear_top1": clear}
+    gates = GATES[Precision.FP32]
+    judged = judge(estimates, None, gates, ())
+    assert judged.verdict is Verdict.PASS
+    made = entry("f32", Verdict.PASS, measured=replace(measurement(), estimates=estimates))
+    exact = result(replace(made, gates=gates, judgement=judged))
+    console = Console(width=400, record=True, file=io.StringIO())
+    print_result(console, exact)
+    shown = "0 of 2,929 (95 % upper bound 0.7 %)"
+    text = " ".join(parsed(page(exact)).text.split())
+    gate = "no error of clear_top1 in at least 1,000 positions"
+    assert f"{gate} {shown} rounding as fine as this" in text
+    for report in (text, console.export_text(), markdown([exact])):
+        assert f"errors in {shown}" in report.replace("\\", "")
+    write_json(tmp_path / "parity.json", exact)
     validator().validate(json.loads((tmp_path / "parity.json").read_text("utf-8")))
 
 

@@ -140,9 +140,13 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
 
 
 def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
-    result = compare("--root", out, "--positions", 300)
+    result = compare("--root", out, "--positions", 300, "--allow-degraded")
     assert result.exit_code == 0, result.output
     raw = json.loads((out / "tiny" / "parity.json").read_text())
+    short = raw["artifacts"][0]
+    assert short["verdict"] == "INCONCLUSIVE"
+    assert any("clear_top1: errors in 0 of " in reason for reason in short["reasons"])
+    assert all("positions more (--budget " in reason for reason in short["reasons"])
     assert 300 <= raw["reference"]["positions"] < 1000
     assert raw["artifacts"][0]["measurement"]["greedy"]["prompts"] < 6
 
@@ -347,7 +351,7 @@ def test_a_batch_without_its_mask_fails(out: Path, monkeypatch: pytest.MonkeyPat
     assert "left padding" in entry["reasons"][0]
 
 
-PLAIN = "\n\n".join(f"Paragraph {n}. " + "Rain fell on the old harbour. " * 45 for n in range(3))
+PLAIN = "\n\n".join(f"Paragraph {n}. " + "Rain fell on the old harbour. " * 45 for n in range(8))
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -388,7 +392,7 @@ def test_several_models_get_a_page_over_all_and_no_single_json(out: Path) -> Non
     refused = compare("--root", out, "--json", out / "p.json")
     assert refused.exit_code == 2
     assert "--json is for one model" in refused.output
-    result = compare("--root", out, "--positions", 100)
+    result = compare("--root", out, "--positions", 100, "--allow-degraded")
     assert result.exit_code == 0, result.output
     assert "All models" in result.output
     over_all = (out / "parity.html").read_text("utf-8")

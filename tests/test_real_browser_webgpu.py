@@ -40,20 +40,20 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / MODEL / "onnx" / "fp16"
 
 
-def test_transformers_js_passes_the_gate_of_float16_on_a_gpu(
-    artifact: Path, tmp_path: Path
-) -> None:
+def test_transformers_js_misses_no_gate_of_float16_on_a_gpu(artifact: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [
             sys.executable, "-m", "runtimes.parity", artifact, "--runtime", "browser-webgpu",
             "--positions", POSITIONS, "--checkpoint", resolve("bundled", None).path,
-            "--json", tmp_path / "parity.json",
+            "--json", tmp_path / "parity.json", "--allow-degraded",
         ],
         cwd=ROOT, check=False,
     )  # fmt: skip
     assert result.returncode == 0
     (item,) = json.loads((tmp_path / "parity.json").read_text())["artifacts"]
-    assert item["verdict"] == "PASS"
+    # Nothing is bad, and 40 positions are too few to call it good.
+    assert item["verdict"] == "INCONCLUSIVE"
+    assert any("clear_top1: errors in 0 of" in reason for reason in item["reasons"])
     measured = item["measurement"]
     assert "WebGPU with shader-f16" in measured["runtime"]
     assert measured["positions"] >= int(POSITIONS)

@@ -113,6 +113,7 @@ def test_cards_keep_the_sources_facts_and_show_what_was_measured(release: Path) 
     (row,) = (line for line in text.splitlines() if line.startswith("| `q8_0`"))
     assert "**PASS**" in row
     assert "1.0e-03" in row
+    assert " | 1,199 of 1,200 (95 % upper bound 100 %) | " in row
     assert "**`q4_0` is DEGRADED.**" in text
     assert "too bad" in text
     assert "--temp 0.2 --top-p 0.9" in text

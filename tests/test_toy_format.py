@@ -43,12 +43,11 @@ from runtimes.rotary import RotaryTable
 from runtimes.states import LOGITS
 from tests.brought import declare, edgeproof
 from tests.exported import export_tiny
-from tests.tiny import make_checkpoint
+from tests.tiny import long_texts, make_checkpoint
 
 ROOT = Path(__file__).parent.parent
 CONFIG, SUFFIX, SCALE, CODES = "config.json", ".toy", ".scale", 2047
 BESIDE = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-TEXTS = ("Rain fell on the old harbour.", "Two and two are four.", "A goat ate the piano's lid.")
 SPOILT = "model.layers.1.mlp.up_proj.weight"
 PLAN = """
 [[variant]]
@@ -260,10 +259,10 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def out(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plan's toy, compared with PyTorch on a short text."""
+    """A plan's toy, compared with PyTorch."""
     folder = tmp_path_factory.mktemp("toy")
     (folder / "plan.toml").write_text(PLAN)
-    lines = (json.dumps({"text": f"{text} " * 4}) for text in TEXTS)
+    lines = (json.dumps({"text": text}) for text in long_texts())
     (folder / "text.jsonl").write_text("\n".join(lines))
     plan = ("--plan", folder / "plan.toml", "--format", "toy")
     model = ("--model", make_checkpoint(folder / "tiny"), "--out", folder / "out")

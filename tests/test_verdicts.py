@@ -43,6 +43,14 @@ def test_numbers_that_do_not_exist_are_none(tmp_path: Path) -> None:
     assert passed.of_weights is None
 
 
+def test_a_share_says_how_many_positions_are_wrong_and_what_the_others_may_hide() -> None:
+    assert Interval(1.0, 0.993, 1.0, 2929).errors == "0 of 2,929 (95 % upper bound 0.7 %)"
+    assert Interval(0.9, 0.8, 1.0, 1200).errors == "120 of 1,200 (95 % upper bound 20 %)"
+    assert Interval(1.0, None, None, 40).errors == "0 of 40"
+    assert Interval(1.0, 0.99, 1.0).errors is None  # of a report of before
+    assert Interval(None, None, None, 0).errors is None
+
+
 def test_advice_names_exports(tmp_path: Path) -> None:
     report = read_report(written(tmp_path, usual_result()))
     best = {item.target: item.export for item in report.recommendations}

@@ -34,6 +34,16 @@ TRAINING_TEXT = [
 VOCAB = 384
 
 
+def long_texts(count: int = 12) -> list[str]:
+    """Texts that nearly fill the context of 256 tokens, no two of which begin alike.
+
+    So many that gates can be decided: two of three positions of a tiny model are clear.
+    """
+    words = " ".join(TRAINING_TEXT).split()
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(words, 160)) for _ in range(count)]
+
+
 def config(**changes: Any) -> dict[str, Any]:
     """config.json of a tiny model: 3 layers, 64 channels, 4 heads over 2 key/value heads.
 

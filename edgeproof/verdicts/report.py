@@ -7,10 +7,12 @@ tables take from it: verdicts, measurements, and the hashes of what was compared
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeproof.display import errors_text
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.schema import Schema
@@ -27,11 +29,22 @@ Key = tuple[str, str]  # format, variant
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value with both ends of its 95 % interval; None where it does not exist."""
+    """A measured value with both ends of its 95 % interval; None where it does not exist.
+
+    `positions` are those that it is of; None where it was measured once, or a report is older.
+    """
 
     value: float | None
     low: float | None
     high: float | None
+    positions: int | None = None
+
+    @property
+    def errors(self) -> str | None:
+        """Of a share: how many positions are wrong, and at most how many more may be, in words."""
+        if self.value is None or self.positions is None:
+            return None
+        return errors_text(self.value, math.nan if self.low is None else self.low, self.positions)
 
 
 @dataclass(frozen=True)
@@ -147,9 +160,15 @@ def _compared(raw: dict[str, Any]) -> Compared:
 
 
 def _intervals(raw: dict[str, Any]) -> dict[str, Interval]:
-    return {name: Interval(**estimate) for name, estimate in raw.items()}
+    return {
+        name: Interval(item["value"], item["low"], item["high"], item.get("positions"))
+        for name, item in raw.items()
+    }
 
 
 def metrics_json(metrics: dict[str, Interval]) -> dict[str, Any]:
-    """The same as JSON, sorted."""
-    return {name: asdict(metrics[name]) for name in sorted(metrics)}
+    """Values and intervals as JSON, sorted."""
+    return {
+        name: {"value": metrics[name].value, "low": metrics[name].low, "high": metrics[name].high}
+        for name in sorted(metrics)
+    }

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 # Kept as the source card has them. What is of the original only (model-index, widget …) is not.
 KEPT = ("license", "license_name", "license_link", "language", "datasets", "metrics")
 TEXT_GENERATION = "text-generation"
-TITLES = ("variant", "MB", "bits/weight", "mean KL", "95 %", "top-1 %", "accept %", "verdict")
+TITLES = (
+    "variant", "MB", "bits/weight", "mean KL", "95 %", "top-1 %", "clear flips", "accept %",
+    "verdict",
+)  # fmt: skip
 MISSING = "–"
 WARNINGS = {
     "DEGRADED": "It works, but is not as good as the original",
@@ -113,7 +116,7 @@ def model_card(
 
 
 def measured_table(released: Sequence[Released]) -> str:
-    """Size, bits per weight, KL with its interval, top-1, acceptance and verdict, in Markdown."""
+    """Size, bits per weight, KL with its interval, shares and verdict, in Markdown."""
     rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 2), "---")]
     return "\n".join(markdown_row(row) for row in [*rows, *map(_cells, released)])
 
@@ -126,10 +129,15 @@ def _cells(item: Released) -> Iterable[str]:
     yield f"{item.artifact.manifest.effective_bpw:.2f}"
     yield _shown(kl.value)
     yield f"{_shown(kl.low)}–{_shown(kl.high)}"
-    for metric in ("top1", "acceptance"):
-        value = metrics.get(metric, Interval(None, None, None)).value
-        yield MISSING if value is None else f"{value * 100:.1f}"
+    yield _per_cent(metrics.get("top1"))
+    clear = metrics.get("clear_top1")
+    yield (clear and clear.errors) or MISSING
+    yield _per_cent(metrics.get("acceptance"))
     yield f"**{item.compared.verdict}**"
+
+
+def _per_cent(share: Interval | None) -> str:
+    return MISSING if share is None or share.value is None else f"{share.value * 100:.1f}"
 
 
 def _shown(value: float | None) -> str:

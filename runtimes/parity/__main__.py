@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 ARGUMENTS = "edgeproof.arguments"  # in a command's context
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
-OUTPUTS = OptionalModule("runtimes.parity.report.outputs", ("junitparser", "matplotlib"), "parity")
+PACKAGES = ("junitparser", "matplotlib", "scipy")
+OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
 # Wide enough for the table where the output is not a terminal (CI logs).
 PLAIN_WIDTH = 180
 

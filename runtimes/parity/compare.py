@@ -124,10 +124,11 @@ def _interval(estimate: Estimate) -> str:
 
 def _undecided(row: Row) -> str:
     if not row.difference.known:
-        return f"undecided: {unknown_text(row.difference)}"
+        return f"undecided: {unknown_text(row.metric.name, row.difference)}"
     if row.difference.low == row.difference.high:
         return "equal"
-    return f"undecided: {more_text(row.difference.text_needed(0.0))}"
+    more = more_text(row.difference.text_needed(0.0), row.difference.positions or 0)
+    return f"undecided: {more}"
 
 
 if __name__ == "__main__":

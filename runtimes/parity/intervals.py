@@ -3,7 +3,7 @@
 The bootstrap resamples documents, not tokens: positions of one document are correlated, so
 resampling tokens would give intervals that are far too narrow. Those of few documents are widened
 as Hesterberg's expanded percentile interval ("What Teachers Should Know About the Bootstrap", 2015,
-arXiv:1411.5279).
+arXiv:1411.5279). Shares have an interval of their own: `shares`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,10 @@ from runtimes.parity.fields import AnyFloat
 LEVEL = 0.95
 # Resamples without any of 4 documents are e^-4 = 1.8 % of all, fewer than an interval leaves out.
 DECISIVE_DOCUMENTS = 4.0
+# Of fewer documents a resample has no values beyond the worst and the best document's.
+FEWEST_RESAMPLED = 6
+# How finely, and how far, the text is looked for that would decide a share: a factor.
+STEP, FARTHEST = 1.05, 1000.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Estimate:
     value: AnyFloat
     low: AnyFloat
     high: AnyFloat
+    positions: int | None = None
+    """Positions that it is of; null where it was measured once."""
+    effective: float | None = None
+    """Of a share: as many independent positions would tell as much. Null where it has none."""
 
     @staticmethod
     def exact(value: float) -> Estimate:
@@ -48,17 +55,22 @@ class Estimate:
     def text_needed(self, limit: float) -> float:
         """How many times the text would move the interval off a limit that it straddles.
 
-        An interval's width falls with the square root of the number of documents. 1 where the
-        interval does not straddle the limit, infinite where the value lies on it. An end that lies
-        on the limit comes from resamples that miss the few documents which make the value another.
+        An interval's width falls with the square root of the number of documents; a share's is that
+        of so many more independent positions. 1 where the interval does not straddle the limit,
+        infinite where the value lies on it. An end that lies on the limit comes from resamples that
+        miss the few documents which make the value another.
         """
         if not self.low <= limit <= self.high:
             return 1.0
         distance = abs(self.value - limit)
-        if distance and limit in (self.low, self.high):
+        if not distance:
+            return math.inf
+        if self.effective is not None:
+            return _share_text_needed(self.value, self.effective, limit)
+        if limit in (self.low, self.high):
             return DECISIVE_DOCUMENTS
         width = self.high - self.value if self.value < limit else self.value - self.low
-        return (width / distance) ** 2 if distance else math.inf
+        return (width / distance) ** 2
 
 
 @dataclass(frozen=True)
@@ -82,29 +94,62 @@ class Interval:
     estimate: Callable[[Sample], Estimate]
 
 
+def clopper_pearson(share: float, count: float) -> tuple[float, float]:
+    """The exact interval of a share among so many independent positions, not always whole ones.
+
+    Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the
+    binomial" (1934), by quantiles of the beta distribution. Where no position or every one is
+    counted, one end is certain, and the other has all of the 5 %: 3 / count, the rule of three.
+    """
+    from scipy.stats import beta
+
+    hits, misses = share * count, (1 - share) * count
+    tail = (1 - LEVEL) / (1 if share in (0, 1) else 2)
+    low = float(beta.ppf(tail, hits, misses + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, misses)) if misses > 0 else 1.0
+    return low, high
+
+
+def students_t(documents: int) -> float:
+    """How many standard errors of a mean of so many values a 95 % interval goes to each side."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, documents - 1))
+
+
+def _share_text_needed(share: float, count: float, limit: float) -> float:
+    times = 1.0
+    while times < FARTHEST:
+        times *= STEP
+        low, high = clopper_pearson(share, count * times)
+        if not low <= limit <= high:
+            return times
+    return math.inf
+
+
 def _expanded_percentile(sample: Sample) -> Estimate:
     values = sample.resampled[~np.isnan(sample.resampled)]
     if not len(values):
         return Estimate(sample.value, math.nan, math.nan)
-    tail = _tail(len(sample.documents))
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Estimate(sample.value, float(low), float(high))
+    documents = len(sample.documents)
+    tail = _tail(documents)
+    low, high = np.quantile(values, [tail, 1 - tail]).tolist()
+    if documents < FEWEST_RESAMPLED:
+        deviation = float(values.std()) * math.sqrt(documents / (documents - 1))
+        reach = students_t(documents) * deviation
+        low, high = min(low, sample.value - reach), max(high, sample.value + reach)
+    return Estimate(sample.value, low, high)
 
 
 def _tail(documents: int) -> float:
     """The share of resamples to leave out at each end, of two documents or more.
 
     Resampled means vary by (n − 1) / n of what the mean does, and have a normal's tails where n
-    documents tell no more than Student's t. Its quantile is Abramowitz and Stegun's 26.7.5.
+    documents tell no more than Student's t.
     """
-    free = documents - 1
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    t = z + (
-        (z**3 + z) / (4 * free)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
-    )
-    return NormalDist().cdf(-t * math.sqrt(documents / free))
+    from scipy.stats import norm
+
+    return float(norm.cdf(-students_t(documents) * math.sqrt(documents / (documents - 1))))
 
 
 BOOTSTRAP = Interval("bootstrap", _expanded_percentile)

@@ -17,6 +17,7 @@ from edgeproof.display import number
 from runtimes.parity.divergence import PerPosition, PositionMetrics
 from runtimes.parity.fields import Keywords
 from runtimes.parity.intervals import BOOTSTRAP, Interval
+from runtimes.parity.shares import exact_interval
 
 # All positions, sorted by their KL, and a weight for each, float64 [T] → the statistic.
 Statistic = Callable[[PositionMetrics, np.ndarray], float]
@@ -57,7 +58,8 @@ class Metric(Figure):
     `column` is its title in the tables of verdicts, where it has one; `essential` ones stay where
     there is little room. `compared` ones are shown by `edgeproof compare`. `per_position` is a
     function of the metric's own, called with a few rows of logits at a time; the statistic finds
-    its values in `PositionMetrics.further` under the metric's name.
+    its values in `PositionMetrics.further` under the metric's name. `least_positions` are what an
+    interval needs: of fewer the metric has none.
     """
 
     statistic: Statistic
@@ -66,11 +68,17 @@ class Metric(Figure):
     essential: bool = False
     compared: bool = False
     per_position: PerPosition | None = None
+    least_positions: int = 1
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
     """The mean over positions [T] by their weights [T]; NaN where none has any."""
     return float(np.average(values, weights=weights)) if weights.any() else math.nan
+
+
+def everywhere(m: PositionMetrics) -> np.ndarray:
+    """Every position counts: bool [T]."""
+    return np.ones(len(m.kl), bool)
 
 
 def _kl_quantile(m: PositionMetrics, weights: np.ndarray, q: float) -> float:
@@ -99,18 +107,22 @@ METRICS: tuple[Metric, ...] = (
         "KL(reference ‖ export), its median over positions.",
         NATS,
         lambda m, w: _kl_quantile(m, w, 0.5),
+        least_positions=20,
     ),
     Metric(
         "p90_kl",
         "KL(reference ‖ export): nine of ten positions have at most that.",
         NATS,
         lambda m, w: _kl_quantile(m, w, 0.9),
+        least_positions=100,
     ),
     Metric(
         "p99_kl",
-        "KL(reference ‖ export): 99 of 100 positions have at most that.",
+        "KL(reference ‖ export): 99 of 100 positions have at most that. Below 1,000 positions it"
+        " has no interval: that of 300 is the fourth largest value.",
         NATS,
         lambda m, w: _kl_quantile(m, w, 0.99),
+        least_positions=1000,
         column="p99 KL",
         compared=True,
     ),
@@ -119,6 +131,7 @@ METRICS: tuple[Metric, ...] = (
         "Positions where both have the same most likely token.",
         SHARE,
         lambda m, w: weighted_mean(m.top1, w),
+        interval=exact_interval(lambda m: m.top1, everywhere),
         more_is_better=True,
         column="top-1 %",
         essential=True,
@@ -129,6 +142,7 @@ METRICS: tuple[Metric, ...] = (
         "The same, of the positions where the reference's two best tokens are over 1 nat apart.",
         SHARE,
         lambda m, w: weighted_mean(m.top1, w * m.clear),
+        interval=exact_interval(lambda m: m.top1, lambda m: m.clear),
         more_is_better=True,
         column="clear %",
         compared=True,
@@ -139,6 +153,7 @@ METRICS: tuple[Metric, ...] = (
         " optimally coupled sampler emits the same token.",
         SHARE,
         lambda m, w: weighted_mean(m.acceptance, w),
+        interval=exact_interval(lambda m: m.acceptance, everywhere),
         more_is_better=True,
         column="accept %",
         essential=True,
@@ -199,6 +214,11 @@ def compared() -> list[Metric]:
 def figures() -> tuple[Figure, ...]:
     """All that an export's `estimates` may have, in their order there."""
     return *METRICS, *SINGLE
+
+
+def metric_named(name: str) -> Metric | None:
+    """The metric of that name; None for a figure that is measured once."""
+    return next((metric for metric in METRICS if metric.name == name), None)
 
 
 class ByMetric(Keywords):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from runtimes.parity import metrics
 from runtimes.parity.divergence import PositionMetrics, concatenate
-from runtimes.parity.intervals import BOOTSTRAP, Estimate, Sample
+from runtimes.parity.intervals import BOOTSTRAP, FEWEST_RESAMPLED, Estimate, Interval, Sample
+from runtimes.parity.metrics import Metric
 
 RESAMPLES = 1000
 SEED = 20240816  # any fixed number: the same report for the same measurements
@@ -30,7 +33,7 @@ class Histogram:
 def summarise(documents: Sequence[PositionMetrics]) -> dict[str, Estimate]:
     """Every metric over all documents, by its name, with its own kind of interval."""
     samples = _resampled(documents)
-    return {m.name: m.interval.estimate(samples[m.name]) for m in metrics.METRICS}
+    return {m.name: _counted(m, m.interval, samples[m.name]) for m in metrics.METRICS}
 
 
 def paired_difference(
@@ -52,7 +55,7 @@ def paired_difference(
         name: Sample(after[name].value - one.value, after[name].resampled - one.resampled, first)
         for name, one in before.items()
     }
-    return {name: BOOTSTRAP.estimate(sample) for name, sample in differences.items()}
+    return {m.name: _counted(m, BOOTSTRAP, differences[m.name]) for m in metrics.METRICS}
 
 
 def share_of_totals(parts: Sequence[int], totals: Sequence[int]) -> Estimate:
@@ -93,8 +96,19 @@ def log_histogram(values: np.ndarray) -> Histogram:
     return Histogram(tuple(edges), tuple(counts.tolist()))
 
 
+def _counted(metric: Metric, interval: Interval, sample: Sample) -> Estimate:
+    """The estimate with its positions, without an interval where these are too few for one."""
+    estimate = interval.estimate(sample)
+    if estimate.positions is None:
+        count = sum(len(document.kl) for document in sample.documents)
+        estimate = replace(estimate, positions=count)
+    if (estimate.positions or 0) >= metric.least_positions:
+        return estimate
+    return replace(estimate, low=math.nan, high=math.nan)
+
+
 def _resampled(documents: Sequence[PositionMetrics]) -> dict[str, Sample]:
-    """Every metric's value, by its name, and its values on `RESAMPLES` resamples of the documents.
+    """Every metric's value, by its name, and its values on resamples of the documents.
 
     The draws depend on the number of documents only, so two exports share them. A single document
     cannot be resampled: NaN. Documents without positions are none.
@@ -105,16 +119,30 @@ def _resampled(documents: Sequence[PositionMetrics]) -> dict[str, Sample]:
     joined = joined.taken(order)
     lengths = [len(document.kl) for document in documents]
     owner = np.repeat(np.arange(len(lengths)), lengths)[order]  # position → document
-    rng = np.random.default_rng(SEED)
-    draws = rng.multinomial(len(lengths), np.full(len(lengths), 1 / len(lengths)), RESAMPLES)
+    chosen, times = draws(len(lengths))
     whole = np.ones(len(joined.kl))
     statistics = {metric.name: metric.statistic for metric in metrics.METRICS}
-    values = np.full((RESAMPLES, len(statistics)), np.nan)
-    for row, draw in zip(values, draws if len(lengths) > 1 else (), strict=False):
+    values = np.full((len(chosen), len(statistics)), np.nan)
+    for row, draw in zip(values, chosen if len(lengths) > 1 else (), strict=False):
         # One resample's at a time: they grow with the text.
         weights = draw[owner].astype(np.float64)
         row[:] = [statistic(joined, weights) for statistic in statistics.values()]
+    values = values.repeat(times, axis=0)
     return {
         name: Sample(statistic(joined, whole), values[:, column], documents)
         for column, (name, statistic) in enumerate(statistics.items())
     }
+
+
+def draws(documents: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each document is in a resample: int64 [R, documents], and how often that one comes.
+
+    Of a few documents they are all there are, of more they are `RESAMPLES` random ones.
+    """
+    if documents < FEWEST_RESAMPLED:
+        chosen = np.array([*itertools.product(range(documents), repeat=documents)])
+        counts = (chosen[:, :, None] == np.arange(documents)).sum(axis=1)
+        return np.unique(counts, axis=0, return_counts=True)
+    rng = np.random.default_rng(SEED)
+    random = rng.multinomial(documents, np.full(documents, 1 / documents), RESAMPLES)
+    return random, np.ones(RESAMPLES, np.int64)

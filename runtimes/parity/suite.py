@@ -23,6 +23,11 @@ class Budget(str, Enum):
     DEFAULT = "default"
     FULL = "full"
 
+    @property
+    def positions(self) -> int:
+        """About how many positions count in its text, in SmolLM2's tokens."""
+        return {Budget.FAST: 1_800, Budget.DEFAULT: 5_100, Budget.FULL: 40_000}[self]
+
 
 @dataclass(frozen=True)
 class Prompt:

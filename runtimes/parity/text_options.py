@@ -21,7 +21,7 @@ def text_options(command: Command) -> Command:
         type=click.Choice([item.value for item in Budget]),
         default=Budget.DEFAULT.value,
         show_default=True,
-        help="How much of the built-in text: about 2,000, 6,000 or more than 20,000 positions.",
+        help="How much of the built-in text: about 1,800, 5,100 or 40,000 positions.",
     )
     text = click.option(
         "--text",

@@ -1,7 +1,8 @@
 """From measurements to a verdict: PASS, DEGRADED, FAIL or INCONCLUSIVE, with reasons in words.
 
 A verdict uses the interval, not the point: PASS needs the whole interval on the good side of every
-gate, DEGRADED needs one gate's whole interval on the bad side.
+gate, DEGRADED needs one gate's whole interval on the bad side. A count is what it is: none needs
+none, in enough positions, and one is too many.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from edgeproof.display import errors_text
 from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import HEADROOM, Gate
 from runtimes.parity.intervals import Estimate
+from runtimes.parity.metrics import metric_named
+from runtimes.parity.suite import Budget
 
 MOST_TEXT = 100  # times as much: beyond that, nobody waits
 
@@ -60,16 +64,21 @@ def judge(
         if estimates is None:
             continue
         estimate = estimates[gate.metric]
-        misses = _missed(gate, estimate)
         name = f"weights' {_shown(gate, estimates)}" if gate.of_weights else _shown(gate, estimates)
-        if not estimate.known:
-            open_.append(f"{gate.metric} against {gate.text}: {unknown_text(estimate)}")
-        elif misses == 2:
+        whole = max((e.positions or 0 for e in estimates.values()), default=0)
+        if math.isnan(estimate.value) or not (estimate.known or gate.counted):
+            open_.append(
+                f"{gate.metric} against {gate.text}: {unknown_text(gate.metric, estimate)}"
+            )
+            continue
+        misses, times = _decided(gate, estimate)
+        if misses == 2:
             bad.append(f"{name}, needed {gate.text} ({gate.reason})")
         elif misses:
-            open_.append(
-                f"{name} straddles {gate.text}: {more_text(estimate.text_needed(gate.limit))}"
-            )
+            relation = ": too few, needed" if gate.counted else " straddles"
+            open_.append(f"{name}{relation} {gate.text}: {more_text(times, whole)}")
+        elif gate.counted:
+            notes.append(name)
     if bad:
         return Judgement(Verdict.DEGRADED, tuple(bad))
     if open_:
@@ -77,22 +86,52 @@ def judge(
     return Judgement(Verdict.PASS, (), tuple(notes))
 
 
-def unknown_text(estimate: Estimate) -> str:
+def unknown_text(metric: str, estimate: Estimate) -> str:
     """Why an estimate that is not `known` tells nothing, in words."""
     if math.isnan(estimate.value):
         return "no position of the text counts; give more text"
+    known = metric_named(metric)
+    if known and estimate.positions is not None and estimate.positions < known.least_positions:
+        return (
+            f"{estimate.positions:,} positions have too few values beyond it;"
+            f" give {known.least_positions:,}"
+        )
     return "one document has no interval; give several, the more the better"
 
 
-def more_text(times: float) -> str:
-    """How much text would decide, in words; `times` of `Estimate.text_needed`."""
+def more_text(times: float, positions: int) -> str:
+    """How much text would decide, in words.
+
+    `times` as `Estimate.text_needed` has it, of a text of so many positions.
+    """
     if times > MOST_TEXT:
         return "too close to decide with more text"
-    return f"about {times:.1f} times as much text would decide"
+    wanted = math.ceil(times * positions)
+    budget = next((item for item in Budget if item.positions >= wanted), None)
+    where = f"--budget {budget.value}" if budget else "--text with your own"
+    return (
+        f"about {times:.1f} times as much text would decide, {wanted - positions:,} positions more"
+        f" ({where})"
+    )
+
+
+def _decided(gate: Gate, estimate: Estimate) -> tuple[int, float]:
+    """How much of an estimate is on the bad side, as `_missed`, and how much text would decide.
+
+    A count has no interval that could straddle: it misses with its value.
+    """
+    if not gate.counted:
+        return _missed(gate, estimate), estimate.text_needed(gate.limit)
+    if estimate.value < gate.limit:
+        return 2, 1.0
+    positions = estimate.positions or 0
+    return int(positions < gate.counted), gate.counted / max(positions, 1)
 
 
 def _shown(gate: Gate, estimates: Mapping[str, Estimate]) -> str:
     e = estimates[gate.metric]
+    if gate.counted:
+        return f"{gate.metric}: errors in {errors_text(e.value, e.low, e.positions or 0)}"
     return f"{gate.metric} = {e.value:.4g} [{e.low:.4g}, {e.high:.4g}]"
 
 

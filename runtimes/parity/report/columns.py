@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeproof.display import number
+from edgeproof.display import errors_text, number
 from runtimes.parity import metrics
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.measure import Measurement
@@ -27,6 +27,11 @@ def interval(estimate: Estimate) -> str:
     if not estimate.known:
         return "–"
     return f"{number(estimate.low)}–{number(estimate.high)}"
+
+
+def errors(estimate: Estimate) -> str:
+    """How many positions a share leaves, and at most how many more there may be."""
+    return errors_text(estimate.value, estimate.low, estimate.positions or 0)
 
 
 def columns() -> tuple[Column, ...]:

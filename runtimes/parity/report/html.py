@@ -25,7 +25,7 @@ from runtimes.parity.report.advice import (
     ship_cells,
     summary_rows,
 )
-from runtimes.parity.report.columns import columns, interval
+from runtimes.parity.report.columns import columns, errors, interval
 from runtimes.parity.report.plots import (
     NARROW,
     SMALL,
@@ -69,6 +69,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": number,
         "interval": interval,
+        "errors": errors,
         "megabytes": megabytes,
         "visible": visible,
         "legible": legible,
