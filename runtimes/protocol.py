@@ -30,9 +30,10 @@ class Runtime(Protocol):
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits at every position of one sequence: float32 [T, V]."""
 
-    def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+    def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
         """The same rows in order, some at a time, so that memory does not grow with the text.
 
+        Those from position `first` on: the others are not computed where that can be spared.
         Each is valid until the next is asked for.
         """
 

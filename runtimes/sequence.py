@@ -67,16 +67,21 @@ class SequenceRuntime(ABC):
             end += len(block)
         return result
 
-    def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+    def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
         """The rows of `logits`, float32 [1..chunk, V] at a time: 8192 of them need 1.6 GB.
 
+        Those from position `first` on; before it, only one row of a chunk is computed.
         A block is valid until the next one is asked for.
 
         Raises:
             ValueError: as for `logits`, when the first block is asked for.
         """
         for chunk in self._begin(ids):
-            yield self._advance(chunk, every=True)
+            before = min(max(0, first - self.length), len(chunk))
+            if before:
+                self._advance(chunk[:before], every=False)
+            if before < len(chunk):
+                yield self._advance(chunk[before:], every=True)
 
     def start(self, ids: Sequence[int]) -> np.ndarray:
         """Begin a new sequence with a prompt: logits after its last token, float32 [V].

@@ -300,7 +300,7 @@ class Wrong:
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return self.rows[: len(ids)]
 
-    def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+    def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
         yield self.logits(ids)
 
     def start(self, ids: Sequence[int]) -> np.ndarray:

@@ -22,6 +22,7 @@ from runtimes.parity.effort import FEW_GREEDY, FEW_SAMPLED, decided_widely
 from runtimes.parity.fields import AnyFloat
 from runtimes.parity.gates import Gate
 from runtimes.parity.intervals import Estimate
+from runtimes.parity.long_range import LongRange, measure_long_range
 from runtimes.parity.metrics import CACHE_KL, FP16_HEADROOM, ByMetric
 from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.positions import WorstPosition, worst_positions
@@ -96,6 +97,8 @@ class Measurement:
     """Whether every weight equals the checkpoint's."""
     worst_positions: tuple[WorstPosition, ...] = ()
     """Where KL is greatest, the worst first."""
+    long_range: LongRange | None = None
+    """Null where no long text was run: with fewer positions, or a text of one's own."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ def measure(
         chosen = [documents[index] for index in weights]
         alone_counted = counted_once(chosen, [*weights.values()])
         estimates = summarise(counted)
+        far = None if failures else _long_range(runtime, reference, estimates)
+        failures += [far.fault] if far and far.fault else []
         alone = summarise(alone_counted) if weights else None
         headroom = FP16_MAX / (reference.peak_activation * known.residual_scale)
         estimates[FP16_HEADROOM.name] = Estimate.exact(headroom)
@@ -209,6 +214,7 @@ def measure(
         prefill_tokens_per_second=reference.tokens / replayed.seconds,
         failures=tuple(failures),
         worst_positions=worst_positions(documents, replayed.metrics, detokenize),
+        long_range=far,
     )
 
 
@@ -217,6 +223,16 @@ def _chats(reference: Reference, few: bool) -> tuple[Sequence[Document], Sequenc
     if few:
         return reference.greedy_chats[:FEW_GREEDY], reference.sampled_chats[:FEW_SAMPLED]
     return reference.greedy_chats, reference.sampled_chats
+
+
+def _long_range(
+    runtime: Runtime, reference: Reference, estimates: Mapping[str, Estimate]
+) -> LongRange | None:
+    """On the run's long text, if it has one."""
+    if reference.probe is None:
+        return None
+    usual = estimates["mean_kl"].value
+    return measure_long_range(runtime, reference.probe, reference.head, usual)
 
 
 def _arithmetic_kl(

@@ -17,16 +17,8 @@ READ, STEPS = 48, 16
 
 
 def logits_from(runtime: Runtime, ids: Sequence[int], first: int) -> np.ndarray:
-    """Logits of one pass at positions `first` and later: float32 [T − first, V].
-
-    The rows before are dropped block by block: those of a long prompt would need gigabytes.
-    """
-    rows, start = [], 0
-    for block in runtime.logit_blocks(ids):
-        if start + len(block) > first:
-            rows.append(np.array(block[max(0, first - start) :]))
-        start += len(block)
-    return np.concatenate(rows)
+    """Logits of one pass at positions `first` and later: float32 [T − first, V]."""
+    return np.concatenate([np.array(block) for block in runtime.logit_blocks(ids, first)])
 
 
 def stepwise_kl(runtime: Runtime, documents: Sequence[Document]) -> float | None:

@@ -24,6 +24,7 @@ from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.decoding import decode, decode_all, first_difference, greedy
+from runtimes.parity.long_range import Probe
 from runtimes.parity.repeats import positions
 from runtimes.parity.suite import REPLY_TOKENS, Document, Prompt, Suite, prompt_ids
 
@@ -44,6 +45,7 @@ class Reference:
 
     `peak_activation` is the largest |value| of the residual stream over all positions;
     `greedy_chats` and `sampled_chats` are to be answered by at most `reply_tokens` tokens each.
+    `probe` is the long text, where a run has one.
     """
 
     documents: tuple[Document, ...]
@@ -53,6 +55,7 @@ class Reference:
     greedy_chats: tuple[Document, ...] = ()
     sampled_chats: tuple[Document, ...] = ()
     reply_tokens: int = REPLY_TOKENS
+    probe: Probe | None = None
 
     @property
     def positions(self) -> int:

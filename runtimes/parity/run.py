@@ -30,6 +30,7 @@ from runtimes.parity.localise import (
     weigh,
 )
 from runtimes.parity.localise.metadata import compare_metadata
+from runtimes.parity.long_range import load_probe
 from runtimes.parity.measure import FP16_MAX, KnownBefore, Measurement, measure
 from runtimes.parity.omissions import not_compared
 from runtimes.parity.reference import Reference, load_reference
@@ -101,7 +102,9 @@ def run_parity(
     torch_runtime = open_reference(checkpoint, threads)
     with progress("reference", len(suite.prompts)) as advance:
         reference = load_reference(torch_runtime, suite, inputs, advance)
-    if extent.positions is not None:
+    if extent.positions is None:
+        reference = replace(reference, probe=load_probe(torch_runtime, suite.probe, inputs))
+    else:
         reference = reference.part(extent.positions)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     bench = Bench(

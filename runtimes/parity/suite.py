@@ -16,6 +16,10 @@ REPLY_TOKENS = 48
 LONG_REPLY_TOKENS = 256
 
 
+# Tokens of a probe: what chats reach, and what the longest contexts of small models do.
+PROBE, LONGEST_PROBE = 2048, 8192
+
+
 class Budget(str, Enum):
     """How much built-in text: each budget has the text of those before it, and more."""
 
@@ -41,11 +45,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Suite:
-    """Prompts, where they come from, and the greatest length of a runtime's reply to one."""
+    """Prompts, where they come from, and the greatest length of a runtime's reply to one.
+
+    `probe` is how many tokens the text of `runtimes.parity.long_range` has; 0: there is none.
+    """
 
     name: str
     prompts: tuple[Prompt, ...]
     reply_tokens: int = REPLY_TOKENS
+    probe: int = 0
 
     @property
     def digest(self) -> str:
@@ -87,10 +95,20 @@ def built_in(budget: Budget) -> Suite:
         if part is budget:
             break
     if budget is Budget.FULL:
-        plain = (prompt.text for prompt in prompts if prompt.text is not None)
-        prompts.append(Prompt("long-01", "long", "\n\n".join(plain)))
-    length = LONG_REPLY_TOKENS if budget is Budget.FULL else REPLY_TOKENS
-    return Suite(f"built-in, {budget.value}", tuple(prompts), length)
+        prompts.append(Prompt("long-01", "long", _joined(prompts)))
+    full = budget is Budget.FULL
+    length = LONG_REPLY_TOKENS if full else REPLY_TOKENS
+    probe = LONGEST_PROBE if full else PROBE
+    return Suite(f"built-in, {budget.value}", tuple(prompts), length, probe)
+
+
+def long_text() -> str:
+    """All built-in prose, code and the like as one text: longer than any probe."""
+    return _joined(built_in(Budget.FULL).prompts[:-1])
+
+
+def _joined(prompts: Iterable[Prompt]) -> str:
+    return "\n\n".join(prompt.text for prompt in prompts if prompt.text is not None)
 
 
 def parse_prompts(lines: Iterable[str], name: str) -> list[Prompt]:

@@ -100,13 +100,14 @@ class TorchRuntime(SequenceRuntime):
             self.length += len(chunk)
         return np.concatenate(parts)
 
-    def logit_blocks(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+    def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
         """See `SequenceRuntime`; less than a chunk at a time, whose logits are the most of it."""
         for chunk in self._begin(ids):
             hidden = self._hidden(chunk)
+            begin = min(max(0, first - self.length), len(chunk))
             self.length += len(chunk)
-            for first in range(0, len(chunk), LOGIT_ROWS):
-                yield self._logits(hidden[first : first + LOGIT_ROWS])
+            for start in range(begin, len(chunk), LOGIT_ROWS):
+                yield self._logits(hidden[start : start + LOGIT_ROWS])
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""

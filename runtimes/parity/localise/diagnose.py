@@ -143,6 +143,8 @@ def _measured(measurement: Measurement | None) -> Iterable[Finding]:
     if measurement.chat_template.fault:
         text = measurement.chat_template.fault.removeprefix("chat template: ")
         yield Finding(Cause.TEMPLATE, text)
+    if measurement.long_range and measurement.long_range.fault:
+        yield Finding(Cause.GRAPH, measurement.long_range.fault, component=Component.ATTENTION)
     if measurement.padding and measurement.padding.fault:
         yield Finding(Cause.PADDING, measurement.padding.fault, component=Component.ATTENTION)
 
