@@ -21,7 +21,7 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from runtimes.sequence import SequenceRuntime, left_padded
 
-GRAPH_FOLDER = "onnx"
+GRAPH_FOLDER, ROOT = "onnx", "."
 PROVIDER = "CPUExecutionProvider"
 TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids", "num_logits_to_keep"}
 PAST, PRESENT = "past_key_values.", "present."

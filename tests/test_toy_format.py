@@ -228,6 +228,7 @@ READER = Reader(
     others={},
     weights=weights,
     states=states,
+    twins=lambda artifact: (),
     chat_template=chat_template,
     stops=stops,
     statements=statements,

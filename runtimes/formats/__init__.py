@@ -16,7 +16,7 @@ from edgeproof import plugins
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from runtimes.formats import gguf, mlc, onnx
-from runtimes.formats.reader import Deployment, Engine, Reader, Requirement, Stops
+from runtimes.formats.reader import Deployment, Engine, Reader, Requirement, Stops, Twin
 
 GROUP = "edgeproof.readers"
 OURS = {"onnx": onnx.READER, "gguf": gguf.READER, "mlc": mlc.READER}
@@ -84,6 +84,7 @@ __all__ = [
     "Reader",
     "Requirement",
     "Stops",
+    "Twin",
     "dequantise",
     "known_formats",
     "readable",

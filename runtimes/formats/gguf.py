@@ -110,6 +110,7 @@ READER = Reader(
     others={},
     weights=_weights,
     states=_states,
+    twins=lambda artifact: (),
     chat_template=_chat_template,
     stops=_stops,
     statements=_statements,

@@ -13,6 +13,7 @@ from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render
 from runtimes.config_facts import Facts, Statement
 from runtimes.contents import Content, Origin
+from runtimes.protocol import Runtime
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,17 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Twin:
+    """A further file of an artifact that computes the same model, for some other runtime's sake."""
+
+    name: str
+    open: Callable[[int], Runtime]
+    """In the format's own runtime, on so many threads."""
+    states: Callable[[Sequence[int], int], dict[str, np.ndarray]]
+    """As `Reader.states`, of this file."""
+
+
+@dataclass(frozen=True)
 class Reader:
     """One format. Every field has to be said; what a format has not is None or empty.
 
@@ -89,6 +101,8 @@ class Reader:
     """See `runtimes.formats.dequantise`."""
     states: Callable[[Artifact, Sequence[int], int], dict[str, np.ndarray]]
     """Hidden states of token ids on so many threads, out of the runtime: `runtimes.states`."""
+    twins: Callable[[Artifact], Sequence[Twin]]
+    """Files beside the one that `adapter` opens that have to compute the same."""
     chat_template: Callable[[Artifact], Render | None]
     """The file's own chat template; None where it has none (base models)."""
     stops: Callable[[Artifact], Stops]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from runtimes.footprint import Footprint
+from runtimes.formats import Twin
 from runtimes.parity.answers import (
     GreedyResult,
     SampledResult,
@@ -34,6 +35,7 @@ from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind
 from runtimes.parity.suite import Document
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
+from runtimes.parity.twins import beginning, twin_faults
 from runtimes.protocol import Runtime
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class KnownBefore:
     how the artifact's chat template came out. `faults` are what is broken without running it.
     `residual_scale` is how much smaller the artifact's residual stream is than the reference's.
     `gates` are what it must reach; `together` says that several sequences in one call come out as
-    each would alone.
+    each would alone. `twins` have to compute what it does.
     """
 
     weights: Mapping[int, PositionMetrics]
@@ -119,6 +121,7 @@ class KnownBefore:
     residual_scale: float
     gates: Sequence[Gate]
     together: bool
+    twins: Sequence[Twin] = ()
 
 
 # The reference's sampled replies to the first so many of `Reference.sampled_chats`.
@@ -161,6 +164,7 @@ def measure(
         padding = measure_padding(runtime, reference.documents)
         failures += [padding.fault] if padding and padding.fault else []
         cache_limit = padding.limit if padding else CACHE_KL_LIMIT
+        begun = beginning(runtime, documents[0].ids) if known.twins else None
         counted = counted_once(documents, replayed.metrics)
         chosen = [documents[index] for index in weights]
         alone_counted = counted_once(chosen, [*weights.values()])
@@ -187,6 +191,7 @@ def measure(
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
+    failures += twin_faults(known.twins, begun, threads) if begun else ()
     detokenize = torch_runtime.detokenize
     joined = concatenate(counted)
     if cache_kl is not None:

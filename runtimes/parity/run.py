@@ -211,6 +211,7 @@ def _compare(
             limits,
             # A traced graph computes the logits of every position of a prompt.
             together=not (facts.dynamic or facts.traced),
+            twins=reader_of(artifact).twins(artifact) if runtime is None else (),
         )
         with progress(
             f"{variant.format} {variant.name}", len(bench.reference.documents)

@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, ValueInfoProto
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
-from runtimes.onnxruntime import PROVIDER, OnnxRuntime, create_session, open_graph
+from runtimes.onnxruntime import GRAPH_FOLDER, PROVIDER, OnnxRuntime, create_session, open_graph
 from runtimes.states import LAST_NORM, LOGITS
 from runtimes.weights.fused import Heads, split
 
@@ -45,8 +45,10 @@ STREAM = ("layernorm.input", f"{LAST_NORM}.input", "o_proj", "down_proj")
 SKIP_NORM, SUM = "SkipSimplifiedLayerNormalization", 3
 
 
-def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.ndarray]:
-    """See `runtimes.states`."""
+def trace(
+    artifact: Artifact, ids: Sequence[int], threads: int, folder: str = GRAPH_FOLDER
+) -> dict[str, np.ndarray]:
+    """See `runtimes.states`; `folder` has the graph."""
     config = read_json(artifact.path / "config.json")
     layers, heads = int(config["num_hidden_layers"]), Heads.of(config)
     chosen: dict[str, str] = {}
@@ -64,7 +66,7 @@ def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.
         options.add_session_config_entry(DATA_FOLDER, str(path.parent))
         return create_session(path, options, model.SerializeToString(), providers=[PROVIDER])
 
-    runtime = OnnxRuntime(*open_graph(artifact, open_session))
+    runtime = OnnxRuntime(*open_graph(artifact, open_session, folder))
     try:
         found = dict(zip(chosen, runtime.values([*chosen.values()], ids), strict=True))
     finally:

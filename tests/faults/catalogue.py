@@ -230,6 +230,16 @@ FAULTS = (
         {"onnx": Plant(ROTARY_TABLE, files=graphs.edited_table(graphs.sines_turn))},
     ),
     Fault(
+        "root graph's gate fed by up",
+        "in the graph for Optimum and GenAI alone, a layer's activation takes the up projection",
+        {
+            "onnx": Plant(
+                Finds(Cause.GRAPH, LAYER),
+                files=graphs.edited(graphs.gate_fed_by_up, root_only=True),
+            )
+        },
+    ),
+    Fault(
         "softcap",
         "a bound on attention's scores that the model has not",
         {

@@ -12,7 +12,7 @@ from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import CONFIG, END, GENERATION, Facts, Statement, end_tokens
 from runtimes.contents import Content, Origin
-from runtimes.formats.reader import Deployment, Engine, Reader, Stops
+from runtimes.formats.reader import Deployment, Engine, Reader, Stops, Twin
 
 SETTINGS, TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 
@@ -59,6 +59,23 @@ def _states(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, n
     from runtimes.states.onnx import trace
 
     return trace(artifact, ids, threads)
+
+
+def _twins(artifact: Artifact) -> Sequence[Twin]:
+    """The graph at the folder's root, Optimum's and GenAI's."""
+    from runtimes.onnxruntime import ROOT, open_runtime
+    from runtimes.states.onnx import trace
+
+    paths = (item.path for item in artifact.manifest.outputs)
+    return [
+        Twin(
+            path,
+            lambda threads: open_runtime(artifact, threads, ROOT),
+            lambda ids, threads: trace(artifact, ids, threads, ROOT),
+        )
+        for path in paths
+        if path.endswith(".onnx") and "/" not in path
+    ]
 
 
 def _chat_template(artifact: Artifact) -> Render | None:
@@ -109,6 +126,7 @@ READER = Reader(
     others={"webgpu": WEBGPU, "browser": BROWSER, "browser-webgpu": BROWSER_WEBGPU},
     weights=_weights,
     states=_states,
+    twins=_twins,
     chat_template=_chat_template,
     stops=_stops,
     statements=_statements,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from runtimes.parity.localise.result import (
     TensorError,
 )
 from runtimes.parity.localise.tensors import compare_tensors
+from runtimes.parity.localise.twins import twin_fault
 from runtimes.parity.measure import Measurement
 from runtimes.parity.prefill import CACHE_KL_LIMIT
 from runtimes.registry import open_runtime
@@ -106,6 +107,7 @@ def localise(
     got: dict[str, np.ndarray] = {}
     if trace and subject.runtime is None:
         found += _asked(lambda: got.update(_traced(subject, ids)))
+        found += _asked(lambda: _twins(subject, ids, got))
         if measurement is not None:
             found += _asked(partial(_rerun, subject, ids, measurement))
     stored: Mapping[str, np.ndarray] = {}
@@ -135,6 +137,15 @@ def localise(
 
 def _traced(subject: Subject, ids: Sequence[int]) -> dict[str, np.ndarray]:
     return reader_of(subject.artifact).states(subject.artifact, ids, subject.threads)
+
+
+def _twins(
+    subject: Subject, ids: Sequence[int], got: Mapping[str, np.ndarray]
+) -> Iterator[Finding]:
+    for twin in reader_of(subject.artifact).twins(subject.artifact):
+        fault = twin_fault(twin.name, got, twin.states(ids, subject.threads))
+        if fault:
+            yield fault
 
 
 def _measured(measurement: Measurement | None) -> Iterable[Finding]:
