@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
-from edgeproof.artifact import Artifact
+from edgeproof.artifact import Artifact, Facts
 from edgeproof.extras import not_installed
 from runtimes.protocol import Runtime
 
@@ -60,6 +60,13 @@ class Adapter(OptionalModule):
     """Whether it computes in this process, so that its memory can be measured here."""
     code: str | None
     """The folder of the cache where it keeps what it compiles, if it does."""
+
+    def computes_in(self, facts: Facts) -> str | None:
+        """The dtype between operators where users run the artifact; None: the runtime decides.
+
+        A stand-in computes as it can, what it stands for as the file says.
+        """
+        return self.activations if self.activations and self.real else facts.activations
 
     def open(self, artifact: Artifact, threads: int) -> Runtime:
         """Open an artifact of a format that it executes.

@@ -43,6 +43,20 @@ def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:
     return found.others[other]
 
 
+def activations(artifact: Artifact, other: str | None = None) -> frozenset[str | None]:
+    """The dtypes between operators where users run the artifact: anywhere, or in `other` alone.
+
+    Raises:
+        InputError: no such runtime for the format.
+    """
+    found = reader_of(artifact)
+    used = (
+        [found.adapter, *found.others.values()] if other is None else [adapter_of(artifact, other)]
+    )
+    facts = artifact.manifest.variant.facts
+    return frozenset(adapter.computes_in(facts) for adapter in used)
+
+
 def other_adapters() -> dict[str, Adapter]:
     """The adapters that have to be asked for, by name, of all formats.
 

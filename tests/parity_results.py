@@ -35,6 +35,7 @@ from runtimes.parity.result import ComparedText, Entry, InputFile, ModelResult, 
 from runtimes.parity.statistics import log_histogram
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.verdict import Judgement
+from runtimes.peaks import Peak, Place
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_1$|`**\x1b{{7*7}}"
 KL = np.array([0.0, 1e-5, 2e-3, 0.4, 3.0])
@@ -124,7 +125,7 @@ def result(*entries: Entry, label: str = "tiny") -> ModelResult:
         documents=3,
         positions=len(KL),
         repeated=40,
-        peak_activation=10.0,
+        peaks=(Peak(Place.STREAM, 2, 10.0), Peak(Place.PRODUCT, 1, 5.0)),
         fp16_headroom=6550.4,
         fp16_headroom_squared=655.04,
         floors={"runtime 1": Floor("onnx fp32", mean_kl=1e-11, p99_kl=1e-10)},

@@ -16,7 +16,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.parity import metrics, statistics
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.divergence import HEAD, TEMPERATURE, TOP_P, PositionMetrics, compare, nucleus
-from runtimes.parity.gates import GATES, Gate, gates_for
+from runtimes.parity.gates import GATES, HEADROOM, Gate, gates_for
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.statistics import paired_difference, summarise
 from runtimes.parity.verdict import judge
@@ -263,13 +263,12 @@ def test_gates_of_every_precision_refuse_what_is_far_off(
     far = compare(random_logits(0, 40), random_logits(1, 40), ids_for(40))
     same = compare(random_logits(0, 400), random_logits(0, 400), ids_for(400))
     gates = gates_for(precision, {})
-    headroom = {"fp16_headroom": Estimate(8.0, 8.0, 8.0)}
     for found, expected in (
         ([far] * 4, Verdict.DEGRADED),
         ([same] * 10, Verdict.PASS),
         ([same] * 2, Verdict.INCONCLUSIVE),
     ):
-        estimates = {**summarise(found), **headroom}
+        estimates = summarise(found)
         assert judge(estimates, estimates, gates, ()).verdict is expected
 
 
@@ -288,9 +287,18 @@ def test_a_plan_may_put_a_limit_on_any_metric_that_has_an_interval() -> None:
     *before, top1, ratio = gates_for(Precision.EIGHT_BIT, {"8-bit": limits})
     assert tuple(before) == own
     assert (top1.text, ratio.text) == ("top1 ≥ 0.95", "perplexity_ratio ≤ 1.01")
-    for single in ("fp16_headroom", "cache_kl"):
-        with pytest.raises(InputError, match=single):
-            gates_for(Precision.EIGHT_BIT, {"8-bit": {single: 1.0}})
+    with pytest.raises(InputError, match="cache_kl"):
+        gates_for(Precision.EIGHT_BIT, {"8-bit": {"cache_kl": 1.0}})
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_headroom_is_asked_of_what_computes_in_float16_only(precision: Precision) -> None:
+    plain = gates_for(precision, {})
+    assert HEADROOM.metric not in {gate.metric for gate in plain}
+    assert gates_for(precision, {}, float16=True) == (*plain, HEADROOM)
+    plan = {precision.value: {HEADROOM.metric: 1.0}}
+    assert gates_for(precision, plan) == plain
+    assert gates_for(precision, plan, float16=True)[-1].text == "fp16_headroom ≥ 1"
 
 
 def test_fp16_has_gates_of_its_own_on_webgpu_and_a_plan_may_override_them() -> None:

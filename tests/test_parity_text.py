@@ -115,7 +115,7 @@ def test_an_interrupted_capture_goes_on_where_it_stopped(
     resumed = load_reference(runtime, suite, (), lambda: None)
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert resumed.documents == undisturbed.documents
-    assert resumed.peak_activation == undisturbed.peak_activation
+    assert resumed.peaks == undisturbed.peaks
     for one, other in zip(resumed.hidden, undisturbed.hidden, strict=True):
         assert np.array_equal(one, other)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import transformers
 from safetensors.numpy import load_file
 
 from edgeproof.errors import InputError
+from runtimes.peaks import Place, stream_peak
 from runtimes.pytorch import open_reference
 from tests.tiny import FAMILIES, VOCAB, change_json, make_checkpoint
 from tests.tolerance import REORDERED_FLOAT32, relative_error
@@ -56,11 +58,11 @@ def test_loaded_weights_run_as_a_checkpoint_with_them_would(
     other = make_checkpoint(tmp_path / "other", seed=7, **FAMILIES[family])
     reference = open_reference(checkpoint, 2)
     before = reference.logits(IDS)
-    peak = reference.peak_activation
+    peaks = reference.peaks
     with reference.running(load_file(other / "model.safetensors")):
         assert np.array_equal(reference.logits(IDS), open_reference(other, 2).logits(IDS))
-        assert reference.peak_activation != peak
-    assert reference.peak_activation == peak
+        assert reference.peaks != peaks
+    assert reference.peaks == peaks
     assert np.array_equal(reference.logits(IDS), before)
 
 
@@ -86,19 +88,58 @@ def test_weights_that_do_not_fit_are_refused_whole(checkpoint: Path, damage: str
 
 def test_the_peak_is_the_largest_value_of_the_residual_stream(checkpoint: Path) -> None:
     reference = open_reference(checkpoint, 2)
-    assert reference.peak_activation == 0
+    assert reference.peaks == ()
     reference.logits(IDS)
     model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     with torch.inference_mode():
         states = model(torch.tensor([IDS]), output_hidden_states=True).hidden_states[:-1]
-    assert reference.peak_activation >= max(float(state.abs().max()) for state in states) * 0.999
+    largest = max(float(state.abs().max()) for state in states)
+    assert stream_peak(reference.peaks) >= largest * 0.999
+
+
+def test_the_peaks_are_those_of_transformers_in_their_layers(checkpoint: Path) -> None:
+    reference = open_reference(checkpoint, 2)
+    reference.logits(IDS[:30])
+    reference.logits(IDS[30:])
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.float32, attn_implementation="eager"
+    )
+    layers = model.model.layers
+    products = [0.0] * len(layers)
+    scores = [0.0] * len(layers)
+    for index, layer in enumerate(layers):
+
+        def product(_: Any, inputs: Any, index: int = index) -> None:
+            products[index] = max(products[index], float(inputs[0].abs().max()))
+
+        layer.mlp.down_proj.register_forward_pre_hook(product)
+    with torch.inference_mode():
+        for ids in (IDS[:30], IDS[30:]):
+            model(torch.tensor([ids]))
+            states = reference.states(ids)
+            for index, layer in enumerate(layers):
+                attention = layer.self_attn
+                q, k = (
+                    states[f"model.layers.{index}.self_attn.{part}_rope"].reshape(
+                        len(ids), -1, attention.head_dim
+                    )
+                    for part in ("q", "k")
+                )
+                k = k.repeat(q.shape[1] // k.shape[1], 1)
+                found = np.abs(np.einsum("qhd,khd->hqk", q, k)).max() * attention.scaling
+                scores[index] = max(scores[index], float(found))
+    peaks = {peak.place: peak for peak in reference.peaks}
+    assert peaks[Place.PRODUCT].layer == int(np.argmax(products))
+    assert peaks[Place.PRODUCT].value == pytest.approx(max(products), rel=REORDERED_FLOAT32)
+    assert max(scores) * (1 - REORDERED_FLOAT32) <= peaks[Place.SCORES].value < 10 * max(scores)
+    assert (Place.HEADS in peaks) == hasattr(layers[0].self_attn, "q_norm")
 
 
 def test_padding_of_a_batch_of_replies_is_not_part_of_the_peak(checkpoint: Path) -> None:
     reference = open_reference(checkpoint, threads=1)
     reference.start_many([[3, 4, 5, 6, 7, 8], [9]], room=1)
     reference.step_many([1, 2])
-    assert reference.peak_activation == 0
+    assert reference.peaks == ()
 
 
 def test_digits_stay_split_whatever_class_the_tokenizer_config_names(tmp_path: Path) -> None:

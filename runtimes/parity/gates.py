@@ -58,8 +58,7 @@ OF_THE_PLAN = "set by the plan"
 HEADROOM = Gate(
     FP16_HEADROOM.name,
     2.0,
-    "65504 / peak activation: below 2 a GPU may overflow; `python -m export.onnx --residual-scale`"
-    " with a power of two, at most half of this headroom, makes room",
+    "65504 / the largest value: below 2 other text may overflow float16",
     at_least=True,
 )
 
@@ -73,7 +72,6 @@ GATES: dict[Precision, tuple[Gate, ...]] = {
         Gate("mean_kl", 2e-4, "rounding the weights costs 2e-6, fp16 kernels some 1e-5"),
         Gate("p99_kl", 5e-3, "one bad position in a hundred would be seen by users"),
         NO_FLIP,
-        HEADROOM,
     ),
     Precision.BF16: (
         Gate("mean_kl", 1e-3, "weights cost 6e-5; llama.cpp also rounds activations: 4e-4"),
@@ -95,7 +93,6 @@ GATES: dict[Precision, tuple[Gate, ...]] = {
 FP16_ON_GPU = (
     Gate("mean_kl", 0.02, "every product and sum is rounded to 11 bits, not only the weights"),
     NO_FLIP,
-    HEADROOM,
 )
 
 # What a runtime's own arithmetic makes classes of their own: "<precision>-<runtime>".
@@ -109,21 +106,26 @@ def gates_for(
     precision: Precision,
     overrides: Mapping[str, Mapping[str, float]],
     runtime: str | None = None,
+    *,
+    float16: bool = False,
 ) -> tuple[Gate, ...]:
     """The class's gates with a plan's limits; `runtime` is one that was asked for.
 
     A plan's limit takes the place of the class's own, or is a gate more, on any of `METRICS`. It is
-    one for the interval, also in place of a count.
+    one for the interval, also in place of a count. With `float16` users' runtimes compute in it,
+    and headroom is asked too.
 
     Raises:
         InputError: a plan names an unknown class or metric.
     """
     classes = {item.value: gates for item, gates in GATES.items()}
     classes |= {f"{item.value}-{name}": gates for (item, name), gates in GATES_ON.items()}
+    headroom = (HEADROOM,) if float16 else ()
     for kind, limits in overrides.items():
         if kind not in classes:
             raise InputError(f"gates: unknown class {kind!r}")
-        known = {gate.metric for gate in classes[kind]} | {m.name for m in metrics.METRICS}
+        known = {gate.metric for gate in (*classes[kind], HEADROOM)}
+        known |= {m.name for m in metrics.METRICS}
         for metric in limits:
             if metric not in known:
                 raise InputError(f"gates: class {kind!r} has no gate {metric!r}")
@@ -136,7 +138,7 @@ def gates_for(
             replace(gate, limit=chosen[gate.metric], reason=OF_THE_PLAN, counted=0)
             if gate.metric in chosen
             else gate
-            for gate in classes[own]
+            for gate in (*classes[own], *headroom)
         ),
         *(
             Gate(m.name, chosen[m.name], OF_THE_PLAN, at_least=m.more_is_better)

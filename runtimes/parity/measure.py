@@ -41,8 +41,6 @@ from runtimes.protocol import Runtime
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-FP16_MAX = 65504.0
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -110,15 +108,15 @@ class KnownBefore:
     `weights` is what the artifact's weights gave in PyTorch, by document; none says that there was
     nothing to run: they equal the checkpoint's, value by value, or cannot be read. `template` is
     how the artifact's chat template came out. `faults` are what is broken without running it.
-    `residual_scale` is how much smaller the artifact's residual stream is than the reference's.
-    `gates` are what it must reach; `together` says that several sequences in one call come out as
-    each would alone. `twins` have to compute what it does.
+    `headroom` is what float16 leaves it (`runtimes.parity.headroom`), `gates` what it must reach;
+    `together` says that several sequences in one call come out as each would alone. `twins` have to
+    compute what it does.
     """
 
     weights: Mapping[int, PositionMetrics]
     template: TemplateResult
     faults: Sequence[str]
-    residual_scale: float
+    headroom: float
     gates: Sequence[Gate]
     together: bool
     twins: Sequence[Twin] = ()
@@ -172,8 +170,7 @@ def measure(
         far = None if failures else _long_range(runtime, reference, estimates)
         failures += [far.fault] if far and far.fault else []
         alone = summarise(alone_counted) if weights else None
-        headroom = FP16_MAX / (reference.peak_activation * known.residual_scale)
-        estimates[FP16_HEADROOM.name] = Estimate.exact(headroom)
+        estimates[FP16_HEADROOM.name] = Estimate.exact(known.headroom)
         chats, asked = _chats(reference, decided_widely(estimates, alone, known.gates))
         if failures:
             chats = asked = ()

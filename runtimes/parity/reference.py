@@ -27,11 +27,12 @@ from runtimes.parity.decoding import decode, decode_all, first_difference, greed
 from runtimes.parity.long_range import Probe
 from runtimes.parity.repeats import positions
 from runtimes.parity.suite import REPLY_TOKENS, Document, Prompt, Suite, prompt_ids
+from runtimes.peaks import Peak, Place, largest
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-CAPTURE_VERSION = 5
+CAPTURE_VERSION = 6
 # Documents captured and stored together.
 GROUP = 16
 FEWEST_DOCUMENTS = 3
@@ -43,7 +44,7 @@ SAMPLED_PROMPTS = 32
 class Reference:
     """Documents with their hidden states (float32 [T, hidden] each) and the head [V, hidden].
 
-    `peak_activation` is the largest |value| of the residual stream over all positions;
+    `peaks` are the largest values over all positions, of each place that may overflow float16;
     `greedy_chats` and `sampled_chats` are to be answered by at most `reply_tokens` tokens each.
     `probe` is the long text, where a run has one.
     """
@@ -51,7 +52,7 @@ class Reference:
     documents: tuple[Document, ...]
     hidden: tuple[np.ndarray, ...]
     head: np.ndarray
-    peak_activation: float
+    peaks: tuple[Peak, ...]
     greedy_chats: tuple[Document, ...] = ()
     sampled_chats: tuple[Document, ...] = ()
     reply_tokens: int = REPLY_TOKENS
@@ -103,11 +104,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Captured:
-    """A group of documents with their hidden states, and the peak of the residual stream."""
+    """A group of documents with their hidden states, and the peaks of all run until then."""
 
     documents: tuple[Document, ...]
     hidden: tuple[np.ndarray, ...]
-    peak: float
+    peaks: tuple[Peak, ...]
 
 
 def load_reference(
@@ -128,7 +129,7 @@ def load_reference(
         documents,
         tuple(rows for group in groups for rows in group.hidden),
         runtime.head.copy(),  # the model's own may make room for others
-        max(group.peak for group in groups),
+        largest(peak for group in groups for peak in group.peaks),
         chats[:GREEDY_PROMPTS],
         chats[:SAMPLED_PROMPTS],
         longest,
@@ -192,7 +193,7 @@ def _capture(runtime: TorchRuntime, group: Sequence[Wanted]) -> Captured:
         length = len(ids) if index in tasks else 0
         documents.append(Document(item.prompt.id, item.prompt.kind, (*ids, *reply), length))
         hidden.append(states)
-    return Captured(tuple(documents), tuple(hidden), runtime.peak_activation)
+    return Captured(tuple(documents), tuple(hidden), runtime.peaks)
 
 
 def confirmed(logits: np.ndarray, reply: Sequence[int]) -> bool:
@@ -205,7 +206,7 @@ def confirmed(logits: np.ndarray, reply: Sequence[int]) -> bool:
 
 def _write(path: Path, captured: Captured) -> None:
     meta = {
-        "peak": captured.peak,
+        "peaks": [[peak.place.value, peak.layer, peak.value] for peak in captured.peaks],
         "documents": [[d.id, d.kind, list(d.ids), d.prompt_length] for d in captured.documents],
     }
     buffer = io.BytesIO()
@@ -225,5 +226,6 @@ def _read(path: Path) -> Captured | None:
     documents = tuple(
         Document(name, kind, tuple(ids), length) for name, kind, ids, length in meta["documents"]
     )
+    peaks = tuple(Peak(Place(place), layer, value) for place, layer, value in meta["peaks"])
     splits = np.cumsum([len(document.ids) for document in documents])[:-1]
-    return Captured(documents, tuple(np.split(rows, splits)), float(meta["peak"]))
+    return Captured(documents, tuple(np.split(rows, splits)), peaks)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
 from runtimes.parity.environment import Environment
-from runtimes.parity.fields import Sha256
+from runtimes.parity.fields import AnyFloat, Sha256
 from runtimes.parity.floor import Floor
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
 from runtimes.parity.verdict import Judgement
+from runtimes.peaks import Peak
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ class ReferenceFacts:
     """Tokens at which logits were compared, those of a beginning that documents share once."""
     repeated: int
     """Tokens that do not count: an earlier document begins with them too."""
-    peak_activation: float
-    """Largest |value| of the residual stream."""
-    fp16_headroom: float
-    """65504 / peak_activation."""
-    fp16_headroom_squared: float
-    """65504 / peak_activation²: below 1, norms must add squares up in float32."""
+    peaks: tuple[Peak, ...]
+    """The largest values of each place that may overflow float16; scores are an upper bound."""
+    fp16_headroom: AnyFloat
+    """65504 / the largest of them, without scores."""
+    fp16_headroom_squared: AnyFloat
+    """65504 / the residual stream's peak²: below 1, norms must add squares up in float32."""
     floors: dict[str, Floor]
     """Runtime → the KL of a float32 artifact with exact weights."""
     inputs: tuple[InputFile, ...]

@@ -21,6 +21,7 @@ from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
+from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squared_headroom
 from runtimes.parity.localise import (
     TOKENS,
     Localisation,
@@ -31,7 +32,7 @@ from runtimes.parity.localise import (
 )
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.long_range import load_probe
-from runtimes.parity.measure import FP16_MAX, KnownBefore, Measurement, measure
+from runtimes.parity.measure import KnownBefore, Measurement, measure
 from runtimes.parity.omissions import not_compared
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
@@ -42,7 +43,7 @@ from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.parity.watch import UNWATCHED, Journal, Stage
-from runtimes.registry import adapter_of, open_reference, open_runtime
+from runtimes.registry import activations, adapter_of, open_reference, open_runtime
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
@@ -119,7 +120,7 @@ def run_parity(
         extent.journal,
     )
     gated = [
-        gates_for(artifact.manifest.variant.precision, gates, request.runtime)
+        _gates(artifact, request.runtime, gates, reference)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
     results = [
@@ -144,9 +145,9 @@ def run_parity(
         documents=len(reference.documents),
         positions=reference.positions,
         repeated=reference.tokens - reference.positions,
-        peak_activation=reference.peak_activation,
-        fp16_headroom=FP16_MAX / reference.peak_activation,
-        fp16_headroom_squared=FP16_MAX / reference.peak_activation**2,
+        peaks=reference.peaks,
+        fp16_headroom=headroom(rooms(reference.peaks, 1.0)),
+        fp16_headroom_squared=squared_headroom(reference.peaks),
         floors=known,
         inputs=tuple(InputFile(item.path, item.sha256) for item in inputs),
     )
@@ -182,6 +183,18 @@ class Bench:
         )
 
 
+def _gates(
+    artifact: Artifact,
+    runtime: str | None,
+    overrides: Mapping[str, Mapping[str, float]],
+    reference: Reference,
+) -> tuple[Gate, ...]:
+    variant, scale = artifact.manifest.variant, artifact.manifest.variant.facts.residual_scale
+    float16 = "float16" in activations(artifact, runtime)
+    gates = gates_for(variant.precision, overrides, runtime, float16=float16)
+    return placed(gates, rooms(reference.peaks, scale), scale)
+
+
 def _compare(
     artifact: Artifact,
     runtime: str | None,
@@ -203,11 +216,12 @@ def _compare(
             bench.prompts,
         )
         facts = variant.facts
+        room = rooms(bench.reference.peaks, facts.residual_scale)
         known = KnownBefore(
             weights,
             template,
             faults,
-            facts.residual_scale,
+            headroom(room),
             limits,
             # A traced graph computes the logits of every position of a prompt.
             together=not (facts.dynamic or facts.traced),
@@ -231,7 +245,11 @@ def _compare(
         return Judgement(Verdict.FAIL, (*faults, blame(error))), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
-    notes = (*m.chat_template.notes, *not_compared(bench.prompts, bench.reference.documents))
+    notes = (
+        *m.chat_template.notes,
+        *not_compared(bench.prompts, bench.reference.documents),
+        *score_notes(limits, room),
+    )
     return judgement.noted(*notes), m, weighed
 
 

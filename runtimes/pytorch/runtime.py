@@ -19,7 +19,9 @@ import transformers
 from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
 from runtimes.memory import return_large_blocks
+from runtimes.peaks import Peak
 from runtimes.pytorch.loading import load_model, load_tokenizer
+from runtimes.pytorch.watch import Watch
 from runtimes.sequence import SequenceRuntime, left_padded
 
 # Logits of so many positions are in memory at a time.
@@ -41,14 +43,14 @@ class TorchRuntime(SequenceRuntime):
         self.context = int(self._loaded.config.max_position_embeddings)
         self._cache = transformers.DynamicCache()
         self._mask = torch.zeros((0, 0), dtype=torch.int64)  # of `step_many`'s sequences
-        self._peak = torch.zeros(())
-        self._watch_norms()
+        self._watch = Watch()
+        self._watch.add(self._loaded)
 
     @property
     def _model(self) -> Any:
         if self._loaded is None:
             self._loaded = self._load()
-            self._watch_norms()
+            self._watch.add(self._loaded)
         return self._loaded
 
     def rest(self) -> None:
@@ -58,12 +60,9 @@ class TorchRuntime(SequenceRuntime):
         self.length = 0
 
     @property
-    def peak_activation(self) -> float:
-        """Largest |value| that entered a norm, in everything run yet.
-
-        So of the residual stream, and of queries and keys where a family normalises them.
-        """
-        return float(self._peak)
+    def peaks(self) -> tuple[Peak, ...]:
+        """The largest values of each place that may overflow float16, in everything run yet."""
+        return self._watch.peaks
 
     @property
     def stop_tokens(self) -> frozenset[int]:
@@ -161,7 +160,6 @@ class TorchRuntime(SequenceRuntime):
                 f"weights do not fit the model: missing {sorted(missing)[:3]},"
                 f" unknown {sorted(unknown)[:3]}"
             )
-        peak = self._peak
         try:
             for name, parameter in parameters.items():
                 values = tensors[name]
@@ -172,11 +170,10 @@ class TorchRuntime(SequenceRuntime):
                 np.copyto(parameter.data.numpy(), values)
             self._clear()
             self.length = 0
-            self._peak = torch.zeros(())
-            yield
+            with self._watch.aside():
+                yield
         finally:
             self.rest()
-            self._peak = peak
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -193,7 +190,7 @@ class TorchRuntime(SequenceRuntime):
     def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
         """See `runtimes.protocol.ManyRuntime`: one left-padded batch.
 
-        `peak_activation` is left as it was, here and in `step_many`: padded positions are no text.
+        `peaks` are left as they were, here and in `step_many`: padded positions are no text.
         """
         ids, mask = left_padded(prompts, min(self.stop_tokens, default=0))
         self._clear()
@@ -267,7 +264,7 @@ class TorchRuntime(SequenceRuntime):
         """
         states: dict[str, np.ndarray] = {}
         rotations: list[tuple[np.ndarray, ...]] = []
-        base, peak = self._model.base_model, self._peak
+        base = self._model.base_model
 
         def keep(name: str) -> Callable[..., None]:
             def watch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
@@ -288,7 +285,7 @@ class TorchRuntime(SequenceRuntime):
         def rotation(_: torch.nn.Module, __: Any, output: Any) -> None:
             rotations.append(tuple(part[0].numpy() for part in output))
 
-        with contextlib.ExitStack() as hooks:
+        with contextlib.ExitStack() as hooks, self._watch.aside():
             for name, module in base.named_modules(prefix=self._model.base_model_prefix):
                 if given is not None and name in given:
                     hook = module.register_forward_pre_hook(replace(name, given[name]))
@@ -297,7 +294,6 @@ class TorchRuntime(SequenceRuntime):
                     hooks.callback(module.register_forward_hook(keep(name)).remove)
             hooks.callback(base.rotary_emb.register_forward_hook(rotation).remove)
             self.hidden(ids)
-        self._peak = peak
         for name in [name for name in states if name.endswith(("self_attn.q_proj", "k_proj"))]:
             attention, kind = name.rsplit(".", 1)[0], name[-6]
             before = states.get(f"{attention}.{kind}_norm", states[name])
@@ -319,9 +315,8 @@ class TorchRuntime(SequenceRuntime):
 
     def _extend_many(self, ids: torch.Tensor) -> np.ndarray:
         """Append tokens [B, n] to the sequences of `_mask`: the last's logits [B, V]."""
-        peak = self._peak
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._watch.aside():
             output = self._model.base_model(
                 input_ids=ids,
                 attention_mask=self._mask,
@@ -329,7 +324,6 @@ class TorchRuntime(SequenceRuntime):
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        self._peak = peak
         return self._logits(output.last_hidden_state[:, -1])
 
     def _logits(self, hidden: torch.Tensor) -> np.ndarray:
@@ -337,14 +331,6 @@ class TorchRuntime(SequenceRuntime):
         with torch.inference_mode():
             logits: np.ndarray = self._model.get_output_embeddings()(hidden).numpy()
         return logits
-
-    def _watch_norms(self) -> None:
-        for module in self._loaded.modules():
-            if "norm" in type(module).__name__.lower():
-                module.register_forward_pre_hook(self._watch)
-
-    def _watch(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._peak = torch.maximum(self._peak, inputs[0].abs().max())
 
     def _hidden(self, ids: np.ndarray) -> torch.Tensor:
         """Append tokens [n] to the cache: hidden states after the last norm, [n, H]."""

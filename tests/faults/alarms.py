@@ -12,8 +12,6 @@ from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
 from runtimes.formats import dequantise
 from runtimes.parity.gates import gates_for
-from runtimes.parity.intervals import Estimate
-from runtimes.parity.measure import FP16_MAX
 from runtimes.parity.reference import load_reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import replay, replay_weights
@@ -39,7 +37,6 @@ def verdicts_on_subsets(
     original = open_reference(checkpoint, threads)
     inputs = recorded_inputs(checkpoint, artifacts)
     reference = load_reference(original, suite, inputs, lambda: None)
-    headroom = FP16_MAX / reference.peak_activation
     count = len(reference.documents)
     rng = np.random.default_rng(SEED)
     subsets = [rng.choice(count, count // 2, replace=False) for _ in range(RUNS)]
@@ -59,7 +56,6 @@ def verdicts_on_subsets(
                 summarise(counted_once(documents, [side[index] for index in subset]))
                 for side in (measured.metrics, weights)
             )
-            estimates["fp16_headroom"] = Estimate.exact(headroom)
             gates = gates_for(variant.precision, {})
             verdicts[judge(estimates, alone, gates, measured.failures).verdict] += 1
     return found

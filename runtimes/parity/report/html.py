@@ -16,6 +16,7 @@ from edgeproof.display import megabytes, number
 from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
+from runtimes.parity.headroom import room_text
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.report.advice import (
     SHIP_TITLES,
@@ -88,6 +89,7 @@ def _context(result: ModelResult) -> dict[str, Any]:
     return {
         "result": result,
         "reference": result.reference,
+        "headroom": room_text(result.reference.peaks),
         "columns": columns(),
         "counts": _counts(entries),
         "best": smallest_passing(entries),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgeproof.display import megabytes
 from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import advise
+from runtimes.parity.headroom import room_text
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
 from runtimes.parity.report.columns import columns
 from runtimes.parity.report.where import where_lines
@@ -41,11 +42,7 @@ def print_result(console: Console, result: ModelResult) -> None:
             console.print(f"{escape(entry.name)}: {entry.judgement.verdict.value}")
         for line in lines:
             console.print(f"  - {escape(line)}")
-    room, squared = result.reference.fp16_headroom, result.reference.fp16_headroom_squared
-    console.print(
-        f"float16 headroom of the residual stream: {room:.2f}×; of its squares: {squared:.2g}×"
-        + (" (norms must add them up in float32)" if squared < 1 else "")
-    )
+    console.print(f"float16 headroom: {room_text(result.reference.peaks)}")
     for heading, sentences in advice_lines(advise(result.entries)).items():
         if sentences:
             console.print(f"{heading}:")
