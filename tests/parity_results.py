@@ -16,6 +16,7 @@ from runtimes.footprint import Footprint
 from runtimes.parity.answers import GreedyResult, SampledResult
 from runtimes.parity.degeneration import TextQuality
 from runtimes.parity.environment import environment
+from runtimes.parity.execution import Execution
 from runtimes.parity.floor import Floor
 from runtimes.parity.gates import GATES
 from runtimes.parity.intervals import Estimate
@@ -57,6 +58,7 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
     sampled = SampledResult(1, 0, 2.0, 8.0, agreement, texts, texts, ((1, 2),), ((1, 3),), (reply,))
     return Measurement(
         runtime=f"runtime {text}",
+        execution=Execution("cpu", "float32", True, (f"not run in {text}",)),
         positions=len(KL),
         estimates=estimates,
         weights=None,

@@ -36,6 +36,9 @@ def entry(variant: str, kl: float, verdict: Verdict = Verdict.DEGRADED) -> Compa
         allow_degraded=False,
         metrics={key: Interval(value, None, None) for key, value in values.items()},
         of_weights=None,
+        ran=None,
+        activations=None,
+        unseen=(),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeproof.artifact import Precision
+from runtimes.parity.execution import Execution
 from runtimes.parity.floor import Floor, floor_notes, floors
 from runtimes.parity.gates import Gate
 from runtimes.parity.intervals import Estimate
@@ -24,6 +25,7 @@ KNOWN = {"r 1": Floor("onnx fp32", 1e-4, 1e-3)}
 def measurement(mean_kl: float) -> Measurement:
     return Measurement(
         runtime="r 1",
+        execution=Execution("cpu", "float32", True, ()),
         positions=1,
         estimates={name: Estimate(mean_kl, mean_kl, mean_kl) for name in ("mean_kl", "p99_kl")},
         weights=None,

@@ -114,6 +114,9 @@ def test_cards_keep_the_sources_facts_and_show_what_was_measured(release: Path) 
     assert "**PASS**" in row
     assert "1.0e-03" in row
     assert " | 1,199 of 1,200 (95 % upper bound 100 %) | " in row
+    assert "runtime a, float32" in row
+    assert "What this does not show:\n\n- `q8_0`, `q4_0`: not run in a\n" in text
+    assert "real runtime" not in text
     assert "**`q4_0` is DEGRADED.**" in text
     assert "too bad" in text
     assert "--temp 0.2 --top-p 0.9" in text
@@ -318,6 +321,9 @@ def test_hostile_text_stays_text_in_cards_and_notes(root: Path, tmp_path: Path) 
     path = root / LABEL / "parity.json"
     raw = json.loads(path.read_text("utf-8"))
     raw["reference"]["runtime"] = raw["reference"]["text"]["name"] = HOSTILE
+    for item in raw["artifacts"]:
+        item["measurement"]["runtime"] = item["measurement"]["execution"]["activations"] = HOSTILE
+        item["measurement"]["execution"]["unseen"] = [HOSTILE]
     path.write_text(json.dumps(raw))
     edit_report(root, "q4_0", reasons=[HOSTILE])
     assert build(root, tmp_path).exit_code == 0

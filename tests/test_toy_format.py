@@ -233,7 +233,7 @@ READER = Reader(
     stops=stops,
     statements=statements,
     contents=contents,
-    deployments=(Deployment("a toy machine", activations=None),),
+    deployments=(Deployment("a toy machine", activations=None, device="cpu"),),
     marker="P",
     engine=Engine(
         modules=("engine-wllama.js",),

@@ -33,7 +33,25 @@ def test_what_a_run_found_is_what_its_readers_see(tmp_path: Path, run: ModelResu
         assert (item.verdict, item.reasons) == (judgement.verdict, judgement.reasons)
         assert item.allow_degraded == entry.allow_degraded
         assert len(item.metrics) == len(entry.measurement.estimates if entry.measurement else ())
+        run = entry.measurement
+        assert item.ran == (run.runtime if run else None)
+        assert item.activations == (run.execution.activations if run else None)
+        assert item.unseen == (run.execution.unseen if run else ())
     assert report.of("0" * 64) is None
+
+
+def test_a_report_of_schema_3_does_not_say_what_its_runs_leave_open(tmp_path: Path) -> None:
+    path = written(tmp_path, usual_result())
+    raw = json.loads(path.read_text("utf-8"))
+    raw["schema"] = 3
+    for item in raw["artifacts"]:
+        if item["measurement"]:
+            del item["measurement"]["execution"]
+    path.write_text(json.dumps(raw))
+    for item in read_report(path).compared:
+        assert item.activations is None
+        assert all("does not say" in text for text in item.unseen)
+        assert bool(item.unseen) == (item.ran is not None)
 
 
 def test_numbers_that_do_not_exist_are_none(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ REPORT = "parity.json"
 PAGE = "parity.html"
 AGAIN = " python -m runtimes.parity"
 # Also in docs/parity.schema.json. Before 3 a report did not say which bytes it is about.
+BEFORE_4 = "the report does not say what its run leaves open; compare again"
 SCHEMA = Schema(current=4, oldest=3, again=f"compare again:{AGAIN}")
 
 Key = tuple[str, str]  # format, variant
@@ -52,8 +53,9 @@ class Compared:
     """One artifact as the parity run saw it.
 
     `manifest` is the SHA-256 of its edgeproof.json, `bytes` the size of its `files` together.
-    `metrics` are those of the real runtime, empty where it could not be opened; `of_weights` those
-    of the file's weights alone, None where these were not run.
+    `metrics` are those of the runtime, empty where it could not be opened; `of_weights` those of
+    the file's weights alone, None where these were not run. `ran` is the runtime and its device,
+    `activations` the type between its operators, and `unseen` says in words what that leaves open.
     """
 
     format: str
@@ -68,6 +70,9 @@ class Compared:
     allow_degraded: bool
     metrics: dict[str, Interval]
     of_weights: dict[str, Interval] | None
+    ran: str | None
+    activations: str | None
+    unseen: tuple[str, ...]
 
     @property
     def key(self) -> Key:
@@ -156,7 +161,16 @@ def _compared(raw: dict[str, Any]) -> Compared:
         allow_degraded=raw["allow_degraded"] is True,
         metrics=_intervals(measured["estimates"]) if measured else {},
         of_weights=_intervals(measured["weights"]) if measured and measured["weights"] else None,
+        ran=measured["runtime"] if measured else None,
+        **_execution(measured),
     )
+
+
+def _execution(measured: dict[str, Any] | None) -> dict[str, Any]:
+    if measured is None:
+        return {"activations": None, "unseen": ()}
+    found = measured.get("execution") or {"activations": None, "unseen": [BEFORE_4]}
+    return {"activations": found["activations"], "unseen": tuple(found["unseen"])}
 
 
 def _intervals(raw: dict[str, Any]) -> dict[str, Interval]:

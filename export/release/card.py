@@ -29,7 +29,7 @@ KEPT = ("license", "license_name", "license_link", "language", "datasets", "metr
 TEXT_GENERATION = "text-generation"
 TITLES = (
     "variant", "MB", "bits/weight", "mean KL", "95 %", "top-1 %", "clear flips", "accept %",
-    "verdict",
+    "ran in", "verdict",
 )  # fmt: skip
 MISSING = "–"
 WARNINGS = {
@@ -104,6 +104,7 @@ def model_card(
             title=publication.title,
             source=source,
             table=measured_table(repository.released),
+            unseen=unseen(repository.released),
             best=best,
             file=next(named, None),
             degraded=[item for item in repository.released if not item.passed],
@@ -116,8 +117,8 @@ def model_card(
 
 
 def measured_table(released: Sequence[Released]) -> str:
-    """Size, bits per weight, KL with its interval, shares and verdict, in Markdown."""
-    rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 2), "---")]
+    """Size, bits per weight, KL with its interval, shares, where it ran and verdict, in Markdown."""
+    rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 3), "---", "---")]
     return "\n".join(markdown_row(row) for row in [*rows, *map(_cells, released)])
 
 
@@ -133,7 +134,17 @@ def _cells(item: Released) -> Iterable[str]:
     clear = metrics.get("clear_top1")
     yield (clear and clear.errors) or MISSING
     yield _per_cent(metrics.get("acceptance"))
+    yield markdown_text(", ".join(filter(None, (item.compared.ran, item.compared.activations))))
     yield f"**{item.compared.verdict}**"
+
+
+def unseen(released: Sequence[Released]) -> dict[str, list[str]]:
+    """What the comparison does not show, in words, and the variants of which it does not."""
+    found: dict[str, list[str]] = {}
+    for item in released:
+        for text in item.compared.unseen:
+            found.setdefault(text, []).append(item.compared.variant)
+    return found
 
 
 def _per_cent(share: Interval | None) -> str:

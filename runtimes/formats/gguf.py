@@ -115,7 +115,7 @@ READER = Reader(
     stops=_stops,
     statements=_statements,
     contents=_contents,
-    deployments=(Deployment("llama.cpp", activations=None),),
+    deployments=(Deployment("llama.cpp", activations=None, device="cpu"),),
     marker="s",
     engine=Engine(
         modules=("engine-wllama.js",),

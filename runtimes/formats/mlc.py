@@ -116,7 +116,7 @@ READER = Reader(
     stops=_stops,
     statements=_statements,
     contents=_contents,
-    deployments=(Deployment("WebLLM", activations=None),),
+    deployments=(Deployment("WebLLM", activations=None, device="gpu"),),
     marker="^",
     engine=Engine(
         modules=("engine-webllm.js",),

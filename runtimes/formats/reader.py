@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
-from edgeproof.artifact import Artifact
+from edgeproof.artifact import Artifact, Facts
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render
-from runtimes.config_facts import Facts, Statement
+from runtimes.config_facts import Facts as ModelFacts
+from runtimes.config_facts import Statement
 from runtimes.contents import Content, Origin
 from runtimes.protocol import Runtime
 
@@ -34,6 +36,12 @@ class Deployment:
     name: str
     activations: str | None
     """Made for exports whose `Facts.activations` are of this dtype; None: for all."""
+    device: Literal["cpu", "gpu"]
+    """What computes there."""
+
+    def takes(self, facts: Facts) -> bool:
+        """Whether an export of these facts is meant for it."""
+        return self.activations in (None, facts.activations)
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Reader:
     """The file's own chat template; None where it has none (base models)."""
     stops: Callable[[Artifact], Stops]
     """What ends a reply."""
-    statements: Callable[[Artifact, Facts], Iterable[Statement]]
+    statements: Callable[[Artifact, ModelFacts], Iterable[Statement]]
     """What it says of the model beside weights, given the checkpoint's facts."""
     contents: Callable[[Artifact, Origin], Iterable[Content]]
     """Every file of an artifact, with what each key of it has to be: `runtimes.contents`."""

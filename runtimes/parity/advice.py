@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edgeproof.artifact import Precision
 from edgeproof.verdicts import Verdict
 from runtimes.formats import Deployment, known_formats, reader
+from runtimes.parity.execution import executed
 from runtimes.parity.fields import AnyFloat
 from runtimes.parity.gates import GATES, HEADROOM, Gate
 from runtimes.parity.result import Entry, smallest_passing
@@ -56,7 +57,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """For one target, the smallest export that passes its own gates."""
+    """For one target, the smallest export that passes its own gates; what ran there comes first."""
 
     target: str
     """Where it is to run."""
@@ -68,6 +69,10 @@ class Recommendation:
     """Precision → the smallest passing export that also meets that precision's gates, if any."""
     smaller: tuple[str, ...]
     """Smaller exports for the target, none of which passes; largest first."""
+    executed: bool
+    """Whether that export was run there; else it was judged by a run elsewhere."""
+    elsewhere: str | None
+    """Where it was judged instead, in words."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def advise(entries: Sequence[Entry]) -> Advice:
     """What the entries of one model say; broken ones are left out."""
     sound = [e for e in entries if e.measurement and e.judgement.verdict is not Verdict.FAIL]
     used = [
-        (deployment.name, [e for e in sound if _format(e) == form and _made_for(e, deployment)])
+        (deployment, [e for e in sound if _format(e) == form and _made_for(e, deployment)])
         for form in known_formats()
         if any(_format(e) == form for e in sound)
         for deployment in reader(form).deployments
@@ -120,20 +125,28 @@ def advise(entries: Sequence[Entry]) -> Advice:
     )
 
 
-def _recommend(target: str, found: Sequence[Entry], entries: Sequence[Entry]) -> Recommendation:
-    best = smallest_passing(found)
+def _recommend(
+    target: Deployment, found: Sequence[Entry], entries: Sequence[Entry]
+) -> Recommendation:
+    """What was run there counts before what was judged by a run elsewhere."""
+    there = [entry for entry in found if _executed(entry, target)]
+    best = smallest_passing(there) or smallest_passing(found)
     limit = best.bytes if best else float("inf")
     smaller = [e for e in found if e.bytes < limit]
     levels = {
         level.value: smallest_passing(e for e in found if _meets(e, _gates(level, entries)))
         for level in LEVELS
     }
+    run = best.measurement if best else None
+    shown = best is not None and best in there
     return Recommendation(
-        target,
+        target.name,
         best.name if best else None,
         best.bytes if best else None,
         {level: entry.name if entry else None for level, entry in levels.items()},
         tuple(e.name for e in sorted(smaller, key=lambda e: -e.bytes)),
+        executed=shown,
+        elsewhere=f"{run.runtime}, {run.execution.arithmetic}" if run and not shown else None,
     )
 
 
@@ -204,8 +217,12 @@ def _format(entry: Entry) -> str:
 
 
 def _made_for(entry: Entry, deployment: Deployment) -> bool:
-    dtypes = (None, entry.artifact.manifest.variant.facts.activations)
-    return deployment.activations in dtypes
+    return deployment.takes(entry.artifact.manifest.variant.facts)
+
+
+def _executed(entry: Entry, deployment: Deployment) -> bool:
+    run = entry.measurement.execution if entry.measurement else None
+    return run is not None and executed(run.real, run.device, deployment)
 
 
 def _precision(entry: Entry) -> Precision:

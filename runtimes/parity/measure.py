@@ -20,6 +20,7 @@ from runtimes.parity.decoding import decode_all, sampled
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics, concatenate
 from runtimes.parity.effort import FEW_GREEDY, FEW_SAMPLED, decided_widely
+from runtimes.parity.execution import Execution
 from runtimes.parity.fields import AnyFloat
 from runtimes.parity.gates import Gate
 from runtimes.parity.intervals import Estimate
@@ -52,6 +53,7 @@ class Measurement:
 
     runtime: str
     """Name, version and device."""
+    execution: Execution
     positions: int
     """Tokens at which logits were compared, those of a beginning that documents share once."""
     estimates: Annotated[dict[str, Estimate], ByMetric()]
@@ -108,14 +110,15 @@ class KnownBefore:
     `weights` is what the artifact's weights gave in PyTorch, by document; none says that there was
     nothing to run: they equal the checkpoint's, value by value, or cannot be read. `template` is
     how the artifact's chat template came out. `faults` are what is broken without running it.
-    `headroom` is what float16 leaves it (`runtimes.parity.headroom`), `gates` what it must reach;
-    `together` says that several sequences in one call come out as each would alone. `twins` have to
-    compute what it does.
+    `execution` is how it is run, `headroom` what float16 leaves it (`runtimes.parity.headroom`),
+    `gates` what it must reach; `together` says that several sequences in one call come out as each
+    would alone. `twins` have to compute what it does.
     """
 
     weights: Mapping[int, PositionMetrics]
     template: TemplateResult
     faults: Sequence[str]
+    execution: Execution
     headroom: float
     gates: Sequence[Gate]
     together: bool
@@ -195,6 +198,7 @@ def measure(
         estimates[CACHE_KL.name] = Estimate.exact(cache_kl)
     return Measurement(
         runtime=name,
+        execution=known.execution,
         positions=len(joined.kl),
         estimates=estimates,
         weights=alone,

@@ -19,6 +19,7 @@ from runtimes.formats import dequantise, readable, reader_of
 from runtimes.parity.blame import blame
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics
+from runtimes.parity.execution import execution
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squared_headroom
@@ -221,6 +222,7 @@ def _compare(
             weights,
             template,
             faults,
+            execution(artifact, runtime),
             headroom(room),
             limits,
             # A traced graph computes the logits of every position of a prompt.

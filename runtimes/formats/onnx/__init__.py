@@ -132,8 +132,8 @@ READER = Reader(
     statements=_statements,
     contents=_contents,
     deployments=(
-        Deployment("browser, WebGPU with f16", activations="float16"),
-        Deployment("ONNX Runtime on CPU, wasm", activations="float32"),
+        Deployment("browser, WebGPU with f16", activations="float16", device="gpu"),
+        Deployment("ONNX Runtime on CPU, wasm", activations="float32", device="cpu"),
     ),
     marker="o",
     engine=Engine(

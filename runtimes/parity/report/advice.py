@@ -9,7 +9,13 @@ from runtimes.parity.advice import LEVELS, Advice, Point, Recommendation, advise
 from runtimes.parity.result import ModelResult
 
 NONE = "–"
-SHIP_TITLES = ("target", "ship", "MB", *(f"meets {level.value} gates" for level in LEVELS))
+SHIP_TITLES = (
+    "target",
+    "ship",
+    "MB",
+    "run there",
+    *(f"meets {level.value} gates" for level in LEVELS),
+)
 SUMMARY_TITLES = ("model", "verdict", "target", "ship", "MB", "best below 8 bits")
 
 
@@ -28,11 +34,12 @@ def advice_lines(advice: Advice) -> dict[str, list[str]]:
 
 
 def ship_cells(found: Recommendation) -> tuple[str, ...]:
-    """Target, what to ship, its size, and what meets the gates of each precision."""
+    """Target, what to ship, its size, if it ran there, and what meets each precision's gates."""
     return (
         found.target,
         found.export or "none passes",
         megabytes(found.bytes) if found.bytes is not None else NONE,
+        _run_there(found),
         *(found.levels[level.value] or NONE for level in LEVELS),
     )
 
@@ -73,4 +80,11 @@ def _ship_text(found: Recommendation) -> str:
     if found.export is None or found.bytes is None:
         return f"{found.target}: no export passes"
     smaller = f"; smaller, not passing: {', '.join(found.smaller)}" if found.smaller else ""
-    return f"{found.target}: {found.export}, {megabytes(found.bytes)} MB{met}{smaller}"
+    unseen = f"; not run there, but in {found.elsewhere}" if found.elsewhere else ""
+    return f"{found.target}: {found.export}, {megabytes(found.bytes)} MB{met}{smaller}{unseen}"
+
+
+def _run_there(found: Recommendation) -> str:
+    if found.export is None:
+        return NONE
+    return "yes" if found.executed else f"no: {found.elsewhere}"

@@ -1,0 +1,65 @@
+"""Where an artifact was run and in which arithmetic, and what that leaves open: facts, in words.
+
+They follow from what its adapter and its format's reader state, whatever the run found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeproof.artifact import Artifact
+from runtimes.adapter import Adapter
+from runtimes.formats import Deployment, reader_of
+from runtimes.registry import adapter_of
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How an artifact was run."""
+
+    device: str
+    """cpu or gpu."""
+    activations: str | None
+    """Type between operators; null where the runtime decides."""
+    real: bool
+    """Whether users run exports of the format in this runtime; else it stands in for theirs."""
+    unseen: tuple[str, ...]
+    """What it does not show: where the artifact is meant to run and was not run, in words."""
+
+    @property
+    def arithmetic(self) -> str:
+        """Device and type in a few words."""
+        kind = "" if self.real else "a stand-in, "
+        return f"{kind}{self.activations or 'its own types'} on the {self.device.upper()}"
+
+
+def execution(artifact: Artifact, other: str | None = None) -> Execution:
+    """How an artifact is run, in its format's usual runtime or in the `other` one named.
+
+    Raises:
+        InputError: there is no such runtime for the format.
+    """
+    adapter, facts = adapter_of(artifact, other), artifact.manifest.variant.facts
+    meant = [place for place in reader_of(artifact).deployments if place.takes(facts)]
+    shown = [place for place in meant if executed(adapter.real, adapter.device, place)]
+    dtype = adapter.activations or facts.activations
+    return Execution(
+        adapter.device,
+        dtype,
+        adapter.real,
+        tuple(_unseen(adapter, dtype, place) for place in meant if place not in shown),
+    )
+
+
+def executed(real: bool, device: str, place: Deployment) -> bool:
+    """Whether what ran somewhere shows how it runs at a place."""
+    return real and device == place.device
+
+
+def _unseen(adapter: Adapter, dtype: str | None, place: Deployment) -> str:
+    libraries = " and ".join(adapter.packages)
+    how = "it ran" if adapter.real else f"edgeproof's own decoder in {libraries} stood in for it,"
+    return (
+        f"not run in {place.name}: {how} on the {adapter.device.upper()} in"
+        f" {dtype or 'its own types'}"
+    )
