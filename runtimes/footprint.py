@@ -1,6 +1,7 @@
 """`python -m runtimes.footprint`: what a runtime needs for an artifact, in a process of its own.
 
-Only there is peak memory the runtime's, and only there is a crash the artifact's.
+Only there is peak memory the runtime's, and only there is a crash the artifact's. Speeds are those
+of the machine as it is: what else ran there is told beside them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -22,15 +24,28 @@ from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from runtimes.adapter import Adapter
+from runtimes.load import Load, Meter, disturbed
 from runtimes.protocol import Runtime
 from runtimes.registry import adapter_of
 from runtimes.runtime_option import runtime_option
 
-PREFILL, DECODE = 256, 16
-BRIEF_PREFILL, BRIEF_DECODE = 16, 2  # enough to see a crash
-BRIEF_PREFILL, BRIEF_DECODE = 16, 2  # enough to see a crash
+# Seconds of runs after which there is no other one: large models are slow, and vary less.
+ENOUGH = 10.0
 STATUS = Path("/proc/self/status")
 TEXT = "On 21 June 1999, the ferry left at noon with 42 people, 3 goats and a piano. "
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many tokens are read and written, and how often at most."""
+
+    prefill: int
+    decode: int
+    runs: int
+
+
+WHOLE = Amount(256, 16, 3)
+BRIEF = Amount(16, 2, 1)  # enough to see a crash
 
 
 @dataclass(frozen=True)
@@ -38,18 +53,41 @@ class Footprint:
     """Costs of opening an artifact, reading and writing, in a process of its own."""
 
     load_seconds: float
+    load_cpu_seconds: float
+    """Of all threads, as everywhere here."""
+    runs: int
+    """How often it read and wrote: speeds are medians."""
     prefill_tokens: int
     """Tokens that were read."""
     prefill_tokens_per_second: float
+    prefill_tokens_per_cpu_second: float
+    """Hardly changed by what else runs."""
     decode_tokens: int
     """Tokens that were written."""
     decode_tokens_per_second: float
+    decode_tokens_per_cpu_second: float
+    threads: int
+    """What the runtime was given."""
+    other_cores: float | None
+    """Cores that other programs and the hypervisor took meanwhile; null where nothing tells."""
+    disturbed: bool
+    """Whether that left the threads less than a core each: then the speeds are too low."""
     peak_mb: float | None
     """Resident memory (10⁶ bytes) above a process that has only imported the runtime.
 
     Of a file that is mapped into memory, the pages that were read count. Null where the system
     does not tell.
     """
+
+    @property
+    def warning(self) -> str | None:
+        """What to say of speeds that were disturbed."""
+        if not self.disturbed or self.other_cores is None:
+            return None
+        return (
+            f"other programs took {self.other_cores:.1f} cores meanwhile, so that its"
+            f" {self.threads} threads had too few: speeds are too low"
+        )
 
 
 class Crash(Exception):
@@ -70,7 +108,6 @@ def footprint(
     command = [sys.executable, "-m", "runtimes.footprint", str(artifact.path)]
     command += [f"--threads={threads}", *([f"--runtime={other}"] if other else [])]
     command += ["--brief"] if brief else []
-    command += ["--brief"] if brief else []
     adapter = adapter_of(artifact, other)
     before = _compiled(adapter)
     result = _run(command)
@@ -85,44 +122,66 @@ def footprint(
 )
 @click.option("--brief", is_flag=True, help="Only a few tokens: does it run at all?")
 def main(artifact: Path, threads: int, runtime: str | None, brief: bool) -> None:
-    """Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON."""
-    tokens = (BRIEF_PREFILL, BRIEF_DECODE) if brief else (PREFILL, DECODE)
-    click.echo(json.dumps(asdict(_measure(open_artifact(artifact), threads, runtime, *tokens))))
+    """Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON.
+
+    It reads and writes three times; speeds are medians. Where other programs took the cores, it
+    says so.
+    """
+    found = _measure(open_artifact(artifact), threads, runtime, BRIEF if brief else WHOLE)
+    click.echo(json.dumps(asdict(found)))
+    if found.warning:
+        click.echo(f"warning: {found.warning}", err=True)
 
 
-def _measure(
-    artifact: Artifact, threads: int, other: str | None, prefill: int, decode: int
-) -> Footprint:
+def _measure(artifact: Artifact, threads: int, other: str | None, amount: Amount) -> Footprint:
     """Measure in this process, which has done nothing else before."""
     adapter = adapter_of(artifact, other)
     adapter.load()
     idle = _resident_mb("VmRSS")
-    begin = time.perf_counter()
+    whole = Meter()
     runtime = adapter.open(artifact, threads)
-    opened = time.perf_counter()
-    prompt = _prompt(runtime, prefill, decode)
-    started = time.perf_counter()
-    row = runtime.start(prompt)
-    read = time.perf_counter()
-    for _ in range(decode):
-        row = runtime.step(int(row.argmax()))
-    written = time.perf_counter()
+    opened = whole.load()
+    prompt = _prompt(runtime, amount)
+    reading: list[Load] = []
+    writing: list[Load] = []
+    while len(reading) < amount.runs and sum(run.seconds for run in reading + writing) < ENOUGH:
+        meter = Meter()
+        row = runtime.start(prompt)
+        reading.append(meter.load())
+        meter = Meter()
+        for _ in range(amount.decode):
+            row = runtime.step(int(row.argmax()))
+        writing.append(meter.load())
+    others = whole.load().others
     peak = _resident_mb("VmHWM")
     runtime.close()
     return Footprint(
-        load_seconds=opened - begin,
+        load_seconds=opened.seconds,
+        load_cpu_seconds=opened.cpu_seconds,
+        runs=len(reading),
         prefill_tokens=len(prompt),
-        prefill_tokens_per_second=len(prompt) / (read - started),
-        decode_tokens=decode,
-        decode_tokens_per_second=decode / (written - read),
+        prefill_tokens_per_second=len(prompt) / median(run.seconds for run in reading),
+        prefill_tokens_per_cpu_second=_per_cpu_second(len(prompt), reading),
+        decode_tokens=amount.decode,
+        decode_tokens_per_second=amount.decode / median(run.seconds for run in writing),
+        decode_tokens_per_cpu_second=_per_cpu_second(amount.decode, writing),
+        threads=threads,
+        other_cores=others,
+        disturbed=disturbed(others, threads, os.cpu_count() or threads),
         peak_mb=None if idle is None or peak is None else peak - idle,
     )
 
 
-def _prompt(runtime: Runtime, prefill: int, decode: int) -> list[int]:
-    """`prefill` tokens, or what leaves room for the reply in a shorter context."""
+def _per_cpu_second(tokens: int, runs: Sequence[Load]) -> float:
+    """The clock may be coarser than what it measures, and show nothing."""
+    tick = time.get_clock_info("process_time").resolution
+    return tokens / max(tick, median(run.cpu_seconds for run in runs))
+
+
+def _prompt(runtime: Runtime, amount: Amount) -> list[int]:
+    """As many tokens, or what leaves room for the reply in a shorter context."""
     ids = runtime.tokenize(TEXT)
-    length = min(prefill, runtime.context - decode)
+    length = min(amount.prefill, runtime.context - amount.decode)
     return (ids * (length // len(ids) + 1))[:length]
 
 

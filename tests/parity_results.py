@@ -77,7 +77,21 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         load_seconds=0.1,
         prefill_tokens_per_second=10.0,
         worst_positions=(WorstPosition(text, 3, f"before {text}", 3.0, text, "other"),),
-        footprint=Footprint(0.1, 256, 1000.0, 16, 50.0, 200.0),
+        footprint=Footprint(
+            load_seconds=0.1,
+            load_cpu_seconds=0.2,
+            runs=3,
+            prefill_tokens=256,
+            prefill_tokens_per_second=1000.0,
+            prefill_tokens_per_cpu_second=600.0,
+            decode_tokens=16,
+            decode_tokens_per_second=50.0,
+            decode_tokens_per_cpu_second=26.0,
+            threads=2,
+            other_cores=0.1,
+            disturbed=False,
+            peak_mb=200.0,
+        ),
     )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
-from runtimes.footprint import DECODE, Crash, Footprint, footprint
+from runtimes.footprint import WHOLE, Crash, Footprint, _measure, footprint, main
+from runtimes.load import Load
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 
@@ -29,9 +32,52 @@ def gguf(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact
 
 def test_everything_is_measured_and_a_short_context_shortens_the_prompt(gguf: Artifact) -> None:
     found = footprint(gguf, 1)
-    assert (found.prefill_tokens, found.decode_tokens) == (256 - DECODE, DECODE)
+    assert (found.prefill_tokens, found.decode_tokens) == (256 - WHOLE.decode, WHOLE.decode)
     assert 0 < found.load_seconds < 60
     assert found.prefill_tokens_per_second > found.decode_tokens_per_second > 1
+    assert found.prefill_tokens_per_cpu_second > found.decode_tokens_per_cpu_second > 1
+    assert (found.runs, found.threads) == (WHOLE.runs, 1)
+    assert 0 < found.load_cpu_seconds < 60
+
+
+def test_speeds_are_medians_and_a_slow_runtime_runs_once(
+    gguf: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clocks(*times: float) -> None:
+        """Of opening and all, then of reading and writing in turns."""
+        left = iter([1.0, *times])
+
+        class Clock:
+            def __init__(self) -> None:
+                self.seconds = next(left)
+
+            def load(self) -> Load:
+                return Load(self.seconds, 2 * self.seconds, 0.5)
+
+        monkeypatch.setattr("runtimes.footprint.Meter", Clock)
+
+    monkeypatch.setattr("runtimes.footprint.ENOUGH", 100.0)
+    clocks(9.0, 1.0, 1.0, 9.0, 2.0, 2.0)
+    found = _measure(gguf, 1, None, WHOLE)
+    assert found.runs == WHOLE.runs
+    assert found.prefill_tokens_per_second == found.prefill_tokens / 2
+    assert found.prefill_tokens_per_cpu_second == found.prefill_tokens / 4
+    assert found.decode_tokens_per_second == WHOLE.decode / 2
+    monkeypatch.setattr("runtimes.footprint.ENOUGH", 5.0)
+    clocks(4.0, 2.0)
+    found = _measure(gguf, 1, None, WHOLE)
+    assert (found.runs, found.decode_tokens_per_second) == (1, WHOLE.decode / 2)
+
+
+def test_the_command_warns_where_others_took_the_cores(
+    gguf: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = replace(_measure(gguf, 1, None, WHOLE), other_cores=1.25, disturbed=True)
+    for found, shown in ((measured, True), (replace(measured, disturbed=False), False)):
+        monkeypatch.setattr("runtimes.footprint._measure", lambda *_, found=found: found)
+        done = CliRunner().invoke(main, [str(gguf.path), "--threads=1"])
+        assert json.loads(done.stdout)["other_cores"] == 1.25
+        assert ("warning: other programs took 1.2 cores" in done.stderr) == shown
 
 
 def test_a_larger_model_needs_about_its_weights_more(gguf: Artifact, tmp_path: Path) -> None:
@@ -87,4 +133,4 @@ def test_a_refused_artifact_is_bad_input_in_the_runtimes_words(
 def test_the_command_prints_json(gguf: Artifact) -> None:
     command = [sys.executable, "-m", "runtimes.footprint", str(gguf.path), "--threads=1"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert Footprint(**json.loads(result.stdout)).decode_tokens == DECODE
+    assert Footprint(**json.loads(result.stdout)).decode_tokens == WHOLE.decode

@@ -180,7 +180,8 @@ def test_the_page_shows_every_kind_of_measurement(usual_page: str) -> None:
     for words in (
         "0 of 4 prompts differ",  # chat template
         "left-padded batch KL 1.0e-09 to the rows alone",
-        "peak memory 200 MB; load 0.1 s, reading 1000 and writing 50 tokens/s",
+        "peak memory 200 MB; load 0.1 s, reading 1000 and writing 50 tokens/s"
+        " (600 and 26 per CPU second; medians of 3 runs on 2 threads)",
         "How the replies read",
         "greedy, PyTorch’s own 10.0 8.0 100 3.00",
         "rms_logit_difference 0.500 0.250–1.000",
@@ -188,6 +189,25 @@ def test_the_page_shows_every_kind_of_measurement(usual_page: str) -> None:
         "fallback 0 % of the weights",
     ):
         assert words in text, words
+
+
+def test_speeds_of_a_busy_machine_are_marked_everywhere() -> None:
+    m = measurement()
+    assert m.footprint is not None
+    busy = replace(m, footprint=replace(m.footprint, disturbed=True, other_cores=1.3))
+    for disturbed in (False, True):
+        run = result(
+            entry("q8_0", Verdict.PASS, measured=busy if disturbed else m),
+            entry("q4_0", Verdict.PASS, measured=m),
+        )
+        console = Console(width=400, record=True, file=io.StringIO())
+        print_result(console, run)
+        for text in (console.export_text(), markdown([run]).replace("\\", "")):
+            assert ("took up to 1.3 cores" in text) == disturbed
+            assert ("too low: gguf q8_0\n" in text) == disturbed
+            assert ("50*/26" in text) == disturbed
+            assert "50/26" in text
+        assert ("its 2 threads had too few" in page(run)) == disturbed
 
 
 def test_what_one_document_cannot_tell_is_a_dash(tmp_path: Path) -> None:

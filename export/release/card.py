@@ -117,7 +117,7 @@ def model_card(
 
 
 def measured_table(released: Sequence[Released]) -> str:
-    """Size, bits per weight, KL with its interval, shares, where it ran and verdict, in Markdown."""
+    """Size, bits per weight, KL with its interval, shares, where it ran, verdict: Markdown."""
     rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 3), "---", "---")]
     return "\n".join(markdown_row(row) for row in [*rows, *map(_cells, released)])
 

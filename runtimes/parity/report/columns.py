@@ -11,6 +11,7 @@ from runtimes.parity import metrics
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.measure import Measurement
 from runtimes.parity.metrics import Metric
+from runtimes.parity.report.speeds import speed_cell
 
 
 @dataclass(frozen=True)
@@ -77,4 +78,5 @@ LAST = (
     Column("greedy", lambda m: f"{m.greedy.identical}/{m.greedy.prompts}" if m.greedy else "–"),
     Column("sampled", lambda m: f"{m.sampled.identical}/{m.sampled.prompts}" if m.sampled else "–"),
     Column("RAM MB", _memory),
+    Column("tok/s, /CPU s", speed_cell),
 )

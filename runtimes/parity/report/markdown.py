@@ -10,6 +10,7 @@ from edgeproof.display import megabytes
 from runtimes.parity.advice import Advice, advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
 from runtimes.parity.report.columns import columns
+from runtimes.parity.report.speeds import speed_warning
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult, smallest_passing
 
@@ -73,6 +74,9 @@ def _section(result: ModelResult) -> Iterable[str]:
             )
         )
     yield ""
+    warning = speed_warning(result.entries)
+    if warning is not None:
+        yield f"{_plain(warning)}\n"
     for entry in result.entries:
         for kind, lines in (
             ("", entry.judgement.reasons),

@@ -11,6 +11,7 @@ from runtimes.parity.advice import advise
 from runtimes.parity.headroom import room_text
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
 from runtimes.parity.report.columns import columns
+from runtimes.parity.report.speeds import speed_warning
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FULL_WIDTH = 165
+FULL_WIDTH = 180
 COLOURS = {
     Verdict.PASS: "green",
     Verdict.DEGRADED: "yellow",
@@ -42,6 +43,9 @@ def print_result(console: Console, result: ModelResult) -> None:
             console.print(f"{escape(entry.name)}: {entry.judgement.verdict.value}")
         for line in lines:
             console.print(f"  - {escape(line)}")
+    warning = speed_warning(result.entries)
+    if warning is not None:
+        console.print(escape(warning))
     console.print(f"float16 headroom: {room_text(result.reference.peaks)}")
     for heading, sentences in advice_lines(advise(result.entries)).items():
         if sentences:
