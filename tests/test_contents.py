@@ -14,6 +14,7 @@ import pytest
 
 from edgeproof.artifact import Artifact
 from runtimes.contents import Content, Exercised, Free, Origin, differences, leaves
+from runtimes.contents.free import FREE, free_keys
 from runtimes.formats import reader_of
 from runtimes.parity.localise import Cause
 from runtimes.parity.localise.contents import compare_contents
@@ -210,3 +211,17 @@ def test_divisors_of_rotary_frequencies_are_compared(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (finding,) = compare_contents(artifact, folder)
     assert "rope_freqs.weight[" in str(finding.key)
+
+
+def test_the_page_lists_every_free_key_with_its_reason() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "parity.md").read_text("utf-8")
+    for place, reason in FREE.items():
+        row = next(
+            line for line in page.splitlines() if line.startswith("|") and f"`{place}`" in line
+        )
+        assert row.endswith(f"| {reason} |")
+
+
+def test_a_free_place_stands_for_the_keys_that_begin_so() -> None:
+    keys = ("general.name", "general.base_model.0.name", "general.nameless", "llama.vocab_size")
+    assert set(free_keys(keys)) == {"general.name", "general.base_model.0.name"}

@@ -11,11 +11,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from runtimes.config_facts import end_tokens
-from runtimes.contents.expectation import Exercised, Free
+from runtimes.contents.expectation import Exercised
+from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
 
 RENDERED = Exercised("chats are rendered and compared with the checkpoint's template")
-NAME = Free("a label: the template itself is beside it")
+NAME = free("mlc-chat-config.json conv_template.name")
 CHATML_END = "<|im_end|>"
 SLOTS = {role: f"{{{role}_message}}" for role in ("user", "assistant", "tool")}
 # What no template of ours has: tools, earlier messages, a reasoning to cut off.

@@ -10,37 +10,14 @@ from typing import Any
 
 from edgeproof.artifact import Artifact
 from runtimes.config_facts import NO_WINDOW
-from runtimes.contents.expectation import Exercised, Expected, Free, Maybe
+from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.files import Content, Topic
+from runtimes.contents.free import free_keys
 from runtimes.contents.origin import Origin
 from runtimes.gguf_file import StoredTensor, read_file
 from runtimes.rotary import divisors, rope_of, scaling_of
 
 FAMILIES = {"mistral": "llama"}  # others have Hugging Face's name
-LABEL = "a name, an author, a licence or a source, for people and for lists of models"
-RECORD = "a record of how the weights were rounded"
-# Keys that no runtime computes with, each with the reason.
-FREE = {
-    **dict.fromkeys(
-        (
-            "general.name", "general.author", "general.version", "general.organization",
-            "general.finetune", "general.basename", "general.description", "general.size_label",
-            "general.license", "general.license.name", "general.license.link",
-            "general.source.url", "general.source.doi", "general.source.uuid",
-            "general.source.repo_url", "general.tags", "general.languages",
-        ),
-        LABEL,
-    ),
-    "general.file_type": "a label of the whole file: llama.cpp reads each tensor's own type",
-    **dict.fromkeys(
-        (
-            "quantize.imatrix.dataset", "quantize.imatrix.entries_count",
-            "quantize.imatrix.chunks_count",
-        ),
-        RECORD,
-    ),
-}  # fmt: skip
-FREE_PREFIXES = ("general.base_model.", "general.dataset.")
 # Fields of generation_config.json that llama.cpp takes as its own defaults, and their types.
 SAMPLING: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "sequence": ("sequence", str),
@@ -93,10 +70,8 @@ def _derived(stored: Sequence[StoredTensor]) -> dict[str, list[float]]:
 def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
     family = str(origin.config.get("model_type"))
     name = FAMILIES.get(family, family)
-    free = {key: Free(FREE[key]) for key in said if key in FREE}
-    free |= {key: Free(LABEL) for key in said if key.startswith(FREE_PREFIXES)}
     return {
-        **free,
+        **free_keys(said),
         "general.architecture": name,
         "general.type": "model",
         "general.quantization_version": 2,

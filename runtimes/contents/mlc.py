@@ -14,8 +14,9 @@ from typing import Any
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from runtimes.contents.conversation import conversation
-from runtimes.contents.expectation import Exercised, Expected, Free
+from runtimes.contents.expectation import Exercised, Expected
 from runtimes.contents.files import SETTINGS, TOKENIZER, Content, Topic, copied
+from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
 from runtimes.rotary import rope_of, scaling_of
 
@@ -33,10 +34,6 @@ METHODS = {"ByteLevel": "byte_level", "ByteFallback": "byte_fallback"}
 PREPEND = {"type": "Prepend", "prepend": "▁"}
 STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 TOPICS = {"tokenizer_info": Topic.TOKENIZER, "active_vocab_size": Topic.TOKENIZER}
-BATCH = Free("how many replies a server writes at a time: its memory, not the model")
-PLACE = Free("where a page finds the folder: that is for who serves it")
-NAME = Free("what a page calls the model")
-LIBRARY = Free("a library that the user compiled; compared with the model when it was added")
 READ = Exercised("every weight is read through it and compared")
 MEBI, PREFILL = 1 << 20, 1024
 
@@ -61,7 +58,7 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
         yield Content(BF16_INDEX, _read(artifact, BF16_INDEX), _as_bfloat16(index))
     libraries = [path for path in paths if path.endswith(".wasm")]
     for path in libraries:
-        yield Content(path, None, LIBRARY)
+        yield Content(path, None, free("*.wasm"))
     dtype = next(r["dtype"] for r in records if r["name"].endswith("norm.weight"))
     if dtype != "bfloat16":  # WebGPU has none
         expected = {"model_list": [_record(origin, records, dtype, libraries)]}
@@ -100,7 +97,7 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
             ),
             "context_window_size": context,
             "prefill_chunk_size": chunk,
-            "max_batch_size": BATCH,
+            "max_batch_size": free(f"{CONFIG} model_config.max_batch_size"),
             "disaggregation": False,
             **alone,
         },
@@ -211,8 +208,8 @@ def _record(
         buffer = Expected("at least the largest weight", lambda said: said >= max(sizes))
         windows = Expected(f"1 to {context}", lambda said: 0 < said <= context)
     return {
-        "model": PLACE,
-        "model_id": NAME,
+        "model": free(f"{APP} model_list.model"),
+        "model_id": free(f"{APP} model_list.model_id"),
         **({"model_lib": _library(libraries)} if libraries else {}),
         "vram_required_MB": memory,
         "buffer_size_required_bytes": buffer,

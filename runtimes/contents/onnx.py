@@ -17,8 +17,9 @@ from onnx import GraphProto, TensorProto
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from runtimes.config_facts import CONFIG
-from runtimes.contents.expectation import Exercised, Free
+from runtimes.contents.expectation import Exercised
 from runtimes.contents.files import COPIED, Content, copied
+from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
 
 GENAI, FOLDER, ADDED = "genai_config.json", "onnx", "transformers.js_config"
@@ -30,7 +31,7 @@ SUFFIXES = {
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 FUSED = "GroupQueryAttention"
 CACHE = "past_key_values."
-LABEL = Free("what GenAI calls itself in its log")
+LOG = free(f"{GENAI} model.decoder.session_options.log_id")
 RUN = Exercised("the graph is run")
 READ = Exercised("every graph runs on it, and its weights are compared")
 # What GenAI assumes where generation_config.json says nothing: as the SmolLM cards recommend it.
@@ -109,7 +110,7 @@ def _genai(origin: Origin, file: str, graph: GraphProto) -> dict[str, Any]:
             "context_length": facts["max_position_embeddings"],
             **{name: value for name, value in ids.items() if value is not None},
             "decoder": {
-                "session_options": {"log_id": LABEL, "provider_options": []},
+                "session_options": {"log_id": LOG, "provider_options": []},
                 "filename": file,
                 "hidden_size": facts["hidden_size"],
                 "head_size": facts["head_dim"],

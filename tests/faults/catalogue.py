@@ -256,9 +256,31 @@ FAULTS = (
                 Finds(Cause.METADATA, key="local_window_size"),
                 files=graphs.edited(graphs.windowed),
             ),
+            "gguf": Plant(
+                Finds(Cause.METADATA, key="sliding_window"),
+                files=metadata.gguf_added("llama.attention.sliding_window", WINDOW),
+            ),
             "mlc": Plant(
                 Finds(Cause.METADATA, key="sliding_window_size"),
                 files=metadata.json_value(metadata.MLC_CONFIG, "sliding_window_size", WINDOW),
+            ),
+        },
+    ),
+    Fault(
+        "rope scaling",
+        "positions are squeezed together by four",
+        {
+            "gguf": Plant(
+                Finds(Cause.METADATA, key="rope.scaling"),
+                documents={"config.json": metadata.linear_scaling},
+            ),
+            "mlc": Plant(
+                Finds(Cause.METADATA, key="rope_scaling"), files=metadata.scaled_model_config
+            ),
+            "onnx": Plant(
+                ROTARY_TABLE,
+                documents={"config.json": metadata.linear_scaling},
+                files=metadata.unscaled_config_json,
             ),
         },
     ),

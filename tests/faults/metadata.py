@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 from gguf import GGUFReader
@@ -14,6 +15,7 @@ THETA_TIMES = 0.1
 EPSILON_TIMES = 0.1
 GREETING, WRONG_GREETING = "<|im_start|>assistant\n", "<|im_start|>assistant \n"
 MLC_CONFIG = "mlc-chat-config.json"
+HEADER, UINT32, ALIGNMENT = struct.Struct("<4sIQQ"), 4, 32  # of GGUF
 
 
 def wrong_theta(config: dict[str, Any]) -> None:
@@ -56,6 +58,47 @@ def wrong_stop(artifact: Artifact) -> None:
     path = artifact.path / MLC_CONFIG
     config = json.loads(path.read_text())
     config["conv_template"]["stop_token_ids"] = [0]
+    path.write_text(json.dumps(config))
+
+
+def gguf_added(key: str, value: int) -> EditArtifact:
+    """Put one more key, an unsigned number, before all others of GGUF's metadata.
+
+    Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+    """
+
+    def edit(artifact: Artifact) -> None:
+        path = artifact.file(".gguf")
+        data, reader = path.read_bytes(), GGUFReader(path)
+        begin, last = int(reader.data_offset), reader.tensors[-1].field
+        end = last.offset + sum(int(part.nbytes) for part in last.parts)
+        magic, version, tensors, count = HEADER.unpack_from(data)
+        name = key.encode()
+        entry = struct.pack(f"<Q{len(name)}sII", len(name), name, UINT32, value)
+        head = HEADER.pack(magic, version, tensors, count + 1) + entry + data[HEADER.size : end]
+        path.write_bytes(head + bytes(-len(head) % ALIGNMENT) + data[begin:])
+
+    return edit
+
+
+def linear_scaling(config: dict[str, Any]) -> None:
+    """Positions squeezed together, as the checkpoint's are not."""
+    config["rope_scaling"] = {"type": "linear", "factor": 4.0}
+
+
+def unscaled_config_json(artifact: Artifact) -> None:
+    """Leaves the mistake in the graph alone: config.json is the checkpoint's again."""
+    path = artifact.path / "config.json"
+    config = json.loads(path.read_text())
+    del config["rope_scaling"]
+    path.write_text(json.dumps(config))
+
+
+def scaled_model_config(artifact: Artifact) -> None:
+    """The same in MLC's own config."""
+    path = artifact.path / MLC_CONFIG
+    config = json.loads(path.read_text())
+    linear_scaling(config["model_config"])
     path.write_text(json.dumps(config))
 
 
