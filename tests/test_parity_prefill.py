@@ -54,4 +54,5 @@ def test_the_last_rows_are_those_of_the_whole_pass(
     (text,) = texts(22)
     assert len(list(runtime.logit_blocks(text.ids))) == 2
     whole = runtime.logits(text.ids)
-    assert np.array_equal(logits_from(runtime, text.ids, first), whole[first:])
+    # The head adds up in another order for another number of rows.
+    np.testing.assert_allclose(logits_from(runtime, text.ids, first), whole[first:], atol=1e-4)
