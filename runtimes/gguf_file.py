@@ -33,7 +33,7 @@ ALIGNMENT = 32
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class GgufTensor:
     """One tensor: bytes uint8 […, bytes of a row], mapped; `shape` in NumPy's order of axes."""
 
     name: str
@@ -51,7 +51,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return _read(path, lambda cursor, metadata, _: metadata)
 
 
-def read_file(path: Path) -> tuple[dict[str, Any], list[StoredTensor]]:
+def read_file(path: Path) -> tuple[dict[str, Any], list[GgufTensor]]:
     """Every key with its value, and every tensor in the file's order.
 
     Raises:
@@ -77,9 +77,7 @@ def _read(path: Path, rest: Callable[[_Cursor, dict[str, Any], int], T]) -> T:
         raise InputError(f"{path}: cannot be read as a GGUF file ({error})") from None
 
 
-def _tensors(
-    path: Path, cursor: _Cursor, metadata: dict[str, Any], count: int
-) -> list[StoredTensor]:
+def _tensors(path: Path, cursor: _Cursor, metadata: dict[str, Any], count: int) -> list[GgufTensor]:
     entries = [cursor.tensor() for _ in range(count)]
     alignment = int(metadata.get("general.alignment", ALIGNMENT))
     begin = -(-cursor.place // alignment) * alignment
@@ -95,7 +93,7 @@ def _tensors(
         data = content[start : start + length]
         if len(data) != length:
             raise ValueError(f"{name}: {length} bytes from byte {start} on, beyond the file's end")
-        found.append(StoredTensor(name, kind, shape, data.reshape(stored)))
+        found.append(GgufTensor(name, kind, shape, data.reshape(stored)))
     return found
 
 

@@ -233,11 +233,11 @@ def publish(
       python -m export.release publish dist/M-1.0 --to hub:my-name --to github:me/models
     """  # noqa: D301
     from export.release.publish.destinations import open_destination
-    from export.release.publish.plan import load_publication
+    from export.release.publish.plan import load_release
     from export.release.verify import problems
 
     _refuse(folder, problems(folder, key))
-    publication = load_publication(folder, public=public, replace=replace)
+    publication = load_release(folder, public=public, replace=replace)
     for address in addresses:
         destination = open_destination(publication, address)
         for plan in destination.plans():

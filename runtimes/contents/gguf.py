@@ -14,7 +14,7 @@ from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.files import Content, Topic
 from runtimes.contents.free import free_keys
 from runtimes.contents.origin import Origin
-from runtimes.gguf_file import StoredTensor, read_file
+from runtimes.gguf_file import GgufTensor, read_file
 from runtimes.rotary import divisors, rope_of, scaling_of
 
 FAMILIES = {"mistral": "llama"}  # others have Hugging Face's name
@@ -62,7 +62,7 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
         yield Content(name, {**said, **_derived(stored)}, expected, TOPICS)
 
 
-def _derived(stored: Sequence[StoredTensor]) -> dict[str, list[float]]:
+def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:
     """Tensors that follow from the config, which no comparison of weights has."""
     return {item.name: item.data.view("<f4").tolist() for item in stored if item.name == DIVISORS}
 

@@ -26,7 +26,7 @@ Weights = tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
-class StoredWeights:
+class FoundWeights:
     """The weights in an artifact, known to be complete. Use `find_weights`.
 
     `parameters` are the decoder's, in its functions' order, with `{layer}` in the names of those of
@@ -55,7 +55,7 @@ class StoredWeights:
 
 def find_weights(
     folder: Path, parameters: Mapping[str, tuple[int, ...]], layers: int, scheme: Scheme
-) -> StoredWeights:
+) -> FoundWeights:
     """Compare an artifact's index and shard sizes with what the decoder needs; loads nothing.
 
     Args:
@@ -73,7 +73,7 @@ def find_weights(
         for name, shape in _in_layer(parameters, layer)
     }
     _check_index(folder / FILE, [record for _, records in stored.values() for record in records])
-    return StoredWeights(folder / FILE, scheme, tuple(parameters), layers, stored)
+    return FoundWeights(folder / FILE, scheme, tuple(parameters), layers, stored)
 
 
 def _in_layer(

@@ -10,7 +10,7 @@ from gguf.quants import dequantize
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from runtimes.gguf_file import StoredTensor, read_file
+from runtimes.gguf_file import GgufTensor, read_file
 from runtimes.weights.stored import StoredWeights, by_rows
 
 LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
@@ -73,7 +73,7 @@ def _name(name: str) -> str:
     return f"model.layers.{number}.{LAYER_NAMES[layer]}.{kind}"
 
 
-def _values(tensor: StoredTensor, heads: dict[str, int]) -> np.ndarray:
+def _values(tensor: GgufTensor, heads: dict[str, int]) -> np.ndarray:
     data = np.atleast_2d(tensor.data)
     values = by_rows(len(data), lambda rows: dequantize(data[rows], tensor.type))
     values = values.reshape(tensor.shape)

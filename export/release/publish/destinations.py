@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from edgeproof.errors import InputError
-from export.release.publish.plan import Destination, Publication
+from export.release.publish.plan import Destination, VerifiedRelease
 
 # Prefix → module and class, imported when it is used.
 PREFIXES = {
@@ -17,7 +17,7 @@ PREFIXES = {
 OBJECTS = ("export.release.publish.objects", "Objects")
 
 
-def open_destination(publication: Publication, address: str) -> Destination:
+def open_destination(publication: VerifiedRelease, address: str) -> Destination:
     """The destination that `--to` names.
 
     Raises:
@@ -28,5 +28,5 @@ def open_destination(publication: Publication, address: str) -> Destination:
         known = ", ".join(f"{name}:…" for name in PREFIXES)
         raise InputError(f"--to {address}: not {known} or an fsspec URL such as s3://bucket/folder")
     (module, name), target = (PREFIXES[prefix], rest) if prefix in PREFIXES else (OBJECTS, address)
-    opened: Callable[[Publication, str], Destination] = getattr(import_module(module), name)
+    opened: Callable[[VerifiedRelease, str], Destination] = getattr(import_module(module), name)
     return opened(publication, target)

@@ -14,7 +14,7 @@ from edgeproof.files.atomic import replace_folder, storage_errors, sync_folder
 from edgeproof.files.hashing import file_sha256
 from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
-from export.release.publish.plan import Publication, PublishPlan, Say, compare
+from export.release.publish.plan import PublishPlan, Say, VerifiedRelease, compare
 
 STAGING = ".edgeproof-publish-"
 PART = ".edgeproof-part"
@@ -23,7 +23,7 @@ PART = ".edgeproof-part"
 class Folder:
     """A destination on this machine."""
 
-    def __init__(self, publication: Publication, address: str) -> None:
+    def __init__(self, publication: VerifiedRelease, address: str) -> None:
         self._files = publication.files
         self._target = Path(address) / publication.name
         self._staging = self._target.with_name(STAGING + publication.name)

@@ -17,7 +17,7 @@ from typing import Any
 from edgeproof.errors import InputError
 from export.release.dist import ARCHIVES
 from export.release.notes import NOTES
-from export.release.publish.plan import Publication, PublishPlan, Say, Upload, compare
+from export.release.publish.plan import PublishPlan, Say, Upload, VerifiedRelease, compare
 from export.release.publish.retries import SERVER_ERROR, TOO_MANY, Damaged, persist
 
 API = "https://api.github.com"
@@ -29,7 +29,7 @@ STAGED = ".edgeproof-new"  # ends an asset's name until it takes its place
 class GitHub:
     """A repository's releases; the tag is the release's name."""
 
-    def __init__(self, publication: Publication, address: str) -> None:
+    def __init__(self, publication: VerifiedRelease, address: str) -> None:
         import requests
 
         if address.count("/") != 1:
@@ -148,7 +148,7 @@ class GitHub:
         return answer
 
 
-def _assets(publication: Publication) -> tuple[Upload, ...]:
+def _assets(publication: VerifiedRelease) -> tuple[Upload, ...]:
     """Archives and the documents at the release's root: assets have no folders."""
     root = [item for item in publication.files if "/" not in item.path]
     return (*publication.below(ARCHIVES), *root)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.errors import InputError
-from export.release.publish.plan import Publication, PublishPlan, Say, Upload
+from export.release.publish.plan import PublishPlan, Say, Upload, VerifiedRelease
 from export.release.publish.retries import SERVER_ERROR, TOO_MANY, persist
 
 MAIN = "main"
@@ -25,7 +25,7 @@ ATTRIBUTES = ".gitattributes"
 class Hub:
     """The hub of HF_ENDPOINT, as the user of HF_TOKEN or `hf auth login`."""
 
-    def __init__(self, publication: Publication, address: str) -> None:
+    def __init__(self, publication: VerifiedRelease, address: str) -> None:
         from huggingface_hub import HfApi
 
         self._api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))

@@ -15,7 +15,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.hashing import CHUNK_BYTES
 from export.release.dist import SUMS
 from export.release.publish.folder import STAGING
-from export.release.publish.plan import Publication, PublishPlan, Say, Upload, compare
+from export.release.publish.plan import PublishPlan, Say, Upload, VerifiedRelease, compare
 from export.release.publish.retries import Damaged, persist
 from export.release.verify import parse_sums
 
@@ -23,7 +23,7 @@ from export.release.verify import parse_sums
 class Objects:
     """A destination behind fsspec; credentials and options are those of its own environment."""
 
-    def __init__(self, publication: Publication, url: str) -> None:
+    def __init__(self, publication: VerifiedRelease, url: str) -> None:
         self._files = publication.files
         self._url = url
         self._fs, root = _open(url)

@@ -28,7 +28,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Publication:
+class VerifiedRelease:
     """A verified release: its folder's name and every file of it, SHA256SUMS last.
 
     `public`: a destination that knows who may see something shows it to everybody at the end.
@@ -93,7 +93,7 @@ class Destination(Protocol):
         """
 
 
-def load_publication(folder: Path, *, public: bool = False, replace: bool = False) -> Publication:
+def load_release(folder: Path, *, public: bool = False, replace: bool = False) -> VerifiedRelease:
     """List a release that `verify` found to be right."""
     sums, _ = read_sums(folder / SUMS)
     digests = dict(sums)
@@ -104,7 +104,9 @@ def load_publication(folder: Path, *, public: bool = False, replace: bool = Fals
         Upload(path, folder / path, (folder / path).stat().st_size, digest)
         for path, digest in digests.items()
     )
-    return Publication(folder.resolve().name, folder, read_record(folder), files, public, replace)
+    return VerifiedRelease(
+        folder.resolve().name, folder, read_record(folder), files, public, replace
+    )
 
 
 def compare(place: str, files: tuple[Upload, ...], there: dict[str, str | None]) -> PublishPlan:

@@ -51,7 +51,7 @@ class TypeCount:
 
 
 @dataclass(frozen=True)
-class StoredWeights:
+class WeightStorage:
     """What the weights are stored in, from the artifact's manifest."""
 
     bytes: int
@@ -84,7 +84,7 @@ class ComparedArtifact:
     files: tuple[ArtifactFile, ...]
     bytes: int
     """All files together."""
-    weights: StoredWeights
+    weights: WeightStorage
     gates: tuple[Gate, ...]
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -152,9 +152,9 @@ def _artifact(entry: Entry) -> ComparedArtifact:
     )
 
 
-def _weights(section: Mapping[str, Any]) -> StoredWeights:
+def _weights(section: Mapping[str, Any]) -> WeightStorage:
     """The manifest's `weights`."""
-    return StoredWeights(
+    return WeightStorage(
         bytes=section["bytes"],
         classes=section["classes"],
         effective_bpw=section["effective_bpw"],
