@@ -107,7 +107,6 @@ def localise(
     got: dict[str, np.ndarray] = {}
     if trace and subject.runtime is None:
         found += _asked(lambda: got.update(_traced(subject, ids)))
-        found += _asked(lambda: _twins(subject, ids, got))
         if measurement is not None:
             found += _asked(partial(_rerun, subject, ids, measurement))
     stored: Mapping[str, np.ndarray] = {}
@@ -128,7 +127,8 @@ def localise(
         except InputError as error:
             found.append(Finding(Cause.FILE, str(error)))
         fault = first_fault(steps, limits_of(subject.artifact))
-        found = [fault, *found] if fault else found  # it has a layer, findings alike have none
+        # It has a layer, findings alike have none; twins are as wrong as it, or right.
+        found = [fault, *found] if fault else [*found, *_asked(lambda: _twins(subject, ids, got))]
     found.sort(key=lambda finding: ORDER.index(finding.cause))
     if not found:
         found = [_nothing_wrong(subject.artifact, weighed.tensors, layers, steps)]
