@@ -14,6 +14,7 @@ from benchmarks.interval_coverage import CASES, Case, coverage, table
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.intervals import Estimate, Sample, clopper_pearson
 from runtimes.parity.shares import exact_interval
+from runtimes.parity.statistics import share_of_totals
 
 pytestmark = pytest.mark.numbers
 
@@ -125,6 +126,17 @@ def test_parts_of_positions_tell_more_than_whole_ones_but_not_what_none_shows() 
     even = [document(np.full(100, 0.98)) for _ in range(20)]
     found = ACCEPTANCE.estimate(Sample(0.98, np.empty(0), even))
     assert found.low < 0.98 * (1 - 2 / 2000), "a position in a thousand may be all wrong"
+
+
+def test_replies_that_all_agree_do_not_prove_that_all_would() -> None:
+    same = share_of_totals([48] * 24, [48] * 24)
+    assert (same.value, same.high) == (1.0, 1.0)
+    assert 0.85 < same.low < 0.95, "24 replies are 24 samples, however long"
+    parted = share_of_totals([8, *[48] * 23], [48] * 24)
+    assert parted.low < same.low
+    assert parted.high < 1.0
+    assert not share_of_totals([48], [48]).known
+    assert np.isnan(share_of_totals([0, 0], [0, 0]).value)
 
 
 @given(st.floats(0.5, 0.999), st.floats(10, 1e4))

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.fields import AnyFloat
 
 LEVEL = 0.95
@@ -83,7 +83,7 @@ class Sample:
 
     value: float
     resampled: np.ndarray
-    documents: Sequence[Any]
+    documents: Sequence[PositionMetrics]
 
 
 @dataclass(frozen=True)

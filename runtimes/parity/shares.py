@@ -30,25 +30,37 @@ Values = Callable[[PositionMetrics], np.ndarray]
 
 
 def exact_interval(values: Values, counts: Values) -> Interval:
-    """The kind of interval of the share that `values` are, among the positions that `counts`."""
+    """The kind of interval of the share that `values` are, among the positions that `counts`.
+
+    Of few errors, or none, the design effect is at least that of the KL at the same positions.
+    """
 
     def estimate(sample: Sample) -> Estimate:
         chosen = [(document, counts(document)) for document in sample.documents]
         kept = [(document, rows) for document, rows in chosen if rows.any()]
         shares = [_rounded(values(document)[rows]) for document, rows in kept]
-        positions = sum(map(len, shares))
-        if len(kept) < 2:
-            return Estimate(sample.value, math.nan, math.nan, positions)
-        few = (students_t(positions) / students_t(len(kept))) ** 2
-        count = few * _independent(shares, [document.kl[rows] for document, rows in kept])
-        mean = float(np.concatenate(shares).mean())
-        low, high = clopper_pearson(mean, count)
-        # What no position shows may still be in 3 of so many: parts of positions hide that
-        unseen, _ = clopper_pearson(1.0, few * positions)
-        low, high = min(low, mean * unseen), max(high, 1 - (1 - mean) * unseen)
-        return Estimate(sample.value, low, high, positions, count)
+        effect = _design_effect([d.kl[rows] for d, rows in kept]) if len(kept) > 1 else 1.0
+        return share_estimate(sample.value, shares, effect)
 
     return Interval("exact", estimate)
+
+
+def share_estimate(value: float, shares: list[np.ndarray], least_effect: float) -> Estimate:
+    """The interval of a share of some documents: float64 [T] each, from 0 to 1, T above 0.
+
+    `least_effect` is the design effect that there is at least where few errors tell nothing of it.
+    """
+    positions = sum(map(len, shares))
+    if len(shares) < 2:
+        return Estimate(value, math.nan, math.nan, positions)
+    few = (students_t(positions) / students_t(len(shares))) ** 2
+    count = few * _independent(shares, least_effect)
+    mean = float(np.concatenate(shares).mean())
+    low, high = clopper_pearson(mean, count)
+    # What no position shows may still be in 3 of so many: parts of positions hide that
+    unseen, _ = clopper_pearson(1.0, few * positions)
+    low, high = min(low, mean * unseen), max(high, 1 - (1 - mean) * unseen)
+    return Estimate(value, low, high, positions, count)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
@@ -59,18 +71,15 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _independent(shares: list[np.ndarray], kl: list[np.ndarray]) -> float:
-    """How many independent positions would tell as much as those of some documents.
-
-    Of few errors, or none, the design effect is at least that of the KL at the same positions.
-    """
+def _independent(shares: list[np.ndarray], least_effect: float) -> float:
+    """How many independent positions would tell as much as those of some documents."""
     joined = np.concatenate(shares)
     mean, variance = joined.mean(), joined.var()
     losses = joined if mean < 0.5 else 1 - joined
     # Kish's effective number of errors, which of whole ones is their number
     errors = losses.sum() ** 2 / (losses**2).sum() if losses.any() else 0.0
     if errors < TELLING_ERRORS:
-        return len(joined) / max(_design_effect(shares), _design_effect(kl))
+        return len(joined) / max(_design_effect(shares), least_effect)
     # A share of parts of positions varies less than one of whole ones
     parts = min(mean * (1 - mean) / max(variance, ROUNDING), MOST_PARTS)
     return float(len(joined) * parts / _design_effect(shares))

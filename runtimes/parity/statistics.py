@@ -13,6 +13,7 @@ from runtimes.parity import metrics
 from runtimes.parity.divergence import PositionMetrics, concatenate
 from runtimes.parity.intervals import BOOTSTRAP, FEWEST_RESAMPLED, Estimate, Interval, Sample
 from runtimes.parity.metrics import Metric
+from runtimes.parity.shares import share_estimate
 
 RESAMPLES = 1000
 SEED = 20240816  # any fixed number: the same report for the same measurements
@@ -59,15 +60,19 @@ def paired_difference(
 
 
 def share_of_totals(parts: Sequence[int], totals: Sequence[int]) -> Estimate:
-    """The sum of one over the sum of the other, both of the same things, which are resampled."""
-    values = np.array([parts, totals], np.float64)  # [2, n]
-    resampled = np.full(RESAMPLES, np.nan)
-    if len(parts) > 1:
-        chosen = np.random.default_rng(SEED).integers(len(parts), size=(RESAMPLES, len(parts)))
-        sums = values[:, chosen].sum(-1)  # [2, RESAMPLES]
-        resampled = sums[0] / sums[1]
-    share = values[0].sum() / values[1].sum()
-    return BOOTSTRAP.estimate(Sample(float(share), resampled, parts))
+    """The sum of one over the sum of the other, both of the same things, with its exact interval.
+
+    Where nothing is missing, or little, each of the things tells as much as one position.
+    """
+    whole = sum(totals)
+    if not whole:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    shares = [
+        np.repeat([1.0, 0.0], [part, total - part])
+        for part, total in zip(parts, totals, strict=True)
+        if total
+    ]
+    return share_estimate(sum(parts) / whole, shares, whole / len(shares))
 
 
 def mean_kl_by_kind(kinds: Sequence[str], documents: Sequence[PositionMetrics]) -> dict[str, float]:
