@@ -34,7 +34,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the 
 PACKAGES = ("junitparser", "matplotlib", "scipy")
 OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
 # Wide enough for the table where the output is not a terminal (CI logs).
-PLAIN_WIDTH = 180
+PLAIN_WIDTH = 220
 
 log = logging.getLogger(__name__)
 
