@@ -21,8 +21,8 @@ BUDGET ?= default
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
 DEMO ?= build/demo
-# On a software GPU its first run takes some ten minutes: not part of verify.
-BROWSER_WEBGPU := tests/test_real_browser_webgpu.py
+# Not part of verify, which has the first layers only: a software GPU takes seconds for a step of the whole model.
+WHOLE_ON_WEBGPU := tests/test_real_webgpu.py tests/test_real_browser_webgpu.py
 
 # A module's tests stay in one process: they share what they export. Serial: make test PARALLEL=
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -73,10 +73,10 @@ test-processors: setup ## The tests that compare numbers again, computed as an o
 
 # EDGEPROOF_ALLOW_MISSING=webgpu,browser names what this machine may lack; all else must run.
 verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
-	$(BIN)/python -m pytest -m slow -v --ignore=$(BROWSER_WEBGPU)
+	$(BIN)/python -m pytest -m slow -v $(addprefix --ignore=,$(WHOLE_ON_WEBGPU))
 
 verify-webgpu: setup ## The real fp16 model on WebGPU, also in Chromium; in software where there is no GPU
-	$(BIN)/python -m pytest -m slow -v tests/test_real_webgpu.py $(BROWSER_WEBGPU)
+	$(BIN)/python -m pytest -m slow -v $(WHOLE_ON_WEBGPU)
 
 faults: setup ## Plant every fault in exports of the real model, see that it is found; writes docs/faults.md
 	$(BIN)/python -m tests.faults

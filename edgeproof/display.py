@@ -6,9 +6,24 @@ import html
 import math
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # What Markdown or GitHub would read as markup, also inside a table's cell.
 MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
+
+# Wide enough for every table where the output is not a terminal (CI logs).
+PLAIN_WIDTH = 220
+
+
+def table_console() -> Console:
+    """Where tables are printed: as wide as the terminal, or wide where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 def number(value: float) -> str:

@@ -113,7 +113,7 @@ def real_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default plan on the real bundled model: exported, run and compared once per session."""
     folder = tmp_path_factory.mktemp("real") / "artifacts"
     root = Path(__file__).parent.parent
-    subprocess.run(["make", "export-all", f"OUT={folder}", "BUDGET=fast"], cwd=root, check=True)
+    subprocess.run(["make", "export-all", f"OUT={folder}"], cwd=root, check=True)
     return folder
 
 

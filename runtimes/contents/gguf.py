@@ -17,7 +17,6 @@ from runtimes.contents.origin import Origin
 from runtimes.gguf_file import GgufTensor, read_file
 from runtimes.rotary import divisors, rope_of, scaling_of
 
-FAMILIES = {"mistral": "llama"}  # others have Hugging Face's name
 # Fields of generation_config.json that llama.cpp takes as its own defaults, and their types.
 SAMPLING: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "sequence": ("sequence", str),
@@ -68,8 +67,8 @@ def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:
 
 
 def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
-    family = str(origin.config.get("model_type"))
-    name = FAMILIES.get(family, family)
+    architecture = origin.family.llama_cpp
+    name = architecture.name if architecture else None
     return {
         **free_keys(said),
         "general.architecture": name,

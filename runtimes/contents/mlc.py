@@ -71,7 +71,7 @@ def _read(artifact: Artifact, name: str) -> Any:
 
 
 def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
-    facts = origin.facts
+    facts, architecture = origin.facts, origin.family.mlc
     context = facts["max_position_embeddings"]
     chunk = Expected(f"1 to {context}", lambda said: 0 < said <= context)
     alone = {"tensor_parallel_shards": 1, "pipeline_parallel_stages": 1}
@@ -79,7 +79,7 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
     ids = {f"{role}_token_id": origin.generation_id(role) for role in ("pad", "bos", "eos")}
     return {
         "version": "0.1.0",
-        "model_type": origin.config["model_type"],
+        "model_type": architecture.name if architecture else None,
         "quantization": scheme,
         "model_config": {
             **{

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
+from edgeproof.families import Family, family
 from runtimes.config_facts import CONFIG, GENERATION, Facts, facts_of
 
 Json = Mapping[str, Any]
@@ -35,6 +36,15 @@ class Origin:
     def config(self) -> Json:
         """config.json."""
         return self._json(CONFIG)
+
+    @property
+    def family(self) -> Family:
+        """The family of its `model_type`.
+
+        Raises:
+            InputError: there is none.
+        """
+        return family(str(self.config.get("model_type")))
 
     @cached_property
     def generation(self) -> Json:

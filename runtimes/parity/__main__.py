@@ -14,6 +14,7 @@ import click
 from edgeproof.artifact import MANIFEST, open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, error_boundary, root_option, run_main
+from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
@@ -22,8 +23,6 @@ from runtimes.parity.watch import journal_of, watch
 from runtimes.runtime_option import runtime_option
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from runtimes.parity.result import ModelResult
     from runtimes.parity.run import Extent, Request
     from runtimes.parity.suite import Suite
@@ -33,8 +32,6 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the 
 # Loaded before anything is compared, so that a missing package is said at once.
 PACKAGES = ("junitparser", "matplotlib", "scipy")
 OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
-# Wide enough for the table where the output is not a terminal (CI logs).
-PLAIN_WIDTH = 220
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +173,7 @@ def main(
             click.echo(f"report: {path}")
         results.append(result)
     if len(results) > 1:
-        print_summary(_console(), results)
+        print_summary(table_console(), results)
         if not no_html:
             over_all = outputs.write_models_page(results, [m.report for m in models], root)
             click.echo(f"report: {over_all}")
@@ -278,19 +275,12 @@ def compare_model(
     )
     label = model.label or open_artifact(model.requests[0].path).manifest.model.name
     result = ModelResult(label, reference, environment(threads), tuple(entries))
-    print_result(_console(), result)
+    print_result(table_console(), result)
     for entry in result.entries:
         facts = {"model": label, "artifact": str(entry.artifact.path)}
         verdict = entry.judgement.verdict.value
         log.info("compared", extra={**facts, "verdict": verdict, "accepted": entry.accepted})
     return result
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 if __name__ == "__main__":

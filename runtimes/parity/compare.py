@@ -13,6 +13,7 @@ import click
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, root_option, run_main
+from edgeproof.display import table_console
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from runtimes.parity.text_options import chosen_suite, text_options
@@ -59,15 +60,13 @@ def main(
       edgeproof compare artifacts/M/gguf/q4_k_m artifacts/M/gguf/q4_k_m-imatrix
       edgeproof compare out/gguf/q4_0 out/mlc/q4f16_1 --checkpoint ./my-model
     """  # noqa: D301
-    from rich.console import Console
-
     from runtimes.parity.comparison import compare_artifacts
     from runtimes.parity.report.json import finite
 
     a, b = open_artifact(first), open_artifact(second)
     source = checkpoint or _checkpoint_of(root, a.path)
     result = compare_artifacts(source, chosen_suite(budget, text), a, b, threads)
-    console = Console()
+    console = table_console()
     console.print(_table(result, _label(a), _label(b)))
     if json_path:
         data = {"schema": SCHEMA, "a": str(first), "b": str(second), **_figures(result)}
