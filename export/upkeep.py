@@ -92,13 +92,16 @@ def _inputs(root: Path) -> dict[str, Inputs]:
     """Model → its checkpoint's files as they are now, where the last plan's run names it."""
     if not (root / RUN_RECORD).exists():
         return {}
-    found: dict[str, Inputs] = {}
-    for run in load_run_record(root).models:
-        found[run.label] = f"its checkpoint {run.checkpoint} is gone"
-        if Path(run.checkpoint).is_dir():
-            files = open_folder(Path(run.checkpoint)).input_files
-            found[run.label] = input_records(files, cache_folder() / DIGESTS)
-    return found
+    return {run.label: _files(Path(run.checkpoint)) for run in load_run_record(root).models}
+
+
+def _files(checkpoint: Path) -> Inputs:
+    if not checkpoint.is_dir():
+        return f"its checkpoint {checkpoint} is gone"
+    try:
+        return input_records(open_folder(checkpoint).input_files, cache_folder() / DIGESTS)
+    except (InputError, OSError) as error:
+        return f"its checkpoint cannot be read: {error}"
 
 
 def _state(

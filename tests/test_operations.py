@@ -221,6 +221,16 @@ def test_another_checkpoint_makes_all_stale_and_clean_removes_that(root: Path) -
     assert status(root) == {}
 
 
+def test_a_damaged_checkpoint_is_one_that_nothing_can_be_told_of(root: Path) -> None:
+    (root.parent / "checkpoint" / "config.json").write_text("{")
+    found = status(root)
+    for item in found.values():
+        assert item["stale"] is None
+        assert (item["unknown"] or "").startswith("its checkpoint cannot be read: ")
+    assert found
+    assert "removed" not in run("clean", root, "--stale").output
+
+
 def test_another_revision_of_the_bundled_model_is_stale(root: Path) -> None:
     manifest = root / LABEL / "gguf" / "q8_0" / "edgeproof.json"
     raw = json.loads(manifest.read_text("utf-8"))
