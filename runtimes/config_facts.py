@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
+from edgeproof.families import DecoderConfig, read_config
 from runtimes.rotary import RotaryTable, frequencies, theta_of
 from runtimes.weights.fused import Heads
 
@@ -29,14 +31,17 @@ END, GENERATION, CONFIG = "eos_token_id", "generation_config.json", "config.json
 
 def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that a Hugging Face config states; transformers 5 nests those of the rope."""
-    heads = Heads.of(config)
+    heads, decoder = Heads.of(config), decoder_of(config)
+    scale = decoder.structure.multipliers.attention if decoder else heads.size**-0.5
+    alike = decoder is None or decoder.structure.ropes == (decoder.rope,)
     facts = {
         **{name: config[name] for name in SAME_NAME if name in config},
         "num_attention_heads": heads.query,
         "num_key_value_heads": heads.kv,
         "head_dim": heads.size,
-        "attention_scale": heads.size**-0.5,
-        "rotary": 1,
+        "attention_scale": scale,
+        # A fact is one of all layers: where these rotate differently, there is none.
+        "rotary": 1 if alike else None,
         "interleaved": 0,
         "sliding_window": sliding_window(config),
         "softcap": config.get("attn_logit_softcapping") or 0.0,
@@ -45,10 +50,18 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "rope_theta": theta_of(config),
     }
     rotated, positions = frequencies(config, heads.size), config.get("max_position_embeddings")
-    if rotated is not None and positions is not None:
+    if alike and rotated is not None and positions is not None:
         facts["rotary_cosine"] = RotaryTable(rotated, positions, np.cos)
         facts["rotary_sine"] = RotaryTable(rotated, positions, np.sin)
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def decoder_of(config: Mapping[str, Any]) -> DecoderConfig | None:
+    """The decoder that a config describes; None where no family here reads it."""
+    try:
+        return read_config(config)[0]
+    except InputError:
+        return None
 
 
 def sliding_window(config: Mapping[str, Any]) -> int:

@@ -26,6 +26,7 @@ from edgeproof.families.llama_cpp import LlamaCppArchitecture
 from edgeproof.families.mlc import MlcArchitecture
 from edgeproof.families.rope import Rope
 from edgeproof.families.structure import Multipliers, Norm, Structure
+from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.registry import open_runtime
 from tests import numpy_decoder
 from tests.exported import export_tiny
@@ -236,6 +237,42 @@ def test_llama_cpp_computes_what_its_architecture_does(tmp_path: Path, name: str
     pytest.importorskip("llama_cpp")
     folder = checkpoint(tmp_path, IN_LLAMA_CPP[name])
     check(export_tiny(folder, "gguf", "f32", tmp_path), folder, OTHER_RUNTIME)
+
+
+WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "onnx": ("fp32", {}),
+    "onnx portable": ("fp16", {"graph": "portable"}),
+    "onnx scaled": ("fp16", {"residual_scale": 0.25}),
+    "mlc": ("q0f32", {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *((form, name) for form in WHOLE for name in ("as Gemma 3", "as Granite")),
+        *((form, "of everything") for form in WHOLE if form != "onnx scaled"),
+    ],
+)
+def test_parity_finds_nothing_wrong_with_what_its_files_say(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    folder = checkpoint(tmp_path, STRUCTURES[name])
+    variant, options = WHOLE[form]
+    artifact = export_tiny(folder, form.partition(" ")[0], variant, tmp_path, **options)
+    assert compare_metadata(artifact, folder) == ()
+
+
+@pytest.mark.parametrize("form", ["gguf", "mlc"])
+def test_parity_finds_a_wrong_multiplier(tmp_path: Path, form: str) -> None:
+    folder = checkpoint(tmp_path, {**GRANITE, "model_type": "multiplied"})
+    artifact = export_tiny(folder, form, {"gguf": "f32", "mlc": "q0f32"}[form], tmp_path)
+    assert compare_metadata(artifact, folder) == ()
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, "embedding_multiplier": 11.0}))
+    (finding,) = compare_metadata(artifact, folder)
+    assert "embedding_" in finding.text
+    assert "is 12.0, expected 11.0" in finding.text
 
 
 @pytest.mark.parametrize("variant", ["fp16", "q4f16"])

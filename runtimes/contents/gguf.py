@@ -69,6 +69,7 @@ def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:
 def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
     architecture = origin.family.llama_cpp
     name = architecture.name if architecture else None
+    own = architecture.keys(origin.decoder) if architecture else {}
     return {
         **free_keys(said),
         "general.architecture": name,
@@ -76,7 +77,7 @@ def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
         "general.quantization_version": 2,
         "general.alignment": Exercised("tensors are found by it"),
         **_sampling(origin),
-        **{f"{name}.{key}": value for key, value in _model(origin).items()},
+        **{f"{name}.{key}": value for key, value in {**_model(origin), **own}.items()},
         **_vocabulary(origin),
     }
 

@@ -100,6 +100,7 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
             "max_batch_size": free(f"{CONFIG} model_config.max_batch_size"),
             "disaggregation": False,
             **alone,
+            **(architecture.keys(origin.decoder) if architecture else {}),
         },
         "vocab_size": facts["vocab_size"],
         "context_window_size": context,

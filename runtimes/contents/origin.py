@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
-from edgeproof.families import Family, family
+from edgeproof.families import DecoderConfig, Family, family
 from runtimes.config_facts import CONFIG, GENERATION, Facts, facts_of
 
 Json = Mapping[str, Any]
@@ -45,6 +45,15 @@ class Origin:
             InputError: there is none.
         """
         return family(str(self.config.get("model_type")))
+
+    @cached_property
+    def decoder(self) -> DecoderConfig:
+        """What the family reads in config.json.
+
+        Raises:
+            InputError: it cannot.
+        """
+        return self.family.config(self.config)
 
     @cached_property
     def generation(self) -> Json:

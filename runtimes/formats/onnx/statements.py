@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
+from edgeproof.errors import InputError
+from edgeproof.families import Role, read_config
 from runtimes.config_facts import CONFIG, SAME_NAME, UNEXPLAINED, Statement, facts_of
 
 GENAI = "genai_config.json"
@@ -59,6 +61,8 @@ KNOWN_INPUTS = {"GroupQueryAttention": 11, "Attention": 6}
 FIRST_NORM = "/model/layers.0/input_layernorm/"
 KEY, KEY_FACTS = "/key/", {"num_attention_heads": "num_key_value_heads"}
 HEAD_NORM = re.compile(r"/[qk]_norm/")
+# Norms of what is added to the residual stream: before that, it has not the stream's scale.
+OUT_NORMS = (Role.ATTENTION_OUT_NORM, Role.MLP_OUT_NORM)
 
 
 def statements(artifact: Artifact) -> Iterator[Statement]:
@@ -67,7 +71,8 @@ def statements(artifact: Artifact) -> Iterator[Statement]:
     Raises:
         ValueError: a graph is malformed; other errors come of other damage.
     """
-    stated = facts_of(read_json(artifact.path / CONFIG))
+    config = read_json(artifact.path / CONFIG)
+    stated, out_norms = facts_of(config), _out_norms(config)
     for name in (*SAME_NAME, "rope_theta", "max_position_embeddings", "model_type"):
         if name in stated:
             yield f"{CONFIG} {name}", stated[name], name
@@ -83,17 +88,29 @@ def statements(artifact: Artifact) -> Iterator[Statement]:
             graph = onnx.load(path, load_external_data=False).graph
         except DecodeError as error:
             raise ValueError(error) from None
-        yield from _graph(graph, path.parent, scale)
+        yield from _graph(graph, path.parent, scale, out_norms)
 
 
-def _graph(graph: GraphProto, folder: Path, residual_scale: float) -> Iterator[Statement]:
+def _out_norms(config: Mapping[str, Any]) -> frozenset[str]:
+    """The paths of those modules, as nodes have them in their names."""
+    try:
+        _, parameters = read_config(config)
+    except InputError:
+        return frozenset()
+    modules = (item.name.rpartition(".")[0] for item in parameters if item.role in OUT_NORMS)
+    return frozenset("/" + re.sub(r"\.(?!\d)", "/", module) for module in modules)
+
+
+def _graph(
+    graph: GraphProto, folder: Path, residual_scale: float, out_norms: Collection[str]
+) -> Iterator[Statement]:
     users: dict[tuple[str, str], str] = {}  # (table, fact) → the first node that uses it
     for node in graph.node:
         for attribute in node.attribute if node.op_type in ATTRIBUTES else ():
             fact = ATTRIBUTES[node.op_type].get(attribute.name, UNEXPLAINED)
             value = helper.get_attribute_value(attribute)
             if fact == "rms_norm_eps":
-                value /= _epsilon_factor(node, residual_scale)
+                value /= _epsilon_factor(node, residual_scale, out_norms)
             if fact == ACCUMULATION:  # PyTorch's reference adds up in float32
                 fact = UNEXPLAINED if value != TensorProto.FLOAT else fact
             if node.op_type == "RotaryEmbedding" and KEY in node.name:
@@ -116,10 +133,10 @@ def _plain(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _epsilon_factor(node: NodeProto, residual_scale: float) -> float:
+def _epsilon_factor(node: NodeProto, residual_scale: float, out_norms: Collection[str]) -> float:
     """What a graph multiplies ε with: 4 where x + x is normalised, S² of a scaled stream."""
-    of_head = HEAD_NORM.search(node.name) is not None
-    first = of_head or node.name.startswith(FIRST_NORM)  # nothing to add yet
-    doubled = first and len(node.input) > 1 and node.input[0] == node.input[1]
-    scaled = 1.0 if of_head else residual_scale**2
+    apart = HEAD_NORM.search(node.name) or node.name.rpartition("/")[0] in out_norms
+    alone = apart or node.name.startswith(FIRST_NORM)  # nothing to add, or nothing yet
+    doubled = alone and len(node.input) > 1 and node.input[0] == node.input[1]
+    scaled = 1.0 if apart else residual_scale**2
     return scaled * (4 if doubled else 1)
