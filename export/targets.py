@@ -52,8 +52,8 @@ def with_norm_offset(target: Target, structure: Structure) -> Target:
     norm = structure.norms.get(target.role) if target.role else None
     if norm is None or norm.offset == 0:
         return target
-    offset = np.float32(norm.offset)
-    return replace(target, transform=lambda arrays: arrays[0].astype(np.float32) + offset)
+    before, offset = target.transform or (lambda arrays: arrays[0]), np.float32(norm.offset)
+    return replace(target, transform=lambda arrays: before(arrays).astype(np.float32) + offset)
 
 
 def stack_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:

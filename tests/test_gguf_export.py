@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ from safetensors.numpy import load_file, save_file
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
+from edgeproof.families import DecoderConfig, qwen3
+from edgeproof.families.registry import OURS
+from edgeproof.families.structure import Norm
 from export.checkpoint import open_checkpoint
 from export.gguf import FORMAT
 from export.gguf.tensors import bind
 from tests.exported import export_tiny
-from tests.tiny import make_checkpoint
+from tests.tiny import QWEN3, make_checkpoint
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tied": {},
@@ -176,6 +181,33 @@ def header_names(path: Path) -> list[str]:
     data = path.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return [name for name in header if name != "__metadata__"]
+
+
+@pytest.mark.parametrize("per_head", [True, False])
+def test_a_norm_of_queries_weighs_the_rows_that_are_rotated_in_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_head: bool
+) -> None:
+    def config(raw: Mapping[str, Any]) -> DecoderConfig:
+        found = qwen3.config(raw)
+        norms = {**found.structure.norms, **dict.fromkeys(qwen3.HEAD_NORMS, Norm(1.0, per_head))}
+        return replace(found, structure=replace(found.structure, norms=norms))
+
+    known = qwen3.FAMILY.llama_cpp
+    assert known is not None
+    paired = replace(known, rotary_pairs=True, structure=lambda plain, keys: config(raw).structure)
+    monkeypatch.setitem(OURS, "qwen3", replace(qwen3.FAMILY, config=config, llama_cpp=paired))
+    folder = make_checkpoint(tmp_path / "m", **QWEN3)
+    raw = json.loads((folder / "config.json").read_text())
+    opened = open_checkpoint(folder)
+    targets = {target.name: target for target in bind(opened)}
+    weights, half = load_file(folder / "model.safetensors"), opened.config.head_dim // 2
+    for short, heads in (("q", opened.config.heads), ("k", opened.config.kv_heads)):
+        (rows,) = opened.blocks(targets[f"blk.1.attn_{short}_norm.weight"])
+        weight = weights[f"model.layers.1.self_attn.{short}_norm.weight"].astype(np.float32) + 1
+        halves = weight.reshape(-1, 2, half)
+        assert len(halves) == (1 if per_head else heads)
+        pairs = np.stack([halves[:, 0], halves[:, 1]], axis=-1)  # [heads, half, partner]
+        np.testing.assert_array_equal(rows.reshape(-1, half, 2), pairs)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

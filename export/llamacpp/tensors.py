@@ -37,12 +37,12 @@ NAMES = {
     Role.QUERY_NORM: "blk.{layer}.attn_q_norm.weight",
     Role.KEY_NORM: "blk.{layer}.attn_k_norm.weight",
 }
-# Rows of these roles are rotated, head by head.
+# Rows of these roles are rotated, or weigh what is: head by head.
 ROTARY_HEADS: dict[Role, Callable[[DecoderConfig], int]] = {
-    Role.QUERY: lambda config: config.heads,
-    Role.QUERY_BIAS: lambda config: config.heads,
-    Role.KEY: lambda config: config.kv_heads,
-    Role.KEY_BIAS: lambda config: config.kv_heads,
+    **dict.fromkeys((Role.QUERY, Role.QUERY_BIAS), lambda config: config.heads),
+    **dict.fromkeys((Role.KEY, Role.KEY_BIAS), lambda config: config.kv_heads),
+    Role.QUERY_NORM: lambda config: _normed_heads(config, Role.QUERY_NORM, config.heads),
+    Role.KEY_NORM: lambda config: _normed_heads(config, Role.KEY_NORM, config.kv_heads),
 }
 
 
@@ -55,3 +55,8 @@ def rotary_heads(parameter: Parameter, config: DecoderConfig) -> int | None:
     """The number of heads whose rows are interleaved, or None for rows stored as they are."""
     heads = ROTARY_HEADS.get(parameter.role)
     return heads(config) if heads and architecture_of(config).rotary_pairs else None
+
+
+def _normed_heads(config: DecoderConfig, role: Role, heads: int) -> int:
+    """A norm of each head has one weight for all of them."""
+    return 1 if config.structure.norms[role].per_head else heads
