@@ -14,6 +14,7 @@ import pytest
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
+from edgeproof.families.rope import Llama3Scaling, Rope, scaled_frequencies
 from runtimes import registry
 from runtimes.tvm import open_runtime
 from tests import tiny
@@ -235,6 +236,17 @@ def test_with_a_damaged_library_and_no_compiler_the_decoder_runs_from_memory(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
+def test_rotary_tables_have_the_scaling_that_a_family_states() -> None:
+    from runtimes.tvm.runtime import rotation_tables
+
+    rope = Rope(5e5, Llama3Scaling(8.0, 1.0, 4.0, 64))
+    expected = np.arange(50, dtype=np.float32)[:, None] * scaled_frequencies(16, rope)
+    cosine, sine = (table.numpy() for table in rotation_tables(16, rope, 50))
+    np.testing.assert_array_equal(cosine, np.cos(expected))
+    np.testing.assert_array_equal(sine, np.sin(expected))
+    assert not np.allclose(cosine, rotation_tables(16, Rope(5e5), 50)[0].numpy(), atol=1e-2)
+
+
 def test_the_callers_processors_stay_as_they_were(export: Export) -> None:
     before = os.sched_getaffinity(0)
     open_runtime(export("q0f16"), THREADS).logits(some_ids())

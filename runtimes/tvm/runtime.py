@@ -17,7 +17,7 @@ from tvm.runtime import ShapeTuple
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from edgeproof.families.rope import Rope
+from edgeproof.families.rope import Rope, scaled_frequencies
 from runtimes.sequence import SequenceRuntime
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels
@@ -145,10 +145,9 @@ def rotation_tables(head_dim: int, rope: Rope | None, positions: int) -> tuple[A
 
     Without a rotary embedding, those of no rotation.
     """
-    channels = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.zeros_like(channels)
+    frequencies = np.zeros(head_dim // 2, np.float32)
     if rope is not None:
-        frequencies = (1.0 / np.float32(rope.theta) ** channels).astype(np.float32)
+        frequencies = scaled_frequencies(head_dim, rope)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies  # [positions, half]
     return tvm.runtime.tensor(np.cos(angles)), tvm.runtime.tensor(np.sin(angles))
 
