@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproof.errors import InputError
+from runtimes.parity import reference as parity_reference
 from runtimes.parity.divergence import compare, concatenate
 from runtimes.parity.reference import GROUP, load_reference
-from runtimes.parity.suite import Budget, Suite, built_in
+from runtimes.parity.suite import REPLY_TOKENS, Budget, Prompt, Suite, built_in
 from runtimes.parity.text_file import LONGEST_CHARACTERS, documents, read_suite
 from runtimes.pytorch import TorchRuntime
 from runtimes.registry import open_reference
@@ -130,6 +131,28 @@ def test_a_damaged_capture_is_made_again(runtime: TorchRuntime, tmp_path: Path) 
     assert path.read_bytes() == whole
     for one, other in zip(after.hidden, before.hidden, strict=True):
         assert np.array_equal(one, other)
+
+
+def test_only_chats_with_room_for_the_longest_reply_are_to_be_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chats behind the first have shorter replies, and so may have longer prompts."""
+    monkeypatch.setattr(parity_reference, "GREEDY_PROMPTS", 2)
+    longest, context = 2 * REPLY_TOKENS, 4 * REPLY_TOKENS
+    model = make_checkpoint(tmp_path / "tiny", max_position_embeddings=context)
+    runtime = open_reference(model, 1)
+
+    def chat(name: str, words: int) -> Prompt:
+        return Prompt(name, "chat", messages=({"role": "user", "content": "7 " * words},))
+
+    sizes = {"a long": 40, "b": 2, "c": 3, "d long": 40, "e": 4}
+    prompts = tuple(chat(name, words) for name, words in sizes.items())
+    found = load_reference(runtime, Suite("chats", prompts, longest), (), lambda: None)
+    by_name = {document.id: document for document in found.documents}
+    assert context - longest < by_name["d long"].prompt_length <= context - REPLY_TOKENS
+    assert [chat.id for chat in found.greedy_chats] == ["b"]
+    assert [chat.id for chat in found.sampled_chats] == ["b", "c", "e"]
+    assert found.reply_tokens == longest
 
 
 def test_blocks_of_a_long_text_give_the_metrics_of_the_whole() -> None:

@@ -124,14 +124,16 @@ def load_reference(
         for _ in group.documents:
             advance()
     documents = tuple(document for group in groups for document in group.documents)
-    chats = tuple(document for document in documents if document.reply)
+    answered = [pair for pair in zip(documents, wanted, strict=True) if pair[0].reply]
+    greedily = [document for document, asked in answered if asked.reply_tokens == longest]
+    roomy = [chat for chat, _ in answered if chat.prompt_length + longest <= runtime.context]
     return Reference(
         documents,
         tuple(rows for group in groups for rows in group.hidden),
         runtime.head.copy(),  # the model's own may make room for others
         largest(peak for group in groups for peak in group.peaks),
-        chats[:GREEDY_PROMPTS],
-        chats[:SAMPLED_PROMPTS],
+        tuple(greedily[:GREEDY_PROMPTS]),
+        tuple(roomy[:SAMPLED_PROMPTS]),
         longest,
     )
 
@@ -149,7 +151,7 @@ def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) ->
 
 
 def _wanted(prompts: Sequence[Prompt], longest: int) -> list[Wanted]:
-    """The replies that runtimes are asked for, too, may be the longest."""
+    """The chats that runtimes answer greedily may have the longest replies."""
     wanted, chats = [], 0
     for prompt in prompts:
         chats += bool(prompt.messages)
