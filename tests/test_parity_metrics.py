@@ -185,6 +185,12 @@ def test_a_paired_difference_is_antisymmetric_and_zero_for_equal_exports() -> No
         assert {same.low, same.high} == {0.0} or name in ("p90_kl", "p99_kl"), name
 
 
+def test_documents_without_positions_make_no_difference_more_certain() -> None:
+    a, b = documents([0.1, 0.4, 0.2, 0.6]), documents([0.2, 0.3, 0.3, 0.7])
+    empty = [a[0].taken(np.arange(0))] * 3
+    assert paired_difference([*a, *empty], [*b, *empty]) == paired_difference(a, b)
+
+
 def test_pairing_sees_what_two_separate_intervals_cannot_tell_apart() -> None:
     noise = [0.05, 0.1, 0.2, 0.4, 0.6, 0.9]
     a, b = documents(noise), documents([level * 1.1 for level in noise])

@@ -53,7 +53,9 @@ def paired_difference(
         raise ValueError("a paired comparison needs the same documents on both sides")
     before, after = _resampled(first), _resampled(second)
     differences = {
-        name: Sample(after[name].value - one.value, after[name].resampled - one.resampled, first)
+        name: Sample(
+            after[name].value - one.value, after[name].resampled - one.resampled, one.documents
+        )
         for name, one in before.items()
     }
     return {m.name: _counted(m, BOOTSTRAP, differences[m.name]) for m in metrics.METRICS}
