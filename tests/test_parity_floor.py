@@ -52,10 +52,12 @@ def artifact(precision: Precision) -> Any:
 
 
 def test_only_sound_float32_artifacts_with_exact_weights_give_a_floor() -> None:
-    exact = measurement(3e-9)
+    exact = replace(measurement(3e-9), exact_weights=True)
     known = floors([(artifact(Precision.FP32), exact), (artifact(Precision.FP16), exact)])
     assert known == {"r 1": Floor("onnx fp32", 3e-9, 3e-9)}
-    for other in (replace(exact, weights=exact.estimates), replace(exact, failures=("NaN",)), None):
+    rounded = replace(exact, exact_weights=False, weights=exact.estimates)
+    unread = replace(exact, exact_weights=False)  # as a traced graph's
+    for other in (rounded, unread, replace(exact, failures=("NaN",)), None):
         assert floors([(artifact(Precision.FP32), other)]) == {}
 
 

@@ -31,7 +31,7 @@ def floors(measured: Iterable[tuple[Artifact, Measurement | None]]) -> dict[str,
     found = {}
     for artifact, measurement in measured:
         variant = artifact.manifest.variant
-        if measurement is None or measurement.failures or measurement.weights is not None:
+        if measurement is None or measurement.failures or not measurement.exact_weights:
             continue
         if variant.precision is Precision.FP32:
             values = (measurement.estimates[metric].value for metric in OF_FLOORS)
