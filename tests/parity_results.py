@@ -28,6 +28,7 @@ from runtimes.parity.localise import (
     Localisation,
     TensorError,
 )
+from runtimes.parity.long_range import LongRange
 from runtimes.parity.measure import Measurement
 from runtimes.parity.padding import PaddingResult
 from runtimes.parity.positions import WorstPosition
@@ -76,6 +77,7 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         max_logit_difference=1.0,
         load_seconds=0.1,
         prefill_tokens_per_second=10.0,
+        long_range=LongRange(2048, 256, 2e-3, 0.01),
         worst_positions=(WorstPosition(text, 3, f"before {text}", 3.0, text, "other"),),
         footprint=Footprint(
             load_seconds=0.1,

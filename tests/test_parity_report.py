@@ -21,6 +21,7 @@ from edgeproof.artifact import Precision
 from edgeproof.verdicts import Verdict
 from runtimes.parity.gates import GATES
 from runtimes.parity.intervals import Estimate
+from runtimes.parity.long_range import LongRange
 from runtimes.parity.replies import reply_texts
 from runtimes.parity.report.html import page, visible
 from runtimes.parity.report.json import write_json
@@ -180,6 +181,7 @@ def test_the_page_shows_every_kind_of_measurement(usual_page: str) -> None:
     for words in (
         "0 of 4 prompts differ",  # chat template
         "left-padded batch KL 1.0e-09 to the rows alone",
+        "long range KL 2.0e-03 at the last 256 of 2,048 tokens, at most 0.010",
         "peak memory 200 MB; load 0.1 s, reading 1000 and writing 50 tokens/s"
         " (600 and 26 per CPU second; medians of 3 runs on 2 threads)",
         "How the replies read",
@@ -189,6 +191,18 @@ def test_the_page_shows_every_kind_of_measurement(usual_page: str) -> None:
         "fallback 0 % of the weights",
     ):
         assert words in text, words
+
+
+def test_weights_that_nobody_could_read_are_not_called_exact() -> None:
+    for exact in (True, False):
+        made = entry("q4", Verdict.PASS, measured=replace(measurement(), exact_weights=exact))
+        assert (">exact<" in page(result(made))) == exact
+
+
+def test_a_context_that_is_too_short_for_the_long_text_is_said() -> None:
+    short = LongRange(2048, 0, math.inf, 0.01)
+    made = entry("q4", Verdict.FAIL, measured=replace(measurement(), long_range=short))
+    assert "a text of 2,048 tokens does not fit" in page(result(made))
 
 
 def test_speeds_of_a_busy_machine_are_marked_everywhere() -> None:

@@ -144,7 +144,7 @@ def _counts(entries: Sequence[Entry]) -> list[tuple[Verdict, int]]:
 
 
 def _gate_rows(entry: Entry) -> list[tuple[Gate, Any]]:
-    """Each gate and the estimate it is asked of; None where the weights are exact."""
+    """Each gate and the estimate it is asked of; None where the weights are exact, or unread."""
     m = entry.measurement
     if m is None:
         return []
