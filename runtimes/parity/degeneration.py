@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtimes.parity.fields import AnyFloat
-from runtimes.parity.prefill import logits_from
 from runtimes.protocol import Runtime
 
 NGRAM = 4
@@ -58,12 +57,19 @@ class Scorer:
         """The reference's negative log-likelihood of each token of a reply: float64 [n]."""
         key = prompt, reply
         if key not in self._known:
-            read = [*prompt, *reply[:-1]]
-            rows = logits_from(self._reference, read, len(prompt) - 1).astype(np.float64)  # [n, V]
-            peak = rows.max(-1)
-            log_total = peak + np.log(np.exp(rows - peak[:, None]).sum(-1))
-            self._known[key] = log_total - rows[np.arange(len(reply)), list(reply)]
+            read, costs, start = [*prompt, *reply[:-1]], [], 0
+            for block in self._reference.logit_blocks(read, len(prompt) - 1):
+                costs.append(_costs(block.astype(np.float64), reply[start : start + len(block)]))
+                start += len(block)
+            self._known[key] = np.concatenate(costs)
         return self._known[key]
+
+
+def _costs(rows: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+    """The negative log-likelihood of tokens by logits [n, V]: float64 [n]."""
+    peak = rows.max(-1)
+    log_total = peak + np.log(np.exp(rows - peak[:, None]).sum(-1))
+    return np.asarray(log_total - rows[np.arange(len(rows)), list(tokens)])
 
 
 def repetition(tokens: Sequence[int]) -> float:
