@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtimes.parity import decoding
 from runtimes.parity.answers import decode_greedily, greedy_result, sampled_result
 from runtimes.parity.decoding import TOGETHER, decode, decode_all, draw, sampled, uniforms
 from runtimes.parity.degeneration import Scorer, repetition
@@ -183,6 +184,19 @@ def test_replies_that_are_decoded_together_are_those_of_each_alone(
         assert [item.reply for item in together] == [item.reply for item in alone]
         for one, other in zip(alone, together, strict=True):
             assert relative_error(np.stack(other.rows), np.stack(one.rows)) <= REORDERED_FLOAT32
+
+
+def test_a_long_prompt_is_read_without_company(
+    reference: TorchRuntime, chats: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a call of its own: of 8 together the attention scores alone would need gigabytes."""
+    prompts = [chat.prompt for chat in chats]
+    tasks = [sampled(prompt, 4) for prompt in prompts]
+    alone = [decode(reference, task, ()).reply for task in tasks]
+    monkeypatch.setattr(decoding, "LONGEST_TOGETHER", max(map(len, prompts)) - 1)
+    monkeypatch.setattr(reference, "start_many", None)
+    found = decode_all(reference, tasks, (), together=True)
+    assert [item.reply for item in found] == alone
 
 
 def test_greedy_is_the_most_likely_token_whatever_the_generation_config_says(

@@ -19,6 +19,8 @@ from runtimes.protocol import ManyRuntime, Runtime
 SEED = 20240816
 # Replies that are decoded together: their KV caches are in memory at the same time.
 TOGETHER = 8
+# Prompts that are read together are read in one call, whose attention scores grow with the square.
+LONGEST_TOGETHER = 512
 # The first logits of a reply that are kept: those of 8 long replies would need 400 MB.
 ROWS_KEPT = 48
 
@@ -74,12 +76,17 @@ def decode(runtime: Runtime, task: Task, stop_tokens: Collection[int]) -> Decode
 def decode_all(
     runtime: Runtime, tasks: Sequence[Task], stop_tokens: Collection[int], *, together: bool
 ) -> Iterator[Decoded]:
-    """All replies in order; with `together`, several at a time where the runtime can."""
-    if not together or not isinstance(runtime, ManyRuntime):
-        yield from (decode(runtime, task, stop_tokens) for task in tasks)
-        return
+    """All replies in order; with `together`, several at a time where the runtime can.
+
+    Those with long prompts are decoded alone, and so is their company.
+    """
     for first in range(0, len(tasks), TOGETHER):
-        yield from _decode_together(runtime, tasks[first : first + TOGETHER], stop_tokens)
+        group = tasks[first : first + TOGETHER]
+        short = max(len(task.prompt) for task in group) <= LONGEST_TOGETHER
+        if together and short and isinstance(runtime, ManyRuntime):
+            yield from _decode_together(runtime, group, stop_tokens)
+        else:
+            yield from (decode(runtime, task, stop_tokens) for task in group)
 
 
 def _decode_together(
