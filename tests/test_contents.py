@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from edgeproof.artifact import Artifact
+from edgeproof.files.hashing import OutputFile
 from runtimes.contents import Content, Exercised, Free, Origin, differences, leaves
 from runtimes.contents.free import FREE, free_keys
 from runtimes.formats import reader_of
@@ -201,6 +203,18 @@ def test_a_file_that_nobody_knows_and_one_that_is_gone_are_found(tmp_path: Path)
     artifact = replace(artifact, manifest=replace(artifact.manifest, outputs=outputs))
     keys = {finding.key for finding in compare_contents(artifact, tmp_path / "checkpoint")}
     assert keys == {"special_tokens_map.json", "onnx/left.json"}
+
+
+def test_a_graph_that_no_runtime_opens_is_found(tmp_path: Path) -> None:
+    """In another folder, with its data: the graphs at the root and in `onnx` are those that run."""
+    artifact = made(tmp_path, "onnx")
+    names = [item.path for item in artifact.manifest.outputs if item.path.startswith("onnx/")]
+    more = [OutputFile(name.replace("onnx/", "more/onnx/", 1), 1, "0" * 64) for name in names]
+    shutil.copytree(artifact.path / "onnx", artifact.path / "more" / "onnx")
+    outputs = (*artifact.manifest.outputs, *more)
+    artifact = replace(artifact, manifest=replace(artifact.manifest, outputs=outputs))
+    found = compare_contents(artifact, tmp_path / "checkpoint")
+    assert {finding.key for finding in found} == {item.path for item in more}
 
 
 def test_divisors_of_rotary_frequencies_are_compared(tmp_path: Path) -> None:

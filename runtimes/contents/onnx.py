@@ -22,7 +22,8 @@ from runtimes.contents.files import COPIED, Content, copied
 from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
 
-GENAI, FOLDER, ADDED = "genai_config.json", "onnx", "transformers.js_config"
+GENAI, ADDED = "genai_config.json", "transformers.js_config"
+FOLDER, ROOT = "onnx", "."  # where graphs are that are run
 # transformers.js's dtype → what its files' names end with.
 SUFFIXES = {
     "fp32": "", "fp16": "_fp16", "q8": "_quantized", "int8": "_int8", "uint8": "_uint8",
@@ -39,17 +40,18 @@ TEMPERATURE, TOP_P = 0.2, 0.9
 
 
 def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
-    """Every file. A data file that no graph names is accounted for by nothing.
+    """Every file. A graph elsewhere is not run, and accounted for by nothing, nor its data.
 
     Raises:
         ValueError: a graph is malformed, or none is in the folder `onnx`.
     """
-    paths = [item.path for item in artifact.manifest.outputs if item.path.endswith(".onnx")]
+    listed = [PurePosixPath(item.path) for item in artifact.manifest.outputs]
+    paths = [str(p) for p in listed if p.suffix == ".onnx" and str(p.parent) in (FOLDER, ROOT)]
     graphs = {path: _graph(artifact.path / path) for path in paths}
     named = {name for path, graph in graphs.items() for name in _data_files(path, graph)}
     for path in (*paths, *sorted(named)):
         yield Content(path, None, RUN if path in graphs else READ)
-    (inner,) = (path for path in paths if PurePosixPath(path).parent.name == FOLDER)
+    (inner,) = (path for path in paths if "/" in path)
     yield Content(CONFIG, read_json(artifact.path / CONFIG), _config(origin, inner, graphs[inner]))
     yield from copied(artifact.path, origin, COPIED)
     if not artifact.manifest.variant.facts.traced:
