@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtimes.parity.padding import can_be_padded
-from runtimes.parity.suite import Document, Prompt
+from runtimes.parity.reference import Reference
+from runtimes.parity.suite import Prompt
 
 
-def not_compared(prompts: Sequence[Prompt], documents: Sequence[Document]) -> list[str]:
+def not_compared(prompts: Sequence[Prompt], reference: Reference) -> list[str]:
     """What was not looked at since the text has no example of it, in words."""
     notes = []
     if not any(prompt.messages for prompt in prompts):
@@ -16,6 +17,16 @@ def not_compared(prompts: Sequence[Prompt], documents: Sequence[Document]) -> li
             "the text has no chats: chat templates and replies were not compared; give a .jsonl"
             " with messages"
         )
-    if not can_be_padded(documents):
+    elif not (reference.greedy_chats or reference.sampled_chats):
+        notes.append(
+            "no chat of the text can be answered, for want of a chat template or of room in the"
+            " context: replies were not compared"
+        )
+    if not can_be_padded(reference.documents):
         notes.append("the text is too short for a padded batch: left padding was not compared")
+    if reference.probe is None:
+        notes.append(
+            "no long text was read, as without --text and --positions: what begins late, as a"
+            " window of attention does, may not show"
+        )
     return notes

@@ -249,7 +249,7 @@ def _compare(
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     notes = (
         *m.chat_template.notes,
-        *not_compared(bench.prompts, bench.reference.documents),
+        *not_compared(bench.prompts, bench.reference),
         *score_notes(limits, room),
     )
     return judgement.noted(*notes), m, weighed
