@@ -103,6 +103,14 @@ def an_unreadable_manifest(out: Path) -> None:
     (out / "tiny/onnx/fp32/edgeproof.json").write_text("{}")
 
 
+def an_unknown_format(out: Path) -> None:
+    """As of a package that has been removed since."""
+    path = out / "tiny/onnx/fp32/edgeproof.json"
+    raw = json.loads(path.read_text())
+    raw["variant"]["format"] = "gone"
+    path.write_text(json.dumps(raw))
+
+
 def rewrite(artifact: Path, name: str, change: Callable[[Any], Any]) -> None:
     raw = json.loads((artifact / name).read_text())
     replace_file(artifact, name, json.dumps(change(raw)).encode())
@@ -121,7 +129,15 @@ def replace_file(artifact: Path, name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [a_short_context, no_layers, no_json, no_graph, a_looping_template, an_unreadable_manifest],
+    [
+        a_short_context,
+        no_layers,
+        no_json,
+        no_graph,
+        a_looping_template,
+        an_unreadable_manifest,
+        an_unknown_format,
+    ],
 )
 def test_nothing_that_an_artifact_contains_ends_the_run(
     out: Path, damage: Callable[[Path], None]
@@ -132,8 +148,12 @@ def test_nothing_that_an_artifact_contains_ends_the_run(
     assert result.exit_code == 1, result.output
     entries = report(out)
     assert judged(entries["gguf/f16"])
-    if damage is an_unreadable_manifest:  # nothing tells what it is: there is no entry
-        assert result.stderr.count("not an edgeproof manifest") == 2
+    unread = {
+        an_unreadable_manifest: "not an edgeproof manifest",
+        an_unknown_format: "nothing here reads the format 'gone'",
+    }
+    if damage in unread:  # nothing tells what it is: there is no entry
+        assert result.stderr.count(unread[damage]) == 2
     else:
         assert entries["onnx/fp32"]["verdict"] == "FAIL"
         assert entries["onnx/fp32"]["reasons"][0]

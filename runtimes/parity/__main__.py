@@ -18,6 +18,7 @@ from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
+from runtimes.formats import reader_of
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of, watch
 from runtimes.runtime_option import runtime_option
@@ -229,9 +230,9 @@ def recorded(
 
 
 def told_apart(models: Sequence[ComparedModel]) -> tuple[list[ComparedModel], list[str]]:
-    """Models with those of their artifacts that say what they are, and why the others do not.
+    """Models with those of their artifacts that say what they are, and why others cannot be judged.
 
-    No report can name those.
+    No report can name those, nor those of a format that nothing here reads.
 
     Raises:
         InputError: a folder without a manifest.
@@ -241,7 +242,7 @@ def told_apart(models: Sequence[ComparedModel]) -> tuple[list[ComparedModel], li
         requests = []
         for request in model.requests:
             try:
-                open_artifact(request.path)
+                reader_of(open_artifact(request.path))
                 requests.append(request)
             except InputError as error:
                 if not (request.path / MANIFEST).exists():
