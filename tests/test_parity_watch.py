@@ -109,3 +109,14 @@ def test_nobody_needs_to_watch(tmp_path: Path) -> None:
     crashed.enter(Stage.LOCALISE, tmp_path)
     with pytest.raises(Crash, match="why"):
         crashed.enter(Stage.COMPARE, tmp_path)
+
+
+def test_what_comes_after_a_known_crash_is_not_blamed_on_the_artifact_before(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal"
+    notes = journal_of(path, [("localise", "b", "it crashes")])
+    notes.enter(Stage.LOCALISE, Path("a"))
+    with pytest.raises(Crash, match="it crashes"):
+        notes.enter(Stage.LOCALISE, Path("b"))
+    assert path.read_text() == ""

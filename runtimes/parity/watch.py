@@ -61,6 +61,7 @@ class Journal:
         mark = Mark(stage, str(artifact))
         for place, reason in self.crashes:
             if place == mark:
+                self.leave()  # what was before it is done
                 raise Crash(reason)
         self._write(json.dumps([mark.stage.value, mark.artifact]))
 
