@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from runtimes.footprint import Footprint
 from runtimes.formats import Twin
 from runtimes.parity.answers import (
+    GreedyReplies,
     GreedyResult,
     SampledResult,
     decode_greedily,
@@ -36,7 +37,7 @@ from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind
 from runtimes.parity.suite import Document
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
-from runtimes.parity.twins import beginning, twin_faults
+from runtimes.parity.twins import Beginning, beginning, twin_faults
 from runtimes.protocol import Runtime
 
 if TYPE_CHECKING:
@@ -147,55 +148,28 @@ def measure(
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
     """
-    weights, template, documents = known.weights, known.template, reference.documents
+    documents, weights = reference.documents, known.weights
+    chosen = [documents[index] for index in weights]
+    alone_counted = counted_once(chosen, [*weights.values()])
+    alone = summarise(alone_counted) if weights else None
     torch_runtime.rest()
     begin = time.perf_counter()
     runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        replayed = replay(reference, runtime.logit_blocks, threads, advance)
-        strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-        failures = [
-            *known.faults,
-            *replayed.failures,
-            *([template.fault] if template.fault else []),
-        ]
-        if wrong:
-            failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
-        padding = measure_padding(runtime, reference.documents)
-        failures += [padding.fault] if padding and padding.fault else []
-        cache_limit = padding.limit if padding else CACHE_KL_LIMIT
-        begun = beginning(runtime, documents[0].ids) if known.twins else None
-        counted = counted_once(documents, replayed.metrics)
-        chosen = [documents[index] for index in weights]
-        alone_counted = counted_once(chosen, [*weights.values()])
-        estimates = summarise(counted)
-        far = None if failures else _long_range(runtime, reference, estimates)
-        failures += [far.fault] if far and far.fault else []
-        alone = summarise(alone_counted) if weights else None
-        estimates[FP16_HEADROOM.name] = Estimate.exact(known.headroom)
-        chats, asked = _chats(reference, decided_widely(estimates, alone, known.gates))
-        if failures:
-            chats = asked = ()
-        length, stop, together = reference.reply_tokens, scorer.stop_tokens, known.together
-        decoded = (
-            decode_greedily(runtime, chats, length, stop, together=together) if chats else None
-        )
-        cache_kl = decoded.cache_kl if decoded else None
-        if not failures and not reference.greedy_chats:
-            cache_kl = stepwise_kl(runtime, reference.documents)
-        if cache_kl is not None and not cache_kl <= cache_limit:
-            failures.append(f"KV cache: step by step differs from one pass by {cache_kl:.3g}")
-        tasks = [sampled(chat.prompt, length) for chat in asked]
-        replies = [item.reply for item in decode_all(runtime, tasks, stop, together=together)]
+        read = _read(runtime, reference, torch_runtime, known, threads, advance)
+        written = _write(runtime, reference, known, read, alone, scorer.stop_tokens)
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
-    failures += twin_faults(known.twins, begun, threads) if begun else ()
+    failures = [*read.failures, *written.failures]
+    failures += twin_faults(known.twins, read.begun, threads) if read.begun else ()
+    chats, asked, decoded = written.chats, written.asked, written.decoded
     detokenize = torch_runtime.detokenize
-    joined = concatenate(counted)
-    if cache_kl is not None:
-        estimates[CACHE_KL.name] = Estimate.exact(cache_kl)
+    joined = concatenate(read.counted)
+    estimates = dict(read.estimates)
+    if written.cache_kl is not None:
+        estimates[CACHE_KL.name] = Estimate.exact(written.cache_kl)
     return Measurement(
         runtime=name,
         execution=known.execution,
@@ -203,25 +177,119 @@ def measure(
         estimates=estimates,
         weights=alone,
         weight_positions=sum(len(part.kl) for part in alone_counted),
-        arithmetic_kl=_arithmetic_kl(documents, replayed.metrics, weights),
+        arithmetic_kl=_arithmetic_kl(documents, read.metrics, weights),
         greedy=greedy_result(chats, decoded, scorer, detokenize) if decoded else None,
-        sampled=sampled_result(asked, replies, samples(len(asked)), scorer, detokenize)
+        sampled=sampled_result(asked, written.replies, samples(len(asked)), scorer, detokenize)
         if asked
         else None,
-        padding=padding,
-        chat_template=template,
-        tokenizer_strings=strings,
-        tokenizer_mismatches=wrong,
+        padding=read.padding,
+        chat_template=known.template,
+        tokenizer_strings=read.strings,
+        tokenizer_mismatches=read.wrong_strings,
         max_kl=float(joined.kl.max()),
         kl_histogram=log_histogram(joined.kl),
-        mean_kl_by_kind=mean_kl_by_kind([document.kind for document in documents], counted),
+        mean_kl_by_kind=mean_kl_by_kind([document.kind for document in documents], read.counted),
         max_logit_difference=float(joined.max_difference.max()),
         load_seconds=load_seconds,
-        prefill_tokens_per_second=reference.tokens / replayed.seconds,
+        prefill_tokens_per_second=reference.tokens / read.seconds,
         failures=tuple(failures),
-        worst_positions=worst_positions(documents, replayed.metrics, detokenize),
-        long_range=far,
+        worst_positions=worst_positions(documents, read.metrics, detokenize),
+        long_range=read.long_range,
     )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What came of reading texts: `metrics` of all positions, `counted` of those that count.
+
+    `seconds` are those of the compared text; `begun` is for the twins.
+    """
+
+    metrics: list[PositionMetrics]
+    counted: list[PositionMetrics]
+    estimates: dict[str, Estimate]
+    seconds: float
+    strings: int
+    wrong_strings: int
+    padding: PaddingResult | None
+    begun: Beginning | None
+    long_range: LongRange | None
+    failures: list[str]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What came of writing: chats that were answered, greedily and `asked` for samples."""
+
+    chats: Sequence[Document]
+    decoded: GreedyReplies | None
+    asked: Sequence[Document]
+    replies: Sequence[tuple[int, ...]]
+    cache_kl: float | None
+    failures: list[str]
+
+
+def _read(
+    runtime: Runtime,
+    reference: Reference,
+    torch_runtime: TorchRuntime,
+    known: KnownBefore,
+    threads: int,
+    advance: Callable[[], None],
+) -> _Read:
+    """The text, awkward strings, a padded batch, and, where nothing is broken, the long text."""
+    documents, template = reference.documents, known.template
+    replayed = replay(reference, runtime.logit_blocks, threads, advance)
+    strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
+    failures = [*known.faults, *replayed.failures, *([template.fault] if template.fault else [])]
+    if wrong:
+        failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
+    padding = measure_padding(runtime, documents)
+    failures += [padding.fault] if padding and padding.fault else []
+    begun = beginning(runtime, documents[0].ids) if known.twins else None
+    counted = counted_once(documents, replayed.metrics)
+    estimates = summarise(counted)
+    far = None if failures else _long_range(runtime, reference, estimates)
+    failures += [far.fault] if far and far.fault else []
+    estimates[FP16_HEADROOM.name] = Estimate.exact(known.headroom)
+    return _Read(
+        replayed.metrics,
+        counted,
+        estimates,
+        replayed.seconds,
+        strings,
+        wrong,
+        padding,
+        begun,
+        far,
+        failures,
+    )
+
+
+def _write(
+    runtime: Runtime,
+    reference: Reference,
+    known: KnownBefore,
+    read: _Read,
+    alone: Mapping[str, Estimate] | None,
+    stop: Collection[int],
+) -> _Written:
+    """Replies, where nothing is broken, and whether steps agree with one pass."""
+    length, together = reference.reply_tokens, known.together
+    chats, asked = _chats(reference, decided_widely(read.estimates, alone, known.gates))
+    if read.failures:
+        chats = asked = ()
+    decoded = decode_greedily(runtime, chats, length, stop, together=together) if chats else None
+    cache_kl = decoded.cache_kl if decoded else None
+    if not read.failures and not reference.greedy_chats:
+        cache_kl = stepwise_kl(runtime, reference.documents)
+    limit = read.padding.limit if read.padding else CACHE_KL_LIMIT
+    failures = []
+    if cache_kl is not None and not cache_kl <= limit:
+        failures.append(f"KV cache: step by step differs from one pass by {cache_kl:.3g}")
+    tasks = [sampled(chat.prompt, length) for chat in asked]
+    replies = [item.reply for item in decode_all(runtime, tasks, stop, together=together)]
+    return _Written(chats, decoded, asked, replies, cache_kl, failures)
 
 
 def _chats(reference: Reference, few: bool) -> tuple[Sequence[Document], Sequence[Document]]:
