@@ -102,11 +102,20 @@ class _Worker:
         except Empty:
             self.end()
             raise _Failure(f"it does not end within {seconds:.0f} seconds") from None
-        answer: dict[str, Any] = json.loads(line) if line else {"error": "its process was ended"}
+        answer = _parsed(line)
         if "error" in answer:
             self.end()
             raise _Failure(answer["error"])
         return answer
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """What the process says; a line that it could not finish is none."""
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {"error": "its process was ended"}
+    return answer
 
 
 def _read(stdout: IO[str], answers: SimpleQueue[str]) -> None:

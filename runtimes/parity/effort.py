@@ -18,7 +18,7 @@ DECISIVE = "mean_kl"
 def decided_widely(
     runtime: Mapping[str, Estimate], weights: Mapping[str, Estimate] | None, gates: Sequence[Gate]
 ) -> bool:
-    """Whether every gate is decided, and the mean KL's whole interval is far from its limit."""
+    """Whether the verdict is decided, and the mean KL's whole interval is far from its limit."""
     limits = [gate.limit for gate in gates if gate.metric == DECISIVE and not gate.of_weights]
     kl, verdict = runtime[DECISIVE], judge(runtime, weights, gates, ()).verdict
     if verdict is Verdict.PASS:
