@@ -41,7 +41,7 @@ OURS = {
     ),
     "parity": _entry(
         "runtimes.parity.__main__",
-        "Run artifacts in their real runtimes and compare them with PyTorch.",
+        "Run artifacts in their runtimes and compare them with PyTorch.",
     ),
     "footprint": _entry(
         "runtimes.footprint",
@@ -58,11 +58,11 @@ OURS = {
     "clean": _entry("export.clean", "Remove stale artifacts."),
     "chat": _entry(
         "runtimes.chat.__main__",
-        "Chat with an export in its real runtime, through its own chat template.",
+        "Chat with an export in its runtime, through its own chat template.",
     ),
     "compare": _entry(
         "runtimes.parity.compare",
-        "Is export B better than export A? Both run over the same text, in their real runtimes.",
+        "Is export B better than export A? Both run over the same text, in their runtimes.",
     ),
     "demo": _entry(
         "runtimes.demo.__main__",

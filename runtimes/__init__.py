@@ -1,1 +1,1 @@
-"""Run exported artifacts in their real runtimes and compare them with PyTorch."""
+"""Run exported artifacts in their runtimes and compare them with PyTorch."""

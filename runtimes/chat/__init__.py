@@ -1,1 +1,1 @@
-"""A chat in the terminal with an export in its real runtime, or with two beside each other."""
+"""A chat in the terminal with an export in its runtime, or with two beside each other."""

@@ -54,7 +54,7 @@ def main(
     root: Path,
     threads: int,
 ) -> None:
-    """Chat with an export in its real runtime, through its own chat template.
+    """Chat with an export in its runtime, through its own chat template.
 
     ARTIFACT is an artifact's folder; MODEL is a checkpoint folder, or the name of a model that
     `python -m export` exported: it runs in PyTorch. Ctrl-C stops an answer, /help lists commands.

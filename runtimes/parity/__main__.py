@@ -129,7 +129,7 @@ def main(
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
 ) -> None:
-    """Run artifacts in their real runtimes and compare them with PyTorch.
+    """Run artifacts in their runtimes and compare them with PyTorch.
 
     Without ARTIFACTS, everything that the last `python -m export` made is compared, and the
     reports are written as ROOT/<model>/parity.json and, for reading, parity.html; several models

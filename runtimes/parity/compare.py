@@ -50,7 +50,7 @@ def main(
     json_path: Path | None,
     threads: int,
 ) -> None:
-    """Is export B better than export A? Both run over the same text, in their real runtimes.
+    """Is export B better than export A? Both run over the same text, in their runtimes.
 
     The interval is of the difference: each resample of the bootstrap draws the same documents for
     both. Where it holds zero, the text does not tell which one is better.
