@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeproof.errors import InputError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -16,6 +18,8 @@ def brought(group: str, ours: Container[str]) -> dict[str, EntryPoint]:
 
     Nothing is imported.
     """
+    from importlib.metadata import entry_points  # slow, and ours do not need it
+
     return {point.name: point for point in entry_points(group=group) if point.name not in ours}
 
 

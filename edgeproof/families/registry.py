@@ -7,14 +7,16 @@ A package brings a family by an entry point of the group `edgeproof.families`, w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeproof import plugins
 from edgeproof.errors import InputError
 from edgeproof.families import llama, mistral, qwen2, qwen3
 from edgeproof.families.decoder import DecoderConfig, Parameter
 from edgeproof.families.family import Family
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "edgeproof.families"
 OURS: dict[str, Family] = {

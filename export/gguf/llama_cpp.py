@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 PACKAGE = "llama-cpp-python"
@@ -13,6 +12,8 @@ PACKAGE = "llama-cpp-python"
 
 def installed_version() -> str | None:
     """The version of llama-cpp-python, without loading it; None where it is not installed."""
+    from importlib import metadata  # slow, and most exports do not ask
+
     try:
         return metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
