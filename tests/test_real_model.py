@@ -86,10 +86,9 @@ def test_four_bit_damage_is_flagged(
 def test_tvm_adds_nothing_to_the_error_of_four_bit_weights(
     report: dict[tuple[str, str], dict[str, Any]],
 ) -> None:
-    """PyTorch on the weights that the NumPy reader dequantises has the same KL."""
-    item = report["mlc", "q4f16_1"]
-    weights = float(item["measurement"]["weights"]["mean_kl"]["value"])
-    assert value(item, "mean_kl") == pytest.approx(weights, rel=0.02)
+    """PyTorch on the weights that the NumPy reader dequantises has the same KL, where both ran."""
+    measured = report["mlc", "q4f16_1"]["measurement"]
+    assert abs(measured["arithmetic_kl"]) <= 0.02 * measured["weights"]["mean_kl"]["value"]
 
 
 def test_the_models_answer_through_every_runtime_agrees_at_full_precision(
