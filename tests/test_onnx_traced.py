@@ -189,7 +189,7 @@ def test_the_parity_run_judges_what_optimum_traces(
     artifact = exported(checkpoint, tmp_path / "out", dtype)
     _, (entry,) = run_parity(
         checkpoint,
-        built_in(Budget.FAST),
+        built_in(Budget.DEFAULT),
         [Request(artifact.path, False)],
         2,
         {},
