@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,9 @@ def disturbed(others: float | None, threads: int, cores: int) -> bool:
 
 
 def _work() -> float | None:
-    """CPU seconds that all programs have taken since the machine was started."""
+    """CPU seconds that all programs have taken since the machine was started; None if unknown."""
+    if sys.platform == "win32":
+        return None
     try:
         fields = STAT.read_text("ascii").split("\n", 1)[0].split()[1:]
         return sum(int(fields[column]) for column in WORK) / os.sysconf("SC_CLK_TCK")
