@@ -113,6 +113,19 @@ def test_no_module_grows_beyond_400_lines() -> None:
     assert long == []
 
 
+def test_no_function_but_a_command_has_more_than_seven_parameters() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for package in ("edgeproof", "export", "runtimes", "benchmarks")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) > 7
+        and not any("command" in ast.unparse(item) for item in node.decorator_list)
+    ]
+    assert long == []
+
+
 REGISTRIES = {"export/formats.py", "runtimes/formats/__init__.py"}
 ADAPTERS = {"runtimes/onnxruntime.py"}  # ONNX artifacts have a folder of that name
 

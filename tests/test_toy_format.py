@@ -136,7 +136,7 @@ FORMAT = Format(
         library="toylib",
         tags=("toy",),
         file=re.compile(r".*\.toy"),
-        usage="**Toys**: `toy {{ hub_id }}/{{ file }}`, {{ best.bytes|mb }} MB.\n",
+        usage=lambda: "**Toys**: `toy {{ hub_id }}/{{ file }}`, {{ best.bytes|mb }} MB.\n",
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
+from pathlib import Path
 
 from export.publication import Publication, repository
 
@@ -14,5 +14,5 @@ PUBLICATION = Publication(
     library="gguf",
     tags=("gguf", "llama.cpp"),
     file=re.compile(r".*\.gguf"),
-    usage=files("export.gguf").joinpath("usage.md.j2").read_text("utf-8"),
+    usage=lambda: Path(__file__).with_name("usage.md.j2").read_text("utf-8"),
 )

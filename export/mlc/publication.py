@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
+from pathlib import Path
 
 from export.publication import Publication, repository
 
@@ -16,5 +16,5 @@ PUBLICATION = Publication(
     library="mlc-llm",
     tags=("mlc-llm", "web-llm", "webgpu"),
     file=re.compile(r".*\.wasm"),
-    usage=files("export.mlc").joinpath("usage.md.j2").read_text("utf-8"),
+    usage=lambda: Path(__file__).with_name("usage.md.j2").read_text("utf-8"),
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -64,5 +63,5 @@ PUBLICATION = Publication(
     library="transformers.js",
     tags=("onnx", "transformers.js", "webgpu"),
     file=re.compile(r"onnx/[^/]+\.onnx"),
-    usage=files("export.onnx").joinpath("usage.md.j2").read_text("utf-8"),
+    usage=lambda: Path(__file__).with_name("usage.md.j2").read_text("utf-8"),
 )

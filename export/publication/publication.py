@@ -26,6 +26,6 @@ class Publication:
     """The hub's tags."""
     file: re.Pattern[str]
     """The file that users name, among those of the recommended variant alone."""
-    usage: str
-    """How to use it: Markdown, as a Jinja template of `hub_id`, `file` (None where there is none)
-    and `best`, the recommended `Released`."""
+    usage: Callable[[], str]
+    """Gives how to use it: Markdown, as a Jinja template of `hub_id`, `file` (None where there is
+    none) and `best`, the recommended `Released`."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact
-from edgeproof.verdicts import Compared, Verdict
+
+if TYPE_CHECKING:
+    from edgeproof.verdicts import Compared
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Released:
     @property
     def passed(self) -> bool:
         """Whether every gate is met, so that no warning is due."""
-        return self.compared.verdict is Verdict.PASS
+        return self.compared.verdict.accepted(allow_degraded=False)
 
 
 def recommended(released: Sequence[Released]) -> Released:

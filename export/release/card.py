@@ -110,7 +110,7 @@ def model_card(
             degraded=[item for item in repository.released if not item.passed],
             report=report,
             warnings=WARNINGS,
-            usage=_templates().from_string(publication.usage),
+            usage=_templates().from_string(publication.usage()),
         )
     )
     return f"---\n{front_matter}\n---\n\n{body}".encode()

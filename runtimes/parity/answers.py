@@ -104,11 +104,10 @@ def decode_greedily(
     """
     first, *others = [greedy(document.prompt, count) for document in documents]
     alone = decode(runtime, first, stop_tokens)
-    speed = (len(alone.reply) - 1) / alone.seconds if len(alone.reply) > 1 else 0.0
+    speed = (len(alone.reply) - 1) / alone.seconds if alone.seconds else 0.0
     decoded = [alone]
     for found in decode_all(runtime, others, stop_tokens, together=together):
-        kept = found if len(decoded) < CACHE_CHECKS else Decoded(found.reply, [], found.seconds)
-        decoded.append(kept)
+        decoded.append(found if len(decoded) < CACHE_CHECKS else Decoded(found.reply, []))
     cache_kl = [
         _cache_kl(runtime, document, item)
         for document, item in zip(documents, decoded[:CACHE_CHECKS], strict=False)

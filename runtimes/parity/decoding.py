@@ -39,14 +39,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One reply, the logits [V] that chose the first of its tokens, and the seconds of all steps.
+    """One reply, and the logits [V] that chose the first of its tokens.
 
-    A stop token ends a reply and is included.
+    A stop token ends a reply and is included. `seconds` are those of its steps; None where others
+    were decoded with it.
     """
 
     reply: tuple[int, ...]
     rows: list[np.ndarray]
-    seconds: float
+    seconds: float | None = None
 
 
 def greedy(prompt: Sequence[int], count: int) -> Task:
@@ -94,7 +95,6 @@ def _decode_together(
 ) -> list[Decoded]:
     """Replies that have ended are given their last token again until the others have, too."""
     logits = runtime.start_many([task.prompt for task in tasks], max(task.count for task in tasks))
-    begin = time.perf_counter()
     replies = [[task.choose(0, row)] for task, row in zip(tasks, logits, strict=True)]
     rows = [[row.copy()] for row in logits]
 
@@ -111,8 +111,7 @@ def _decode_together(
             if len(rows[index]) < ROWS_KEPT:
                 rows[index].append(logits[index].copy())
             replies[index].append(tasks[index].choose(len(replies[index]), logits[index]))
-    seconds = (time.perf_counter() - begin) / len(tasks)
-    return [Decoded(tuple(a), b, seconds) for a, b in zip(replies, rows, strict=True)]
+    return [Decoded(tuple(a), b) for a, b in zip(replies, rows, strict=True)]
 
 
 def uniforms(prompt: Sequence[int], count: int) -> np.ndarray:

@@ -126,29 +126,36 @@ class KnownBefore:
     twins: Sequence[Twin] = ()
 
 
-# The reference's sampled replies to the first so many of `Reference.sampled_chats`.
-Samples = Callable[[int], Sequence[tuple[int, ...]]]
+@dataclass(frozen=True)
+class Original:
+    """The checkpoint in PyTorch; `scorer` reads replies with it.
+
+    `samples` gives its own sampled replies to the first so many of `Reference.sampled_chats`.
+    """
+
+    runtime: TorchRuntime
+    scorer: Scorer
+    samples: Callable[[int], Sequence[tuple[int, ...]]]
 
 
 def measure(
     reference: Reference,
-    torch_runtime: TorchRuntime,
+    original: Original,
     open_runtime: Callable[[], Runtime],
     known: KnownBefore,
-    scorer: Scorer,
-    samples: Samples,
     threads: int,
     advance: Callable[[], None],
 ) -> Measurement:
     """Run the artifact over the reference's documents; `advance` is called once per document.
 
-    `scorer` reads the replies, and `samples` are asked for, once the runtime is closed. No replies
+    The original reads the replies, and is asked for its own, once the runtime is closed. No replies
     are asked for where something is broken, and few where the verdict is clear without them.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
     """
     documents, weights = reference.documents, known.weights
+    torch_runtime, scorer = original.runtime, original.scorer
     chosen = [documents[index] for index in weights]
     alone_counted = counted_once(chosen, [*weights.values()])
     alone = summarise(alone_counted) if weights else None
@@ -179,7 +186,9 @@ def measure(
         weight_positions=sum(len(part.kl) for part in alone_counted),
         arithmetic_kl=_arithmetic_kl(documents, read.metrics, weights),
         greedy=greedy_result(chats, decoded, scorer, detokenize) if decoded else None,
-        sampled=sampled_result(asked, written.replies, samples(len(asked)), scorer, detokenize)
+        sampled=sampled_result(
+            asked, written.replies, original.samples(len(asked)), scorer, detokenize
+        )
         if asked
         else None,
         padding=read.padding,

@@ -33,7 +33,7 @@ from runtimes.parity.localise import (
 )
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.long_range import load_probe
-from runtimes.parity.measure import KnownBefore, Measurement, measure
+from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
 from runtimes.parity.omissions import not_compared
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
@@ -234,11 +234,9 @@ def _compare(
         ) as advance:
             measurement = measure(
                 bench.reference,
-                bench.original,
+                Original(bench.original, bench.scorer, bench.samples),
                 lambda: open_runtime(artifact, bench.threads, runtime),
                 known,
-                bench.scorer,
-                bench.samples,
                 bench.threads,
                 advance,
             )

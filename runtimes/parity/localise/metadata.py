@@ -15,7 +15,7 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from runtimes.config_facts import UNEXPLAINED, Statement, facts_of
 from runtimes.formats import reader_of
-from runtimes.parity.localise.contents import compare_contents
+from runtimes.parity.localise.contents import MALFORMED, compare_contents
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
 from runtimes.parity.localise.stops import compare_stops
@@ -47,8 +47,6 @@ COMPONENTS: dict[str, Component | None] = {
 MODULE = re.compile(r"/(model/.+)/\w+")
 TOLERANCE = 1e-3  # of numbers
 SHOWN = 5
-# The damage that a file written by others can do to the code below.
-MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 def compare_metadata(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...]:
