@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +27,13 @@ Write = Callable[[Opened, ModelIdentity, Variant[Any], ArtifactWriter, Advance],
 
 # The engine that every format has: this program.
 DIRECT = "direct"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise InputError(f"{package} is not installed; the export depends on it") from None
 
 
 def _variant_name(model: str, variant: Variant[Any]) -> str:
@@ -60,8 +68,8 @@ class Exporter(Generic[Opened]):
     title: str
     """What it makes, or, of an engine, who makes it, in words."""
     variants: tuple[Variant[Any], ...]
-    tools: dict[str, str]
-    """Versions of the libraries that the bytes of all variants depend on."""
+    tools: tuple[str, ...]
+    """The packages that the bytes of all variants depend on. Publishing does without them."""
     open: Callable[[Path], Opened]
     """Opens a checkpoint's folder for `write`."""
     write: Write[Opened]
@@ -85,7 +93,7 @@ class Exporter(Generic[Opened]):
         Raises:
             InputError: such a library is not installed.
         """
-        return {**self.tools, **self.variant_tools(variant)}
+        return {name: _version(name) for name in self.tools} | self.variant_tools(variant)
 
     @property
     def option_names(self) -> list[str]:

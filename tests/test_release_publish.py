@@ -47,6 +47,33 @@ def test_a_folder_gets_the_release_and_then_only_changes(
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
+WITHOUT = """
+import importlib.metadata, sys
+absent = sys.argv[1].split(",")
+from_name = importlib.metadata.Distribution.from_name
+
+@classmethod
+def found(cls, name):
+    if name.replace("-", "_") in absent:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return from_name(name)
+
+importlib.metadata.Distribution.from_name = found
+sys.modules.update(dict.fromkeys(absent))
+from export.release.__main__ import main
+main(sys.argv[2:])
+"""
+
+
+def test_publishing_needs_nothing_of_what_exporting_and_running_need(
+    releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    absent = "gguf,llama_cpp,llama_cpp_python,onnx,onnxruntime,scipy,tokenizers,torch,tvm"
+    arguments = [absent, "publish", str(releases[0]), "--to", f"dir:{tmp_path}"]
+    subprocess.run([sys.executable, "-c", WITHOUT, *arguments], cwd=ROOT, check=True)
+    assert digests(tmp_path / releases[0].name) == digests(releases[0])
+
+
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path

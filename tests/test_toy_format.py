@@ -121,7 +121,7 @@ FORMAT = Format(
     name="toy",
     title="toy files",
     variants=(Variant("toy", "i12", Precision.EIGHT_BIT, Recipe(), ("twelve",)),),
-    tools={"numpy": np.__version__},
+    tools=("numpy",),
     open=open_checkpoint,
     write=write,
     check=Check(help="Have the toy read it back.", run=check),

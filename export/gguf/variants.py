@@ -44,7 +44,7 @@ FORMAT = Format(
         _variant("Q4_1", Precision.LOW_BIT, head="Q8_0"),
         *(_variant(name, Precision.LOW_BIT) for name in MIXTURES),
     ),
-    tools={},
+    tools=(),
     variant_tools=_tools,
     open=open_checkpoint,
     write=write,

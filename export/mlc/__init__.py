@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ml_dtypes
-import numpy as np
-
 from export.checkpoint import open_checkpoint
 from export.format import Format
 from export.mlc.app_record import mlc_name
@@ -17,7 +14,7 @@ FORMAT = Format(
     name="mlc",
     title="MLC weights (MLC-LLM, WebLLM)",
     variants=tuple(map(variant_of, SCHEMES.values())),
-    tools={"numpy": np.__version__, "ml_dtypes": ml_dtypes.__version__},
+    tools=("numpy", "ml_dtypes"),
     open=open_checkpoint,
     write=write,
     check=None,

@@ -5,7 +5,6 @@ docs/onnx-types.md has the measurements behind the choices.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ FORMAT = Format(
     name="onnx",
     title="ONNX (ONNX Runtime, transformers.js, Optimum)",
     variants=VARIANTS,
-    tools={"onnx": version("onnx")},
+    tools=("onnx",),
     open=open_checkpoint,
     write=_write,
     check=None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from export.checkpoint import CheckpointFolder, open_folder
 from export.format import Advance, Exporter
@@ -36,7 +34,7 @@ TRACED = Exporter(
         _variant("fp32", "float32", Precision.FP32),
         _variant("fp16", "float16", Precision.FP16, "q016"),
     ),
-    tools={"onnx": version("onnx")},
+    tools=("onnx",),
     variant_tools=lambda variant: pinned_versions(REQUIREMENTS),
     open=open_folder,
     write=_write,
