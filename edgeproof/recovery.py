@@ -1,0 +1,121 @@
+"""`recovery.json`: what a recovered checkpoint lies on, and from what and how it was made.
+
+A recovered checkpoint is a Hugging Face folder whose matrices are products scale × code of the
+grids named here, so that exporters write them without rounding a second time. Nothing in the file
+depends on folder names, clock or machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeproof import __version__
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import write_atomic
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import remembered_sha256
+from edgeproof.files.schema import Schema
+
+RECOVERY = "recovery.json"
+SCHEMA = Schema(current=1, oldest=1, again="run `python -m runtimes.recover` again")
+# Each has one float16 scale for 32 consecutive inputs; a value is the float32 product scale × code.
+# q4, q5, q8 have the codes −8 … 7, −16 … 15, −127 … 127, iq4_nl those of llama.cpp's codebook.
+GRIDS = ("q4", "q5", "q8", "iq4_nl")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+WEIGHTS = "*.safetensors"
+BESIDE = ("config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class Original:
+    """The checkpoint that was recovered; `digest` is its `checkpoint_digest`.
+
+    `repo` and `revision` are None for a folder of unknown origin.
+    """
+
+    name: str
+    digest: str
+    repo: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationText:
+    """What was measured on: SHA-256 of the token ids as the recovery stores them, their number."""
+
+    sha256: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The parsed file.
+
+    Attributes:
+        original: what it was made from.
+        grids: Hugging Face name of a tensor → the name of its grid in `GRIDS`. What is not named
+            lies on none; norms among it hold float16 values.
+        method: what decides the result, as JSON: for people and caches.
+        text: the calibration text.
+        versions: of the libraries that computed it.
+    """
+
+    original: Original
+    grids: Mapping[str, str]
+    method: Mapping[str, Any]
+    text: CalibrationText
+    versions: Mapping[str, str]
+
+    def save(self, folder: Path) -> None:
+        """Write `recovery.json` into a checkpoint's folder: stable text, sorted keys."""
+        content = {"schema": SCHEMA.current, "edgeproof": __version__, **asdict(self)}
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        write_atomic(folder / RECOVERY, text.encode())
+
+
+def read_recovery(folder: Path) -> Recovery | None:
+    """The record of a recovered checkpoint's folder; None where there is none.
+
+    Raises:
+        InputError: it is malformed, names an unknown grid, or a newer edgeproof wrote it.
+    """
+    path = folder / RECOVERY
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        SCHEMA.check(raw["schema"], str(path), raw.get("edgeproof"))
+        original, text = Original(**raw["original"]), CalibrationText(**raw["text"])
+        grids, versions = dict(raw["grids"]), dict(raw["versions"])
+        sound = SHA256.fullmatch(original.digest) and SHA256.fullmatch(text.sha256)
+        if not sound or type(text.tokens) is not int or not isinstance(original.name, str):
+            raise TypeError("a field of another type")
+        unknown = sorted(str(grid) for grid in grids.values() if grid not in GRIDS)
+        if unknown:
+            known = ", ".join(GRIDS)
+            raise InputError(f"{path}: unknown grid {unknown[0][:40]!r}; known are {known}")
+        return Recovery(original, grids, dict(raw["method"]), text, versions)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: malformed; {SCHEMA.again}") from None
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256 that identifies a checkpoint's function and tokens, whatever its folder is called.
+
+    It is that of the lines `<SHA-256>  <file name>`, sorted by name, of config.json, tokenizer.json
+    and all safetensors files.
+
+    Raises:
+        InputError: such a file cannot be read.
+    """
+    beside = [folder / name for name in BESIDE if (folder / name).is_file()]
+    files = sorted([*folder.glob(WEIGHTS), *beside], key=lambda path: path.name)
+    digests = cache_folder() / "digests"
+    lines = [f"{remembered_sha256(path, digests)}  {path.name}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
