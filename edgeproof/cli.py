@@ -39,6 +39,10 @@ OURS = {
         "runtimes.imatrix.__main__",
         "Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.",
     ),
+    "recover": _entry(
+        "runtimes.recover.__main__",
+        "Make a checkpoint on the grids of a few bits that is close to the original.",
+    ),
     "parity": _entry(
         "runtimes.parity.__main__",
         "Run artifacts in their runtimes and compare them with PyTorch.",
@@ -55,7 +59,7 @@ OURS = {
         "export.status",
         "List artifacts with their verdicts, and which an export would make again.",
     ),
-    "clean": _entry("export.clean", "Remove stale artifacts."),
+    "clean": _entry("export.clean", "Remove stale artifacts, and what is cached."),
     "chat": _entry(
         "runtimes.chat.__main__",
         "Chat with an export in its runtime, through its own chat template.",

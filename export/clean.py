@@ -1,4 +1,4 @@
-"""`python -m export.clean --stale`: remove what an export would not keep anyway."""
+"""`python -m export.clean`: remove what an export would not keep anyway, and what is cached."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import click
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.display import megabytes
 from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_contents, cache_folder
 from edgeproof.files.lock import exclusive
 from export.upkeep import left_overs, states, target_of
+
+EVERYTHING = "all"
 
 
 @click.command(cls=EdgeproofCommand, name="clean")
@@ -22,12 +25,48 @@ from export.upkeep import left_overs, states, target_of
     help="Artifacts of another checkpoint or version of edgeproof, damaged ones, and what killed"
     " runs left.",
 )
+@click.option(
+    "--cache",
+    "kind",
+    is_flag=False,
+    flag_value=EVERYTHING,
+    metavar="[KIND]",
+    help="All of the cache, or one kind of what `status` lists, as in --cache=recover. It is made"
+    " or fetched again when it is needed.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
-def main(root: Path, stale: bool, dry_run: bool) -> None:
-    """Remove stale artifacts. `make clean` removes all of them."""
-    if not stale:
-        raise InputError("nothing to do: say --stale")
+def main(root: Path, stale: bool, kind: str | None, dry_run: bool) -> None:
+    """Remove stale artifacts, and what is cached.
+
+    `make clean` removes all artifacts.
+    """
+    if not stale and kind is None:
+        raise InputError("nothing to do: say --stale or --cache")
     verb = "would remove" if dry_run else "removed"
+    if kind is not None:
+        _empty_cache(kind, verb, dry_run)
+    if stale:
+        _remove_stale(root, verb, dry_run)
+
+
+def _empty_cache(wanted: str, verb: str, dry_run: bool) -> None:
+    """Remove what the cache holds of a kind, or everything.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    kinds = cache_contents()
+    chosen = [kind for kind in kinds if wanted in (kind.name, EVERYTHING)]
+    if not chosen and wanted != EVERYTHING:
+        known = ", ".join(kind.name for kind in kinds) or "nothing"
+        raise InputError(f"--cache={wanted}: the cache, {cache_folder()}, holds {known}")
+    for kind in chosen:
+        for path in () if dry_run else sorted(kind.iterdir()):
+            _remove(path, path)
+        click.echo(f"{verb}: {kind} ({megabytes(kinds[kind])} MB)")
+
+
+def _remove_stale(root: Path, verb: str, dry_run: bool) -> None:
     for item in states(root, check=True):
         if item.stale is not None and (dry_run or _remove(item.path, item.path)):
             click.echo(f"{verb}: {item.path} ({megabytes(item.bytes)} MB): {item.stale}")
@@ -38,12 +77,14 @@ def main(root: Path, stale: bool, dry_run: bool) -> None:
 
 
 def _remove(path: Path, target: Path) -> bool:
-    """Remove a folder, unless a run that was writing `target` has changed it meanwhile."""
+    """Remove a folder or file, unless a run that was writing `target` has changed it meanwhile."""
     before = path.stat().st_ino
     with exclusive(target):
         same = path.exists() and path.stat().st_ino == before
-        if same:
+        if same and path.is_dir():
             shutil.rmtree(path)
+        elif same:
+            path.unlink()
     return same
 
 

@@ -10,6 +10,7 @@ import click
 
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.display import megabytes
+from edgeproof.files.cache import cache_contents, cache_folder
 from export.upkeep import left_overs, states
 
 
@@ -22,7 +23,8 @@ from export.upkeep import left_overs, states
 def main(root: Path, check: bool, as_json: bool) -> None:
     """List artifacts with their verdicts, and which an export would make again.
 
-    Up to date is what an export of the same model and variant would reuse.
+    Up to date is what an export of the same model and variant would reuse. The last line has what
+    the cache holds, which can all be made or fetched again.
     """
     found = states(root, check=check)
     if as_json:
@@ -42,6 +44,9 @@ def main(root: Path, check: bool, as_json: bool) -> None:
         click.echo(f"left over by a run that was killed: {path}")
     if not found:
         click.echo(f"{root}: no artifacts")
+    kinds = [f"{kind.name} {megabytes(size)} MB" for kind, size in cache_contents().items()]
+    if kinds:
+        click.echo(f"cache, {cache_folder()}: {', '.join(kinds)}")
 
 
 if __name__ == "__main__":

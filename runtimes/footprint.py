@@ -137,7 +137,7 @@ def _measure(artifact: Artifact, threads: int, other: str | None, amount: Amount
     """Measure in this process, which has done nothing else before."""
     adapter = adapter_of(artifact, other)
     adapter.load()
-    idle = _resident_mb("VmRSS")
+    idle = resident_mb("VmRSS")
     whole = Meter()
     runtime = adapter.open(artifact, threads)
     opened = whole.load()
@@ -153,7 +153,7 @@ def _measure(artifact: Artifact, threads: int, other: str | None, amount: Amount
             row = runtime.step(int(row.argmax()))
         writing.append(meter.load())
     others = whole.load().others
-    peak = _resident_mb("VmHWM")
+    peak = resident_mb("VmHWM")
     runtime.close()
     return Footprint(
         load_seconds=opened.seconds,
@@ -185,7 +185,7 @@ def _prompt(runtime: Runtime, amount: Amount) -> list[int]:
     return (ids * (length // len(ids) + 1))[:length]
 
 
-def _resident_mb(field: str) -> float | None:
+def resident_mb(field: str) -> float | None:
     """Resident memory now (VmRSS) or at most (VmHWM); None where the system does not tell.
 
     macOS tells only of the most. Not `ru_maxrss` on Linux: that counts the process that started

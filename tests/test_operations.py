@@ -77,9 +77,10 @@ def test_status_lists_artifacts_and_verdicts(root: Path) -> None:
     assert rows["gguf q4_0"]["verdict"] == "DEGRADED"
     assert rows["onnx fp16"]["verdict"] == "PASS"
     assert not any(row["stale"] or row["outdated"] for row in rows.values())
-    text = run("status", root).output
-    assert len(text.splitlines()) == len(rows)
-    assert all("up to date" in line for line in text.splitlines())
+    *lines, cache = run("status", root).output.splitlines()
+    assert len(lines) == len(rows)
+    assert all("up to date" in line for line in lines)
+    assert cache.startswith("cache, ")
 
 
 def test_status_says_what_is_stale_and_why(root: Path) -> None:
@@ -292,3 +293,20 @@ def test_an_export_that_cannot_fit_is_refused_before_it_begins(
     assert done.exit_code == 2
     assert "MB are needed and 0.0 MB are free" in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_the_cache_is_shown_and_emptied(root: Path) -> None:
+    cache = Path(os.environ["EDGEPROOF_CACHE"])
+    for kind, size in (("recover", 2_000_000), ("samples", 1_000_000)):
+        (cache / kind / "one").mkdir(parents=True)
+        (cache / kind / "one" / "file").write_bytes(bytes(size))
+    assert "recover 2.0 MB, samples 1.0 MB" in run("status", root).output
+    assert run("clean", root, "--cache=recover", "--dry-run").output.startswith("would remove: ")
+    assert (cache / "recover" / "one").exists()
+    refused = run("clean", root, "--cache=nothing")
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert run("clean", root, "--cache=recover").exit_code == 0
+    assert not list((cache / "recover").iterdir())
+    assert (cache / "samples" / "one").exists()
+    assert run("clean", root, "--cache").exit_code == 0
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.parent.name != "locks"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
@@ -11,10 +13,28 @@ import platformdirs
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 
+LOCKS = "locks"  # of what is being written; see `edgeproof.files.lock`
+
 
 def cache_folder() -> Path:
     """The user's cache folder for edgeproof; `EDGEPROOF_CACHE` overrides it."""
     return Path(os.environ.get("EDGEPROOF_CACHE") or platformdirs.user_cache_path("edgeproof"))
+
+
+def cache_contents() -> dict[Path, int]:
+    """What lies in the cache, kind by kind: each kind's folder and its bytes, in order of names."""
+    root = cache_folder()
+    kinds = sorted(path for path in root.iterdir() if path.name != LOCKS) if root.is_dir() else []
+    sizes = {kind: sum(_sizes(kind)) for kind in kinds if kind.is_dir()}
+    return {kind: size for kind, size in sizes.items() if size}
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Bytes of each file; those that are removed meanwhile have none."""
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if file.is_file():
+                yield file.stat().st_size
 
 
 def keep_file(path: Path, kind: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproof.files.atomic import storage_errors
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import LOCKS, cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def exclusive(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     key = hashlib.sha256(os.fsencode(target.resolve())).hexdigest()
-    path = cache_folder() / "locks" / f"{key}.lock"
+    path = cache_folder() / LOCKS / f"{key}.lock"
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)

@@ -1,0 +1,1 @@
+"""What is measured with PyTorch for rounding: text of the model's own, and second moments."""

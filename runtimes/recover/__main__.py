@@ -1,0 +1,110 @@
+"""`python -m runtimes.recover`: a model's low-bit checkpoint that loses as little as it can."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from edgeproof.command import EdgeproofCommand, run_main
+
+GATES = ("4-bit",)
+FORMATS = ("gguf", "onnx", "mlc", "any")  # of runtimes.recover.sizes, which imports PyTorch
+INTERRUPTED = 130  # what shells say of Ctrl-C
+
+
+@click.command(cls=EdgeproofCommand, name="recover")
+@click.option("--model", "-m", required=True, help="Hub id, folder, .gguf file or built-in model.")
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(FORMATS),
+    required=True,
+    help="Whose grids to mix: gguf IQ4_NL, Q5_0, Q8_0; onnx 4 and 8 bits; mlc q4f16_1; any: 4 bits"
+    " that all of them store.",
+)
+@click.option("--bits", type=click.FloatRange(1, 16), help="All stored bytes × 8 / parameters.")
+@click.option("--max-mb", type=click.FloatRange(0.1), help="10⁶ bytes of the model's files.")
+@click.option("--gate", type=click.Choice(GATES), help="The smallest that passes these gates.")
+@click.option(
+    "--calibration",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="UTF-8 text, or the calibration.json of another recovery; by default the model's own"
+    " text.",
+)
+@click.option(
+    "--tokens", type=click.IntRange(512), default=40_960, show_default=True, help="Of that text."
+)
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The checkpoint's folder.",
+)
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+def main(
+    model: str,
+    revision: str | None,
+    format_name: str,
+    bits: float | None,
+    max_mb: float | None,
+    gate: str | None,
+    calibration: Path | None,
+    tokens: int,
+    out: Path,
+    threads: int,
+) -> None:
+    """Make a checkpoint on the grids of a few bits that is close to the original.
+
+    No training: the model's own text says which errors matter, and each matrix is rounded so that
+    they are small. What is done is kept in the cache: killed or interrupted, the same command goes
+    on there and ends with the same bytes.
+
+    \b
+    Examples:
+      python -m runtimes.recover -m bundled --format gguf --bits 5.0 -o recovered/gguf-5.0
+      python -m export.gguf -m recovered/gguf-5.0 --dtype auto
+      python -m runtimes.recover -m ./my-model --format onnx --gate 4-bit -o recovered/onnx
+      python -m runtimes.recover -m ./my-model --format any -o recovered/shared-4-bit
+    """  # noqa: D301
+    from runtimes.footprint import resident_mb
+    from runtimes.recover.progress import Progress
+    from runtimes.recover.request import check_out, checked_wish, located
+    from runtimes.recover.run import Request, recover
+    from runtimes.recover.sizes import TARGETS
+
+    wish = checked_wish(TARGETS[format_name], bits, max_mb, gate)
+    check_out(out)
+    begun = time.process_time()
+    request = Request(
+        located(model, revision), TARGETS[format_name], wish, calibration, tokens, threads
+    )
+    try:
+        result = recover(request, out, Progress(lambda line: click.echo(line, err=True)))
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on where it was", err=True)
+        sys.exit(INTERRUPTED)
+    counts = ", ".join(
+        f"{list(result.grids.values()).count(grid)} × {grid}" for grid in TARGETS[format_name].grids
+    )
+    peak = resident_mb("VmHWM")
+    memory = "" if peak is None else f", {peak:.0f} MB of memory at most"
+    kl, low, high = result.figures["mean_kl"]
+    click.echo(
+        f"{out}  {result.bits:.3f} bits per weight, about {result.file_bytes / 1e6:.1f} MB of files"
+        f" ({counts})\n"
+        f"on held-out text of the model: mean KL {kl:.4f} [{low:.4f}, {high:.4f}], top-1"
+        f" {result.figures['top1'][0]:.1%}, clear {result.figures['clear_top1'][0]:.1%},"
+        f" acceptance {result.figures['acceptance'][0]:.1%}"
+        f"  ({time.process_time() - begun:.0f} CPU seconds{memory})"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,58 @@
+"""Choose a grid for each matrix: where a bit buys most, by the loss that is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgeproof.families import Parameter, Role
+from runtimes.recover.grids import GRIDS
+from runtimes.recover.sizes import Target, stored_bits
+
+# Errors of values add up over the tokens that attend: measured KL beside the predicted one is 5 for
+# them and 1.3 to 2.1 for all others, on the real SmolLM2-135M.
+COHERENT = {Role.VALUE: 3.0}
+
+
+def allocated(
+    target: Target,
+    parameters: Sequence[Parameter],
+    errors: Mapping[str, float],
+    bits: float,
+) -> dict[str, str]:
+    """A grid for each matrix, so that all weights take at most `bits`.
+
+    From the smallest grid everywhere, always the step with the largest drop of predicted loss per
+    bit that still fits. `errors` are those of plain rounding in nats, by name.
+    """
+    chosen = dict.fromkeys(errors, target.grids[0])
+    by_name = {p.name: p for p in parameters}
+    left = bits - stored_bits(target, parameters, chosen)
+    while True:
+        steps = [
+            (predicted_gain(by_name[name], errors[name], grid, finer) / cost, name, finer)
+            for name, grid in chosen.items()
+            for finer in target.grids[target.grids.index(grid) + 1 :]
+            if (cost := by_name[name].size * (GRIDS[finer].bits - GRIDS[grid].bits)) <= left
+        ]
+        if not steps:
+            return chosen
+        _, name, finer = max(steps)
+        left -= by_name[name].size * (GRIDS[finer].bits - GRIDS[chosen[name]].bits)
+        chosen[name] = finer
+
+
+def predicted_gain(parameter: Parameter, error: float, grid: str, finer: str) -> float:
+    """Nats that a matrix on a finer grid loses less."""
+    remains = GRIDS[grid].remains - GRIDS[finer].remains
+    return COHERENT.get(parameter.role, 1.0) * error * remains
+
+
+def predicted_loss(
+    parameters: Sequence[Parameter], errors: Mapping[str, float], grids: Mapping[str, str]
+) -> float:
+    """Nats of KL that a choice of grids is predicted to lose."""
+    by_name = {p.name: p for p in parameters}
+    return sum(
+        COHERENT.get(by_name[name].role, 1.0) * errors[name] * GRIDS[grid].remains
+        for name, grid in grids.items()
+    )

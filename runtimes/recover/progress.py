@@ -1,0 +1,53 @@
+"""How far a recovery is, and the time left: lines on stderr, not more than one in some seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+INTERVAL = 15.0  # seconds
+# Seconds on one core for the 135M: only their relation counts.
+SAMPLED_TOKEN, PLAIN_TOKEN, GRADED_TOKEN, JUDGED_TOKEN = 0.0085, 0.004, 0.021, 0.012
+FOLDED_LAYER = 1.8
+ROUNDED_WEIGHT = 1.1e-6
+
+
+@dataclass
+class Progress:
+    """Stages by their share of the work; what was taken from the cache takes no time.
+
+    `say` writes a line, `clock` gives seconds.
+    """
+
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    _begun: float = field(init=False)
+    _last: float = field(init=False)
+    _ahead: float = 0.0
+    _done: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._begun = self._last = self.clock()
+
+    def plan(self, seconds: float) -> None:
+        """There is more to do: so many seconds on a machine that the estimate was made on."""
+        self._ahead += seconds
+
+    def advance(self, seconds: float, what: str) -> None:
+        """So much of the plan is done; `what` is being done now."""
+        self._done += seconds
+        self._ahead = max(0.0, self._ahead - seconds)
+        now = self.clock()
+        if now - self._last >= INTERVAL and self._done > 0:
+            self._last = now
+            left = (now - self._begun) / self._done * self._ahead
+            self.say(f"{what}, about {_duration(left)} left")
+
+    def skip(self, seconds: float) -> None:
+        """That part of the plan is done already."""
+        self._ahead = max(0.0, self._ahead - seconds)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,267 @@
+"""One recovery: text, moments, grids, rounding, judgement, checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeproof.families import Parameter
+from edgeproof.files.atomic import atomic_folder, write_atomic
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.lock import exclusive
+from edgeproof.files.space import require_space
+from edgeproof.recovery import CalibrationText, Original, Recovery, checkpoint_digest
+from runtimes.calibrate import moments
+from runtimes.calibrate.decoder import Decoder, open_decoder, read_structure
+from runtimes.recover import judge, progress, rounding, sizes, stages, writer
+from runtimes.recover.allocate import allocated, predicted_loss
+from runtimes.recover.gate import Measured, smallest
+from runtimes.recover.own_text import HELD_SEED, SEED, chunk_size, kept_text, own_text
+from runtimes.recover.progress import Progress
+from runtimes.recover.request import Model, Wish
+from runtimes.recover.sizes import Target
+from runtimes.recover.stages import Stages, stages_folder, versions
+from runtimes.recover.text import Text, read_text
+from runtimes.recover.vocabulary import open_vocabulary
+
+CALIBRATION = "calibration.json"
+LEAST_HELD, MOST_HELD = 1536, 6144  # tokens
+FLOAT_BYTES = 4
+# Beside a model in float32, the cache holds moments and each grid's codes.
+CACHE_SHARE = 2.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is recovered, and how."""
+
+    model: Model
+    target: Target
+    wish: Wish
+    calibration: Path | None
+    tokens: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out: bits per weight, about the files' size, and figures on held-out text."""
+
+    bits: float
+    file_bytes: int
+    grids: Mapping[str, str]
+    figures: Mapping[str, tuple[float, float, float]]
+
+
+def recover(request: Request, out: Path, progress_lines: Progress) -> Result:
+    """Write the recovered checkpoint to `out`, taking from the cache what an earlier run left.
+
+    Raises:
+        InputError: a model that cannot be recovered, a size below the format's smallest, a text
+            that may not be used, or a full disk.
+        GateError: no size passes the gates.
+    """
+    path = request.model.path
+    config, parameters = read_structure(path)
+    sizes.check_rows(parameters)
+    allowed = _allowed(request, parameters)
+    whole = FLOAT_BYTES * sum(p.size for p in parameters)
+    require_space(cache_folder(), int(CACHE_SHARE * whole))
+    require_space(out, whole)
+    original = stages.Original(path, config, parameters)
+    with exclusive(out):
+        return _Run(request, original, progress_lines).write(out, allowed)
+
+
+def _allowed(request: Request, parameters: tuple[Parameter, ...]) -> float | None:
+    """Bits of all weights; None where a gate decides."""
+    wish, target = request.wish, request.target
+    if wish.gate is not None:
+        return None
+    if wish.bits is None and wish.max_mb is None:
+        return sizes.stored_bits(target, parameters, {})
+    return sizes.budget_bits(target, request.model.path, parameters, wish.bits, wish.max_mb or 0.0)
+
+
+class _Run:
+    """One recovery, while it goes on."""
+
+    def __init__(self, request: Request, original: stages.Original, lines: Progress) -> None:
+        self._request, self._original, self._lines = request, original, lines
+        self._opened: Decoder | None = None
+        self._plan()
+
+    def write(self, out: Path, allowed: float | None) -> Result:
+        """Everything, from text to the folder."""
+        path = self._request.model.path
+        digest = checkpoint_digest(path)
+        text, held = self._texts(digest)
+        folder = stages_folder(digest, text, self._request.threads)
+        with exclusive(folder):
+            made = Stages(folder, self._original, text)
+            made.begin()
+            if made.measured:
+                self._lines.skip(self._measuring(text.tokens))
+            else:
+                made.measure(self._decoder(), self._lines.advance)
+            against = judge.reference(self._decoder(), held.chunks)
+            self._opened = None
+            errors = self._errors(made)
+            if allowed is None:
+                allowed = self._smallest(made, errors, against)
+            grids = allocated(self._request.target, self._original.parameters, errors, allowed)
+            figures = self._judged(made, grids, against)
+            bits = sizes.stored_bits(self._request.target, self._original.parameters, grids)
+            size = sizes.file_bytes(self._request.target, path, bits)
+            result = Result(bits / self._count, size, grids, figures)
+            with atomic_folder(out) as target:
+                writer.copy_rest(path, target)
+                writer.write_weights(target, self._values(made, grids))
+                write_atomic(target / CALIBRATION, text.content)
+                self._record(digest, text, held, result).save(target)
+                writer.sync(target)
+        return result
+
+    @cached_property
+    def _count(self) -> int:
+        return sum(p.size for p in self._original.parameters)
+
+    def _decoder(self) -> Decoder:
+        if self._opened is None:
+            self._opened = open_decoder(self._request.model.path, self._request.threads)
+        return self._opened
+
+    def _texts(self, digest: str) -> tuple[Text, Text]:
+        """Calibration text and held-out text."""
+        tokens, given = self._request.tokens, self._request.calibration
+        vocabulary = open_vocabulary(self._request.model.path, self._request.threads)
+
+        def own(count: int, seed: int) -> Text:
+            place = kept_text(digest, vocabulary, count, seed)
+            with exclusive(place):
+                return own_text(place, vocabulary, self._decoder, count, seed, self._lines.advance)
+
+        if given is not None:
+            text = read_text(given, vocabulary, tokens, chunk_size(vocabulary))
+            self._lines.skip(progress.SAMPLED_TOKEN * tokens)
+        else:
+            text = own(tokens, SEED)
+        return text, own(self._held_tokens, HELD_SEED)
+
+    @property
+    def _held_tokens(self) -> int:
+        return min(MOST_HELD, max(LEAST_HELD, self._request.tokens // 4))
+
+    def _errors(self, made: Stages) -> dict[str, float]:
+        """What plain rounding of each matrix loses after folding, which this does."""
+        errors: dict[str, float] = {}
+        for layer in self._parts:
+            errors |= made.folded(layer).errors
+            self._lines.advance(progress.FOLDED_LAYER, "scaling channels")
+        return errors
+
+    def _smallest(
+        self, made: Stages, errors: Mapping[str, float], against: judge.Reference
+    ) -> float:
+        """Bits of all weights of the smallest size that passes the gates on held-out text."""
+        target, parameters = self._request.target, self._original.parameters
+        grids = {end: dict.fromkeys(errors, target.grids[end]) for end in (0, -1)}
+        least, most = (
+            sizes.stored_bits(target, parameters, grids[end]) / self._count for end in (0, -1)
+        )
+
+        def chosen(bits: float) -> dict[str, str]:
+            return allocated(target, parameters, errors, bits * self._count)
+
+        def measured(bits: float) -> Measured:
+            figures = self._judged(made, chosen(bits), against)
+            value, low, _ = figures["acceptance"]
+            passes = all(judge.passes(gate, figures) for gate in judge.LOW_BIT)
+            verdict = "passes" if passes else "does not pass"
+            self._lines.say(f"{bits:.2f} bits: acceptance {value:.3f} (≥ {low:.3f}) {verdict}")
+            return Measured(passes, 1 - low)
+
+        allowed = next(1 - g.limit for g in judge.LOW_BIT if g.metric == "acceptance")
+        bits = smallest(
+            least,
+            most,
+            allowed,
+            lambda bits: predicted_loss(parameters, errors, chosen(bits)),
+            measured,
+        )
+        return bits * self._count
+
+    def _judged(
+        self, made: Stages, grids: Mapping[str, str], against: judge.Reference
+    ) -> dict[str, tuple[float, float, float]]:
+        """Round what is not yet, and compare with the original on held-out text."""
+        for values in self._values(made, grids):
+            del values
+        decoder = self._decoder()
+        for values in self._values(made, grids):
+            decoder.assign(values)
+        seconds = progress.JUDGED_TOKEN * self._held_tokens / len(against.chunks)
+        figures = judge.judged(decoder, against, lambda: self._lines.advance(seconds, "comparing"))
+        self._opened = None
+        return figures
+
+    def _values(self, made: Stages, grids: Mapping[str, str]) -> Iterator[dict[str, torch.Tensor]]:
+        """The recovered values of all parameters, layer by layer."""
+        for layer in self._parts:
+            folded = made.folded(layer)
+            values = dict(folded.weights)
+            for name in folded.errors:
+                begun = made.has_rounded(name, grids[name])
+                values[name] = made.rounded(name, grids[name], folded).values
+                seconds = progress.ROUNDED_WEIGHT * values[name].numel()
+                if not begun:
+                    self._lines.advance(seconds, f"rounding {name}")
+            yield values
+
+    @property
+    def _parts(self) -> list[int | None]:
+        return [None, *range(self._original.config.layers)]
+
+    def _measuring(self, tokens: int) -> float:
+        graded = stages.GRADED * progress.GRADED_TOKEN
+        return tokens * (graded + (1 - stages.GRADED) * progress.PLAIN_TOKEN)
+
+    def _plan(self) -> None:
+        tokens, held = self._request.tokens, self._held_tokens
+        self._lines.plan(progress.SAMPLED_TOKEN * (tokens + held) + self._measuring(tokens))
+        self._lines.plan(progress.FOLDED_LAYER * len(self._parts))
+        self._lines.plan(progress.ROUNDED_WEIGHT * self._count + progress.JUDGED_TOKEN * held)
+
+    def _record(self, digest: str, text: Text, held: Text, result: Result) -> Recovery:
+        model, wish = self._request.model, self._request.wish
+        method: dict[str, Any] = {
+            "name": "moments, folding, compensated rounding, coordinate descent",
+            "recipe": stages.RECIPE_VERSION,
+            "format": self._request.target.name,
+            "asked": {key: value for key, value in vars(wish).items() if value is not None},
+            "bits": round(result.bits, 4),
+            "damping": rounding.DAMPING,
+            "clip": moments.CLIP,
+            "graded": stages.GRADED,
+            "threads": self._request.threads,
+            "held_out": {
+                "sha256": held.sha256,
+                "tokens": held.tokens,
+                "figures": {
+                    name: [round(value, 5) for value in values]
+                    for name, values in result.figures.items()
+                },
+            },
+        }
+        return Recovery(
+            Original(model.name, digest, model.repo, model.revision),
+            dict(result.grids),
+            method,
+            CalibrationText(text.sha256, text.tokens),
+            versions(),
+        )

@@ -1,0 +1,330 @@
+"""Recovery of tiny models: on its grids, within its size, better than nearest, the same each time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+from edgeproof.cli import main
+from edgeproof.files.hashing import file_sha256
+from edgeproof.recovery import Recovery, checkpoint_digest, read_recovery
+from runtimes.pytorch import open_reference
+from runtimes.recover import run as runs
+from runtimes.recover import stages as kept_stages
+from runtimes.recover.grids import CODEBOOK, GRIDS
+from runtimes.recover.run import Stages
+from runtimes.recover.sizes import TARGETS
+from tests.tiny import CHAT_TEMPLATE, FAMILIES, change_json, make_checkpoint
+
+LEVELS = {
+    "q4": np.arange(-8, 8),
+    "q5": np.arange(-16, 16),
+    "q8": np.arange(-127, 128),
+    "iq4_nl": np.array(CODEBOOK),
+}
+SMALL = ("--tokens", "1536", "--threads", "1")
+DAMAGED = 0.05  # nats: beyond what any of these recoveries loses at 8 bits
+
+
+def invoke(*arguments: str | Path) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["recover", *map(str, arguments)])
+    return done.exit_code, done.output
+
+
+def recovered(model: Path, out: Path, *options: str | Path) -> Recovery:
+    code, output = invoke("-m", model, "-o", out, *SMALL, *options)
+    assert code == 0, output
+    record = read_recovery(out)
+    assert record is not None
+    return record
+
+
+def values(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        name: value
+        for path in folder.glob("*.safetensors")
+        for name, value in load_file(path).items()
+    }
+
+
+def on_grid(rows: np.ndarray, levels: np.ndarray) -> bool:
+    """Whether each block is one float16 number times levels: found by trying, from the definition."""
+    blocks = rows.reshape(-1, 32)
+    for block in blocks:
+        if not block.any():
+            continue
+        peak = block[np.abs(block).argmax()]
+        tried = np.float16(peak / levels[levels != 0].astype(np.float32)).astype(np.float32)
+        products = tried[:, None] * levels.astype(np.float32)
+        if not any(np.isin(block, row).all() for row in products):
+            return False
+    return True
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        (("--format", "gguf", "--bits", "5.5"), 5.5),
+        (("--format", "onnx", "--bits", "6.5"), 6.5),
+        (("--format", "mlc"), 4.7),
+        (("--format", "any"), 4.7),
+    ],
+    ids=lambda item: item[1] if isinstance(item, tuple) else "",
+)
+def test_the_result_lies_on_its_grids_within_its_size(
+    tiny: Path, tmp_path: Path, options: tuple[str, ...], most: float
+) -> None:
+    record = recovered(tiny, tmp_path / "out", *options)
+    found = values(tmp_path / "out")
+    target = TARGETS[options[1]]
+    assert set(record.grids.values()) <= {*target.grids}
+    bits = 0.0
+    for name, array in found.items():
+        assert array.dtype == np.float32
+        if array.ndim == 2:
+            grid = record.grids[name]
+            assert on_grid(array, LEVELS[grid]), name
+            bits += array.size * GRIDS[grid].bits
+        else:
+            assert np.array_equal(array, array.astype(np.float16).astype(np.float32)), name
+            bits += array.size * target.rest_bits
+    assert bits / sum(array.size for array in found.values()) <= most
+    assert record.original.digest == checkpoint_digest(tiny)
+    if target.mixed:
+        assert len(set(record.grids.values())) > 1
+
+
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_every_family_is_recovered_and_opens_in_transformers(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """With 8 bits nearly the original's logits: nothing was left out or scaled by half."""
+    model = make_checkpoint(tmp_path / "model", **changes)
+    recovered(model, tmp_path / "out", "--format", "gguf", "--bits", "12")
+    ids = list(range(5, 60))
+    first, second = (
+        torch.from_numpy(open_reference(folder, 1).logits(ids)).log_softmax(-1)
+        for folder in (model, tmp_path / "out")
+    )
+    assert float((first.exp() * (first - second)).sum(-1).mean()) < DAMAGED
+
+
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_folding_keeps_the_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """With nothing rounded after it the recovered checkpoint computes what the original does."""
+
+    class Unrounded:
+        def __init__(self, values: torch.Tensor) -> None:
+            self.values = values
+
+    def unrounded(self: Stages, name: str, grid: str, folded: Any) -> Unrounded:
+        return Unrounded(folded.weights[name])
+
+    monkeypatch.setattr(Stages, "rounded", unrounded)
+    model = make_checkpoint(tmp_path / "model", **changes)
+    recovered(model, tmp_path / "out", "--format", "any")
+    norm = "model.layers.1.post_attention_layernorm.weight"
+    assert not np.array_equal(values(model)[norm], values(tmp_path / "out")[norm])
+    ids = list(range(5, 60))
+    first, second = (open_reference(folder, 1).logits(ids) for folder in (model, tmp_path / "out"))
+    # Norms of queries and keys, and a tied model's last one, are rounded to 11 bits.
+    assert np.abs(first - second).max() < 4e-3 * np.abs(first).max()
+
+
+def test_more_bits_lose_less(tiny: Path, tmp_path: Path) -> None:
+    losses = []
+    for bits in ("4.8", "6", "8.6"):
+        record = recovered(tiny, tmp_path / bits, "--format", "gguf", "--bits", bits)
+        losses.append(record.method["held_out"]["figures"]["mean_kl"][0])
+    assert losses == sorted(losses, reverse=True)
+    assert losses[2] < losses[0] / 10
+
+
+def test_the_same_command_gives_the_same_bytes(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--format", "gguf", "--bits", "5.5")
+    recovered(tiny, tmp_path / "first", *asked)
+    recovered(tiny, tmp_path / "reused", *asked)
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "other"))
+    recovered(tiny, tmp_path / "again", *asked)
+    replayed = tmp_path / "calibration.json"
+    shutil.copyfile(tmp_path / "first" / "calibration.json", replayed)
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "third"))
+    recovered(tiny, tmp_path / "replayed", *asked, "--calibration", replayed)
+    for other in ("reused", "again", "replayed"):
+        assert digests(tmp_path / other) == digests(tmp_path / "first"), other
+
+
+# Runs the command, and ends it without a word after so many files have been kept in the cache.
+KILLED = """
+import os, sys
+from runtimes.recover import stages, store
+save, left = store.save, int(sys.argv.pop(1))
+
+def counted(path, tensors):
+    global left
+    save(path, tensors)
+    left -= 1
+    if left == 0:
+        os._exit(9)
+
+store.save = counted
+stages.KEEP_EVERY = 0.0
+from runtimes.recover.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("after", [2, 7, 12, 20])
+def test_killed_and_begun_again_it_gives_the_same_bytes(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    asked = ["-m", str(tiny), "--format", "gguf", "--bits", "5.5", *SMALL, "-o"]
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "interrupted"))
+    command = [sys.executable, "-c", KILLED, str(after), *asked, str(tmp_path / "killed")]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == 9
+    assert not (tmp_path / "killed").exists()
+    recovered(tiny, tmp_path / "killed", *asked[2:6])
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "undisturbed"))
+    recovered(tiny, tmp_path / "whole", *asked[2:6])
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept_stages.calibrate, "measure", interrupted)
+    code, output = invoke("-m", tiny, "--format", "any", "-o", tmp_path / "out", *SMALL)
+    assert (code, output) == (130, "interrupted; the same command goes on where it was\n")
+
+
+def test_groups_of_layers_give_the_same_bytes(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recovered(tiny, tmp_path / "together", "--format", "any")
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(kept_stages, "LEAST_GROUP_BYTES", 1)
+    monkeypatch.setattr(kept_stages, "_physical_memory", lambda: 0)
+    recovered(tiny, tmp_path / "one by one", "--format", "any")
+    assert digests(tmp_path / "one by one") == digests(tmp_path / "together")
+
+
+def test_a_gate_chooses_a_size_that_passes(tiny: Path, tmp_path: Path) -> None:
+    record = recovered(tiny, tmp_path / "out", "--format", "gguf", "--gate", "4-bit")
+    figures = record.method["held_out"]["figures"]
+    assert figures["acceptance"][1] >= 0.93
+    assert figures["mean_kl"][2] <= 0.05
+    least, most = 4.5, 8.6
+    assert least < record.method["bits"] < most
+
+
+def test_files_stay_below_max_mb(tiny: Path, tmp_path: Path) -> None:
+    record = recovered(tiny, tmp_path / "out", "--format", "gguf", "--max-mb", "0.2")
+    parameters = sum(array.size for array in values(tiny).values())
+    assert record.method["bits"] * parameters / 8 < 200_000
+    code, output = invoke(
+        "-m", tiny, "-o", tmp_path / "small", "--format", "gguf", "--max-mb", "0.11", *SMALL
+    )
+    assert (code, output.count("\n")) == (2, 1)
+    assert "takes at least" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--format", "gguf"), "how small?"),
+        (("--format", "gguf", "--bits", "5", "--max-mb", "3"), "give one of"),
+        (("--format", "gguf", "--bits", "4.2"), "takes at least"),
+        (("--format", "any", "--bits", "4"), "takes at least"),
+        (("--format", "mlc", "--gate", "4-bit"), "one size"),
+        (("--format", "any", "--calibration", "gone.txt"), "cannot be read"),
+        (("--format", "any", "--calibration", "binary.txt"), "not UTF-8"),
+        (("--format", "any", "--calibration", "short.txt"), "too little text"),
+        (("--format", "any", "--calibration", "other.json"), "not a calibration text"),
+        (("--format", "any", "--calibration", "alien.json"), "not a calibration text"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    tiny: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "short.txt").write_text("No.")
+    (tmp_path / "other.json").write_text("{}")
+    alien = {"schema": 1, "chunks": [{"ids": [1, 100_000], "prefix": 0}]}
+    (tmp_path / "alien.json").write_text(json.dumps(alien))
+    given = [str(tmp_path / o) if o.endswith((".txt", ".json")) else o for o in options]
+    code, output = invoke("-m", tiny, "-o", tmp_path / "out", *SMALL, *given)
+    assert (code, output.count("\n")) == (2, 1), output
+    assert message in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_that_cannot_be_recovered_are_refused(tmp_path: Path) -> None:
+    narrow = make_checkpoint(tmp_path / "narrow", hidden_size=80, head_dim=16)
+    unknown = make_checkpoint(tmp_path / "unknown")
+    change_json(unknown / "config.json", model_type="mamba")
+    asked = ("-o", tmp_path / "out", "--format", "any", *SMALL)
+    for model, message in (
+        (narrow, "no multiple of 32"),
+        (unknown, "unknown architecture 'mamba'"),
+        (tmp_path / "gone", "no such folder"),
+    ):
+        code, output = invoke("-m", model, *asked)
+        assert (code, output.count("\n")) == (2, 1), output
+        assert message in output
+
+
+def test_a_folder_of_the_users_is_not_replaced(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("Keep.")
+    code, output = invoke("-m", tiny, "--format", "any", "-o", tmp_path / "mine", *SMALL)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "no recovered checkpoint" in output
+    assert (tmp_path / "mine" / "notes.txt").exists()
+
+
+def test_a_full_disk_is_said_first(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = type("usage", (), {"free": 1000})
+    monkeypatch.setattr("edgeproof.files.space.shutil.disk_usage", lambda path: full)
+    monkeypatch.setattr(runs, "open_decoder", None)
+    code, output = invoke("-m", tiny, "--format", "any", "-o", tmp_path / "out", *SMALL)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "MB are needed" in output
+
+
+def test_a_base_model_has_documents_only(tmp_path: Path) -> None:
+    base = make_checkpoint(tmp_path / "base")
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    assert settings.pop("chat_template") == CHAT_TEMPLATE
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    recovered(base, tmp_path / "out", "--format", "any")
+    text = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert {chunk["prefix"] for chunk in text["chunks"]} == {0}
