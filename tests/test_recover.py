@@ -1,4 +1,4 @@
-"""Recovery of tiny models: on its grids, within its size, better than nearest, the same each time."""
+"""Recovery of tiny models: on its grids, within its size, each time the same bytes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def values(folder: Path) -> dict[str, np.ndarray]:
 
 
 def on_grid(rows: np.ndarray, levels: np.ndarray) -> bool:
-    """Whether each block is one float16 number times levels: found by trying, from the definition."""
+    """Whether each block is one float16 number times levels: found by trying."""
     blocks = rows.reshape(-1, 32)
     for block in blocks:
         if not block.any():
@@ -71,13 +71,18 @@ def on_grid(rows: np.ndarray, levels: np.ndarray) -> bool:
     return True
 
 
+def make_small(folder: Path, **changes: Any) -> Path:
+    """Chunks have as many tokens as the context has: texts are sampled in few steps."""
+    return make_checkpoint(folder, **{"max_position_embeddings": 65, **changes})
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+    return make_small(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.mark.parametrize(
@@ -113,12 +118,10 @@ def test_the_result_lies_on_its_grids_within_its_size(
         assert len(set(record.grids.values())) > 1
 
 
-@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
-def test_every_family_is_recovered_and_opens_in_transformers(
-    tmp_path: Path, changes: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("name", ["biases", "mistral", "qwen2 untied", "qwen3"])
+def test_other_families_are_recovered_and_opens_in_transformers(tmp_path: Path, name: str) -> None:
     """With 8 bits nearly the original's logits: nothing was left out or scaled by half."""
-    model = make_checkpoint(tmp_path / "model", **changes)
+    model = make_small(tmp_path / "model", **FAMILIES[name])
     recovered(model, tmp_path / "out", "--format", "gguf", "--bits", "12")
     ids = list(range(5, 60))
     first, second = (
@@ -142,7 +145,7 @@ def test_folding_keeps_the_function(
         return Unrounded(folded.weights[name])
 
     monkeypatch.setattr(Stages, "rounded", unrounded)
-    model = make_checkpoint(tmp_path / "model", **changes)
+    model = make_small(tmp_path / "model", **changes)
     recovered(model, tmp_path / "out", "--format", "any")
     norm = "model.layers.1.post_attention_layernorm.weight"
     assert not np.array_equal(values(model)[norm], values(tmp_path / "out")[norm])
@@ -286,8 +289,8 @@ def test_what_cannot_be_done_is_one_line(
 
 
 def test_models_that_cannot_be_recovered_are_refused(tmp_path: Path) -> None:
-    narrow = make_checkpoint(tmp_path / "narrow", hidden_size=80, head_dim=16)
-    unknown = make_checkpoint(tmp_path / "unknown")
+    narrow = make_small(tmp_path / "narrow", hidden_size=80, head_dim=16)
+    unknown = make_small(tmp_path / "unknown")
     change_json(unknown / "config.json", model_type="mamba")
     asked = ("-o", tmp_path / "out", "--format", "any", *SMALL)
     for model, message in (
@@ -321,7 +324,7 @@ def test_a_full_disk_is_said_first(
 
 
 def test_a_base_model_has_documents_only(tmp_path: Path) -> None:
-    base = make_checkpoint(tmp_path / "base")
+    base = make_small(tmp_path / "base")
     settings = json.loads((base / "tokenizer_config.json").read_text())
     assert settings.pop("chat_template") == CHAT_TEMPLATE
     (base / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -12,7 +12,7 @@ from runtimes.recover.gate import Measured, smallest
 from runtimes.recover.grids import GRIDS, Grid
 from runtimes.recover.progress import INTERVAL, Progress
 from runtimes.recover.rounding import damped, plainly_rounded, round_matrix
-from runtimes.recover.scales import row_errors, searched_scales, solved_scales, spread
+from runtimes.recover.scales import nonzero, row_errors, searched_scales, solved_scales, spread
 from runtimes.recover.sizes import TARGETS, stored_bits
 from tests.tiny import config
 
@@ -55,7 +55,7 @@ def test_solved_scales_are_float16_and_never_worse(grid: Grid) -> None:
     scales = searched_scales(weights.reshape(-1, 32), torch.ones(1, 32), grid).view(
         len(weights), -1
     )
-    levels = grid.nearest(weights / spread(torch.ones_like(weights), scales).clamp(min=1e-9))
+    levels = grid.nearest(weights / spread(torch.ones_like(weights), nonzero(scales)))
     solved = solved_scales(weights, moment, levels, scales)
     assert torch.equal(solved, solved.half().float())
     before = row_errors(weights, spread(levels, scales), moment)
@@ -67,13 +67,12 @@ def test_solved_scales_are_float16_and_never_worse(grid: Grid) -> None:
 @EVERY_GRID
 def test_zeros_dead_inputs_and_tiny_values_are_rounded_too(grid: Grid) -> None:
     weights, moment = matrix()
-    weights[:, 32:64] = 0
+    weights[9] = 0
     weights[5] *= 1e-9  # a scale that underflows float16
     moment[:, 7] = moment[7] = 0
     rounded = round_matrix(weights, moment, grid).values
     assert torch.isfinite(rounded).all()
-    assert not rounded[:, 32:64].any()
-    assert not rounded[5].any()
+    assert not rounded[[5, 9]].any()
     assert torch.isfinite(round_matrix(weights, torch.zeros_like(moment), grid).values).all()
 
 
