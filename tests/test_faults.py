@@ -17,9 +17,13 @@ from runtimes.parity.suite import Budget, Prompt, Suite, built_in
 from tests.faults import alarms
 from tests.faults.alarms import verdicts_on_subsets
 from tests.faults.catalogue import FAULTS
-from tests.faults.fault import FORMATS
+from tests.faults.fault import FORMATS, FOUR_BIT
+from tests.faults.noticed import By
 from tests.faults.planting import export
+from tests.faults.records import Record, Records
 from tests.faults.run import Case, Outcome, run_cases
+from tests.faults.selection import at_run_time, everything
+from tests.faults.table import document, label
 from tests.tiny import FAMILIES, long_texts, make_checkpoint
 
 TEXTS = ("chat-01", "code-02", "arithmetic-01", "unicode-03")
@@ -39,8 +43,13 @@ def in_turn() -> list[Case]:
     return cases
 
 
-def name_of(case: Case) -> str:
-    return f"{case.fault.name if case.fault else 'clean'}, {case.form}"
+# `make faults` has the others, on the real model: each needs a run of its own.
+SET = ("TVM: cache moved", "llama.cpp: context shifted early", "llama.cpp: nothing offloaded")
+RUN_TIME = [case for case in at_run_time() if case.fault and case.fault.name in SET]
+LOST = {fault.name: fault for fault in FAULTS}["truncated vocabulary"]
+# Alike in all types but for what rounding allows.
+LOW = [Case("gguf", None, FOUR_BIT["gguf"]), Case("gguf", LOST, FOUR_BIT["gguf"])]
+CASES = [*CLEAN, *in_turn(), *LOW, *RUN_TIME]
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +62,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Out
         patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
         patch.setattr(tokenizer, "COUNT", 100)
         patch.setattr(statistics, "RESAMPLES", 200)
-        found = run_cases([*CLEAN, *in_turn()], models, SUITE, None, folder / "planted", 1)
-        yield {name_of(outcome.case): outcome for outcome in found}
+        found = run_cases(CASES, models, SUITE, None, folder / "planted", 1)
+        yield {label(outcome.case): outcome for outcome in found}
 
 
 def test_there_are_faults_for_every_format() -> None:
@@ -63,12 +72,53 @@ def test_there_are_faults_for_every_format() -> None:
         assert sum(form in fault.plants for fault in FAULTS) >= 15
 
 
-@pytest.mark.parametrize("case", [*CLEAN, *in_turn()], ids=name_of)
+@pytest.mark.parametrize("case", CASES, ids=label)
 def test_a_fault_is_noticed_and_found_and_a_clean_export_passes(
     outcomes: dict[str, Outcome], case: Case
 ) -> None:
-    outcome = outcomes[name_of(case)]
+    outcome = outcomes[label(case)]
     assert outcome.correct, (outcome.verdict, outcome.where)
+
+
+# What must have seen them, and whether the gates alone would have.
+NOTICED = {
+    "wrong eps": (By.METADATA, False),
+    "no digit splitting": (By.TOKENIZER, False),
+    "space in the template": (By.TEMPLATE, False),
+    "left padding visible": (By.BEHAVIOUR, False),
+    "swapped layers": (By.BYTES, True),
+    "TVM: cache moved": (By.BEHAVIOUR, True),
+}
+
+
+def test_the_page_says_what_noticed_a_fault_and_what_the_gates_would_have(
+    outcomes: dict[str, Outcome], tmp_path: Path
+) -> None:
+    records = Records(tmp_path / "rows.jsonl")
+    for outcome in outcomes.values():
+        records.add(Record.of(outcome, "abc"))
+    known = records.cases()
+    assert not records.missing(CASES, "abc")
+    assert records.missing(CASES, None) == []
+    assert len(records.missing(CASES, "another")) == len(CASES)
+    page = document([(case, known[case.key]) for case in CASES], {}, 300, len(CASES) + 5)
+    for name, (kind, caught) in NOTICED.items():
+        (row,) = (row for row in page.splitlines() if row.startswith(f"| {name} |"))
+        _, _, _, _, by, gates, *_ = (cell.strip() for cell in row.split("|"))
+        assert kind.value in by.split(", "), row
+        assert gates.startswith("yes" if caught else "no"), row
+    faulty = [case for case in CASES if case.faulty]
+    assert f"{len(faulty)} exports or runs with one of them: {len(faulty)} were noticed" in page
+    assert "at revision abc. Not measured yet: 5 more." in page
+    (lost,) = (
+        row for row in page.splitlines() if row.startswith("| truncated vocab") and "q4_0" in row
+    )
+    assert "| as clean |" in lost
+
+
+def test_no_two_rows_of_the_page_are_of_one_case() -> None:
+    cases = everything()
+    assert len({case.key for case in cases}) == len({label(case) for case in cases}) == len(cases)
 
 
 def test_a_clean_export_passes_on_every_part_of_the_text(

@@ -355,6 +355,17 @@ def test_a_gain_is_told_from_rounding() -> None:
     assert rounded.peak < 0.2
 
 
+def test_rows_that_few_bits_lost_are_told_from_small_ones() -> None:
+    want = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    want[3] *= 0.01
+    step = np.abs(want).max() / 7
+    rounded = np.round(want / step) * step
+    assert not rounded[3].any()
+    assert weight_error(rounded, want).lost == 0
+    rounded[5:7] = 0
+    assert weight_error(rounded, want).lost == 2
+
+
 @pytest.mark.slow
 def test_nothing_is_blamed_in_the_real_exports(real_artifacts: Path) -> None:
     """Of each format, the export with the fewest bits."""

@@ -11,83 +11,99 @@ from rich.console import Console
 from edgeproof.command import EdgeproofCommand, run_main
 from edgeproof.errors import GateError
 from export.sources import resolve
-from runtimes.parity.suite import Budget, Suite, built_in
-from tests.faults.alarms import ALARMS, verdicts_on_subsets
-from tests.faults.catalogue import FAULTS
+from runtimes.parity.suite import Budget, built_in
+from tests.faults.alarms import verdicts_on_subsets
 from tests.faults.planting import export
-from tests.faults.run import Case, Outcome, cases, run_cases
-from tests.faults.table import document
+from tests.faults.records import Record, Records, alarms, code_revision
+from tests.faults.run import Case, run_cases
+from tests.faults.selection import CLEAN, everything
+from tests.faults.table import document, label
 from tests.tiny import FAMILIES, make_checkpoint
 
-PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
-CLEAN = (
-    Case("onnx", variant="fp16"),
-    Case("gguf", variant="f16"),
-    Case("mlc", variant="q0f16"),
-    Case("onnx", variant="q8"),
-    Case("gguf", variant="q8_0"),
-)
-# The clean exports run over so many parts of the text, each a run of its own.
-PARTS = 3
+ROOT = Path(__file__).parents[2]
+PAGE, ROWS = ROOT / "docs" / "faults.md", ROOT / "build" / "faults.jsonl"
 
 
 @click.command(cls=EdgeproofCommand, name="faults")
 @click.option("--positions", type=click.IntRange(1), default=300, show_default=True)
-@click.option("--only", multiple=True, help="Faults whose names have this; writes no page.")
+@click.option("--only", multiple=True, help="Rows whose label has this; writes no page.")
 @click.option("--page", type=click.Path(path_type=Path), default=PAGE, show_default=True)
+@click.option("--rows", type=click.Path(path_type=Path), default=ROWS, show_default=True)
+@click.option("--keep", is_flag=True, help="Also rows that other revisions of the code measured.")
+@click.option("--page-only", is_flag=True, help="Measure nothing, write the page of what is known.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-def main(positions: int, only: tuple[str, ...], page: Path, threads: int) -> None:
+def main(
+    positions: int,
+    only: tuple[str, ...],
+    page: Path,
+    rows: Path,
+    keep: bool,
+    page_only: bool,
+    threads: int,
+) -> None:
     """Plant every fault in real exports: each must be noticed and found, clean ones must pass.
 
+    What is measured is kept, one row at a time: a run that was cut off goes on where it was.
     Exit code 1: a fault was missed, found in the wrong place, or a clean export did not pass.
     """
-    console, suite = Console(), built_in(Budget.FAST)
-    wanted = [fault for fault in FAULTS if not only or any(text in fault.name for text in only)]
+    console, records, revision = Console(), Records(rows), code_revision()
+    wanted = [case for case in everything() if not only or any(t in label(case) for t in only)]
+    chosen = records.missing(wanted, None if keep else revision)
     with tempfile.TemporaryDirectory(prefix="edgeproof-faults-") as name:
         folder = Path(name)
-        real = resolve("bundled").path
-        models: dict[str | None, Path] = {None: real}
-        for family in {fault.model for fault in wanted if fault.model}:
-            models[family] = make_checkpoint(folder / family, **FAMILIES[family])
-        outcomes = []
         for outcome in run_cases(
-            cases(wanted), models, suite, positions, folder / "planted", threads
+            [] if page_only else chosen,
+            _models(chosen, folder),
+            built_in(Budget.FAST),
+            positions,
+            folder / "planted",
+            threads,
         ):
-            console.print(line(outcome), soft_wrap=True, highlight=False, markup=False)
-            outcomes.append(outcome)
-        if only:
-            return _judge(outcomes)
-        for part in range(PARTS):
-            some = Suite(f"part {part + 1}", suite.prompts[part::PARTS])
-            for outcome in run_cases(CLEAN, {None: real}, some, None, folder / "clean", threads):
-                console.print(line(outcome), soft_wrap=True, highlight=False, markup=False)
-                outcomes.append(outcome)
-        artifacts = [
-            export(real, case.form, folder / str(index), case.plant)
-            for index, case in enumerate(CLEAN)
-        ]
-        alarms = verdicts_on_subsets(real, suite, artifacts, threads)
-    page.write_text(document(outcomes, alarms, positions), "utf-8")
-    console.print(f"written: {page}")
-    false = sum(verdicts[verdict] for verdicts in alarms.values() for verdict in ALARMS)
-    if false:
-        raise GateError(f"{false} false alarms in clean exports")
-    _judge(outcomes)
-
-
-def line(outcome: Outcome) -> str:
-    """One outcome for the terminal."""
-    fault = outcome.case.fault
-    name = fault.name if fault else "clean"
-    right = "" if outcome.correct else "  WRONG"
-    return f"{name:26} {outcome.entry.name:14} {outcome.verdict.value:12} {outcome.where}{right}"
-
-
-def _judge(outcomes: list[Outcome]) -> None:
-    wrong = [outcome for outcome in outcomes if not outcome.correct]
+            row = Record.of(outcome, revision)
+            records.add(row)
+            right = "" if row.right else "  WRONG"
+            text = f"{label(outcome.case):50} {row.verdict.value:12} {row.where}{right}"
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
+        if not only and not page_only:
+            _measure_alarms(records, revision, keep, folder, threads)
+    known = records.cases()
+    found = [(case, known[case.key]) for case in wanted if case.key in known]
+    if not only:
+        page.write_text(document(found, records.alarms(), positions, len(wanted)), "utf-8")
+        console.print(f"written: {page}")
+        false = sum(alarm.false for alarm in records.alarms().values())
+        if false:
+            raise GateError(f"{false} false alarms in clean exports")
+    wrong = [label(case) for case, row in found if not row.right]
     if wrong:
-        names = ", ".join(sorted({line(outcome).split("  ")[0] for outcome in wrong}))
-        raise GateError(f"{len(wrong)} of {len(outcomes)} came out wrong: {names}")
+        raise GateError(f"{len(wrong)} of {len(found)} came out wrong: {', '.join(wrong)}")
+
+
+def _models(chosen: list[Case], folder: Path) -> dict[str | None, Path]:
+    """The checkpoint folders that these cases need."""
+    families = {case.model for case in chosen}
+    models: dict[str | None, Path] = {
+        family: make_checkpoint(folder / family, **FAMILIES[family])
+        for family in families
+        if family is not None
+    }
+    return {None: resolve("bundled").path, **models} if None in families else models
+
+
+def _measure_alarms(
+    records: Records, revision: str, keep: bool, folder: Path, threads: int
+) -> None:
+    """What clean exports come out as on parts of the text, each measured once."""
+    known = records.alarms()
+    real = resolve("bundled").path
+    for case in CLEAN:
+        name = label(case)
+        if name in known and (keep or known[name].revision == revision):
+            continue
+        artifact = export(real, case.form, folder / "clean" / case.stored, case.plant)
+        verdicts = verdicts_on_subsets(real, built_in(Budget.FAST), [artifact], threads)
+        for counted in verdicts.values():
+            records.add(alarms(name, counted, revision))
 
 
 if __name__ == "__main__":

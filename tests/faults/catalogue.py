@@ -198,7 +198,7 @@ FAULTS = (
             ),
             "gguf": Plant(
                 Finds(Cause.METADATA, key="head_count_kv"),
-                files=metadata.gguf_value("llama.attention.head_count_kv", 1),
+                files=metadata.gguf_value("attention.head_count_kv", 1),
             ),
             "mlc": Plant(
                 Finds(Cause.METADATA, key="num_key_value_heads"),
@@ -258,7 +258,7 @@ FAULTS = (
             ),
             "gguf": Plant(
                 Finds(Cause.METADATA, key="sliding_window"),
-                files=metadata.gguf_added("llama.attention.sliding_window", WINDOW),
+                files=metadata.gguf_added("attention.sliding_window", WINDOW),
             ),
             "mlc": Plant(
                 Finds(Cause.METADATA, key="sliding_window_size"),

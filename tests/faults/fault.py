@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,14 @@ ChangeTensors = Callable[[Read, DecoderConfig], dict[str, np.ndarray]]
 # Edits a parsed JSON file of the checkpoint in place.
 EditDocument = Callable[[dict[str, Any]], None]
 EditArtifact = Callable[[Artifact], None]
+# While it is entered, a runtime computes something else.
+AtRunTime = Callable[[], AbstractContextManager[Any]]
 
 FORMATS = ("onnx", "gguf", "mlc")
 # Each format's most exact type: nothing but the fault makes a difference.
 SIXTEEN_BIT = {"onnx": "fp16", "gguf": "f16", "mlc": "q0f16"}
+# What a clean export loses in these may be more than the gates allow.
+FOUR_BIT = {"onnx": "q4", "gguf": "q4_0", "mlc": "q4f16_1"}
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,15 @@ class Plant:
     """How one format gets the fault.
 
     `tensors` and `documents` (by file name) change what its exporter reads, `files` edits what it
-    wrote. `variant` is the type to export where it is not the 16-bit one.
+    wrote, `runtime` is entered while it is run. `variant` is the type to export where it is not the
+    16-bit one.
     """
 
     finds: Finds
     tensors: ChangeTensors | None = None
     documents: Mapping[str, EditDocument] = field(default_factory=dict)
     files: EditArtifact | None = None
+    runtime: AtRunTime | None = None
     variant: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,12 +75,14 @@ class Fault:
     """One mistake that exporters make, in each format that can have it.
 
     `model` is a family of `tests.tiny.FAMILIES` where the usual model has not what it takes.
+    A `harmless` one is no fault: nothing may be said of it.
     """
 
     name: str
     what: str
     plants: Mapping[str, Plant]
     model: str | None = None
+    harmless: bool = False
 
 
 def everywhere(finds: Finds, **plant: Any) -> dict[str, Plant]:

@@ -62,7 +62,7 @@ def wrong_stop(artifact: Artifact) -> None:
 
 
 def gguf_added(key: str, value: int) -> EditArtifact:
-    """Put one more key, an unsigned number, before all others of GGUF's metadata.
+    """Put one more key of the architecture, an unsigned number, before all others of the metadata.
 
     Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
     """
@@ -73,7 +73,7 @@ def gguf_added(key: str, value: int) -> EditArtifact:
         begin, last = int(reader.data_offset), reader.tensors[-1].field
         end = last.offset + sum(int(part.nbytes) for part in last.parts)
         magic, version, tensors, count = HEADER.unpack_from(data)
-        name = key.encode()
+        name = f"{_architecture(reader)}.{key}".encode()
         entry = struct.pack(f"<Q{len(name)}sII", len(name), name, UINT32, value)
         head = HEADER.pack(magic, version, tensors, count + 1) + entry + data[HEADER.size : end]
         path.write_bytes(head + bytes(-len(head) % ALIGNMENT) + data[begin:])
@@ -154,10 +154,16 @@ def one_key_value_head(artifact: Artifact) -> None:
 
 
 def gguf_value(key: str, value: float) -> EditArtifact:
-    """Overwrite a number of GGUF's metadata in place."""
+    """Overwrite a number of GGUF's metadata in place, if need be one of the architecture's."""
 
     def edit(artifact: Artifact) -> None:
-        field = GGUFReader(artifact.file(".gguf"), "r+").fields[key]
+        reader = GGUFReader(artifact.file(".gguf"), "r+")
+        whole = key if key in reader.fields else f"{_architecture(reader)}.{key}"
+        field = reader.fields[whole]
         field.parts[field.data[0]][0] = value
 
     return edit
+
+
+def _architecture(reader: GGUFReader) -> str:
+    return str(reader.fields["general.architecture"].contents())

@@ -87,6 +87,7 @@ def _explained(found: WeightError, precision: Precision, axes: int) -> bool:
         found.error <= limit
         and abs(found.gain - 1) <= GAIN + GAIN_OF_SQUARE * found.spread**2
         and found.peak <= max(PEAK, PEAK_OF_ERROR * found.spread)
+        and not found.lost
     )
 
 
