@@ -54,6 +54,22 @@ def test_no_flip_is_a_count_of_a_thousand_clear_positions_with_its_bound(
         )
 
 
+def test_a_count_in_next_to_no_text_is_not_called_close() -> None:
+    (reason,) = judge(summarise(clear_documents(2, 4)), None, [COUNTED], ()).reasons
+    assert reason.endswith(
+        "at least 1,000 positions: too little text; give one with as many, or a greater --budget"
+    )
+
+
+def test_what_did_not_decide_stays_a_note_beside_what_did() -> None:
+    found = summarise(clear_documents(8, 150))
+    strict = Gate("mean_kl", 0.0, "test")
+    judgement = judge(found, None, [COUNTED, strict], ())
+    assert judgement.verdict is Verdict.DEGRADED
+    (note,) = judgement.notes
+    assert note.startswith("clear_top1: errors in 0 of 1,200")
+
+
 def test_a_plan_may_ask_for_an_interval_in_place_of_the_count() -> None:
     _, gate = gates_for(Precision.FP32, {"fp32": {"clear_top1": 0.99}})
     assert (gate.text, gate.counted) == ("clear_top1 ≥ 0.99", 0)

@@ -76,11 +76,12 @@ def judge(
             bad.append(f"{name}, needed {gate.text} ({gate.reason})")
         elif misses:
             relation = ": too few, needed" if gate.counted else " straddles"
-            open_.append(f"{name}{relation} {gate.text}: {more_text(times, whole)}")
+            remedy = _more_to_count(gate, times) or more_text(times, whole)
+            open_.append(f"{name}{relation} {gate.text}: {remedy}")
         elif gate.counted:
             notes.append(name)
     if bad:
-        return Judgement(Verdict.DEGRADED, tuple(bad))
+        return Judgement(Verdict.DEGRADED, tuple(bad), tuple(notes))
     if open_:
         return Judgement(Verdict.INCONCLUSIVE, tuple(open_), tuple(notes))
     return Judgement(Verdict.PASS, (), tuple(notes))
@@ -113,6 +114,13 @@ def more_text(times: float, positions: int) -> str:
         f"about {times:.1f} times as much text would decide, {wanted - positions:,} positions more"
         f" ({where})"
     )
+
+
+def _more_to_count(gate: Gate, times: float) -> str | None:
+    """What to say of a count in next to no text, which is not close to anything."""
+    if not gate.counted or times <= MOST_TEXT:
+        return None
+    return "too little text; give one with as many, or a greater --budget"
 
 
 def _decided(gate: Gate, estimate: Estimate) -> tuple[int, float]:
