@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -42,6 +42,10 @@ class Amount:
     prefill: int
     decode: int
     runs: int
+
+    def within(self, context: int) -> Amount:
+        """What leaves room for a prompt where the model takes hardly more than the reply."""
+        return replace(self, decode=min(self.decode, context // 2))
 
 
 WHOLE = Amount(256, 16, 3)
@@ -141,6 +145,7 @@ def _measure(artifact: Artifact, threads: int, other: str | None, amount: Amount
     whole = Meter()
     runtime = adapter.open(artifact, threads)
     opened = whole.load()
+    amount = amount.within(runtime.context)
     prompt = _prompt(runtime, amount)
     reading: list[Load] = []
     writing: list[Load] = []

@@ -40,6 +40,13 @@ def test_everything_is_measured_and_a_short_context_shortens_the_prompt(gguf: Ar
     assert 0 < found.load_cpu_seconds < 60
 
 
+@pytest.mark.parametrize(("context", "decode"), [(256, 16), (20, 10), (16, 8), (2, 1), (1, 0)])
+def test_a_context_hardly_longer_than_the_reply_leaves_room_for_a_prompt(
+    context: int, decode: int
+) -> None:
+    assert WHOLE.within(context).decode == decode < context
+
+
 def test_speeds_are_medians_and_a_slow_runtime_runs_once(
     gguf: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
