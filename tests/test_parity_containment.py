@@ -8,15 +8,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
+from runtimes.parity import measure
 from runtimes.parity import run as parity_run
 from runtimes.parity.__main__ import main as parity_main
+from runtimes.parity.decoding import Task, draw
 from tests.parity_runs import compare, copied, export_plan, invoke, only, report
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +190,21 @@ def test_whatever_a_reader_raises_fails_its_artifact_only(
     assert any(
         type(error).__name__ in line and "test_parity_containment.py" in line for line in said
     )
+
+
+def test_no_number_in_a_sampled_reply_alone_is_a_fault_in_words(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sampled(prompt: Sequence[int], count: int) -> Task:
+        return Task(prompt, count, lambda step, logits: draw(logits * np.float32(np.nan), 0.5))
+
+    monkeypatch.setattr(measure, "sampled", sampled)
+    only(out, "tiny/gguf/f16")
+    assert compare("--root", out, "--positions", 100, "--no-html").exit_code == 1
+    entry = report(out)["gguf/f16"]
+    assert entry["reasons"] == ["sampled replies: NaN or infinite logits"]
+    assert entry["measurement"]["sampled"] is None
+    assert entry["measurement"]["greedy"]["prompts"] > 0
 
 
 def test_who_ends_the_run_ends_it(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

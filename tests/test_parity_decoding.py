@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from runtimes.parity import decoding
 from runtimes.parity.answers import decode_greedily, greedy_result, sampled_result
-from runtimes.parity.decoding import TOGETHER, decode, decode_all, draw, sampled, uniforms
+from runtimes.parity.decoding import (
+    TOGETHER,
+    NotFinite,
+    decode,
+    decode_all,
+    draw,
+    sampled,
+    uniforms,
+)
 from runtimes.parity.degeneration import Scorer, repetition
 from runtimes.parity.divergence import nucleus
 from runtimes.parity.reference import load_reference
@@ -78,6 +86,13 @@ def test_draws_have_the_sampling_distribution(seed: int) -> None:
 
 def test_the_largest_uniform_number_is_still_a_token() -> None:
     assert draw(np.zeros(7, np.float32), np.nextafter(1.0, 0.0)) == 6
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nothing_is_drawn_from_what_is_no_number(value: float) -> None:
+    with pytest.raises(NotFinite, match="NaN or infinite logits"):
+        draw(np.array([0, value, 1], np.float32), 0.5)
+    assert draw(np.array([0, -np.inf, 1], np.float32), 0.99) == 2
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -24,6 +24,11 @@ LONGEST_TOGETHER = 512
 # The first logits of a reply that are kept: those of 8 long replies would need 400 MB.
 ROWS_KEPT = 48
 
+
+class NotFinite(ValueError):
+    """Logits that no token can be drawn from: NaN or infinite."""
+
+
 # The step's number and logits float32 [V] → the next token.
 Choose = Callable[[int, np.ndarray], int]
 
@@ -127,7 +132,12 @@ def draw(
 
     Ordered by id, not by probability: where two tokens are about equally likely, runtimes would
     put them in either order.
+
+    Raises:
+        NotFinite: NaN is among the logits, or the largest is infinite.
     """
+    if not np.isfinite(logits.max()):
+        raise NotFinite("NaN or infinite logits")
     chances = sorted(nucleus(logits.astype(np.float64), temperature, top_p).items())
     index = int(np.searchsorted(np.cumsum([mass for _, mass in chances]), uniform, side="right"))
     return chances[min(index, len(chances) - 1)][0]

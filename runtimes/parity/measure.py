@@ -17,7 +17,7 @@ from runtimes.parity.answers import (
     greedy_result,
     sampled_result,
 )
-from runtimes.parity.decoding import decode_all, sampled
+from runtimes.parity.decoding import NotFinite, decode_all, sampled
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics, concatenate
 from runtimes.parity.effort import FEW_GREEDY, FEW_SAMPLED, decided_widely
@@ -297,7 +297,11 @@ def _write(
     if cache_kl is not None and not cache_kl <= limit:
         failures.append(f"KV cache: step by step differs from one pass by {cache_kl:.3g}")
     tasks = [sampled(chat.prompt, length) for chat in asked]
-    replies = [item.reply for item in decode_all(runtime, tasks, stop, together=together)]
+    try:
+        replies = [item.reply for item in decode_all(runtime, tasks, stop, together=together)]
+    except NotFinite as error:
+        failures.append(f"sampled replies: {error}")
+        asked, replies = (), []
     return _Written(chats, decoded, asked, replies, cache_kl, failures)
 
 
