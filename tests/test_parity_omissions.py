@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from edgeproof.artifact import Precision
+from runtimes.parity.gates import GATES
 from runtimes.parity.long_range import Probe
-from runtimes.parity.omissions import not_compared
+from runtimes.parity.omissions import not_compared, not_judged
 from runtimes.parity.padding import LENGTHS
 from runtimes.parity.reference import Reference
 from runtimes.parity.suite import Budget, Document, Prompt, built_in
+from tests.parity_results import measurement
 
 CHAT = Prompt("c", "chat", messages=({"role": "user", "content": "Hello"},))
 PLAIN = Prompt("p", "text", "Rain fell.")
@@ -53,3 +58,14 @@ def test_a_text_too_short_for_padding_says_so() -> None:
 def test_a_run_without_a_long_text_says_so() -> None:
     (note,) = not_compared([CHAT], reference(100, probe=None))
     assert "no long text was read" in note
+
+
+def test_a_gate_of_weights_that_cannot_be_read_is_said() -> None:
+    """As of a graph that Optimum traced, whose weights have lost their names."""
+    unread = measurement()
+    (note,) = not_judged(GATES[Precision.LOW_BIT], unread)
+    assert note.startswith("not judged: acceptance ≥ 0.93, of the weights alone")
+    assert not_judged(GATES[Precision.FP16], unread) == []
+    assert not_judged(GATES[Precision.LOW_BIT], replace(unread, exact_weights=True)) == []
+    read = replace(unread, weights=unread.estimates)
+    assert not_judged(GATES[Precision.LOW_BIT], read) == []

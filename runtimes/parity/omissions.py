@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtimes.parity.gates import Gate
+from runtimes.parity.measure import Measurement
 from runtimes.parity.padding import can_be_padded
 from runtimes.parity.reference import Reference
 from runtimes.parity.suite import Prompt
@@ -30,3 +32,11 @@ def not_compared(prompts: Sequence[Prompt], reference: Reference) -> list[str]:
             " window of attention does, may not show"
         )
     return notes
+
+
+def not_judged(gates: Sequence[Gate], measurement: Measurement) -> list[str]:
+    """The gates of the weights alone that nothing was compared with, in words."""
+    names = [gate.text for gate in gates if gate.of_weights]
+    if not names or measurement.exact_weights or measurement.weights is not None:
+        return []
+    return [f"not judged: {', '.join(names)}, of the weights alone, which cannot be read from it"]

@@ -34,7 +34,7 @@ from runtimes.parity.localise import (
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.long_range import load_probe
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
-from runtimes.parity.omissions import not_compared
+from runtimes.parity.omissions import not_compared, not_judged
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
@@ -248,6 +248,7 @@ def _compare(
     notes = (
         *m.chat_template.notes,
         *not_compared(bench.prompts, bench.reference),
+        *not_judged(limits, m),
         *score_notes(limits, room),
     )
     return judgement.noted(*notes), m, weighed
