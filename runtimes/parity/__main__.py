@@ -24,7 +24,7 @@ from runtimes.parity.watch import journal_of, watch
 from runtimes.runtime_option import runtime_option
 
 if TYPE_CHECKING:
-    from runtimes.parity.result import ModelResult
+    from runtimes.parity.result import ModelResult, Unreadable
     from runtimes.parity.run import Extent, Request
     from runtimes.parity.suite import Suite
 
@@ -161,9 +161,9 @@ def main(
         if runtime is not None:
             raise InputError("--runtime needs explicit artifacts: --runtime NAME ARTIFACT …")
         models, gates = recorded(root, allow_degraded=allow_degraded)
-    models, unreadable = told_apart(models)
-    for line in unreadable:
-        click.echo(f"FAIL, in no report: {line}", err=True)
+    models, lost = told_apart(models)
+    for item in lost:
+        click.echo(f"FAIL, in no report: {item.reason}", err=True)
     if json_path is not None and len(models) > 1:
         raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
     extent = Extent(positions, footprint, localise, journal_of(journal, crashed))
@@ -184,8 +184,10 @@ def main(
     )
     entries = [entry for result in results for entry in result.entries]
     refused = [entry for entry in entries if not entry.accepted]
+    unreadable = [item for model in models for item in model.unreadable] + lost
     if refused or unreadable:
-        names = [f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused] + unreadable
+        names = [f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused]
+        names += [item.reason for item in unreadable]
         total = len(entries) + len(unreadable)
         raise GateError(f"{len(names)} of {total} artifacts did not pass: {', '.join(names)}")
 
@@ -194,13 +196,14 @@ def main(
 class ComparedModel:
     """One model to compare: its name, its checkpoint, its artifacts, and where parity.json goes.
 
-    Without a label its artifacts name it.
+    Without a label its artifacts name it. What is `unreadable` was asked for, too.
     """
 
     label: str | None
     checkpoint: Path
     requests: Sequence[Request]
     report: Path
+    unreadable: Sequence[Unreadable] = ()
 
 
 def recorded(
@@ -229,17 +232,21 @@ def recorded(
     return models, record.gates
 
 
-def told_apart(models: Sequence[ComparedModel]) -> tuple[list[ComparedModel], list[str]]:
-    """Models with those of their artifacts that say what they are, and why others cannot be judged.
+def told_apart(
+    models: Sequence[ComparedModel],
+) -> tuple[list[ComparedModel], list[Unreadable]]:
+    """Models with those of their artifacts that say what they are, and the others by their reasons.
 
-    No report can name those, nor those of a format that nothing here reads.
+    The second are those of models of which nothing can be read: there is no report to name them.
 
     Raises:
         InputError: a folder without a manifest.
     """
-    told, unreadable = [], []
+    from runtimes.parity.result import Unreadable
+
+    told, lost = [], []
     for model in models:
-        requests = []
+        requests, unreadable = [], []
         for request in model.requests:
             try:
                 reader_of(open_artifact(request.path))
@@ -247,10 +254,12 @@ def told_apart(models: Sequence[ComparedModel]) -> tuple[list[ComparedModel], li
             except InputError as error:
                 if not (request.path / MANIFEST).exists():
                     raise
-                unreadable.append(str(error))
+                unreadable.append(Unreadable("/".join(request.path.parts[-2:]), str(error)))
         if requests:
-            told.append(replace(model, requests=requests))
-    return told, unreadable
+            told.append(replace(model, requests=requests, unreadable=unreadable))
+        else:
+            lost += unreadable
+    return told, lost
 
 
 def compare_model(
@@ -275,7 +284,9 @@ def compare_model(
         extent,
     )
     label = model.label or open_artifact(model.requests[0].path).manifest.model.name
-    result = ModelResult(label, reference, environment(threads), tuple(entries))
+    result = ModelResult(
+        label, reference, environment(threads), tuple(entries), tuple(model.unreadable)
+    )
     print_result(table_console(), result)
     for entry in result.entries:
         facts = {"model": label, "artifact": str(entry.artifact.path)}

@@ -95,18 +95,32 @@ class ReferenceFacts:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A folder of the run that does not say what it is, or is of a format that nothing reads."""
+
+    folder: str
+    """Its format's folder and its own."""
+    reason: str
+    """In one line."""
+
+
+@dataclass(frozen=True)
 class ModelResult:
-    """All artifacts of one model, what they were compared with, and where."""
+    """All artifacts of one model, what they were compared with, and where.
+
+    What is `unreadable` was not compared, and is a FAIL.
+    """
 
     label: str
     reference: ReferenceFacts
     environment: Environment
     entries: tuple[Entry, ...]
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def accepted(self) -> bool:
-        """Whether every artifact meets its requirement."""
-        return all(entry.accepted for entry in self.entries)
+        """Whether every artifact can be read and meets its requirement."""
+        return not self.unreadable and all(entry.accepted for entry in self.entries)
 
 
 def smallest_passing(entries: Iterable[Entry]) -> Entry | None:

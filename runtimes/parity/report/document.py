@@ -14,7 +14,7 @@ from runtimes.parity.fields import Keywords, Sha256
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
-from runtimes.parity.result import Entry, ModelResult, ReferenceFacts
+from runtimes.parity.result import Entry, ModelResult, ReferenceFacts, Unreadable
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ class ParityDocument:
     artifacts: tuple[ComparedArtifact, ...]
     advice: Advice
     accepted: bool
-    """Whether every artifact is."""
+    """Whether every artifact is, and can be read."""
+    unreadable: tuple[Unreadable, ...]
+    """Folders of the run that could not be compared: each is a FAIL."""
 
 
 def document(result: ModelResult) -> ParityDocument:
@@ -127,6 +129,7 @@ def document(result: ModelResult) -> ParityDocument:
         artifacts=tuple(_artifact(entry) for entry in result.entries),
         advice=advise(result.entries),
         accepted=result.accepted,
+        unreadable=result.unreadable,
     )
 
 

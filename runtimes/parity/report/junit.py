@@ -22,6 +22,8 @@ def write_junit(path: Path, results: Sequence[ModelResult]) -> None:
         suite.add_property("positions", str(result.reference.positions))
         for entry in result.entries:
             suite.add_testcase(_case(result.label, entry))
+        for item in result.unreadable:
+            suite.add_testcase(_failed(result.label, item.folder, "FAIL", item.reason, item.reason))
         document.add_testsuite(suite)
     document.update_statistics()
     write_atomic(path, document.tostring())
@@ -30,11 +32,17 @@ def write_junit(path: Path, results: Sequence[ModelResult]) -> None:
 def _case(label: str, entry: Entry) -> TestCase:
     verdict = entry.judgement.verdict.value
     text = legal("\n".join((*entry.judgement.reasons, *entry.judgement.notes)))
-    case = TestCase(legal(entry.name), classname=f"parity.{legal(label)}")
     if not entry.accepted:
-        failure = Failure(f"{verdict}: {legal(entry.judgement.reasons[0])}", verdict)
-        failure.text = text
-        case.result = [failure]
-    elif text:
+        return _failed(label, entry.name, verdict, entry.judgement.reasons[0], text)
+    case = TestCase(legal(entry.name), classname=f"parity.{legal(label)}")
+    if text:
         case.system_out = f"{verdict}{' (allowed)' if entry.excused else ''}\n{text}"
+    return case
+
+
+def _failed(label: str, name: str, verdict: str, reason: str, text: str) -> TestCase:
+    case = TestCase(legal(name), classname=f"parity.{legal(label)}")
+    failure = Failure(f"{verdict}: {legal(reason)}", verdict)
+    failure.text = legal(text)
+    case.result = [failure]
     return case

@@ -85,5 +85,7 @@ def _section(result: ModelResult) -> Iterable[str]:
         ):
             for line in lines:
                 yield f"- **{_plain(entry.name)}**: {kind}{_plain(line)}"
+    for item in result.unreadable:
+        yield f"- **{_plain(item.folder)}**: FAIL, not compared: {_plain(item.reason)}"
     yield ""
     yield from _advice(advise(result.entries))

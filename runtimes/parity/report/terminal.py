@@ -43,6 +43,9 @@ def print_result(console: Console, result: ModelResult) -> None:
             console.print(f"{escape(entry.name)}: {entry.judgement.verdict.value}")
         for line in lines:
             console.print(f"  - {escape(line)}")
+    for item in result.unreadable:
+        console.print(f"{escape(item.folder)}: FAIL")
+        console.print(f"  - not compared: {escape(item.reason)}")
     warning = speed_warning(result.entries)
     if warning is not None:
         console.print(escape(warning))
