@@ -54,7 +54,7 @@ FAULTS = (
     ),
     Fault(
         "transposed matrix",
-        "a square projection stored as [in, out]",
+        "a projection stored as [in, out]",
         everywhere(in_tensor(OUTPUT), tensors=one(OUTPUT, tensors.transposed)),
     ),
     Fault(

@@ -84,8 +84,8 @@ def plus_one(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray
 
 
 def transposed(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
-    """A square matrix as [in, out]."""
-    return np.ascontiguousarray(values.T)
+    """A matrix as [in, out], which has the right shape where it is square or nobody looks."""
+    return np.ascontiguousarray(values.T).reshape(values.shape)
 
 
 def rows_shifted(values: np.ndarray, part: str, config: DecoderConfig) -> np.ndarray:
