@@ -53,6 +53,7 @@ def label(case: Case) -> str:
 def document(rows: Sequence[Row], alarms: Mapping[str, Alarms], positions: int, wanted: int) -> str:
     """The page, in Markdown; `wanted` rows would be all."""
     faulty = [row for row in rows if row[0].faulty]
+    several = len({record.revision for _, record in rows}) > 1
     told = {record.key: _gates_tell(record, rows) for _, record in faulty}
     parts = [
         INTRODUCTION.format(positions=positions),
@@ -61,9 +62,13 @@ def document(rows: Sequence[Row], alarms: Mapping[str, Alarms], positions: int, 
         BY,
         *_measured([record for _, record in rows], wanted - len(rows)),
         "\n## Faults\n",
-        "| fault | export | verdict | noticed by | gates | where | right |",
-        "|---|---|---|---|---|---|---|",
-        *(_row(case, record, told[record.key]) for case, record in faulty),
+        "| fault | export | verdict | noticed by | gates | where | right |"
+        + " measured |" * several,
+        "|---|---|---|---|---|---|---|" + "---|" * several,
+        *(
+            _row(case, record, told[record.key]) + f" {record.date}, {record.revision} |" * several
+            for case, record in faulty
+        ),
         "\n" + AT_RUN_TIME,
         "\n## What is no fault\n",
         "Clean exports, and settings of a runtime that do no harm.\n",
@@ -83,7 +88,9 @@ def _headline(rows: Sequence[Row], told: Mapping[tuple[str, ...], bool | None]) 
     right = sum(record.right for _, record in rows)
     by = Counter(kind for _, record in rows for kind in _by(record, told[record.key]))
     alone = sum(_by(record, told[record.key]) == (By.BEHAVIOUR,) for _, record in rows)
-    gates = sum(told[record.key] is True for _, record in rows)
+    asked = [record for _, record in rows if record.judged]
+    gates = sum(told[record.key] is True for record in asked)
+    of_these = f" of the {len(asked)} of which that was asked" if len(asked) < len(rows) else ""
     groups = {
         "on a second model": sum(case.on is not None for case, _ in rows),
         "in 4-bit types": sum(_four_bit(case) for case, _ in rows),
@@ -91,7 +98,7 @@ def _headline(rows: Sequence[Row], told: Mapping[tuple[str, ...], bool | None]) 
     }
     return [
         f"**{len(names)} faults, {len(rows)} exports or runs with one of them: {right} were noticed"
-        f" and found in the right place. The gates alone would have noticed {gates}.**",
+        f" and found in the right place. The gates alone would have noticed {gates}{of_these}.**",
         "Of these " + ", ".join(f"{count} {what}" for what, count in groups.items()) + ".",
         "Noticed by " + ", ".join(f"{kind.value} {by[kind]}" for kind in By) + " (several may see"
         f" the same fault); {alone} by behaviour alone.",
@@ -135,6 +142,8 @@ def _row(case: Case, record: Record, gates: bool | None) -> str:
 
 
 def _said(record: Record) -> str:
+    if not record.judged:
+        return "not asked"
     if record.gates is None:
         return "not run"
     return {Verdict.PASS: "no", Verdict.INCONCLUSIVE: "no (open)"}.get(record.gates, "yes")
