@@ -255,7 +255,7 @@ def test_one_tensor_of_llama_cpps_types_is_enough_to_refuse_it() -> None:
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
     for form, dtype in FORMATS:
-        with pytest.raises(InputError, match="unknown method 'best'; choose from nearest, toy"):
+        with pytest.raises(InputError, match=r"unknown method 'best'; choose from nearest, .*toy"):
             load_format(form).variant(dtype, rounding="best")
     assert method_of(NEAREST).needs is Need.NOTHING
 
@@ -306,7 +306,7 @@ def test_method_and_matrix_must_fit_together(tmp_path: Path, form: str, dtype: s
     chosen = load_format(form)
     with pytest.raises(InputError, match="--rounding watching: it needs an importance matrix"):
         chosen.variant(dtype, rounding="watching")
-    message = "the method toy does not use it; leave it out, or choose --rounding watching"
+    message = r"the method toy does not use it; leave it out, or choose --rounding .*watching"
     with pytest.raises(InputError, match=message):
         chosen.variant(dtype, rounding="toy", imatrix=file)
     with pytest.raises(InputError, match="not a GGUF file"):
@@ -322,7 +322,8 @@ def test_the_default_refuses_a_matrix_where_llama_cpp_does_not_round(
     model = ("-m", folder, "-o", tmp_path / "out", "-d", dtype)
     code, output = run(form, *model, "--imatrix", tmp_path / "i.gguf")
     assert code == 2
-    assert output == "error: --imatrix: the method nearest does not use it; leave it out\n"
+    assert output.startswith("error: --imatrix: the method nearest does not use it; leave it out")
+    assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize(("form", "dtype"), FORMATS, ids=IDS)

@@ -21,7 +21,6 @@ from export.gguf.recipe import MatrixWish, Recipe
 from export.rounding.imatrix import keep_imatrix
 from export.rounding.options import named_after_imatrix, with_digest
 
-AUTO = "auto"
 NEEDED = ("torch", "transformers")
 
 

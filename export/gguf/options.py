@@ -10,10 +10,10 @@ import click
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from export.gguf.imatrix import with_imatrix
-from export.gguf.measured_imatrix import AUTO, with_measured_imatrix
+from export.gguf.measured_imatrix import with_measured_imatrix
 from export.gguf.recipe import Recipe, with_method, with_overrides
 from export.gguf.splits import with_splits
-from export.rounding.options import ROUNDING_OPTION
+from export.rounding.options import AUTO, ROUNDING_OPTION
 
 OPTIONS = (
     click.Option(["--pure"], is_flag=True, help="One type for all matrices, no mixture."),
@@ -33,10 +33,10 @@ OPTIONS = (
         is_flag=False,
         flag_value=AUTO,
         metavar="[FILE]",
-        help="Importance matrix for types below 8 bits; llama.cpp then rounds all of them, or the"
-        " method of --rounding, if it uses one. Without FILE (or with `auto`) it is measured in"
-        " PyTorch, once for each checkpoint. FILE is from `python -m runtimes.imatrix` or"
-        " llama-imatrix (GGUF).",
+        help="Importance matrix for types below 8 bits. With --rounding nearest, which is the"
+        " default, llama.cpp itself then rounds all of them, as llama-quantize does; with search"
+        " this program does. Without FILE (or with `auto`) it is measured in PyTorch, once for each"
+        " checkpoint. FILE is from `python -m runtimes.imatrix` or llama-imatrix (GGUF).",
     ),
     click.Option(
         ["--calibration"],

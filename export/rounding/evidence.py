@@ -13,6 +13,7 @@ class Need(Enum):
 
     NOTHING = "nothing"
     IMPORTANCE = "an importance matrix"
+    IMPORTANCE_IF_THERE = "nothing; an importance matrix is used where one is given"
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,28 @@ from edgeproof.errors import InputError
 from export.rounding.evidence import Need
 from export.rounding.imatrix import keep_imatrix
 from export.rounding.recipe import IMATRIX, ROUNDING, RoundedRecipe
-from export.rounding.registry import METHODS, NEAREST, method_of, methods_that_use
+from export.rounding.registry import METHODS, NEAREST, method_of, methods_with_importance
 
 R = TypeVar("R", bound=RoundedRecipe)
+
+# What `--imatrix` without a value gives.
+AUTO = "auto"
 
 ROUNDING_OPTION = click.Option(
     [f"--{ROUNDING}"],
     metavar="NAME",
     help=f"How values get their codes: {', '.join(METHODS)}. nearest is bit for bit what the"
-    f" runtime's own quantiser does.  [default: {NEAREST}]",
+    " runtime's own quantiser does. search looks for the scale, of either sign, with the least"
+    f" squared error in each block of up to 5 bits; more bits as {NEAREST}.  [default: {NEAREST}]",
 )
 IMATRIX_OPTION = click.Option(
     [f"--{IMATRIX}"],
     type=click.Path(dir_okay=False, path_type=Path),
+    is_flag=False,
+    flag_value=AUTO,  # or the next option would be taken for the file
     metavar="FILE",
     help="Importance matrix from `python -m runtimes.imatrix` or llama-imatrix (GGUF), for a method"
-    f" of --{ROUNDING} that uses one; {NEAREST} does not and refuses it.",
+    f" of --{ROUNDING} that uses one, such as search; {NEAREST} does not and refuses it.",
 )
 
 
@@ -58,13 +64,17 @@ def with_imatrix(variant: Variant[R], path: Path | None) -> Variant[R]:
     """The variant with the file's SHA-256 in its recipe, if its method and a file fit together.
 
     Raises:
-        InputError: a method without the matrix that it needs, a matrix without a use, a file that
-            cannot be read or is no importance matrix.
+        InputError: a method without the matrix that it needs, a matrix without a use, no file, or
+            one that cannot be read or is no importance matrix.
     """
     if path is None:
         check_needs(variant)
         return variant
     check_use(variant)
+    if path == Path(AUTO):
+        raise InputError(
+            f"--{IMATRIX}: it takes a file here; `python -m runtimes.imatrix` makes one"
+        )
     return named_after_imatrix(variant, with_digest(variant.recipe, keep_imatrix(path)))
 
 
@@ -99,7 +109,7 @@ def check_use(variant: Variant[RoundedRecipe]) -> None:
         InputError: with the methods that use one.
     """
     name = variant.recipe.rounding.method
-    if method_of(name).needs is not Need.IMPORTANCE:
-        using = " or ".join(methods_that_use(Need.IMPORTANCE))
-        choose = f", or choose --{ROUNDING} {using}" if using else ""
+    using = methods_with_importance()
+    if name not in using:
+        choose = f", or choose --{ROUNDING} {' or '.join(using)}" if using else ""
         raise InputError(f"--{IMATRIX}: the method {name} does not use it; leave it out{choose}")

@@ -6,9 +6,12 @@ from edgeproof.errors import InputError
 from export.rounding.evidence import Need
 from export.rounding.method import Method
 from export.rounding.nearest import Nearest
+from export.rounding.search import Search
 
 NEAREST = "nearest"  # what is used where nothing else is asked for
-METHODS: dict[str, Method] = {NEAREST: Nearest()}
+METHODS: dict[str, Method] = {NEAREST: Nearest(), "search": Search()}
+
+WITH_IMPORTANCE = (Need.IMPORTANCE, Need.IMPORTANCE_IF_THERE)
 
 
 def method_of(name: str) -> Method:
@@ -22,6 +25,6 @@ def method_of(name: str) -> Method:
     return METHODS[name]
 
 
-def methods_that_use(need: Need) -> list[str]:
-    """Names of the methods that need that evidence."""
-    return [name for name, method in METHODS.items() if method.needs is need]
+def methods_with_importance() -> list[str]:
+    """Names of the methods that can use an importance matrix."""
+    return [name for name, method in METHODS.items() if method.needs in WITH_IMPORTANCE]
