@@ -51,8 +51,8 @@ class Blocks:
 
     def only(self, chosen: np.ndarray) -> Blocks:
         """Some of the blocks, by their numbers."""
-        weights = None if self.weights is None else self.weights[:, chosen]
-        return Blocks(self.values[:, chosen], self.units[chosen], weights, self.name)
+        weights = None if self.weights is None else self.weights.take(chosen, axis=1)
+        return Blocks(self.values.take(chosen, axis=1), self.units[chosen], weights, self.name)
 
     def quotients(self, scales: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
         """Values ÷ scales [n] + offsets [n]: [block, n], until this is called again.
