@@ -31,6 +31,7 @@ PAGE, ROWS = ROOT / "docs" / "faults.md", ROOT / "build" / "faults.jsonl"
 @click.option("--rows", type=click.Path(path_type=Path), default=ROWS, show_default=True)
 @click.option("--keep", is_flag=True, help="Also rows that other revisions of the code measured.")
 @click.option("--page-only", is_flag=True, help="Measure nothing, write the page of what is known.")
+@click.option("--alarms-only", is_flag=True, help="Measure clean exports on halves of the text.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 def main(
     positions: int,
@@ -39,6 +40,7 @@ def main(
     rows: Path,
     keep: bool,
     page_only: bool,
+    alarms_only: bool,
     threads: int,
 ) -> None:
     """Plant every fault in real exports: each must be noticed and found, clean ones must pass.
@@ -48,7 +50,7 @@ def main(
     """
     console, records, revision = Console(), Records(rows), code_revision()
     wanted = [case for case in everything() if not only or any(t in label(case) for t in only)]
-    chosen = records.missing(wanted, None if keep else revision)
+    chosen = records.missing([] if alarms_only else wanted, None if keep else revision)
     with tempfile.TemporaryDirectory(prefix="edgeproof-faults-") as name:
         folder = Path(name)
         for outcome in run_cases(
@@ -64,8 +66,9 @@ def main(
             right = "" if row.right else "  WRONG"
             text = f"{label(outcome.case):50} {row.verdict.value:12} {row.where}{right}"
             console.print(text, soft_wrap=True, highlight=False, markup=False)
-        if not only and not page_only:
-            _measure_alarms(records, revision, keep, folder, threads)
+        clean = [case for case in CLEAN if case in wanted]
+        if alarms_only or not (only or page_only):
+            _measure_alarms(clean, records, None if keep else revision, folder, threads)
     known = records.cases()
     found = [(case, known[case.key]) for case in wanted if case.key in known]
     if not only:
@@ -91,19 +94,24 @@ def _models(chosen: list[Case], folder: Path) -> dict[str | None, Path]:
 
 
 def _measure_alarms(
-    records: Records, revision: str, keep: bool, folder: Path, threads: int
+    clean: list[Case], records: Records, revision: str | None, folder: Path, threads: int
 ) -> None:
-    """What clean exports come out as on parts of the text, each measured once."""
+    """What clean exports come out as on parts of the text, each measured once.
+
+    With a revision, again where another one has measured it.
+    """
     known = records.alarms()
     real = resolve("bundled").path
-    for case in CLEAN:
+    for case in clean:
         name = label(case)
-        if name in known and (keep or known[name].revision == revision):
+        if name in known and revision in (None, known[name].revision):
             continue
         artifact = export(real, case.form, folder / "clean" / case.stored, case.plant)
         verdicts = verdicts_on_subsets(real, built_in(Budget.FAST), [artifact], threads)
         for counted in verdicts.values():
-            records.add(alarms(name, counted, revision))
+            row = alarms(name, counted, code_revision())
+            records.add(row)
+            click.echo(f"{name}: {row.verdicts}")
 
 
 if __name__ == "__main__":
