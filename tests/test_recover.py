@@ -23,7 +23,7 @@ from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
 from runtimes.recover.grids import CODEBOOK, GRIDS
 from runtimes.recover.run import Stages
-from runtimes.recover.sizes import TARGETS
+from runtimes.recover.targets import TARGETS
 from tests.tiny import CHAT_TEMPLATE, FAMILIES, change_json, make_checkpoint
 
 LEVELS = {
@@ -224,7 +224,8 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr(kept_stages.calibrate, "measure", interrupted)
     code, output = invoke("-m", tiny, "--format", "any", "-o", tmp_path / "out", *SMALL)
-    assert (code, output) == (130, "interrupted; the same command goes on where it was\n")
+    assert code == 130
+    assert output.endswith("interrupted; the same command goes on where it was\n")
 
 
 def test_groups_of_layers_give_the_same_bytes(

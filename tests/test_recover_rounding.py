@@ -13,7 +13,8 @@ from runtimes.recover.grids import GRIDS, Grid
 from runtimes.recover.progress import INTERVAL, Progress
 from runtimes.recover.rounding import damped, plainly_rounded, round_matrix
 from runtimes.recover.scales import nonzero, row_errors, searched_scales, solved_scales, spread
-from runtimes.recover.sizes import TARGETS, stored_bits
+from runtimes.recover.sizes import stored_bits
+from runtimes.recover.targets import TARGETS
 from tests.tiny import config
 
 EVERY_GRID = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from edgeproof.command import EdgeproofCommand, run_main
+from runtimes.recover.targets import TARGETS
 
 GATES = ("4-bit",)
-FORMATS = ("gguf", "onnx", "mlc", "any")  # of runtimes.recover.sizes, which imports PyTorch
 INTERRUPTED = 130  # what shells say of Ctrl-C
 
 
@@ -22,7 +22,7 @@ INTERRUPTED = 130  # what shells say of Ctrl-C
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(FORMATS),
+    type=click.Choice(list(TARGETS)),
     required=True,
     help="Whose grids to mix: gguf IQ4_NL, Q5_0, Q8_0; onnx 4 and 8 bits; mlc q4f16_1; any: 4 bits"
     " that all of them store.",
@@ -77,7 +77,6 @@ def main(
     from runtimes.recover.progress import Progress
     from runtimes.recover.request import check_out, checked_wish, located
     from runtimes.recover.run import Request, recover
-    from runtimes.recover.sizes import TARGETS
 
     wish = checked_wish(TARGETS[format_name], bits, max_mb, gate)
     check_out(out)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from edgeproof.families import Parameter, Role
 from runtimes.recover.grids import GRIDS
-from runtimes.recover.sizes import Target, stored_bits
+from runtimes.recover.sizes import stored_bits
+from runtimes.recover.targets import Target
 
 # Errors of values add up over the tokens that attend: measured KL beside the predicted one is 5 for
 # them and 1.3 to 2.1 for all others, on the real SmolLM2-135M.

@@ -26,6 +26,7 @@ from runtimes.recover.text import (
 from runtimes.recover.vocabulary import Vocabulary
 
 TEXT_VERSION = 1
+WHOLE = "text.json"
 TOGETHER = 64  # rows; more gain little
 CACHE_BYTES = 1_000_000_000  # of keys and values
 SEED, HELD_SEED = 1, 1_000_001
@@ -61,7 +62,7 @@ def own_text(
     tell: Tell,
 ) -> Text:
     """The text at `place`, sampled as far as it is not there."""
-    whole = place / "text.json"
+    whole = place / WHOLE
     if whole.exists():
         return parse_text(whole.read_bytes(), str(whole), vocabulary.size)
     decoder, size = open_decoder(), chunk_size(vocabulary)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeproof.errors import InputError
 from edgeproof.recovery import RECOVERY
-from runtimes.recover.sizes import Target
+from runtimes.recover.targets import Target
 
 
 @dataclass(frozen=True)

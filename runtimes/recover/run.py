@@ -21,11 +21,11 @@ from runtimes.calibrate.decoder import Decoder, open_decoder, read_structure
 from runtimes.recover import judge, progress, rounding, sizes, stages, writer
 from runtimes.recover.allocate import allocated, predicted_loss
 from runtimes.recover.gate import Measured, smallest
-from runtimes.recover.own_text import HELD_SEED, SEED, chunk_size, kept_text, own_text
+from runtimes.recover.own_text import HELD_SEED, SEED, WHOLE, chunk_size, kept_text, own_text
 from runtimes.recover.progress import Progress
 from runtimes.recover.request import Model, Wish
-from runtimes.recover.sizes import Target
 from runtimes.recover.stages import Stages, stages_folder, versions
+from runtimes.recover.targets import Target
 from runtimes.recover.text import Text, read_text
 from runtimes.recover.vocabulary import open_vocabulary
 
@@ -144,6 +144,8 @@ class _Run:
         def own(count: int, seed: int) -> Text:
             place = kept_text(digest, vocabulary, count, seed)
             with exclusive(place):
+                if (place / WHOLE).exists():
+                    self._lines.skip(progress.SAMPLED_TOKEN * count)
                 return own_text(place, vocabulary, self._decoder, count, seed, self._lines.advance)
 
         if given is not None:
@@ -161,8 +163,12 @@ class _Run:
         """What plain rounding of each matrix loses after folding, which this does."""
         errors: dict[str, float] = {}
         for layer in self._parts:
+            there = made.has_folded(layer)
             errors |= made.folded(layer).errors
-            self._lines.advance(progress.FOLDED_LAYER, "scaling channels")
+            if there:
+                self._lines.skip(progress.FOLDED_LAYER)
+            else:
+                self._lines.advance(progress.FOLDED_LAYER, "scaling channels")
         return errors
 
     def _smallest(
@@ -200,8 +206,7 @@ class _Run:
         self, made: Stages, grids: Mapping[str, str], against: judge.Reference
     ) -> dict[str, tuple[float, float, float]]:
         """Round what is not yet, and compare with the original on held-out text."""
-        for values in self._values(made, grids):
-            del values
+        self._round(made, grids)
         decoder = self._decoder()
         for values in self._values(made, grids):
             decoder.assign(values)
@@ -210,16 +215,28 @@ class _Run:
         self._opened = None
         return figures
 
+    def _round(self, made: Stages, grids: Mapping[str, str]) -> None:
+        """Before a model is in memory; what is there already costs no time any more."""
+        for name in grids:
+            if made.has_rounded(name, grids[name]):
+                self._lines.skip(progress.ROUNDED_WEIGHT * self._sizes[name])
+        for values in self._values(made, grids):
+            del values
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return {p.name: p.size for p in self._original.parameters}
+
     def _values(self, made: Stages, grids: Mapping[str, str]) -> Iterator[dict[str, torch.Tensor]]:
         """The recovered values of all parameters, layer by layer."""
         for layer in self._parts:
             folded = made.folded(layer)
             values = dict(folded.weights)
             for name in folded.errors:
-                begun = made.has_rounded(name, grids[name])
+                there = made.has_rounded(name, grids[name])
                 values[name] = made.rounded(name, grids[name], folded).values
-                seconds = progress.ROUNDED_WEIGHT * values[name].numel()
-                if not begun:
+                if not there:
+                    seconds = progress.ROUNDED_WEIGHT * values[name].numel()
                     self._lines.advance(seconds, f"rounding {name}")
             yield values
 

@@ -208,6 +208,10 @@ class Stages:
         store.save(path, {"levels": made.levels, "scales": made.scales})
         return made
 
+    def has_folded(self, layer: int | None) -> bool:
+        """Whether a layer is folded already."""
+        return self._folded(TABLES if layer is None else layer).exists()
+
     def has_rounded(self, name: str, grid: str) -> bool:
         """Whether a matrix on a grid is there already."""
         return self._rounded(name, grid).exists()

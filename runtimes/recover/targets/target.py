@@ -1,0 +1,53 @@
+"""What a recovery has to know of a format; imports no PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeproof.errors import InputError
+
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format.
+
+    Attributes:
+        name: as in `--format`.
+        grids: those it can store, smallest first, by their names in `edgeproof.recovery.GRIDS`.
+        rest_bits: what a weight takes that lies on none.
+        beside: about the bytes of its files that are not weights, of a checkpoint's folder.
+    """
+
+    name: str
+    grids: tuple[str, ...]
+    rest_bits: int
+    beside: Callable[[Path], int]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there is a choice, and so more than one size."""
+        return len(self.grids) > 1
+
+
+def read_tokenizer(folder: Path) -> dict[str, Any]:
+    """The parsed tokenizer.json of a checkpoint.
+
+    Raises:
+        InputError: it is missing or not JSON.
+    """
+    try:
+        found = json.loads((folder / TOKENIZER).read_text("utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{folder / TOKENIZER}: missing or not JSON") from None
+    return found if isinstance(found, dict) else {}
+
+
+def copied_tokenizer(folder: Path) -> int:
+    """Bytes of tokenizer.json, which goes beside the model."""
+    return (folder / TOKENIZER).stat().st_size
