@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,12 +102,19 @@ def read_dense(
         head_dim=head_dim,
         vocab=raw["vocab_size"],
         max_positions=raw["max_position_embeddings"],
-        norm_eps=float(raw.get("rms_norm_eps", DEFAULT_NORM_EPS)),
+        norm_eps=_norm_eps(raw.get("rms_norm_eps", DEFAULT_NORM_EPS)),
         rope=rope,
         tied=bool(raw.get("tie_word_embeddings", False)),
         biased=biased,
         structure=Structure(layers, Multipliers(attention=head_dim**-0.5), activation=activation),
     )
+
+
+def _norm_eps(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise InputError(f"rms_norm_eps must be a number of at least 0, not {value!r}")
+    return float(value)
 
 
 def read_activation(name: Any) -> Activation:

@@ -6,7 +6,6 @@ table's shapes. Values are checked for NaN and infinity while they are streamed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,22 @@ import numpy as np
 
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig, Parameter, read_config
-from export.checkpoint.folder import CheckpointFolder, read_raw_config, require_tokenizer
+from edgeproof.families.roles import Role
+from export.checkpoint.folder import (
+    CheckpointFolder,
+    open_plain_weights,
+    plain_config,
+    read_raw_config,
+    require_tokenizer,
+)
+from export.checkpoint.known_names import DERIVED_BUFFERS, rename
 from export.checkpoint.safetensors_file import SafetensorsFile
-from export.checkpoint.weight_files import open_weights
 from export.targets import Target
 
-# Buffers that transformers before 4.32 saved; they follow from the config.
-DERIVED_BUFFERS = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 # Large enough for NumPy's speed; 4 MiB as float32, which what reads them after the check for NaN
 # still finds in the processor's cache.
 BLOCK_ELEMENTS = 1 << 20
+UNTIED = "; if it shares the embedding's, set tie_word_embeddings to true in config.json"
 
 
 class Checkpoint(CheckpointFolder):
@@ -121,9 +126,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except InputError as error:
         raise InputError(f"{path / 'config.json'}: {error}") from None
     require_tokenizer(path)
-    files = open_weights(path)
+    files = open_plain_weights(path, raw)
+    rename(path, files, parameters)
     _check_tensors(path, config, parameters, files)
-    checkpoint = Checkpoint(path, raw, config, parameters, files)
+    checkpoint = Checkpoint(path, plain_config(path, raw), config, parameters, files)
     checkpoint.json_file("tokenizer.json")
     return checkpoint
 
@@ -140,10 +146,12 @@ def _check_tensors(
             if name in found:
                 raise InputError(f"{file.path}: tensor {name} is also in {found[name].path.name}")
             found[name] = file
+    holders = dict(found)
     for parameter in parameters:
         holder = found.pop(parameter.name, None)
         if holder is None:
-            raise InputError(f"{path}: tensor {parameter.name} is missing from the weights")
+            hint = UNTIED if parameter.role is Role.HEAD else ""
+            raise InputError(f"{path}: tensor {parameter.name} is missing from the weights{hint}")
         shape = holder.entries[parameter.name].shape
         if shape != parameter.shape:
             raise InputError(
@@ -151,22 +159,30 @@ def _check_tensors(
                 f" config.json asks for {list(parameter.shape)}"
             )
     if config.tied and "lm_head.weight" in found:
-        _check_tied_copy(found.pop("lm_head.weight"), parameters)
+        _check_tied_copy(found.pop("lm_head.weight"), holders[parameters[0].name], parameters)
     for name, file in found.items():
         if not DERIVED_BUFFERS.fullmatch(name):
             raise InputError(f"{file.path}: unexpected tensor {name}; config.json implies none")
 
 
-def _check_tied_copy(file: SafetensorsFile, parameters: tuple[Parameter, ...]) -> None:
+def _check_tied_copy(
+    file: SafetensorsFile, holder: SafetensorsFile, parameters: tuple[Parameter, ...]
+) -> None:
+    """A stored head is the embedding, value by value; the dtype and the file may be others."""
     embedding = parameters[0].name
-    if embedding in file.entries and np.array_equal(
-        file.tensor("lm_head.weight"), file.tensor(embedding)
-    ):
-        return
-    raise InputError(
-        f"{file.path}: tensor lm_head.weight differs from {embedding}, but config.json says"
-        " tie_word_embeddings; set it to false"
+    head, table = file.tensor("lm_head.weight"), holder.tensor(embedding)
+    step = max(1, BLOCK_ELEMENTS // max(1, head.shape[-1] if head.ndim else 1))
+    same = head.shape == table.shape and all(
+        np.array_equal(head[start : start + step], table[start : start + step])
+        for start in range(0, len(head), step)
     )
+    file.release("lm_head.weight")
+    holder.release(embedding)
+    if not same:
+        raise InputError(
+            f"{file.path}: tensor lm_head.weight differs from {embedding}, but config.json says"
+            " tie_word_embeddings; set it to false"
+        )
 
 
 def _finite(array: np.ndarray) -> np.ndarray:

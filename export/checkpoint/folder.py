@@ -7,14 +7,17 @@ not pickled. What the tensors mean is for `Checkpoint`, or for a tool that knows
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
+from edgeproof.checkpoints.config import quantisation, settled
+from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
 from export.checkpoint.model_card import MODEL_CARD
-from export.checkpoint.safetensors_file import SafetensorsFile
-from export.checkpoint.weight_files import INDEX, open_weights
+from export.checkpoint.safetensors_file import DtypeError, SafetensorsFile
+from export.checkpoint.weight_files import open_weights
 
 # What a runtime may need beside the weights; everything else in the folder is ignored.
 TOKENIZER_FILES = (
@@ -29,6 +32,8 @@ TOKENIZER_FILES = (
 )
 
 TIED_HEAD = "lm_head.weight"
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
@@ -57,8 +62,10 @@ class CheckpointFolder:
     def input_files(self) -> list[Path]:
         """Every file that an export may depend on, in a fixed order."""
         index = self.path / INDEX
+        indexed = index.is_file() and self._files[0].path.name != SINGLE
         side = [self.path / "config.json", *self.tokenizer_files.values()]
-        extra = [path for path in (self.path / MODEL_CARD, index) if path.is_file()]
+        card = self.path / MODEL_CARD
+        extra = [path for path, counts in ((card, card.is_file()), (index, indexed)) if counts]
         return side + extra + [file.path for file in self._files]
 
     @property
@@ -87,7 +94,38 @@ def open_folder(path: Path) -> CheckpointFolder:
     """
     raw = read_raw_config(path)
     require_tokenizer(path)
-    return CheckpointFolder(path, raw, open_weights(path))
+    return CheckpointFolder(path, plain_config(path, raw), open_plain_weights(path, raw))
+
+
+def plain_config(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The config of plain weights, with a note where it also told of others."""
+    method = quantisation(raw)
+    if method is not None:
+        log.warning(
+            "%s: quantization_config (%s) is a leftover, the weights are plain; it is dropped",
+            path / "config.json",
+            method,
+        )
+    return settled(raw)
+
+
+def open_plain_weights(path: Path, raw: dict[str, Any]) -> list[SafetensorsFile]:
+    """The files of weights that are stored as floats.
+
+    Raises:
+        InputError: as `open_weights`; what config.json calls quantised is so.
+    """
+    try:
+        return open_weights(path)
+    except DtypeError as error:
+        method = quantisation(raw)
+        if method is None:
+            raise
+        raise InputError(
+            f"{path / 'config.json'}: the weights are quantised (quantization_config: {method}),"
+            " which is not read; export the model that they were made from, or dequantise them in"
+            f" transformers (model.dequantize()) and save that ({error})"
+        ) from None
 
 
 def read_raw_config(path: Path) -> dict[str, Any]:
@@ -100,8 +138,17 @@ def read_raw_config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint folder")
     config_path = path / "config.json"
     if not config_path.exists():
-        raise InputError(f"{config_path}: missing; is this a Hugging Face checkpoint folder?")
+        raise InputError(adapter_of(path) or f"{config_path}: missing; {_where_else(path)}")
     return _read_json(config_path)
+
+
+def _where_else(path: Path) -> str:
+    """What a folder without config.json is."""
+    below = [item for item in path.glob("checkpoint-*") if (item / "config.json").is_file()]
+    if below:
+        newest = max(below, key=lambda item: (len(item.name), item.name))
+        return f"this holds a trainer's checkpoints; the newest is {newest}"
+    return "is this a Hugging Face checkpoint folder?"
 
 
 def require_tokenizer(path: Path) -> None:

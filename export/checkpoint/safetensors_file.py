@@ -28,6 +28,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 # The format's own limit; it also bounds what a hostile file can make us parse.
 MAX_HEADER_BYTES = 100_000_000
+LFS_POINTER = b"version "  # https://git-lfs.com/spec/v1
+
+
+class DtypeError(InputError):
+    """A tensor of a dtype that is not read."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ def _read_header(path: Path, file: Any, size: int) -> dict[str, TensorEntry]:
     prefix = file.read(8)
     if len(prefix) < 8:
         raise InputError(f"{path}: truncated safetensors file ({size} bytes); download it again")
+    if prefix == LFS_POINTER:
+        raise InputError(
+            f"{path}: a pointer of Git LFS, not the weights; fetch them (git lfs pull) or download"
+            " the model again"
+        )
     (length,) = struct.unpack("<Q", prefix)
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise InputError(
@@ -95,7 +105,7 @@ def _read_header(path: Path, file: Any, size: int) -> dict[str, TensorEntry]:
 def _entry(path: Path, name: str, spec: dict[str, Any], base: int) -> TensorEntry:
     dtype = DTYPES.get(spec["dtype"])
     if dtype is None:
-        raise InputError(
+        raise DtypeError(
             f"{path}: tensor {name} has dtype {spec['dtype']}; supported are {', '.join(DTYPES)}"
         )
     begin, end = (int(value) for value in spec["data_offsets"])

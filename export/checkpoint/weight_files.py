@@ -1,56 +1,29 @@
-"""Find the safetensors files of a checkpoint folder and which tensor lies in which file."""
+"""Open the safetensors files that hold a checkpoint's weights."""
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
 
+from edgeproof.checkpoints.weight_files import INDEX, weight_files
 from edgeproof.errors import InputError
 from export.checkpoint.safetensors_file import SafetensorsFile
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+log = logging.getLogger(__name__)
 
 
 def open_weights(folder: Path) -> list[SafetensorsFile]:
-    """Open the single file, or every shard that the index names, in the index's order.
+    """Open the files that count, in their order; a note tells of others.
 
     Raises:
-        InputError: no weights, only pickled weights, a missing shard, an index that points outside
-            the folder, or a tensor that the index and its shard disagree about.
+        InputError: as `weight_files`; a damaged file, or a tensor that the index and its shard
+            disagree about.
     """
-    if (folder / INDEX).exists():
-        return _open_shards(folder)
-    if (folder / SINGLE).exists():
-        return [SafetensorsFile(folder / SINGLE)]
-    pickled = sorted(path.name for path in folder.glob("*.bin")) + sorted(
-        path.name for path in folder.glob("*.pt*")
-    )
-    if pickled:
-        raise InputError(
-            f"{folder / pickled[0]}: pickled weights are never loaded, they can run code;"
-            " save the model again with safe_serialization=True"
-        )
-    raise InputError(f"{folder}: no {SINGLE} and no {INDEX}")
-
-
-def _open_shards(folder: Path) -> list[SafetensorsFile]:
-    index = folder / INDEX
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        placed = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{index}: malformed index; download it again") from None
-    shards: dict[str, SafetensorsFile] = {}
-    for name in dict.fromkeys(placed.values()):
-        if name != Path(name).name or name in ("", ".", ".."):
-            raise InputError(f"{index}: shard {name!r} is outside the checkpoint's folder")
-        if not (folder / name).exists():
-            raise InputError(f"{folder / name}: this shard is named by {INDEX} but missing")
-        shards[name] = SafetensorsFile(folder / name)
-    for tensor, name in placed.items():
-        if tensor not in shards[name].entries:
-            raise InputError(
-                f"{folder / name}: tensor {tensor} is missing, {INDEX} expects it here"
-            )
-    return list(shards.values())
+    found = weight_files(folder)
+    opened = {path: SafetensorsFile(path) for path in found.paths}
+    for tensor, path in found.placed.items():
+        if tensor not in opened[path].entries:
+            raise InputError(f"{path}: tensor {tensor} is missing, {INDEX} expects it here")
+    if found.note:
+        log.warning(found.note)
+    return list(opened.values())

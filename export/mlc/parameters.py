@@ -7,11 +7,13 @@ Source: mlc_llm `loader/standard_loader.py` (fusions) and `loader/huggingface_lo
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
+from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.families import Parameter, family
 from edgeproof.families.mlc import mlc_modules
 from export.checkpoint import Checkpoint
-from export.checkpoint.weight_files import INDEX
+from export.checkpoint.known_names import MODEL
 from export.targets import Target, check_bound, stack_rows, with_norm_offset
 
 
@@ -46,10 +48,11 @@ def _target(name: str, sources: list[Parameter]) -> Target:
 
 def _loading_order(checkpoint: Checkpoint) -> list[str]:
     """One file: by name (safetensors' `keys()` sorts). Shards: as the index lists them, by file."""
-    weight_map = checkpoint.json_file(INDEX).get("weight_map")
-    if weight_map is None:
+    placed = weight_files(checkpoint.path).placed
+    if not placed:
         return sorted(checkpoint.stored_order)
-    files: dict[str, list[str]] = defaultdict(list)
-    for name, file in weight_map.items():
-        files[file].append(name)
+    known = {parameter.name for parameter in checkpoint.parameters}
+    files: dict[Path, list[str]] = defaultdict(list)
+    for name, file in placed.items():
+        files[file].append(name if name in known else MODEL + name)
     return [name for names in files.values() for name in names]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.config import settled
 from edgeproof.families import DecoderConfig, Family, family
 from runtimes.config_facts import CONFIG, GENERATION, Facts, facts_of
 
@@ -34,8 +35,8 @@ class Origin:
 
     @cached_property
     def config(self) -> Json:
-        """config.json."""
-        return self._json(CONFIG)
+        """config.json, without leftovers."""
+        return settled(self._json(CONFIG))
 
     @property
     def family(self) -> Family:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
@@ -341,6 +342,12 @@ def recorded_inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[Ou
             )
         if not (checkpoint / name).is_file():
             raise InputError(f"{checkpoint / name}: missing; run `python -m export` again")
+    loaded = {path.name for path in weight_files(checkpoint).paths}
+    if loaded != {name for name in names if name.endswith(".safetensors")}:
+        raise InputError(
+            f"{checkpoint}: transformers loads {', '.join(sorted(loaded))} there, the artifacts"
+            " were made from other files; export it again"
+        )
     return input_records([checkpoint / name for name in names], cache_folder() / "digests")
 
 

@@ -11,10 +11,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
+from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.config import settled
 from edgeproof.errors import InputError
 
 # Digits, runs of spaces, newlines, code, unicode: what wrongly rebuilt tokenizers get wrong.
 PROBE = "in 1999,  42\n\n    def f(x):\treturn x**2  # naïve — Größe 東京 🙂 I'll\r\n 0x1F "
+
+REASON = 200  # characters of what transformers says
 
 
 def load_model(checkpoint: Path) -> Any:
@@ -26,6 +30,7 @@ def load_model(checkpoint: Path) -> Any:
     model = _loaded(
         transformers.AutoModelForCausalLM, checkpoint,
         dtype=torch.float32, attn_implementation="eager", use_safetensors=True,
+        **_config(checkpoint),
     )  # fmt: skip
     model.eval().requires_grad_(False)
     ids = torch.arange(min(8, model.config.vocab_size))[None]
@@ -74,13 +79,26 @@ def _loaded(kind: Any, checkpoint: Path, **options: Any) -> Any:
             return kind.from_pretrained(
                 checkpoint, local_files_only=True, trust_remote_code=False, **options
             )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # noqa: BLE001  whatever a checkpoint's content can cause
+            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
             raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
 
 
+def _config(checkpoint: Path) -> dict[str, Any]:
+    """The config where config.json has leftovers, which transformers would refuse or obey."""
+    raw = read_json(checkpoint / "config.json")
+    plain = settled(raw)
+    kind = raw.get("model_type")
+    if plain == raw or kind not in transformers.CONFIG_MAPPING:
+        return {}
+    return {"config": transformers.CONFIG_MAPPING[kind].from_dict(plain)}
+
+
 def _check_tokenizer(path: Path, loaded: Any) -> None:
-    expected = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+    alone = Tokenizer.from_file(str(path))
+    alone.no_padding()
+    alone.no_truncation()
+    expected = alone.encode(PROBE, add_special_tokens=False).ids
     if loaded.encode(PROBE, add_special_tokens=False) != expected:
         raise InputError(
             f"{path}: transformers {transformers.__version__} rebuilds this tokenizer differently;"
