@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.config import quantisation, settled
+from edgeproof.checkpoints.tokenizer import LEFTOVERS, TOKENIZER, unpadded
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
 from export.checkpoint.model_card import MODEL_CARD
@@ -59,6 +60,13 @@ class CheckpointFolder:
         )
 
     @property
+    def weight_map(self) -> dict[str, str]:
+        """Tensor → shard as the index lists them; empty where it does not count."""
+        if self._files[0].path.name == SINGLE:
+            return {}
+        return dict(self.json_file(INDEX)["weight_map"])
+
+    @property
     def input_files(self) -> list[Path]:
         """Every file that an export may depend on, in a fixed order."""
         index = self.path / INDEX
@@ -73,6 +81,21 @@ class CheckpointFolder:
         """Tokenizer, template and generation files that exist, by name."""
         paths = {name: self.path / name for name in TOKENIZER_FILES}
         return {name: path for name, path in paths.items() if path.exists()}
+
+    def shipped(self, name: str) -> bytes:
+        """What exports copy of a tokenizer file: its bytes, but no padding and no truncation.
+
+        Raises:
+            InputError: it is to be a JSON object and is none.
+        """
+        path = self.path / name
+        if name == TOKENIZER:
+            document = self.json_file(name)
+            if any(document.get(key) is not None for key in LEFTOVERS):
+                log.warning("%s: its padding and truncation are left out", path)
+                text = json.dumps(unpadded(document), indent=2, ensure_ascii=False)
+                return text.encode()
+        return path.read_bytes()
 
     def json_file(self, name: str) -> dict[str, Any]:
         """A parsed JSON file of the checkpoint, or {} where it is absent. Parsed once.

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeproof.checkpoints.chat_template import chat_template
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
 from export.gguf.container import BOOL, INT32, STRING, UINT32, MetadataEntry
@@ -52,7 +53,7 @@ def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[Me
             *_chat_template(checkpoint, settings),
             *(_space_prefix(settings) if space_prefix else ()),
         ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{checkpoint.path / 'tokenizer.json'}: not understood ({error!r}); save the tokenizer"
             " again with transformers' save_pretrained"
@@ -96,7 +97,18 @@ def _tokens(tokenizer: Mapping[str, Any], vocab: int) -> tuple[list[str], list[i
         control = token.special or _looks_special(token.text)
         tokens[index] = token.text if control else token.text.replace("\u2581", " ")
         types[index] = CONTROL if control else USER_DEFINED
+    _check_distinct(tokens)
     return tokens, types
+
+
+def _check_distinct(tokens: list[str]) -> None:
+    first: dict[str, int] = {}
+    for index, text in enumerate(tokens):
+        if first.setdefault(text, index) != index:
+            raise InputError(
+                f"tokenizer.json: ids {first[text]} and {index} have the same text {text!r}, on"
+                " which llama.cpp ends the whole program; give one of them another text"
+            )
 
 
 def _looks_special(text: str) -> bool:
@@ -134,10 +146,7 @@ def _content(token: Any) -> str | None:
 
 
 def _chat_template(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[MetadataEntry]:
-    template = settings.get("chat_template")
-    file = checkpoint.tokenizer_files.get("chat_template.jinja")
-    if template is None and file is not None:
-        template = file.read_text("utf-8")
+    template = chat_template(checkpoint.path, settings)
     if template is None:
         return []
     named = {"default": template} if isinstance(template, str) else _named_templates(template)

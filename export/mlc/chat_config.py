@@ -43,7 +43,7 @@ def write_chat_config(checkpoint: Checkpoint, quantization: str, writer: Artifac
     """
     config = chat_config(checkpoint, quantization)
     for name in config["tokenizer_files"]:
-        writer.write(name, checkpoint.tokenizer_files[name].read_bytes())
+        writer.write(name, checkpoint.shipped(name))
     writer.write("mlc-chat-config.json", json.dumps(config, indent=2).encode())
 
 

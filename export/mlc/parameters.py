@@ -7,9 +7,7 @@ Source: mlc_llm `loader/standard_loader.py` (fusions) and `loader/huggingface_lo
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 
-from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.families import Parameter, family
 from edgeproof.families.mlc import mlc_modules
 from export.checkpoint import Checkpoint
@@ -48,11 +46,11 @@ def _target(name: str, sources: list[Parameter]) -> Target:
 
 def _loading_order(checkpoint: Checkpoint) -> list[str]:
     """One file: by name (safetensors' `keys()` sorts). Shards: as the index lists them, by file."""
-    placed = weight_files(checkpoint.path).placed
+    placed = checkpoint.weight_map
     if not placed:
         return sorted(checkpoint.stored_order)
     known = {parameter.name for parameter in checkpoint.parameters}
-    files: dict[Path, list[str]] = defaultdict(list)
+    files: dict[str, list[str]] = defaultdict(list)
     for name, file in placed.items():
         files[file].append(name if name in known else MODEL + name)
     return [name for names in files.values() for name in names]

@@ -74,8 +74,8 @@ def write_folder(
     writer.write(
         "genai_config.json", genai_config(checkpoint, file, in_place=recipe.graph == FUSED)
     )
-    for name, path in checkpoint.tokenizer_files.items():
-        writer.write(name, path.read_bytes())
+    for name in checkpoint.tokenizer_files:
+        writer.write(name, checkpoint.shipped(name))
 
 
 def config_json(

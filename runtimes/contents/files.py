@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.tokenizer import unpadded
 from runtimes.contents.origin import Origin
 
 # Files that say how a text becomes tokens and a chat a text, or how replies are made.
@@ -65,7 +66,9 @@ def copied(folder: Path, origin: Origin, names: Iterable[str]) -> Iterator[Conte
     for name in names:
         if origin.has(name):
             said = document(folder / name) if (folder / name).exists() else None
-            yield Content(name, said, document(origin.folder / name), TOPICS[name])
+            own = document(origin.folder / name)
+            expected = unpadded(own) if name == TOKENIZER else own
+            yield Content(name, said, expected, TOPICS[name])
 
 
 def document(path: Path) -> Any:

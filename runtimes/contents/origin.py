@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.chat_template import chat_template
 from edgeproof.checkpoints.config import settled
 from edgeproof.families import DecoderConfig, Family, family
 from runtimes.config_facts import CONFIG, GENERATION, Facts, facts_of
@@ -85,9 +86,7 @@ class Origin:
     @cached_property
     def chat_template(self) -> Any:
         """The chat template's text, or a list of named ones; None of a base model."""
-        text = self.settings.get("chat_template")
-        file = self.folder / "chat_template.jinja"
-        return file.read_text("utf-8") if text is None and file.is_file() else text
+        return chat_template(self.folder, self.settings)
 
     def special_text(self, role: str) -> str | None:
         """The text of the token of a role, as `bos`, that tokenizer_config.json names."""

@@ -53,8 +53,8 @@ def write_traced(
             writer.write(f"{folder}{file}", model.SerializeToString(deterministic=True))
         del bytes_of, write
     writer.write("config.json", config_json(checkpoint, dtype, recipe.stored, file, chunks))
-    for name, path in checkpoint.tokenizer_files.items():
-        writer.write(name, path.read_bytes())
+    for name in checkpoint.tokenizer_files:
+        writer.write(name, checkpoint.shipped(name))
 
 
 def trace(checkpoint: Path, out: Path, dtype: str) -> None:

@@ -1,0 +1,93 @@
+"""Checkpoints that people really have: tokenizers and chat templates that were edited by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tokenizers import Tokenizer
+
+from edgeproof.errors import InputError
+from export.checkpoint import open_checkpoint
+from export.command import format_command
+from export.gguf import FORMAT
+from export.gguf.vocabulary import vocabulary_entries
+from runtimes.parity.localise.metadata import compare_metadata
+from tests.exported import export_tiny
+from tests.tiny import CHAT_TEMPLATE, change_json
+
+PADDING = {
+    "strategy": {"Fixed": 24}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 2,
+    "pad_type_id": 0, "pad_token": "<|im_end|>",
+}  # fmt: skip
+TRUNCATION = {"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0}
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "tokenizer.json"
+    raw = json.loads(path.read_text("utf-8"))
+    change(raw)
+    path.write_text(json.dumps(raw), "utf-8")
+
+
+def test_one_text_under_two_ids_is_refused(checkpoint_folder: Path) -> None:
+    """llama.cpp's assertion would end the process that loads it."""
+
+    def repeat(raw: dict[str, Any]) -> None:
+        last = max(raw["model"]["vocab"], key=raw["model"]["vocab"].get)
+        raw["added_tokens"].append({**raw["added_tokens"][2], "id": raw["model"]["vocab"][last]})
+
+    edit(checkpoint_folder, repeat)
+    with pytest.raises(InputError, match=r"ids 2 and \d+ have the same text '<\|im_end\|>'"):
+        vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
+
+
+def test_an_empty_post_processor_is_one_line(checkpoint_folder: Path) -> None:
+    processor = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
+    edit(checkpoint_folder, lambda raw: raw.update(post_processor=processor))
+    with pytest.raises(InputError, match="not understood"):
+        vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
+
+
+def test_the_template_file_goes_before_the_old_setting(checkpoint_folder: Path) -> None:
+    old = CHAT_TEMPLATE.replace("<|im_start|>", "<|endoftext|>")
+    change_json(checkpoint_folder / "tokenizer_config.json", chat_template=old)
+    (checkpoint_folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, "utf-8")
+    entries = vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
+    (template,) = (item.value for item in entries if item.key == "tokenizer.chat_template")
+    assert template == CHAT_TEMPLATE
+
+
+@pytest.mark.parametrize(("form", "variant"), [("onnx", "fp32"), ("mlc", "q0f32")])
+def test_padding_and_truncation_are_not_shipped(
+    checkpoint_folder: Path, tmp_path: Path, form: str, variant: str
+) -> None:
+    edit(checkpoint_folder, lambda raw: raw.update(padding=PADDING, truncation=TRUNCATION))
+    artifact = export_tiny(checkpoint_folder, form, variant, tmp_path)
+    shipped = Tokenizer.from_file(str(artifact.path / "tokenizer.json"))
+    assert shipped.padding is None
+    assert shipped.truncation is None
+    assert not compare_metadata(artifact, checkpoint_folder)
+
+
+@pytest.mark.parametrize("part", ["vocab", "merges"])
+def test_a_tokenizer_that_nothing_opens_is_refused(
+    checkpoint_folder: Path, tmp_path: Path, part: str
+) -> None:
+    def damage(raw: dict[str, Any]) -> None:
+        merge = raw["model"]["merges"][-1]
+        if part == "merges":
+            del raw["model"]["merges"]
+        else:
+            del raw["model"]["vocab"]["".join(merge)]
+
+    edit(checkpoint_folder, damage)
+    arguments = ["--model", str(checkpoint_folder), "-d", "f32", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(format_command(FORMAT), arguments)
+    assert done.exit_code == 2
+    assert "tokenizer.json: cannot be opened" in done.output
+    assert not (tmp_path / "out").exists()
