@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
 
 import click
 
 from edgeproof import __version__
-from edgeproof.command import error_boundary
+from edgeproof.command import EdgeproofGroup
 from edgeproof.extras import optional_packages
 
 
@@ -85,7 +84,7 @@ def commands() -> dict[str, CommandEntry]:
     return {"export": OURS["export"], **exporters, **OURS}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(EdgeproofGroup):
     """A group whose commands are imported when they run or show their own help.
 
     So `edgeproof gguf` starts fast, and what one command needs and lacks is no other's matter.
@@ -112,11 +111,6 @@ class LazyGroup(click.Group):
         """List the commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in commands().items()])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; one that cannot be loaded is one line."""
-        with error_boundary(ctx):
-            return super().invoke(ctx)
 
 
 @click.command(cls=LazyGroup)

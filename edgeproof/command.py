@@ -1,67 +1,122 @@
-"""The command line that all commands share: one-line errors, exit codes, progress, `--log-json`."""
+"""The command line that all commands share: options of all, how they end, progress."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from edgeproof.errors import GateError, InputError
+from edgeproof.ending import KEPT, Session, end, told_of_its_end
 from edgeproof.extras import optional_packages
 from edgeproof.log import log_as_json
 
-LOGS_JSON = "edgeproof.logs_json"  # in a command's context
 
-log = logging.getLogger(__name__)
+class Ending(click.Command):
+    """A command that ends as `edgeproof.ending` says, however it was begun."""
 
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run, and exit; without `standalone_mode` errors are for the caller."""
+        session = Session()
+        run = partial(
+            super().main, args, prog_name, complete_var, False, windows_expand_args, obj=session,
+            **extra,
+        )  # fmt: skip
+        if not standalone_mode:
+            return run()
+        sys.exit(end(run, session))
 
-class EdgeproofCommand(click.Command):
-    """A click command whose `InputError` becomes one line and exit code 2, `GateError` 1.
-
-    So does a package that is missing and that an extra brings. Each has `--log-json`.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.params.append(
-            click.Option(
-                ["--log-json"],
-                is_flag=True,
-                expose_value=False,
-                callback=_log_json,
-                help="Write what happens to stderr as JSON lines, for machines.",
-            )
-        )
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the arguments."""
+        with told_of_its_end():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command inside the error boundary."""
-        with error_boundary(ctx), optional_packages():
+        """Run the command."""
+        with told_of_its_end():
             return super().invoke(ctx)
 
 
-@contextlib.contextmanager
-def error_boundary(ctx: click.Context) -> Iterator[None]:
-    """Errors of ours end the command with one line and their exit code."""
-    try:
-        yield
-    except (InputError, GateError) as error:
-        if ctx.meta.get(LOGS_JSON):
-            log.error("failed", extra={"error": str(error), "exit_code": error.exit_code})
-        else:
-            click.echo(f"error: {error}", err=True)
-        ctx.exit(error.exit_code)
+class EdgeproofGroup(Ending, click.Group):
+    """A group of commands that ends as they do."""
+
+
+class EdgeproofCommand(Ending):
+    """A command with `--log-json` and `--debug`, which says which extra a missing package is of.
+
+    `kept` is what an end before its time leaves, and how to go on. One that `takes_interrupts` is
+    told of Ctrl-C by a KeyboardInterrupt, and goes on.
+    """
+
+    def __init__(
+        self, *arguments: Any, kept: str = KEPT, takes_interrupts: bool = False, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._kept, self._takes_interrupts = kept, takes_interrupts
+        self.params += [
+            click.Option(
+                ["--log-json"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_log_json,
+                help="Write what happens to stderr as JSON lines, for machines.",
+            ),
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_debug,
+                help="Show where in the program an error arose.",
+            ),
+        ]
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse the arguments; from then on it says what an end would leave."""
+        context = super().make_context(info_name, args, parent, **extra)
+        session = context.ensure_object(Session)
+        session.kept, session.takes_interrupts = self._kept, self._takes_interrupts
+        return context
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an extra that is missing is an error of ours."""
+        with optional_packages():
+            return super().invoke(ctx)
 
 
 def _log_json(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         log_as_json()
-        context.meta[LOGS_JSON] = True
+        context.ensure_object(Session).logs_json = True
+
+
+def _debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.ensure_object(Session).debug = value
 
 
 def out_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -99,12 +154,3 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)
-
-
-def run_main(command: Callable[..., Any]) -> NoReturn:
-    """Entry of `python -m`: a closed pipe is not an error."""
-    try:
-        command()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)

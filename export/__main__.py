@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
-from edgeproof.command import EdgeproofCommand, out_option, run_main
+from edgeproof.command import EdgeproofCommand, out_option
 from edgeproof.errors import InputError
-from export.command import MODEL_HELP, export_variants, verify_option
+from export.command import KEPT, MODEL_HELP, export_variants, verify_option
 from export.flags import ExportFlags
 from export.plan import ModelRequest, Plan, load_plan
 
@@ -20,7 +20,7 @@ VERIFY_HELP = (
 )
 
 
-@click.command(cls=EdgeproofCommand, name="export")
+@click.command(cls=EdgeproofCommand, name="export", kept=KEPT)
 @click.option(
     "--plan",
     "plan_path",
@@ -98,4 +98,4 @@ def carry_out(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

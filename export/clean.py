@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from edgeproof.display import megabytes
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_contents, cache_folder
@@ -89,4 +89,4 @@ def _remove(path: Path, target: Path) -> bool:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from export.job import Outcome
     from export.sources import Source
 
+KEPT = "the artifacts that are finished are kept; the same command goes on with the rest"
 MODEL_HELP = (
     "Hub id (org/name), checkpoint folder, .gguf file, 'bundled' (real SmolLM2-135M-Instruct) or"
     " 'bundled-360m' (a stand-in: that model grown to the shape of SmolLM-360M, same function)."
@@ -48,6 +49,7 @@ def format_command(form: Format[Any]) -> click.Command:
 
     @click.command(
         cls=EdgeproofCommand,
+        kept=KEPT,
         name=form.name,
         help=f"Export a Llama-family checkpoint to {form.title}.\n\n\b\nExample:\n  {form.example}",
     )

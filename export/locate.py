@@ -9,7 +9,7 @@ import json
 
 import click
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from export.checkpoint import open_checkpoint
 from export.job import derived_name
 from export.sources import resolve
@@ -32,4 +32,4 @@ def main(model: str, revision: str | None) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

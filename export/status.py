@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from edgeproof.display import megabytes
 from edgeproof.files.cache import cache_contents, cache_folder
 from export.upkeep import left_overs, states
@@ -50,4 +50,4 @@ def main(root: Path, check: bool, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

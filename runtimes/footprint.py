@@ -20,8 +20,8 @@ from statistics import median
 import click
 
 from edgeproof.artifact import Artifact, open_artifact
-from edgeproof.command import EdgeproofCommand, run_main
-from edgeproof.errors import InputError
+from edgeproof.command import EdgeproofCommand
+from edgeproof.errors import GateError, InputError
 from edgeproof.files.cache import cache_folder
 from runtimes.adapter import Adapter
 from runtimes.load import Load, Meter, disturbed
@@ -94,6 +94,9 @@ class Footprint:
         )
 
 
+FAILS = "the runtime fails: "
+
+
 class Crash(Exception):
     """The process ended without a result; the message says how."""
 
@@ -131,7 +134,14 @@ def main(artifact: Path, threads: int, runtime: str | None, brief: bool) -> None
     It reads and writes three times; speeds are medians. Where other programs took the cores, it
     says so.
     """
-    found = _measure(open_artifact(artifact), threads, runtime, BRIEF if brief else WHOLE)
+    opened = open_artifact(artifact)
+    try:
+        found = _measure(opened, threads, runtime, BRIEF if brief else WHOLE)
+    except InputError:
+        raise
+    except Exception as error:  # a runtime may raise anything over a file
+        reason = str(error).partition("\n")[0]
+        raise GateError(f"{artifact}: {FAILS}{type(error).__name__}: {reason}") from error
     click.echo(json.dumps(asdict(found)))
     if found.warning:
         click.echo(f"warning: {found.warning}", err=True)
@@ -212,11 +222,11 @@ def _run(command: Sequence[str]) -> Footprint:
     if result.returncode < 0:
         name = signal.Signals(-result.returncode).name
         raise Crash(f"the runtime crashes: its process was ended by {name}")
-    last = (result.stderr.strip() or "no message").splitlines()[-1]
+    last = (result.stderr.strip() or "no message").splitlines()[-1].removeprefix("error: ")
     if result.returncode == InputError.exit_code:
-        raise InputError(last.removeprefix("error: "))
+        raise InputError(last)
     if result.returncode:
-        raise Crash(f"the runtime fails: {last}")
+        raise Crash(FAILS + last.rpartition(FAILS)[2])
     return Footprint(**json.loads(result.stdout.splitlines()[-1]))
 
 
@@ -225,4 +235,4 @@ def _compiled(adapter: Adapter) -> set[Path]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

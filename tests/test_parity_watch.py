@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +100,8 @@ def test_who_ends_the_watcher_ends_the_run(folder: Path) -> None:
         watcher.terminate()
         # The pipe ends only when the run is gone, too.
         assert watcher.stdout.read() == ""
-        assert "ended by SIGTERM" in watcher.stderr.read()
+        assert watcher.stderr.read() == ""
+        assert watcher.wait() == 128 + signal.SIGTERM
 
 
 def test_nobody_needs_to_watch(tmp_path: Path) -> None:

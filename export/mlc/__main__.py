@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from edgeproof.command import run_main
 from export.command import format_command
 from export.mlc import FORMAT
 
 main = format_command(FORMAT)
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

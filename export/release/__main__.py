@@ -11,7 +11,7 @@ import click
 
 from edgeproof import __version__
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand, EdgeproofGroup
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import REPORT, Key, read_report
 
@@ -21,12 +21,15 @@ NAMESPACE = "your-name"
 log = logging.getLogger("export.release")
 
 
-@click.group(name="release")
+@click.group(cls=EdgeproofGroup, name="release")
 def main() -> None:
     """Turn the exports that passed into downloads that prove themselves."""
 
 
-@main.command(cls=EdgeproofCommand)
+@main.command(
+    cls=EdgeproofCommand,
+    kept="the releases that are finished are kept; the same command builds the others",
+)
 @click.argument("root", type=click.Path(file_okay=False, path_type=Path), default=Path("artifacts"))
 @click.option("--model", "-m", "models", multiple=True, help="Folders in ROOT. Default: all.")
 @click.option("--version", "version", default=__version__, show_default=True, help="Its version.")
@@ -191,7 +194,9 @@ def verify(
         log.info("verified", extra={"release": str(folder), "signer": str(signer or "")})
 
 
-@main.command(cls=EdgeproofCommand)
+@main.command(
+    cls=EdgeproofCommand, kept="what arrived stays there unseen; the same command sends the rest"
+)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--to",
@@ -271,4 +276,4 @@ def _checkpoint(root: Path, label: str) -> Path:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from runtimes.browser.chromium import install_chromium, with_gpu
 from runtimes.browser.packages import web_packages
 
@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

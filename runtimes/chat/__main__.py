@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from edgeproof.command import EdgeproofCommand, root_option, run_main
+from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.errors import InputError
 from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Reply, Sampling
@@ -22,7 +22,7 @@ from runtimes.chat.voice import Voice, open_voice
 ASK = "> "
 
 
-@click.command(cls=EdgeproofCommand, name="chat")
+@click.command(cls=EdgeproofCommand, name="chat", takes_interrupts=True)
 @click.argument("target", metavar="[ARTIFACT|MODEL]", required=False)
 @click.option(
     "--compare",
@@ -125,4 +125,4 @@ def _answer(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

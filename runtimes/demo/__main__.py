@@ -8,7 +8,7 @@ import click
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, root_option, run_main
+from edgeproof.command import EdgeproofCommand, EdgeproofGroup, root_option
 from edgeproof.errors import InputError
 from runtimes.browser.server import Site, make_server
 from runtimes.demo.build import SITE, build
@@ -17,7 +17,7 @@ from runtimes.formats import reader_of
 PORT = 8017
 
 
-@click.group(name="demo")
+@click.group(cls=EdgeproofGroup, name="demo")
 def main() -> None:
     """A chat page that runs exports in the reader's browser: built once, served anywhere."""
 
@@ -44,7 +44,7 @@ def build_command(folder: Path, artifacts: tuple[Path, ...], root: Path) -> None
     click.echo(f"{folder}: serve it with `edgeproof demo serve {folder}`")
 
 
-@main.command(cls=EdgeproofCommand, name="serve")
+@main.command(cls=EdgeproofCommand, name="serve", takes_interrupts=True)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
 @click.option(
@@ -82,4 +82,4 @@ def _runs(artifact: Artifact) -> bool:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

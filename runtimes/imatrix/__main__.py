@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeproof.command import EdgeproofCommand, progress, run_main
+from edgeproof.command import EdgeproofCommand, progress
 
 
 @click.command(cls=EdgeproofCommand, name="imatrix")
@@ -75,4 +75,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

@@ -13,7 +13,7 @@ import click
 
 from edgeproof.artifact import MANIFEST, open_artifact
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, error_boundary, root_option, run_main
+from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import REPORT
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runtimes.parity.run import Extent, Request
     from runtimes.parity.suite import Suite
 
+KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
 ARGUMENTS = "edgeproof.arguments"  # in a command's context
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
@@ -49,12 +50,10 @@ class WatchedCommand(EdgeproofCommand):
         """Watch, or be watched."""
         if not ctx.params.pop("watch") or ctx.params["journal"] is not None:
             return super().invoke(ctx)
-        with error_boundary(ctx):
-            code = watch("runtimes.parity", ctx.meta[ARGUMENTS])
-        return ctx.exit(code)
+        return ctx.exit(watch("runtimes.parity", ctx.meta[ARGUMENTS]))
 
 
-@click.command(cls=WatchedCommand, name="parity")
+@click.command(cls=WatchedCommand, name="parity", kept=KEPT)
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @root_option("; its run.json names what to compare")
 @click.option(
@@ -296,4 +295,4 @@ def compare_model(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

@@ -12,7 +12,7 @@ import click
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.run_record import load_run_record
-from edgeproof.command import EdgeproofCommand, root_option, run_main
+from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.display import table_console
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
@@ -131,4 +131,4 @@ def _undecided(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

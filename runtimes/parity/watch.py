@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 
+from edgeproof.ending import OF_A_SIGNAL, Stopped
 from edgeproof.errors import InputError
 from runtimes.footprint import Crash
 
@@ -90,14 +92,20 @@ def watch(module: str, arguments: Sequence[str]) -> int:
 
     Raises:
         InputError: it was ended, or crashed, over no artifact.
+        Stopped: somebody ends both.
     """
     options: list[str] = []
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as folder:
         journal = Path(folder, "journal")
         while True:
             command = [sys.executable, "-m", module, f"--journal={journal}"]
-            with subprocess.Popen([*command, *options, *arguments]) as run, _passing_on(run):
+            with (
+                subprocess.Popen([*command, *options, *arguments]) as run,
+                _passing_on(run) as received,
+            ):
                 code = run.wait()
+            if received and code < 0:  # before it took care of signals
+                raise Stopped(OF_A_SIGNAL + received[0])
             how = _crash(code)
             if how is None:
                 return code
@@ -109,17 +117,26 @@ def watch(module: str, arguments: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _passing_on(run: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Who asks this process to end asks the run."""
+def _passing_on(run: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Who asks this process to end asks the run; the signals that were received.
+
+    A terminal sends Ctrl-C to both, and the run takes it once.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        run.send_signal(number)
+
     asked = [signal.SIGTERM]
     if sys.platform != "win32":
-        asked.append(signal.SIGHUP)
+        asked += [signal.SIGINT, signal.SIGHUP]
     before = {number: signal.getsignal(number) for number in asked}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, lambda received, _: run.send_signal(received))
+            signal.signal(number, pass_on)
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from runtimes.recover.targets import TARGETS
 
 GATES = ("4-bit",)
@@ -106,4 +106,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

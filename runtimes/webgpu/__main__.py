@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from runtimes.formats.onnx import WEBGPU
 
 
@@ -21,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import GateError
 from export.sources import resolve
 from runtimes.parity.suite import Budget, built_in
@@ -115,4 +115,4 @@ def _measure_alarms(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()

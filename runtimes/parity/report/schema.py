@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edgeproof.command import EdgeproofCommand, run_main
+from edgeproof.command import EdgeproofCommand
 from edgeproof.display import markdown_row
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
@@ -92,4 +92,4 @@ def _row(figure: Figure) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    main()
