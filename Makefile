@@ -42,29 +42,29 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 	@touch $@
 
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
-	$(BIN)/python -m export $(if $(PLAN),--plan $(PLAN)) $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out $(OUT)
-	$(BIN)/python -m runtimes.parity --root $(OUT) --budget $(BUDGET)
+	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)"
+	$(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET)
 
 demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
 	@# A short text leaves some verdicts open, which the page shows.
-	@test -f $(OUT)/run.json || $(MAKE) export-all BUDGET=fast || test -f $(OUT)/run.json
-	$(BIN)/python -m runtimes.demo build $(DEMO) --root $(OUT)
-	$(BIN)/python -m runtimes.demo serve $(DEMO)
+	@test -f "$(OUT)"/run.json || $(MAKE) export-all BUDGET=fast || test -f "$(OUT)"/run.json
+	$(BIN)/python -m runtimes.demo build "$(DEMO)" --root "$(OUT)"
+	$(BIN)/python -m runtimes.demo serve "$(DEMO)"
 
 release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
-	@ls $(OUT)/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
-	$(BIN)/python -m export.release build $(OUT) --out $(DIST) --version $(VERSION) $(if $(KEY),--key $(KEY)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
-	$(BIN)/python -m export.release verify $(DIST)/*-$(VERSION) $(if $(KEY),--key $(PUBLIC_KEY))
+	@ls "$(OUT)"/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
+	$(BIN)/python -m export.release build "$(OUT)" --out "$(DIST)" --version "$(VERSION)" $(if $(KEY),--key "$(KEY)") $(if $(NAMESPACE),--namespace "$(NAMESPACE)")
+	$(BIN)/python -m export.release verify "$(DIST)"/*-"$(VERSION)" $(if $(KEY),--key "$(PUBLIC_KEY)")
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
-	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out $(OUT)/gguf-types
-	$(BIN)/python -m runtimes.parity --root $(OUT)/gguf-types --budget $(BUDGET)
-	$(BIN)/python -m benchmarks.gguf_table $(OUT)/gguf-types/*/parity.json
+	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out "$(OUT)/gguf-types"
+	$(BIN)/python -m runtimes.parity --root "$(OUT)/gguf-types" --budget $(BUDGET)
+	$(BIN)/python -m benchmarks.gguf_table "$(OUT)"/gguf-types/*/parity.json
 
 size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, run and compared (an hour)
-	$(BIN)/python -m export --plan benchmarks/sizes.toml --out $(OUT)/sizes
-	$(BIN)/python -m runtimes.parity --root $(OUT)/sizes --budget $(BUDGET)
-	$(BIN)/python -m benchmarks.size_table $(OUT)/sizes/*/parity.json
+	$(BIN)/python -m export --plan benchmarks/sizes.toml --out "$(OUT)"/sizes
+	$(BIN)/python -m runtimes.parity --root "$(OUT)"/sizes --budget $(BUDGET)
+	$(BIN)/python -m benchmarks.size_table "$(OUT)"/sizes/*/parity.json
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)

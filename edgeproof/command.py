@@ -16,6 +16,26 @@ from edgeproof.extras import optional_packages
 from edgeproof.log import log_as_json
 
 
+class NamedPath(click.Path):
+    """A path that names something: neither nothing nor what no system can name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty text and a NUL."""
+        if value in ("", b"") or (isinstance(value, str) and "\0" in value):
+            self.fail(f"{value!r} is no path", param, ctx)
+        return super().convert(value, param, ctx)
+
+    @staticmethod
+    def of(path: click.Path) -> NamedPath:
+        """The same rules, and that one."""
+        return NamedPath(
+            exists=path.exists,
+            file_okay=path.file_okay,
+            dir_okay=path.dir_okay,
+            path_type=path.type,
+        )
+
+
 class Ending(click.Command):
     """A command that ends as `edgeproof.ending` says, however it was begun."""
 
@@ -71,6 +91,9 @@ class EdgeproofCommand(Ending):
     ) -> None:
         super().__init__(*arguments, **options)
         self._kept, self._takes_interrupts = kept, takes_interrupts
+        for parameter in self.params:
+            if isinstance(parameter.type, click.Path):
+                parameter.type = NamedPath.of(parameter.type)
         self.params += [
             click.Option(
                 ["--log-json"],

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from edgeproof.command import EdgeproofCommand, out_option, progress
 from edgeproof.errors import InputError
+from edgeproof.files.space import require_folder
 from export.flags import ExportFlags
 from export.format import DIRECT
 
@@ -90,6 +91,8 @@ def format_command(form: Format[Any]) -> click.Command:
         **options: Any,
     ) -> None:
         wanted = [part for value in dtypes for part in value.split(",") if part]
+        if not wanted:
+            raise InputError(f"--dtype names none; choose from {names}")
         maker = form.engine(engine)
         accepted = _accepted(maker, options)
         variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
@@ -147,6 +150,8 @@ def export_variants(
     from export import job
     from export.sources import resolve
 
+    if not flags.dry_run:
+        require_folder(out)
     source = resolve(model, revision)
     openers = {form.open for form, _ in variants}
     opened = {opener: opener(source.path) for opener in openers}

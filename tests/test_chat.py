@@ -123,7 +123,8 @@ def test_the_first_token_that_differs_is_marked(root: Path) -> None:
 
 def test_too_long_a_conversation_is_said_and_the_chat_goes_on(root: Path) -> None:
     result = chat(target(root, "onnx", "fp32"), text="a " * 3000 + "\nHi\n")
-    assert result.exit_code == 0
+    assert result.exit_code == 2
+    assert "1 of the messages had no answer" in result.output
     assert "/reset begins a new one" in " ".join(result.output.split())
     assert result.output.count(", first after") == 1
 

@@ -1,7 +1,8 @@
-"""Say before a long run, not at its end, that the disk is too small."""
+"""Say before a long run, not at its end, that what it makes cannot be written."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,37 @@ def require_space(target: Path, needed: int) -> None:
             f"{target}: {megabytes(needed)} MB are needed and {megabytes(free)} MB are free;"
             " free some space or write to another disk"
         )
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse to begin what is to be written into a folder that nothing can be written into.
+
+    It need not exist yet.
+
+    Raises:
+        InputError: naming it.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise InputError(f"{folder}: a link to what is not there")
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise InputError(f"{folder}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: cannot be written ({nearest} may not be changed)")
+
+
+def require_files(*paths: Path | None) -> None:
+    """As `require_folder`, for files that are to be written, or replaced; None is no file.
+
+    Raises:
+        InputError: one is a folder, or its folder cannot be written.
+    """
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise InputError(f"{path}: a folder; name a file")
+        require_folder(path.parent)
 
 
 def _existing(path: Path) -> Path:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from edgeproof.artifact import Variant
+from edgeproof.artifact import Precision, Variant
 from edgeproof.errors import InputError
 from edgeproof.files.schema import Schema
 from export.format import DIRECT, Exporter
@@ -93,11 +93,11 @@ def load_plan(path: Path | None) -> Plan:
     """
     name = str(path) if path else "default plan"
     try:
-        text = path.read_text("utf-8") if path else default_text()
+        text = path.read_text("utf-8-sig") if path else default_text()
         raw = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not valid TOML ({error})") from None
     try:
         SCHEMA.check(raw.get("schema", SCHEMA.current), name)
@@ -120,6 +120,7 @@ def _parse(raw: dict[str, Any]) -> Plan:
     variants = tuple(
         request for item in _list(raw.get("variant", []), "variant") for request in _variant(item)
     )
+    _no_duplicates(variants)
     return Plan(models, variants, _gates(raw.get("gates", {})))
 
 
@@ -155,6 +156,16 @@ def _variant(item: Any) -> list[VariantRequest]:
     return requests
 
 
+def _no_duplicates(requests: Sequence[VariantRequest]) -> None:
+    seen = set()
+    for request in requests:
+        _, variant = request.resolve()
+        key = variant.format, variant.name
+        if key in seen:
+            raise InputError(f"{variant.format} {variant.name} is in the plan twice")
+        seen.add(key)
+
+
 def _flag(table: Mapping[str, Any], key: str) -> bool:
     value = table.get(key, False)
     if not isinstance(value, bool):
@@ -165,11 +176,16 @@ def _flag(table: Mapping[str, Any], key: str) -> bool:
 def _gates(raw: Any) -> dict[str, dict[str, float]]:
     if not isinstance(raw, dict) or not all(isinstance(item, dict) for item in raw.values()):
         raise InputError("[gates.<class>] must be tables of metric = limit")
-    for table in raw.values():
+    for kind, table in raw.items():
+        known = [item.value for item in Precision]
+        if not any(kind == name or kind.startswith(f"{name}-") for name in known):
+            raise InputError(f"[gates.{kind}]: unknown class; known: {', '.join(known)}")
         for metric, limit in table.items():
             number = isinstance(limit, int | float) and not isinstance(limit, bool)
             if not number or not math.isfinite(limit):  # nothing is on the wrong side of NaN
                 raise InputError(f"the gate {metric} must be a number, not {limit}")
+            if limit < 0:
+                raise InputError(f"the gate {metric} must not be negative, as {limit} is")
     return {kind: {metric: float(v) for metric, v in item.items()} for kind, item in raw.items()}
 
 

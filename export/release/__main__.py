@@ -13,6 +13,7 @@ from edgeproof import __version__
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, EdgeproofGroup
 from edgeproof.errors import GateError, InputError
+from edgeproof.files.space import require_folder
 from edgeproof.verdicts import REPORT, Key, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -94,6 +95,7 @@ def build(
     from export.release.card import source_card
     from export.release.record import read_record
     from export.release.selection import not_compared, select
+    from export.release.signature import require_key
     from export.release.signature import sign as sign_release
 
     if not VERSION.fullmatch(version):
@@ -109,6 +111,9 @@ def build(
         archives=not no_archives,
         previous=read_record(previous) if previous else None,
     )
+    require_folder(out)
+    if key is not None:
+        require_key(key)
     excluded = [_key(text) for text in exclude]
     names = models or tuple(sorted(path.parent.name for path in root.glob(f"*/{REPORT}")))
     if not names:

@@ -34,6 +34,25 @@ class Identity:
     issuer: str
 
 
+def require_key(key: Path) -> None:
+    """Refuse, before anything is built, a key that `sign` could not use.
+
+    Raises:
+        InputError: no private EC key without a password.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        if isinstance(load_pem_private_key(key.read_bytes(), None), EllipticCurvePrivateKey):
+            return
+        reason = "a key of another kind"
+    except (*UNUSABLE, UnsupportedAlgorithm) as error:
+        reason = _one_line(error)
+    raise InputError(f"{key}: not a private EC key without a password ({reason})")
+
+
 def sign(folder: Path, key: Path | None) -> None:
     """Sign a release with a private EC key (PEM), or, without one, by the ambient OIDC identity.
 

@@ -84,22 +84,32 @@ def main(
 def _talk(
     console: Console, voices: Sequence[Voice], conversation: Conversation, sampling: Sampling
 ) -> None:
-    """Ask for lines until there are no more."""
+    """Ask for lines until there are no more.
+
+    Raises:
+        InputError: what is piped in is no text, or some of it had no answer.
+    """
+    unanswered = 0
     while True:
         try:
             line = input(ASK if console.is_terminal else "").strip()
-        except EOFError:
-            return
+            line.encode("utf-8")
+        except UnicodeError:
+            raise InputError("stdin: not UTF-8 text; convert it to UTF-8") from None
+        except (EOFError, RuntimeError):  # there is no stdin
+            break
         except KeyboardInterrupt:
             console.print("\n/quit or Ctrl-D ends the chat", style="dim")
             continue
         if line.startswith("/"):
             answer = conversation.command(line)
             if answer is None:
-                return
+                break
             console.print(Text(answer, style="dim"))
         elif line:
-            _answer(console, voices, conversation, sampling, line)
+            unanswered += not _answer(console, voices, conversation, sampling, line)
+    if unanswered and not console.is_terminal:
+        raise InputError(f"{unanswered} of the messages had no answer")
 
 
 def _answer(
@@ -108,7 +118,8 @@ def _answer(
     conversation: Conversation,
     sampling: Sampling,
     question: str,
-) -> None:
+) -> bool:
+    """Answer, if the question can be put."""
     messages = conversation.ask(question)
     try:
         replies = [
@@ -116,12 +127,13 @@ def _answer(
         ]
     except InputError as error:
         console.print(Text(str(error), style="red"))
-        return
+        return False
     if len(voices) == 1:
         stream(console, replies[0])
     else:
         stream_both(console, voices, replies)
     conversation.keep(question, replies[0].text)
+    return True
 
 
 if __name__ == "__main__":

@@ -66,7 +66,10 @@ def open_voice(target: str, root: Path, runtime: str | None, threads: int) -> Vo
     if target not in models:
         known = ", ".join(models)
         raise InputError(f"{target}: no such folder, and no model of {root}; it has {known}")
-    return _checkpoint(Path(models[target]), threads)
+    checkpoint = Path(models[target])
+    if not checkpoint.is_dir():
+        raise InputError(f"{checkpoint}: the checkpoint of {target} is missing; export it again")
+    return _checkpoint(checkpoint, threads)
 
 
 def _artifact(folder: Path, other: str | None, threads: int) -> Voice:

@@ -50,10 +50,12 @@ def main(
     """  # noqa: D301
     from edgeproof.files.atomic import write_atomic
     from edgeproof.files.once import once
+    from edgeproof.files.space import require_files
     from runtimes.imatrix.calibration import read_calibration
     from runtimes.imatrix.matrix import cached_path, compute
     from runtimes.registry import open_reference, reference_version
 
+    require_files(out)
     chosen = read_calibration(calibration, tokens)
     cached = cached_path(checkpoint, reference_version(), chosen)
     reused = cached.exists() and not force

@@ -58,7 +58,7 @@ def read_calibration(path: Path | None, tokens: int) -> Calibration:
     if path is None:
         return Calibration(SELF, None, tokens)
     try:
-        return Calibration(path.name, path.read_text("utf-8"), tokens)
+        return Calibration(path.name, path.read_text("utf-8-sig"), tokens)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

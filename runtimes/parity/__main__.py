@@ -16,6 +16,7 @@ from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
+from edgeproof.files.space import require_files
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
 from runtimes.formats import reader_of
@@ -159,12 +160,15 @@ def main(
     else:
         if runtime is not None:
             raise InputError("--runtime needs explicit artifacts: --runtime NAME ARTIFACT …")
+        if checkpoint is not None:
+            raise InputError("--checkpoint needs explicit artifacts: run.json names their own")
         models, gates = recorded(root, allow_degraded=allow_degraded)
     models, lost = told_apart(models)
     for item in lost:
         click.echo(f"FAIL, in no report: {item.reason}", err=True)
     if json_path is not None and len(models) > 1:
         raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
+    require_files(*(json_path or model.report for model in models), junit, markdown_path)
     extent = Extent(positions, footprint, localise, journal_of(journal, crashed))
     results = []
     for model in models:

@@ -21,7 +21,7 @@ def read_suite(path: Path) -> Suite:
         InputError: not readable, not UTF-8, malformed, or empty.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
