@@ -53,6 +53,7 @@ demo: setup ## A chat page with the exports of the last export-all, built into b
 
 release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
 	@ls "$(OUT)"/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
+	$(BIN)/python -m runtimes.parity.elsewhere "$(OUT)" --budget $(BUDGET)
 	$(BIN)/python -m export.release build "$(OUT)" --out "$(DIST)" --version "$(VERSION)" $(if $(KEY),--key "$(KEY)") $(if $(NAMESPACE),--namespace "$(NAMESPACE)")
 	$(BIN)/python -m export.release verify "$(DIST)"/*-"$(VERSION)" $(if $(KEY),--key "$(PUBLIC_KEY)")
 

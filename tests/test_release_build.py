@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
-from edgeproof.verdicts import Verdict
+from edgeproof.verdicts import ELSEWHERE, ShortRun, Verdict, write_short_runs
 from export.release.archives import write_archive
 from export.release.dist import Dist
 from export.release.notes import release_notes
@@ -333,6 +333,31 @@ def test_hostile_text_stays_text_in_cards_and_notes(root: Path, tmp_path: Path) 
         assert "<img" not in html
         assert "<code>**" not in html
     assert " ".join(HOSTILE.split()).replace("\x1b", "") in unescape(html).replace("\x1b", "")
+
+
+def test_a_card_shows_what_short_runs_elsewhere_answer(root: Path, tmp_path: Path) -> None:
+    raw = json.loads((root / LABEL / "parity.json").read_text("utf-8"))
+    for item in raw["artifacts"]:
+        item["measurement"]["execution"]["unseen"] = ["not run in P: there", "not run in Q: there"]
+    (root / LABEL / "parity.json").write_text(json.dumps(raw))
+    made = {item["variant"]: item["manifest"] for item in raw["artifacts"]}
+    figures = (200, 3e-4, 1e-4, 5e-4)
+    runs = [
+        ShortRun(
+            "onnx", variant, made.get(variant, "0" * 64), "not run in P: there", "P", "a GPU",
+            3, *figures, Verdict.INCONCLUSIVE, ("too little text",),
+        )
+        for variant in ("fp16", "gone")
+    ]  # fmt: skip
+    write_short_runs(root / LABEL / ELSEWHERE, runs)
+    assert build(root, tmp_path).exit_code == 0
+    text = (tmp_path / NAME / "llama-0M-ONNX" / "README.md").read_text("utf-8").replace("\\", "")
+    (line,) = (line for line in text.splitlines() if line.startswith("- `fp16`: judged"))
+    assert "judged on a GPU, 200 positions of 3 texts" in line
+    assert "INCONCLUSIVE: too little text" in line
+    assert "- `q8`: not run in P: there" in text
+    assert "- `fp16`, `q8`: not run in Q: there" in text
+    assert (tmp_path / NAME / ELSEWHERE).is_file()
 
 
 def test_an_undecided_variant_is_not_called_worse(root: Path, tmp_path: Path) -> None:

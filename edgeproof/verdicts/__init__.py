@@ -1,5 +1,11 @@
-"""What a parity run found, as its readers need it: `parity.json`, described once."""
+"""What parity runs found, as their readers need it: `parity.json` and `elsewhere.json`."""
 
+from edgeproof.verdicts.elsewhere import (
+    ELSEWHERE,
+    ShortRun,
+    read_short_runs,
+    write_short_runs,
+)
 from edgeproof.verdicts.report import (
     PAGE,
     REPORT,
@@ -15,6 +21,7 @@ from edgeproof.verdicts.report import (
 from edgeproof.verdicts.verdict import Verdict
 
 __all__ = [
+    "ELSEWHERE",
     "PAGE",
     "REPORT",
     "SCHEMA",
@@ -23,7 +30,10 @@ __all__ = [
     "Key",
     "ParityReport",
     "Recommendation",
+    "ShortRun",
     "Verdict",
     "metrics_json",
     "read_report",
+    "read_short_runs",
+    "write_short_runs",
 ]

@@ -15,7 +15,7 @@ from edgeproof.artifact import ModelIdentity
 from edgeproof.display import markdown_row, markdown_text, megabytes, number
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
-from edgeproof.verdicts import Interval, ParityReport
+from edgeproof.verdicts import Interval, ParityReport, ShortRun
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
 from export.formats import load_format
 from export.publication import Publication, Released, Repository, recommended
@@ -78,9 +78,16 @@ def source_card(model: ModelIdentity, checkpoint: Path) -> SourceCard:
 
 
 def model_card(
-    repository: Repository, source: SourceCard, report: ParityReport, namespace: str
+    repository: Repository,
+    source: SourceCard,
+    report: ParityReport,
+    namespace: str,
+    short_runs: Sequence[ShortRun] = (),
 ) -> bytes:
-    """README.md of a repository; `namespace` is whose it is on the hub, for the examples."""
+    """README.md of a repository; `namespace` is whose it is on the hub, for the examples.
+
+    `short_runs` are of its exports in further places, and of others.
+    """
     from huggingface_hub import ModelCardData
 
     publication = load_format(repository.format).publication
@@ -104,7 +111,8 @@ def model_card(
             title=publication.title,
             source=source,
             table=measured_table(repository.released),
-            unseen=unseen(repository.released),
+            unseen=unseen(repository.released, short_runs),
+            elsewhere=ran_elsewhere(repository.released, short_runs),
             best=best,
             file=next(named, None),
             degraded=[item for item in repository.released if not item.passed],
@@ -138,13 +146,28 @@ def _cells(item: Released) -> Iterable[str]:
     yield f"**{item.compared.verdict}**"
 
 
-def unseen(released: Sequence[Released]) -> dict[str, list[str]]:
-    """What the comparison does not show, in words, and the variants of which it does not."""
+def unseen(
+    released: Sequence[Released], short_runs: Sequence[ShortRun] = ()
+) -> dict[str, list[str]]:
+    """What neither comparison nor short runs show, in words, and the variants of which not."""
     found: dict[str, list[str]] = {}
     for item in released:
+        answered = {run.unseen for run in _of(item, short_runs)}
         for text in item.compared.unseen:
-            found.setdefault(text, []).append(item.compared.variant)
+            if text not in answered:
+                found.setdefault(text, []).append(item.compared.variant)
     return found
+
+
+def ran_elsewhere(
+    released: Sequence[Released], short_runs: Sequence[ShortRun]
+) -> list[tuple[str, ShortRun]]:
+    """The short runs of these very bytes, by variant."""
+    return [(item.compared.variant, run) for item in released for run in _of(item, short_runs)]
+
+
+def _of(item: Released, short_runs: Sequence[ShortRun]) -> list[ShortRun]:
+    return [run for run in short_runs if run.manifest == item.compared.manifest]
 
 
 def _per_cent(share: Interval | None) -> str:

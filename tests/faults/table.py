@@ -66,7 +66,7 @@ def document(rows: Sequence[Row], alarms: Mapping[str, Alarms], positions: int, 
         + " measured |" * several,
         "|---|---|---|---|---|---|---|" + "---|" * several,
         *(
-            _row(case, record, told[record.key]) + f" {record.date}, {record.revision} |" * several
+            _row(case, record, told[record.key]) + f" {record.revision} |" * several
             for case, record in faulty
         ),
         "\n" + AT_RUN_TIME,
