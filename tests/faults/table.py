@@ -110,6 +110,8 @@ def _measured(records: Sequence[Record], missing: int) -> list[str]:
     runs = Counter((record.date, record.revision) for record in records)
     counts = [f"{n} on {day} at revision {code}" for (day, code), n in sorted(runs.items())]
     text = f"Rows: {'; '.join(counts)}." if counts else "No row was measured."
+    if not all(record.judged for record in records):
+        text += " Where gates were not asked, a row names only what the verdict goes by."
     return [text + (f" Not measured yet: {missing} more." if missing else "")]
 
 
