@@ -147,8 +147,8 @@ def test_folding_keeps_the_function(
     monkeypatch.setattr(Stages, "rounded", unrounded)
     model = make_small(tmp_path / "model", **changes)
     recovered(model, tmp_path / "out", "--format", "any")
-    norm = "model.layers.1.post_attention_layernorm.weight"
-    assert not np.array_equal(values(model)[norm], values(tmp_path / "out")[norm])
+    before, after = values(model), values(tmp_path / "out")
+    assert any((before[name] != after[name]).any() for name in before if "layernorm" in name)
     ids = list(range(5, 60))
     first, second = (open_reference(folder, 1).logits(ids) for folder in (model, tmp_path / "out"))
     # Norms of queries and keys, and a tied model's last one, are rounded to 11 bits.
