@@ -148,6 +148,7 @@ def export_variants(
     from edgeproof.artifact import classes_text, fallback_text
     from edgeproof.checkpoints.tokenizer import require_readable
     from export import job
+    from export.rounding.recipe import on_grid_text
     from export.sources import resolve
 
     if not flags.dry_run:
@@ -161,8 +162,10 @@ def export_variants(
         asked = replace(flags, strict=flags.strict or wanted in strict)
         checkpoint = opened[form.open]
         identity = job.identify(source, checkpoint)
+        variant = form.for_checkpoint(wanted, checkpoint)
         # Completing may take minutes in PyTorch, and no size depends on what it finds.
-        variant = wanted if flags.dry_run else form.complete_from_checkpoint(wanted, checkpoint)
+        if not flags.dry_run:
+            variant = form.complete_from_checkpoint(variant, checkpoint)
         export = job.Job(source, checkpoint, identity, form, variant)
         folder = export.folder(out)
         folders.append(folder)
@@ -187,6 +190,7 @@ def export_variants(
             "types": classes_text(weights),
             "fallback": fallback_text(weights),
             "verified": verified,
+            "rounding": on_grid_text(variant.recipe),
         }
         for title, text in lines.items():
             if text is not None:

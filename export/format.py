@@ -82,6 +82,8 @@ class Exporter(Generic[Opened]):
     """Command-line options of its own; a plan's `[[variant]]` takes them as well."""
     with_options: Callable[..., Variant[Any]] = _unchanged
     """`with_options(variant, **values)` puts what they say into the variant's recipe and name."""
+    for_checkpoint: Callable[[Variant[Any], Opened], Variant[Any]] = _complete
+    """What a variant means for a checkpoint that says how it is to be stored; reads no weights."""
     complete_from_checkpoint: Callable[[Variant[Any], Opened], Variant[Any]] = _complete
     """Replaces what of the recipe only the checkpoint can tell, before anything is written."""
     folder: Callable[[str, Variant[Any]], str] = _variant_name

@@ -7,6 +7,7 @@ with what this edgeproof and the installed libraries are.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 from edgeproof import __version__
@@ -15,6 +16,7 @@ from edgeproof.artifact.manifest import SCHEMA, recipe_digest
 from edgeproof.errors import InputError
 from export.format import Exporter
 from export.formats import load_format
+from export.rounding.recipe import as_asked
 
 EDGEPROOF = "edgeproof"
 
@@ -45,10 +47,14 @@ def made_otherwise(manifest: Manifest) -> str | None:
     ]
     for maker, variant in makers:
         if variant.name == manifest.variant.name:
-            if VariantRecord.of(variant) != manifest.variant:
+            if _asked(VariantRecord.of(variant)) != _asked(manifest.variant):
                 return "its recipe is another one now"
             return _other_tools(manifest, _tools(maker, variant))
     return _other_tools(manifest, _all_tools(makers))
+
+
+def _asked(variant: VariantRecord) -> VariantRecord:
+    return replace(variant, recipe=as_asked(variant.recipe))
 
 
 def _tools(maker: Exporter[Any], variant: Variant[Any]) -> dict[str, str]:

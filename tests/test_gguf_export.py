@@ -35,7 +35,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "bf16-sharded": {"dtype": "BF16", "shards": 3},
     "f16-untied": {"dtype": "F16", "tie_word_embeddings": False},
 }
-VARIANTS = [v.name for v in FORMAT.variants if v.recipe.direct]
+# Of any checkpoint; `recovered` is for those with recovery.json.
+VARIANTS = [v.name for v in FORMAT.variants if v.recipe.direct and v.name != "recovered"]
 LEGACY = ["q5_0", "q5_1", "q4_0", "q4_1"]
 
 

@@ -15,7 +15,7 @@ PLAN = Path(__file__).parent.parent / "benchmarks" / "gguf_types.toml"
 
 def test_the_plan_has_every_type_and_every_type_that_uses_a_matrix_with_one() -> None:
     names = [request.resolve()[1].name for request in load_plan(PLAN).variants]
-    plain = [variant.name for variant in FORMAT.variants]
+    plain = [variant.name for variant in FORMAT.variants if variant.name != "recovered"]
     weighted = [f"{name}-imatrix" for name in plain if name.upper() not in UNWEIGHTED]
     assert sorted(names) == sorted(plain + weighted)
     assert len(names) == len(set(names)) == 30

@@ -19,7 +19,7 @@ from onnxruntime.quantization.quant_utils import quantize_data
 
 from edgeproof.errors import InputError
 from export.onnx import bnb4, dynamic, nbits
-from export.onnx.nbits import BlockScheme
+from export.onnx.blocks import BlockScheme
 from export.onnx.rounded import rounded_parts
 from export.rounding import Evidence, Grid, Rounder
 from export.rounding.registry import METHODS, NEAREST

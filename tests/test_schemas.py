@@ -150,7 +150,7 @@ def test_the_recipe_keeps_its_types_in_the_manifest(
     text = (artifact.path / MANIFEST).read_text("utf-8")
     assert artifact.manifest.to_json() == text
     assert json.loads(text)["variant"]["recipe"] == {
-        "rounding": {"method": "nearest"},
+        "rounding": {"method": "auto"},
         "linear": "F16",
         "head": "F16",
         "pure": False,

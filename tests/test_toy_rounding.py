@@ -16,12 +16,12 @@ from export.formats import load_format
 from export.gguf import storage as gguf
 from export.mlc import schemes as mlc
 from export.onnx import bnb4, dynamic
-from export.onnx.schemes import BLOCKS
+from export.onnx.blocks import BLOCKS
 from export.plan.plan import load_plan
 from export.rounding import BlockAxis, Evidence, Grid, Kind, Need, Rounded
 from export.rounding.cast import FLOAT16, FLOAT32
 from export.rounding.method import lanes
-from export.rounding.registry import METHODS, NEAREST, method_of
+from export.rounding.registry import DEFAULT, METHODS, NEAREST, method_of
 from runtimes.formats import dequantise
 from runtimes.imatrix import matrix
 from tests.exported import export_tiny
@@ -201,7 +201,7 @@ def test_the_default_by_name_is_the_default(
 ) -> None:
     code, output = run(form, "-m", folder, "-o", tmp_path, "-d", dtype)
     assert code == 0, output
-    named = ("-m", folder, "-o", tmp_path, "-d", dtype, "--rounding", NEAREST)
+    named = ("-m", folder, "-o", tmp_path, "-d", dtype, "--rounding", DEFAULT)
     code, output = run(form, *named)
     assert code == 0
     assert "unchanged, reused" in output
@@ -255,7 +255,8 @@ def test_one_tensor_of_llama_cpps_types_is_enough_to_refuse_it() -> None:
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
     for form, dtype in FORMATS:
-        with pytest.raises(InputError, match=r"unknown method 'best'; choose from nearest, .*toy"):
+        known = r"auto, nearest, lattice, .*toy"
+        with pytest.raises(InputError, match=f"unknown method 'best'; choose from {known}"):
             load_format(form).variant(dtype, rounding="best")
     assert method_of(NEAREST).needs is Need.NOTHING
 
@@ -322,7 +323,7 @@ def test_the_default_refuses_a_matrix_where_llama_cpp_does_not_round(
     model = ("-m", folder, "-o", tmp_path / "out", "-d", dtype)
     code, output = run(form, *model, "--imatrix", tmp_path / "i.gguf")
     assert code == 2
-    assert output.startswith("error: --imatrix: the method nearest does not use it; leave it out")
+    assert output.startswith("error: --imatrix: the method auto does not use it; leave it out")
     assert output.count("\n") == 1
 
 

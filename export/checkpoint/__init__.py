@@ -2,5 +2,12 @@
 
 from export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.folder import CheckpointFolder, open_folder
+from export.checkpoint.recovered import recovered_grids
 
-__all__ = ["Checkpoint", "CheckpointFolder", "open_checkpoint", "open_folder"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointFolder",
+    "open_checkpoint",
+    "open_folder",
+    "recovered_grids",
+]

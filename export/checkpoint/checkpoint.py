@@ -89,6 +89,10 @@ class Checkpoint(CheckpointFolder):
         for source in target.sources:
             self._where[source.name].release(source.name)
 
+    def first_rows(self, name: str, count: int) -> np.ndarray:
+        """At most so many rows of a tensor in its stored dtype, as they are: perhaps not finite."""
+        return np.asarray(self._where[name].tensor(name)[:count])
+
     def _row_blocks(self, name: str) -> Iterator[np.ndarray]:
         file = self._where[name]
         array = file.tensor(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgeproof.checkpoints.config import quantisation, settled
 from edgeproof.checkpoints.tokenizer import LEFTOVERS, TOKENIZER, unpadded
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
+from edgeproof.recovery import RECOVERY, Recovery, read_recovery
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_file import DtypeError, SafetensorsFile
 from export.checkpoint.weight_files import open_weights
@@ -72,9 +74,18 @@ class CheckpointFolder:
         index = self.path / INDEX
         indexed = index.is_file() and self._files[0].path.name != SINGLE
         side = [self.path / "config.json", *self.tokenizer_files.values()]
-        card = self.path / MODEL_CARD
-        extra = [path for path, counts in ((card, card.is_file()), (index, indexed)) if counts]
+        beside = (self.path / MODEL_CARD, self.path / RECOVERY)
+        extra = [path for path in beside if path.is_file()] + ([index] if indexed else [])
         return side + extra + [file.path for file in self._files]
+
+    @cached_property
+    def recovery(self) -> Recovery | None:
+        """What a recovered checkpoint lies on; None for any other one.
+
+        Raises:
+            InputError: its recovery.json is malformed.
+        """
+        return read_recovery(self.path)
 
     @property
     def tokenizer_files(self) -> dict[str, Path]:

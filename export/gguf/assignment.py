@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeproof.artifact import Fallback
 from edgeproof.families import Role
-from export.gguf.recipe import Recipe
+from export.gguf.recipe import RECOVERED, Recipe
 from export.gguf.storage import FALLBACK, TYPES, Layout
 from export.targets import Target
 
 VECTOR = TYPES["F32"]  # norms and biases, as in llama.cpp's converter
+# Grid in recovery.json → the type that stores it.
+OF_GRID = {"q4": "Q4_0", "q5": "Q5_0", "q8": "Q8_0", "iq4_nl": "IQ4_NL"}
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,36 @@ class Item:
         return Fallback(self.asked.name, self.type.name, row, self.asked.block_size)
 
 
-def assign(targets: Sequence[Target], recipe: Recipe, *, tied: bool) -> list[Item]:
+def assign(
+    targets: Sequence[Target], recipe: Recipe, grids: Mapping[str, str], *, tied: bool
+) -> list[Item]:
     """Give every tensor its type, with the precedence of llama-quantize.
 
-    A tied embedding is also the output matrix and gets the head's type.
+    A tied embedding is also the output matrix and gets the head's type. In a recovered variant
+    `grids` has each tensor's; one without is stored as float32.
     """
+    if recipe.linear == RECOVERED:
+        return [_recovered(target, grids) for target in targets]
     items = []
     for target in targets:
         asked = TYPES[_asked(target, recipe, tied)] if len(target.shape) > 1 else VECTOR
         items.append(Item(target, asked if asked.fits(target.shape) else FALLBACK, asked))
     return items
+
+
+def main_type(items: Sequence[Item]) -> str:
+    """The type that stores most weights of matrices."""
+    sizes: Counter[str] = Counter()
+    for item in items:
+        if len(item.target.shape) > 1:
+            sizes[item.type.name] += math.prod(item.target.shape)
+    return sizes.most_common(1)[0][0]
+
+
+def _recovered(target: Target, grids: Mapping[str, str]) -> Item:
+    grid = grids.get(target.origin)
+    kind = VECTOR if grid is None else TYPES[OF_GRID[grid]]
+    return Item(target, kind, kind)
 
 
 def _asked(target: Target, recipe: Recipe, tied: bool) -> str:

@@ -57,7 +57,7 @@ def prepare(
         InputError: a value does not fit its type; llama.cpp is missing or fails.
     """
     if recipe.direct:
-        items = assign(targets, recipe, tied=checkpoint.config.tied)
+        items = assign(targets, recipe, _grids(checkpoint), tied=checkpoint.config.tied)
         yield Content(items, lambda item: _encoded(checkpoint, item, rounder, advance))
         return
     importance = rounder.imatrix.values if rounder.imatrix else {}
@@ -72,6 +72,10 @@ def prepare(
         source.unlink()
         file = GgufFile(result)
         yield Content(items, lambda item: _copied(file, item))
+
+
+def _grids(checkpoint: Checkpoint) -> Mapping[str, str]:
+    return checkpoint.recovery.grids if checkpoint.recovery else {}
 
 
 def _encoded(

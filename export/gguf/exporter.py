@@ -9,19 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeproof.artifact import ArtifactWriter, HashedFile, ModelIdentity, Variant
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, recovered_grids
 from export.format import Advance
-from export.gguf.assignment import Item
+from export.gguf.assignment import Item, assign, main_type
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
 from export.gguf.content import Content, prepare
 from export.gguf.imatrix import imatrix_entries
 from export.gguf.metadata import metadata_entries, naming_texts
 from export.gguf.naming import file_stem
-from export.gguf.recipe import Recipe
+from export.gguf.recipe import RECOVERED, Recipe
 from export.gguf.splits import plan_splits, split_metadata
 from export.gguf.tensors import bind
 from export.rounding import rounder_of
 from export.rounding.imatrix import uniform
+from export.targets import Target
 
 
 def write(
@@ -44,10 +45,12 @@ def write(
     rounder = rounder_of(recipe.rounding, checkpoint.parameters)
     if recipe.wish is not None and writer.dry:
         rounder = replace(rounder, imatrix=uniform(checkpoint.parameters))
-    metadata = metadata_entries(checkpoint, identity, recipe.file_type)
+    named = _named(checkpoint, targets, recipe)
+    metadata = metadata_entries(checkpoint, identity, named.file_type)
     if rounder.imatrix is not None:
         metadata += imatrix_entries(rounder.imatrix)
-    stem = file_stem(naming_texts(metadata), recipe.label)
+    label = "-".join((named.label, *(() if named == recipe else (RECOVERED.lower(),))))
+    stem = file_stem(naming_texts(metadata), label)
     with prepare(checkpoint, metadata, targets, recipe, rounder, writer, advance) as content:
         splits = plan_splits(stem, [item.nbytes for item in content.items], variant)
         for number, split in enumerate(splits):
@@ -61,6 +64,15 @@ def write(
                 for item in items:
                     _stream(content, item, file)
                     _count(writer, item)
+
+
+def _named(checkpoint: Checkpoint, targets: list[Target], recipe: Recipe) -> Recipe:
+    """What the file calls itself: a recovered one after the type of most of its weights."""
+    if recipe.linear != RECOVERED:
+        return recipe
+    items = assign(targets, recipe, recovered_grids(checkpoint), tied=checkpoint.config.tied)
+    main = main_type(items)
+    return Recipe(main, main)
 
 
 def _count(writer: ArtifactWriter, item: Item) -> None:

@@ -15,7 +15,7 @@ from export.gguf.container import STRING, UINT32, MetadataEntry
 from export.gguf.recipe import Recipe
 from export.rounding import options
 from export.rounding.imatrix import Imatrix, keep_imatrix
-from export.rounding.registry import NEAREST
+from export.rounding.registry import OWN
 
 # Types that llama.cpp rounds without looking at importance.
 UNWEIGHTED = ("F32", "F16", "BF16", "Q8_0")
@@ -42,7 +42,7 @@ def check_use(variant: Variant[Recipe]) -> None:
     Raises:
         InputError: naming those that use one.
     """
-    if variant.recipe.rounding.method != NEAREST:
+    if variant.recipe.rounding.method not in OWN:
         options.check_use(variant)
     elif variant.recipe.linear in UNWEIGHTED:
         raise InputError(

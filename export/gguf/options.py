@@ -33,7 +33,7 @@ OPTIONS = (
         is_flag=False,
         flag_value=AUTO,
         metavar="[FILE]",
-        help="Importance matrix for types below 8 bits. With --rounding nearest, which is the"
+        help="Importance matrix for types below 8 bits. With --rounding auto, which is the"
         " default, llama.cpp itself then rounds all of them, as llama-quantize does; with search"
         " this program does. Without FILE (or with `auto`) it is measured in PyTorch, once for each"
         " checkpoint. FILE is from `python -m runtimes.imatrix` or llama-imatrix (GGUF).",

@@ -15,10 +15,10 @@ from pathlib import Path
 from edgeproof.artifact import Precision, Variant
 from edgeproof.errors import InputError
 from edgeproof.families import Role
-from export.gguf.storage import LAYOUTS, TYPES, Layout
+from export.gguf.storage import FOREIGN, LAYOUTS, TYPES, Layout
 from export.rounding.options import with_rounding
 from export.rounding.recipe import IMATRIX, ROUNDING, RoundedRecipe
-from export.rounding.registry import NEAREST
+from export.rounding.registry import DEFAULT, OWN
 from export.targets import Target
 
 # Mixtures that llama.cpp itself chooses the types of → its llama_ftype (llama.h).
@@ -33,6 +33,8 @@ MIXTURES = {
     "Q3_K_M": 12,
     "Q2_K": 10,
 }
+# Not a type: each tensor has the one of its grid in the checkpoint's recovery.json.
+RECOVERED = "RECOVERED"
 # Names of options.
 PURE = "pure"
 EMBEDDING_TYPE = "token-embedding-type"
@@ -96,10 +98,20 @@ class Recipe(RoundedRecipe):
     def direct(self) -> bool:
         """Whether every type in it is written here, without llama.cpp.
 
-        With an importance matrix llama.cpp rounds all types, unless a method of ours uses it.
+        With an importance matrix llama.cpp rounds all types, unless a method of ours uses it. So
+        it does IQ4_NL, unless the codes follow from the checkpoint.
         """
-        if self.weighed and self.rounding.method == NEAREST:
-            return False
+        if self.linear == RECOVERED:
+            return True
+        if self.rounding.method in OWN and self.rounding.on_grid is None:
+            foreign = any(kind in FOREIGN for kind in self.types)
+            if self.weighed or foreign:
+                return False
+        return self.all_here
+
+    @property
+    def all_here(self) -> bool:
+        """Whether every type in it can be written here, given its codes."""
         return all(kind in TYPES for kind in self.types)
 
     @property
@@ -126,7 +138,7 @@ class Recipe(RoundedRecipe):
             digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
             text = pattern if PLAIN.fullmatch(pattern) else digest
             labels.append(f"{text}-{kind.lower()}")
-        if self.rounding.method != NEAREST:
+        if self.linear != RECOVERED and self.rounding.method != DEFAULT:
             labels.append(self.rounding.method)
         if self.weighed:
             labels.append(IMATRIX)
@@ -187,6 +199,13 @@ def with_overrides(
         InputError: an unknown type, or `tensor_type` with something that is not PATTERN=TYPE.
     """
     own = variant.recipe
+    if own.linear == RECOVERED:
+        if pure or token_embedding_type or output_tensor_type or tensor_type:
+            raise InputError(
+                f"{variant.name}: recovery.json gives each tensor its type; leave"
+                f" out --{PURE}, --{EMBEDDING_TYPE}, --{OUTPUT_TYPE} and --tensor-type"
+            )
+        return variant
     recipe = replace(
         own,
         head=own.linear if pure else own.head,
@@ -212,8 +231,13 @@ def with_method(variant: Variant[Recipe], name: str | None) -> Variant[Recipe]:
         InputError: an unknown method, or nothing in the variant is rounded by one of ours.
     """
     kinds = variant.recipe.types
+    if name is None or name == DEFAULT:
+        return variant
+    if variant.recipe.linear == RECOVERED:
+        raise InputError(f"--{ROUNDING}: {variant.name} has codes already; leave it out")
     foreign = [kind.lower() for kind in kinds if kind not in TYPES]
-    if name is not None and foreign:
+    foreign += [kind.lower() for kind in kinds if kind in FOREIGN and name in OWN]
+    if foreign:
         raise InputError(f"--{ROUNDING}: llama.cpp itself rounds {foreign[0]}; choose q4_0 or q8_0")
     has_codes = any(LAYOUTS.get(kind, BLOCKS).block_size > 1 for kind in kinds)
     return with_rounding(variant, name, has_codes=has_codes)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,9 @@ def _grid(kind: Kind, bits: int, zero: int = 0) -> Grid:
 EIGHT_BITS = _grid(Kind.CENTRED, 8)
 FIVE_BITS, FIVE_BITS_UP = _grid(Kind.SIGNED, 5, zero=16), _grid(Kind.MINIMUM, 5)
 FOUR_BITS, FOUR_BITS_UP = _grid(Kind.SIGNED, 4, zero=8), _grid(Kind.MINIMUM, 4)
+# kvalues_iq4nl: https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h.
+IQ4_NL_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+FOUR_BITS_NON_LINEAR = replace(_grid(Kind.CODEBOOK, 4), levels=IQ4_NL_LEVELS)
 TYPES: dict[str, StorageType] = {
     entry.name: entry
     for entry in (
@@ -157,8 +160,11 @@ TYPES: dict[str, StorageType] = {
         ),
         BlockType("Q4_0", 2, 32, 18, 2, FOUR_BITS, (_scale, _nibble_pairs)),
         BlockType("Q4_1", 3, 32, 20, 3, FOUR_BITS_UP, (_scale, _minimum, _nibble_pairs)),
+        BlockType("IQ4_NL", 20, 32, 18, 25, FOUR_BITS_NON_LINEAR, (_scale, _nibble_pairs)),
     )
 }
+# Written here only where a method of ours gives the codes: `nearest` is llama.cpp's own for it.
+FOREIGN = ("IQ4_NL",)
 # What a tensor is stored in when its rows do not divide into blocks, as in llama.cpp's converter.
 FALLBACK = TYPES["F16"]
 LAYOUTS: dict[str, Layout] = {
@@ -171,7 +177,6 @@ LAYOUTS: dict[str, Layout] = {
             Layout("Q4_K", 12, 256, 144),
             Layout("Q3_K", 11, 256, 110),
             Layout("Q2_K", 10, 256, 84),
-            Layout("IQ4_NL", 20, 32, 18),
             Layout("IQ4_XS", 23, 256, 136),
         )
     },

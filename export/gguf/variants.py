@@ -8,11 +8,13 @@ from export.format import Check, Format
 from export.gguf.exporter import write
 from export.gguf.llama_cpp import PACKAGE
 from export.gguf.llama_quantize import package_version
-from export.gguf.measured_imatrix import complete_from_checkpoint
+from export.gguf.looking import complete_from_checkpoint
 from export.gguf.options import OPTIONS, with_options
 from export.gguf.publication import PUBLICATION
-from export.gguf.recipe import MIXTURES, Recipe
+from export.gguf.recipe import MIXTURES, RECOVERED, Recipe
 from export.gguf.verification import check_files
+from export.rounding.recipe import Rounding
+from export.rounding.registry import LATTICE
 
 
 def _variant(
@@ -29,7 +31,8 @@ def _tools(variant: Variant[Recipe]) -> dict[str, str]:
 # Types as llama.cpp gives them: the first four as convert_hf_to_gguf.py --outtype, the next four as
 # llama-quantize, where the output matrix keeps more bits. Where its rows divide into 256,
 # llama-quantize would take Q6_K for it; Q8_0 stands in, so that these types need no llama.cpp
-# (--output-tensor-type q6_k gives its very bytes). The mixtures are llama.cpp's own.
+# (--output-tensor-type q6_k gives its very bytes). The mixtures are llama.cpp's own; the types of a
+# recovered checkpoint are its recovery.json's.
 FORMAT = Format(
     name="gguf",
     title="GGUF",
@@ -43,6 +46,13 @@ FORMAT = Format(
         _variant("Q4_0", Precision.LOW_BIT, head="Q8_0"),
         _variant("Q4_1", Precision.LOW_BIT, head="Q8_0"),
         *(_variant(name, Precision.LOW_BIT) for name in MIXTURES),
+        Variant(
+            "gguf",
+            RECOVERED.lower(),
+            Precision.LOW_BIT,
+            Recipe(RECOVERED, RECOVERED, rounding=Rounding(LATTICE)),
+            ("auto",),
+        ),
     ),
     tools=(),
     variant_tools=_tools,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +20,17 @@ from export.format import Advance
 from export.mlc.app_record import FILE as APP_FILE
 from export.mlc.app_record import app_config, library_file, mlc_name, runs_in_webllm
 from export.mlc.chat_config import write_chat_config
+from export.mlc.looking import check_recovered
 from export.mlc.model_config import check_structure
 from export.mlc.model_library import check_compiled_for, read_model_library
 from export.mlc.packing import pack, words_per_group
-from export.mlc.parameters import mlc_targets
+from export.mlc.parameters import mlc_targets, streamable
 from export.mlc.recipe import MODEL_LIB, Recipe
 from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.rounding import Grid, Rounder, rounder_of
 from export.rounding.cast import cast
-from export.targets import Target, stack_rows
+from export.targets import Target
 
 # Rounding makes a dozen passes over a block: at this size its temporaries stay in the L2 cache.
 CACHE_ELEMENTS = 1 << 17
@@ -56,14 +58,18 @@ def write(
     recipe, scheme = variant.recipe, variant.recipe.scheme
     rounder = rounder_of(recipe.rounding, checkpoint.parameters)
     targets = mlc_targets(checkpoint)
+    if recipe.recovered:
+        check_recovered(checkpoint, targets, scheme)
     arrays = {target.name: stored_arrays(target, scheme) for target in targets}
     ordered = [array for group in arrays.values() for array in group]
     _write_app(checkpoint.config, mlc_name(identity.name, variant), recipe, ordered, writer)
     write_chat_config(checkpoint, scheme.name, writer)
     with ShardFiles(writer, plan_shards(ordered)) as files:
         for target in targets:
-            blocks = _cast_blocks(checkpoint, target, scheme, advance)
             grid = scheme.grid_of(target.role)
+            as_it_is = grid is not None and rounder.exact(target)
+            dtype = None if as_it_is else scheme.dtype
+            blocks = _cast_blocks(checkpoint, target, dtype, advance)
             if grid is None:
                 _append_plain(files, arrays[target.name][0], blocks)
             else:
@@ -117,22 +123,16 @@ def _write_app(
 
 
 def _cast_blocks(
-    checkpoint: Checkpoint, target: Target, scheme: Scheme, advance: Advance
+    checkpoint: Checkpoint, target: Target, dtype: np.dtype[Any] | None, advance: Advance
 ) -> Iterator[np.ndarray]:
-    """Rows of the target in the model dtype, a few at a time."""
-    for part in _streamable(target):
+    """Rows of the target in the model dtype, or as they are for None, a few at a time."""
+    for part in streamable(target):
         for block in checkpoint.blocks(part):
             step = max(1, CACHE_ELEMENTS // math.prod(block.shape[1:]))
             for start in range(0, len(block), step):
-                yield cast(block[start : start + step], scheme.dtype, part.origin)
+                rows = block[start : start + step]
+                yield rows if dtype is None else cast(rows, dtype, part.origin)
             advance(block.size)
-
-
-def _streamable(target: Target) -> list[Target]:
-    """Targets with the same rows in the same order; of fused weights each source, as it is."""
-    if target.transform is not stack_rows:
-        return [target]
-    return [Target(source.name, (source,), source.shape) for source in target.sources]
 
 
 def _append_plain(files: ShardFiles, array: StoredArray, blocks: Iterator[np.ndarray]) -> None:

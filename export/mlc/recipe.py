@@ -20,7 +20,8 @@ from export.rounding.options import (
     with_imatrix,
     with_rounding,
 )
-from export.rounding.recipe import RoundedRecipe
+from export.rounding.recipe import ROUNDING, RoundedRecipe, Rounding
+from export.rounding.registry import LATTICE
 
 # Names of options.
 RAW_F32 = "raw-f32"
@@ -54,12 +55,16 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Recipe(RoundedRecipe):
-    """`quantization` is MLC's name of the scheme, `model_lib` the hex SHA-256 of the file."""
+    """`quantization` is MLC's name of the scheme, `model_lib` the hex SHA-256 of the file.
+
+    `recovered`: recovery.json says that every matrix lies on the scheme's grid.
+    """
 
     quantization: str
     raw_f32: bool = False
     model_lib: str | None = None
     model_url: str | None = None
+    recovered: bool | None = None
 
     @property
     def scheme(self) -> Scheme:
@@ -84,6 +89,16 @@ class Recipe(RoundedRecipe):
 def variant_of(scheme: Scheme) -> Variant[Recipe]:
     """The scheme as the command line and the manifest know it."""
     return Variant("mlc", scheme.name, scheme.precision, Recipe(scheme.name), scheme.aliases)
+
+
+# A recovered checkpoint's: the one scheme whose grid its matrices can all lie on.
+RECOVERED = Variant(
+    "mlc",
+    "q4f16_1-recovered",
+    Precision.LOW_BIT,
+    Recipe("q4f16_1", rounding=Rounding(LATTICE), recovered=True),
+    ("auto",),
+)
 
 
 def with_options(
@@ -118,6 +133,8 @@ def with_options(
     scheme = variant.recipe.scheme
     if given is not None and not runs_in_webllm(scheme):
         raise InputError(f"--{given}: WebLLM cannot run {variant.name}: no WebGPU has bfloat16")
+    if variant.recipe.recovered and rounding is not None:
+        raise InputError(f"--{ROUNDING}: {variant.name} has codes already; leave it out")
     rounded = with_rounding(variant, rounding, has_codes=scheme.grid is not None)
     return with_imatrix(rounded, imatrix)
 

@@ -25,9 +25,11 @@ from export.onnx.decoder_graph import (
     SEQUENCE,
     TOTAL,
     DecoderGraph,
+    Fusible,
     Operators,
 )
 from export.onnx.embedding import MakeTable
+from export.onnx.fusion import QUERY_KEY_VALUE, fuses_query_key_value
 from export.onnx.graph import Dim, Graph
 from export.onnx.linear import EmitLinear
 from export.onnx.weights import plain
@@ -48,6 +50,7 @@ class GraphParts:
     linear: EmitLinear
     make_table: MakeTable
     make_operators: MakeOperators
+    fusible: Fusible = lambda parameters: True
 
 
 def build_decoder(
@@ -75,7 +78,7 @@ def build_decoder(
             table that the graph does not use.
     """
     _check_structure(config, residual_scale)
-    b = DecoderGraph(config, parameters, parts.dtype, parts.linear, residual_scale)
+    b = DecoderGraph(config, parameters, parts.dtype, parts.linear, residual_scale, parts.fusible)
     g, multipliers = b.graph, config.structure.multipliers
     positions: Dim = "num_logits" if choose_logits else SEQUENCE
     g.output("logits", FLOAT32, [BATCH, positions, config.vocab])
@@ -173,15 +176,17 @@ def _attention(b: DecoderGraph, operators: Operators, x: str, layer: int) -> str
 
 
 def _query_key_value(b: DecoderGraph, operators: Operators, x: str, layer: int) -> list[str]:
-    """See `Operators.attention`: packed in one, or, with norms of their own, each for itself."""
-    if Role.QUERY_NORM in b.config.structure.norms:
+    """See `Operators.attention`: packed in one, or, with norms or a storage of their own, apart."""
+    roles = QUERY_KEY_VALUE
+    if not fuses_query_key_value(b.config):
         query, key = (_linear(b, x, role, layer) for role in (Role.QUERY, Role.KEY))
         return [
             _query_norm(b, operators, query, Role.QUERY_NORM, layer),
             _query_norm(b, operators, key, Role.KEY_NORM, layer),
             _linear(b, x, Role.VALUE, layer),
         ]
-    roles = (Role.QUERY, Role.KEY, Role.VALUE)
+    if not b.fuses(roles, layer):
+        return [_linear(b, x, role, layer) for role in roles]
     path = f"{b.parent(Role.QUERY, layer)}/qkv_proj"
     name = path[1:].replace("/", ".")
     qkv = b.linear(b.graph, x, b.fused(f"{name}.weight", roles, layer), path)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -29,6 +29,10 @@ PAST, TOTAL = "past_sequence_length", "total_sequence_length"
 # exp(-10000) is 0 in every float type, yet sums with scores stay finite in float16: with -inf, a
 # row of padding would become NaN and poison the real rows through the KV cache.
 HIDDEN_KEY_BIAS = -10_000.0
+
+
+# Whether linear weights that share their input may be stored as one.
+Fusible = Callable[[Sequence[Parameter]], bool]
 
 
 class Operators(Protocol):
@@ -61,6 +65,7 @@ class DecoderGraph:
         dtype: np.dtype[Any],
         linear: EmitLinear,
         residual_scale: float,
+        fusible: Fusible,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -68,6 +73,7 @@ class DecoderGraph:
         self.residual_scale = residual_scale
         self.graph = Graph()
         self.targets: list[Target] = []
+        self._fusible = fusible
         self._parameters = {(item.layer, item.role): item for item in parameters}
         self._into_residual = _into_residual(config)
 
@@ -111,6 +117,10 @@ class DecoderGraph:
         if role in self._into_residual and self.residual_scale != 1:
             target = _times(target, np.float32(self.residual_scale))
         return self._use(target)
+
+    def fuses(self, roles: tuple[Role, ...], layer: int) -> bool:
+        """Whether these linear weights may be stored as one."""
+        return self._fusible([self._parameters[layer, role] for role in roles])
 
     def fused(self, name: str, roles: tuple[Role, ...], layer: int) -> Target:
         """Linear weights of one layer that share their input, or biases, stacked along outputs."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from export.checkpoint import Checkpoint
+from export.onnx.blocks import BlockScheme
 from export.onnx.graph import INT4, UINT4, Content, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
-from export.onnx.nbits import BlockScheme
 from export.onnx.rounded import Packed, rounded_parts
 from export.rounding import Rounded, Rounder
 from export.targets import Target

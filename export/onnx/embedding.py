@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from export.onnx.blocks import BlockScheme
 from export.onnx.graph import CONTRIB, Graph, StoredTensor, element_type
-from export.onnx.nbits import BlockScheme, BlockTensors, block_tensors, matmul_nbits
+from export.onnx.nbits import BlockTensors, block_tensors, matmul_nbits
 from export.onnx.weights import plain
 from export.rounding import Rounder
 from export.rounding.cast import FLOAT32

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from edgeproof.artifact import ArtifactWriter
-from export.checkpoint import Checkpoint, CheckpointFolder
+from export.checkpoint import Checkpoint, CheckpointFolder, recovered_grids
 from export.format import Advance
 from export.onnx.decoder import GraphParts, build_decoder
 from export.onnx.genai import genai_config
-from export.onnx.recipe import FUSED, Recipe
+from export.onnx.recipe import FUSED, RECOVERED, Recipe
+from export.onnx.recovered import recovered_parts
 from export.onnx.schemes import STYLES, table_storage
 from export.onnx.weights import place, write_weights
 from export.rounding import rounder_of
@@ -46,19 +47,12 @@ def write_folder(
             another model's.
     """
     file = GRAPH_FILES[recipe.dtype]
-    dtype = np.dtype(recipe.activations)
-    style = STYLES[recipe.graph]
-    rounder = rounder_of(recipe.rounding, checkpoint.parameters)
+    parts = _parts(checkpoint, recipe)
     graphs = {
         folder: build_decoder(
             checkpoint.config,
             checkpoint.parameters,
-            GraphParts(
-                dtype,
-                style.linears[recipe.linear](dtype, rounder),
-                table_storage(recipe.embedding, dtype, rounder, native=recipe.native),
-                style.operators,
-            ),
+            parts,
             choose_logits=folder == FOLDER,
             residual_scale=recipe.residual_scale,
         )
@@ -76,6 +70,20 @@ def write_folder(
     )
     for name in checkpoint.tokenizer_files:
         writer.write(name, checkpoint.shipped(name))
+
+
+def _parts(checkpoint: Checkpoint, recipe: Recipe) -> GraphParts:
+    dtype, style = np.dtype(recipe.activations), STYLES[recipe.graph]
+    rounder = rounder_of(recipe.rounding, checkpoint.parameters)
+    if recipe.linear == RECOVERED:
+        grids = recovered_grids(checkpoint)
+        return recovered_parts(grids, dtype, rounder, style.operators, native=recipe.native)
+    return GraphParts(
+        dtype,
+        style.linears[recipe.linear](dtype, rounder),
+        table_storage(recipe.embedding, dtype, rounder, native=recipe.native),
+        style.operators,
+    )
 
 
 def config_json(

@@ -13,43 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from export.onnx.blocks import BlockScheme
 from export.onnx.graph import CONTRIB, Count, Graph, StoredTensor
 from export.onnx.linear import EmitLinear
 from export.onnx.rounded import Packed, rounded_parts
-from export.rounding import Grid, Kind, Rounded, Rounder, Rules
+from export.rounding import Rounded, Rounder
 from export.targets import Target
 
 UINT8 = np.dtype(np.uint8)
-
-
-@dataclass(frozen=True)
-class BlockScheme:
-    """`bits` per code, `block` values per scale; symmetric, or with a zero point per block.
-
-    `accuracy_level` is MatMulNBits's: 0 computes in the activations' type, 4 lets a CPU round
-    activations to 8 bits.
-    """
-
-    name: str
-    bits: int
-    block: int
-    symmetric: bool
-    accuracy_level: int = 0
-
-    def grid(self, scale_dtype: np.dtype[Any]) -> Grid:
-        """What a weight is stored on."""
-        kind = Kind.SIGNED if self.symmetric else Kind.ZERO_POINT
-        middle = 1 << (self.bits - 1) if self.symmetric else 0
-        return Grid(kind, self.bits, self.block, scale_dtype, Rules.MLAS, middle)
-
-    @property
-    def per_byte(self) -> int:
-        """Codes in a byte."""
-        return 8 // self.bits
-
-    def blocks(self, columns: int) -> int:
-        """Blocks of a row; the last one may be padded."""
-        return -(-columns // self.block)
 
 
 def packed(rounded: Rounded, scheme: BlockScheme, rows: int, columns: int) -> Packed:

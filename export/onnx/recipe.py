@@ -22,7 +22,9 @@ EMBEDDINGS = {
     "q4": ("q4", Precision.LOW_BIT),
 }
 ASYMMETRIC = "-asymmetric"
-NATIVE = "native"
+WEB, NATIVE = "web", "native"
+# Storage of linear layers and embedding: as many bits for each as its grid in recovery.json needs.
+RECOVERED = "recovered"
 FUSED, PORTABLE = "fused", "portable"
 # The embeddings that standard operators look up and multiply with as they are.
 PORTABLE_EMBEDDINGS = ("float32", "float16")
@@ -44,11 +46,9 @@ OPTIONS = (
     ),
     click.Option(
         ["--target"],
-        type=click.Choice(["web", NATIVE]),
-        default="web",
-        show_default=True,
+        type=click.Choice([WEB, NATIVE]),
         help="native: look up q8 and q4 embeddings with GatherBlockQuantized, which older"
-        " ONNX Runtime builds for browsers lack.",
+        " ONNX Runtime builds for browsers lack.  [default: web; native in q4f16-recovered]",
     ),
     click.Option(
         ["--graph"],
@@ -89,7 +89,7 @@ def with_options(
     *,
     embedding: str | None = None,
     symmetric: bool | None = None,
-    target: str = "web",
+    target: str | None = None,
     graph: str = FUSED,
 ) -> Variant[Recipe]:
     """The variant with the options' values in its recipe and in its name.
@@ -115,9 +115,10 @@ def with_options(
     if recipe.embedding.startswith("q4"):
         name = recipe.linear if variant.name in FOUR_BIT_DTYPES else "q4"
         recipe = replace(recipe, embedding=name)
-    if target == NATIVE and recipe.embedding.startswith("q"):
-        recipe = replace(recipe, native=True)
-        labels.append(NATIVE)
+    blocks = recipe.embedding.startswith("q") or recipe.embedding == RECOVERED
+    if target is not None and blocks and recipe.native != (target == NATIVE):
+        recipe = replace(recipe, native=target == NATIVE)
+        labels.append(target)
     if graph == PORTABLE:
         _check_portable(variant.name, recipe)
         recipe = replace(recipe, graph=PORTABLE)
@@ -139,6 +140,8 @@ def _embedding(variant: Variant[Recipe], embedding: str) -> tuple[str, Precision
             f"--embedding: {variant.name} stores every weight as {variant.name}; choose a quantised"
             " dtype, such as q8"
         )
+    if variant.recipe.embedding == RECOVERED:
+        raise InputError(f"--embedding: recovery.json says how {variant.name} stores it")
     name, limit = EMBEDDINGS[embedding]
     if embedding == "fp32" and variant.recipe.activations == "float16":
         raise InputError(f"--embedding fp32: {variant.name} computes in fp16; choose fp16")

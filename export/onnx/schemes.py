@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from export.onnx.blocks import BLOCKS
 from export.onnx.bnb4 import NAME as BNB4
 from export.onnx.bnb4 import bnb4_linear
 from export.onnx.decoder import MakeOperators
@@ -20,20 +21,12 @@ from export.onnx.dynamic import SIGNED, UNSIGNED, DynamicScheme, dynamic_linear
 from export.onnx.embedding import BlockTable, FloatTable, MakeTable
 from export.onnx.fused import FusedOperators
 from export.onnx.linear import EmitLinear, float_linear
-from export.onnx.nbits import BlockScheme, block_linear
+from export.onnx.nbits import block_linear
 from export.onnx.portable import PortableOperators
 from export.onnx.recipe import FUSED, PORTABLE
 from export.rounding import Rounder
 from export.rounding.cast import FLOAT16, FLOAT32
 
-BLOCKS = {
-    scheme.name: scheme
-    for scheme in (
-        BlockScheme("q8", bits=8, block=32, symmetric=True, accuracy_level=4),
-        BlockScheme("q4", bits=4, block=32, symmetric=True, accuracy_level=4),
-        BlockScheme("q4-asymmetric", bits=4, block=32, symmetric=False, accuracy_level=4),
-    )
-}
 # What emits a storage, for activations of a dtype and a way of rounding.
 Linear = Callable[[np.dtype[Any], Rounder], EmitLinear]
 Linears = dict[str, Linear]

@@ -14,6 +14,7 @@ class Need(Enum):
     NOTHING = "nothing"
     IMPORTANCE = "an importance matrix"
     IMPORTANCE_IF_THERE = "nothing; an importance matrix is used where one is given"
+    ON_GRID = "values that lie on the grid already"
 
 
 @dataclass(frozen=True)

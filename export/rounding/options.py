@@ -13,7 +13,14 @@ from edgeproof.errors import InputError
 from export.rounding.evidence import Need
 from export.rounding.imatrix import keep_imatrix
 from export.rounding.recipe import IMATRIX, ROUNDING, RoundedRecipe
-from export.rounding.registry import METHODS, NEAREST, method_of, methods_with_importance
+from export.rounding.registry import (
+    DEFAULT,
+    LATTICE,
+    METHODS,
+    NEAREST,
+    method_of,
+    methods_with_importance,
+)
 
 R = TypeVar("R", bound=RoundedRecipe)
 
@@ -23,9 +30,11 @@ AUTO = "auto"
 ROUNDING_OPTION = click.Option(
     [f"--{ROUNDING}"],
     metavar="NAME",
-    help=f"How values get their codes: {', '.join(METHODS)}. nearest is bit for bit what the"
-    " runtime's own quantiser does. search looks for the scale, of either sign, with the least"
-    f" squared error in each block of up to 5 bits; more bits as {NEAREST}.  [default: {NEAREST}]",
+    help=f"How values get their codes: {', '.join(METHODS)}. {NEAREST} is bit for bit what the"
+    f" runtime's own quantiser does. {LATTICE} stores exactly what lies on the grid already, and"
+    f" refuses the rest; {DEFAULT} is {LATTICE} for tensors that lie on it, {NEAREST} for others."
+    " search looks for the scale, of either sign, with the least squared error in each block of up"
+    f" to 5 bits; more bits as {NEAREST}.  [default: {DEFAULT}]",
 )
 IMATRIX_OPTION = click.Option(
     [f"--{IMATRIX}"],
@@ -34,7 +43,7 @@ IMATRIX_OPTION = click.Option(
     flag_value=AUTO,  # or the next option would be taken for the file
     metavar="FILE",
     help="Importance matrix from `python -m runtimes.imatrix` or llama-imatrix (GGUF), for a method"
-    f" of --{ROUNDING} that uses one, such as search; {NEAREST} does not and refuses it.",
+    f" of --{ROUNDING} that uses one, such as search; the others do not and refuse it.",
 )
 
 
@@ -49,7 +58,7 @@ def with_rounding(variant: Variant[R], name: str | None, *, has_codes: bool) -> 
     method_of(name)
     if not has_codes:
         raise InputError(f"--{ROUNDING}: {variant.name} stores floats, which have no codes")
-    if name == NEAREST:
+    if name == DEFAULT:
         return variant
     rounding = replace(variant.recipe.rounding, method=name)
     return replace(

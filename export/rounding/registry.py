@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from edgeproof.errors import InputError
 from export.rounding.evidence import Need
+from export.rounding.lattice import Lattice
 from export.rounding.method import Method
 from export.rounding.nearest import Nearest
 from export.rounding.search import Search
 
-NEAREST = "nearest"  # what is used where nothing else is asked for
-METHODS: dict[str, Method] = {NEAREST: Nearest(), "search": Search()}
+# What is used where nothing else is asked for: `lattice` for tensors that lie on their grid, which
+# is looked at beforehand (`rounding.looking`), and `nearest` for all others.
+DEFAULT = "auto"
+NEAREST, LATTICE = "nearest", "lattice"
+METHODS: dict[str, Method] = {
+    DEFAULT: Nearest(),
+    NEAREST: Nearest(),
+    LATTICE: Lattice(),
+    "search": Search(),
+}
+# Methods with which the runtime's own quantiser may do the work: it gives the same bytes.
+OWN = (DEFAULT, NEAREST)
 
 WITH_IMPORTANCE = (Need.IMPORTANCE, Need.IMPORTANCE_IF_THERE)
 
