@@ -7,6 +7,7 @@ of the machine as it is: what else ran there is told beside them.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -31,7 +32,11 @@ from runtimes.runtime_option import runtime_option
 
 # Seconds of runs after which there is no other one: large models are slow, and vary less.
 ENOUGH = 10.0
+# Seconds after which a process hangs. It takes seconds, minutes where a large model is compiled on
+# a busy machine first.
+LIMIT = 1200.0
 STATUS = Path("/proc/self/status")
+log = logging.getLogger(__name__)
 TEXT = "On 21 June 1999, the ferry left at noon with 42 people, 3 goats and a piano. "
 
 
@@ -108,9 +113,13 @@ def footprint(
 
     `brief` reads and writes so little that only a crash means something.
 
+    A process that has measured and then does not end is ended after `LIMIT` seconds; what it
+    measured holds.
+
     Raises:
         InputError: the artifact cannot be opened.
-        Crash: the process was killed by a signal, or ended with an error that is not its input's.
+        Crash: the process was killed by a signal, ended with an error that is not its input's, or
+            has not measured within `LIMIT` seconds.
     """
     command = [sys.executable, "-m", "runtimes.footprint", str(artifact.path)]
     command += [f"--threads={threads}", *([f"--runtime={other}"] if other else [])]
@@ -218,7 +227,10 @@ def resident_mb(field: str) -> float | None:
 
 
 def _run(command: Sequence[str]) -> Footprint:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+    except subprocess.TimeoutExpired as hung:
+        return _told(hung.stdout)
     if result.returncode < 0:
         name = signal.Signals(-result.returncode).name
         raise Crash(f"the runtime crashes: its process was ended by {name}")
@@ -228,6 +240,16 @@ def _run(command: Sequence[str]) -> Footprint:
     if result.returncode:
         raise Crash(FAILS + last.rpartition(FAILS)[2])
     return Footprint(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def _told(output: bytes | str | None) -> Footprint:
+    """What a process that hung had measured: some libraries wait for their threads at the end."""
+    try:
+        found = Footprint(**json.loads((output or b"").splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        raise Crash(f"the runtime hangs: not done after {LIMIT:.0f} seconds") from None
+    log.warning("a runtime did not end after it was measured, and was ended")
+    return found
 
 
 def _compiled(adapter: Adapter) -> set[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,16 @@ from click.testing import CliRunner
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
-from runtimes.footprint import WHOLE, Crash, Footprint, _measure, footprint, main
+from runtimes.footprint import (
+    BRIEF,
+    WHOLE,
+    Crash,
+    Footprint,
+    _measure,
+    _told,
+    footprint,
+    main,
+)
 from runtimes.load import Load
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
@@ -141,3 +150,22 @@ def test_the_command_prints_json(gguf: Artifact) -> None:
     command = [sys.executable, "-m", "runtimes.footprint", str(gguf.path), "--threads=1"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert Footprint(**json.loads(result.stdout)).decode_tokens == WHOLE.decode
+
+
+def test_a_runtime_that_hangs_is_ended_with_a_reason(
+    gguf: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.footprint.LIMIT", 1.0)
+    (tmp_path / "llama_cpp.py").write_text("print('busy', flush=True)\nwhile True: pass")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(Crash, match="hangs: not done after 1 seconds"):
+        footprint(gguf, 1)
+
+
+def test_what_was_measured_holds_where_the_process_does_not_end(
+    gguf: Artifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    measured = _measure(gguf, 1, None, BRIEF)
+    output = f"a library's words\n{json.dumps(asdict(measured))}\n"
+    assert _told(output.encode()) == measured
+    assert "did not end" in caplog.text
