@@ -30,7 +30,7 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help setup export-all release demo gguf-table size-table test test-processors verify verify-webgpu faults bench bench-parity lint lock clean
+.PHONY: help setup export-all release demo gguf-table size-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench: setup ## Cost of exporting, file sizes and speed of the graphs beside the
 
 bench-parity: setup ## What comparing a GGUF file costs beside llama.cpp's own prefill; captures the long text first
 	$(BIN)/python -m benchmarks.parity_cost
+
+bench-time: setup ## Where the seconds of export-all go, with empty caches (10 to 20 minutes; an idle machine)
+	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET)
 
 lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the workflows' security
 	$(BIN)/ruff check .

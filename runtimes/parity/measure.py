@@ -33,6 +33,7 @@ from runtimes.parity.prefill import CACHE_KL_LIMIT, stepwise_kl
 from runtimes.parity.reference import Reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import replay
+from runtimes.parity.stages import Stages
 from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind, summarise
 from runtimes.parity.suite import Document
 from runtimes.parity.templates import TemplateResult
@@ -144,9 +145,9 @@ def measure(
     open_runtime: Callable[[], Runtime],
     known: KnownBefore,
     threads: int,
-    advance: Callable[[], None],
+    stages: Stages,
 ) -> Measurement:
-    """Run the artifact over the reference's documents; `advance` is called once per document.
+    """Run the artifact over the reference's documents; `stages` is told what is done.
 
     The original reads the replies, and is asked for its own, once the runtime is closed. No replies
     are asked for where something is broken, and few where the verdict is clear without them.
@@ -161,18 +162,30 @@ def measure(
     alone = summarise(alone_counted) if weights else None
     torch_runtime.rest()
     begin = time.perf_counter()
-    runtime = open_runtime()
+    with stages.phase("load"):
+        runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        read = _read(runtime, reference, torch_runtime, known, threads, advance)
-        written = _write(runtime, reference, known, read, alone, scorer.stop_tokens)
+        with stages.phase("text", len(documents)) as advance:
+            read = _read(runtime, reference, torch_runtime, known, threads, advance)
+        with stages.phase("replies"):
+            written = _write(runtime, reference, known, read, alone, scorer.stop_tokens)
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
     failures = [*read.failures, *written.failures]
-    failures += twin_faults(known.twins, read.begun, threads) if read.begun else ()
+    if read.begun:
+        with stages.phase("twins"):
+            failures += twin_faults(known.twins, read.begun, threads)
     chats, asked, decoded = written.chats, written.asked, written.decoded
     detokenize = torch_runtime.detokenize
+    with stages.phase("the original's samples"):
+        samples = original.samples(len(asked))
+    with stages.phase("reading replies"):
+        likeliest = greedy_result(chats, decoded, scorer, detokenize) if decoded else None
+        drawn = (
+            sampled_result(asked, written.replies, samples, scorer, detokenize) if asked else None
+        )
     joined = concatenate(read.counted)
     estimates = dict(read.estimates)
     if written.cache_kl is not None:
@@ -185,12 +198,8 @@ def measure(
         weights=alone,
         weight_positions=sum(len(part.kl) for part in alone_counted),
         arithmetic_kl=_arithmetic_kl(documents, read.metrics, weights),
-        greedy=greedy_result(chats, decoded, scorer, detokenize) if decoded else None,
-        sampled=sampled_result(
-            asked, written.replies, original.samples(len(asked)), scorer, detokenize
-        )
-        if asked
-        else None,
+        greedy=likeliest,
+        sampled=drawn,
         padding=read.padding,
         chat_template=known.template,
         tokenizer_strings=read.strings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +40,13 @@ from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay_weights
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
 from runtimes.parity.samples import reference_samples
+from runtimes.parity.stages import Stages
 from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.parity.watch import UNWATCHED, Journal, Stage
+from runtimes.parity.weight_runs import WeightRuns
 from runtimes.registry import activations, adapter_of, open_reference, open_runtime
 
 if TYPE_CHECKING:
@@ -91,24 +93,31 @@ def run_parity(
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
     extent: Extent = EVERYTHING,
+    stages: Stages | None = None,
 ) -> tuple[ReferenceFacts, list[Entry]]:
     """Compare artifacts with their checkpoint: facts on the reference, and the entries.
 
     An artifact that is damaged or stale, makes its runtime crash in a process of its own, or a
-    reader or a runtime raise anything, becomes a FAIL entry.
+    reader or a runtime raise anything, becomes a FAIL entry. `stages` is told what is done.
 
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
     """
     artifacts = [open_artifact(request.path) for request in requests]
     inputs = recorded_inputs(checkpoint, artifacts)
-    torch_runtime = open_reference(checkpoint, threads)
-    with progress("reference", len(suite.prompts)) as advance:
-        reference = load_reference(torch_runtime, suite, inputs, advance)
-    if extent.positions is None:
-        reference = replace(reference, probe=load_probe(torch_runtime, suite.probe, inputs))
-    else:
-        reference = reference.part(extent.positions)
+    stages = stages or Stages()
+    stages.expect(len(artifacts))
+    with stages.subject("reference"):
+        with stages.phase("load"):
+            torch_runtime = open_reference(checkpoint, threads)
+        with stages.phase("text", len(suite.prompts)) as advance:
+            reference = load_reference(torch_runtime, suite, inputs, advance)
+        if extent.positions is None:
+            with stages.phase("long text"):
+                probe = load_probe(torch_runtime, suite.probe, inputs)
+            reference = replace(reference, probe=probe)
+        else:
+            reference = reference.part(extent.positions)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     bench = Bench(
         reference,
@@ -120,15 +129,16 @@ def run_parity(
         extent.footprints,
         checkpoint,
         extent.journal,
+        stages,
     )
     gated = [
         _gates(artifact, request.runtime, gates, reference)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
-    results = [
-        _compare(artifact, request.runtime, bench, limits)
-        for artifact, request, limits in zip(artifacts, requests, gated, strict=True)
-    ]
+    results = []
+    for artifact, request, limits in zip(artifacts, requests, gated, strict=True):
+        with stages.artifact(_label(artifact)):
+            results.append(_compare(artifact, request.runtime, bench, limits))
     extent.journal.leave()
     known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
@@ -169,6 +179,10 @@ class Bench:
     footprints: bool
     checkpoint: Path
     journal: Journal
+    stages: Stages
+    weight_runs: WeightRuns[tuple[dict[int, PositionMetrics], Weighed]] = field(
+        default_factory=WeightRuns
+    )
 
     def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:
         """The original's sampled replies to the first so many of the sampled chats."""
@@ -207,16 +221,20 @@ def _compare(
     faults: list[str] = []
     try:
         bench.journal.enter(Stage.COMPARE, artifact.path)
-        check_current(artifact, bench.inputs)
-        cost = _footprint(artifact, bench, runtime)
+        with bench.stages.phase("files"):
+            check_current(artifact, bench.inputs)
+        with bench.stages.phase("footprint"):
+            cost = _footprint(artifact, bench, runtime)
+        with bench.stages.phase("metadata"):
+            faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
         read = readable(artifact)
-        faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
         weights, weighed = _run_weights(artifact, bench, faults) if read else ({}, None)
-        template = compare_templates(
-            reader_of(artifact).chat_template(artifact),
-            bench.original.render_chat if bench.original.has_chat_template else None,
-            bench.prompts,
-        )
+        with bench.stages.phase("templates"):
+            template = compare_templates(
+                reader_of(artifact).chat_template(artifact),
+                bench.original.render_chat if bench.original.has_chat_template else None,
+                bench.prompts,
+            )
         facts = variant.facts
         room = rooms(bench.reference.peaks, facts.residual_scale)
         known = KnownBefore(
@@ -230,17 +248,14 @@ def _compare(
             together=not (facts.dynamic or facts.traced),
             twins=reader_of(artifact).twins(artifact) if runtime is None else (),
         )
-        with progress(
-            f"{variant.format} {variant.name}", len(bench.reference.documents)
-        ) as advance:
-            measurement = measure(
-                bench.reference,
-                Original(bench.original, bench.scorer, bench.samples),
-                lambda: open_runtime(artifact, bench.threads, runtime),
-                known,
-                bench.threads,
-                advance,
-            )
+        measurement = measure(
+            bench.reference,
+            Original(bench.original, bench.scorer, bench.samples),
+            lambda: open_runtime(artifact, bench.threads, runtime),
+            known,
+            bench.threads,
+            bench.stages,
+        )
         measurement = replace(measurement, exact_weights=read and not weights, footprint=cost)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
         return Judgement(Verdict.FAIL, (*faults, blame(error))), None, None
@@ -253,6 +268,10 @@ def _compare(
         *score_notes(limits, room),
     )
     return judgement.noted(*notes), m, weighed
+
+
+def _label(artifact: Artifact) -> str:
+    return f"{artifact.manifest.variant.format} {artifact.manifest.variant.name}"
 
 
 def _footprint(artifact: Artifact, bench: Bench, runtime: str | None) -> Footprint | None:
@@ -272,7 +291,8 @@ def _localised(
     """The entry with where it breaks, or with why that cannot be told."""
     try:
         bench.journal.enter(Stage.LOCALISE, entry.artifact.path)
-        found = _localise(entry, runtime, weighed, bench, always=always)
+        with bench.stages.subject(_label(entry.artifact)), bench.stages.phase("localising"):
+            found = _localise(entry, runtime, weighed, bench, always=always)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
         note = f"where it breaks cannot be told: {blame(error)}"
         return replace(entry, judgement=entry.judgement.noted(note))
@@ -303,13 +323,23 @@ def _run_weights(
     What rounding does not explain is added to `faults`.
     """
     weights = dequantise(artifact)
-    if bench.original.has_weights(weights):
+
+    def run() -> tuple[dict[int, PositionMetrics], Weighed]:
+        with bench.stages.phase("tensors"):
+            weighed = weigh(bench.subject(artifact), weights)
+        with bench.stages.phase("weights"):
+            found = replay_weights(
+                bench.original, weights, bench.reference, WEIGHT_POSITIONS, bench.threads
+            )
+        return found, weighed
+
+    with bench.stages.phase("same values"):
+        exact = bench.original.has_weights(weights)
+    if exact:
         return {}, Weighed()
-    weighed = weigh(bench.subject(artifact), weights)
+    conditions = artifact.manifest.variant.precision
+    found, weighed = bench.weight_runs.once(conditions, lambda: dequantise(artifact), run)
     faults += stored_faults(weighed.findings)
-    found = replay_weights(
-        bench.original, weights, bench.reference, WEIGHT_POSITIONS, bench.threads
-    )
     return found, weighed
 
 

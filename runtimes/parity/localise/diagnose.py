@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from edgeproof.artifact import Artifact, Precision
 from edgeproof.artifact.json_file import read_json
@@ -79,7 +80,10 @@ def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
     model, ids = subject.original, list(subject.ids[:TOKENS])
     heads = Heads.of(read_json(subject.checkpoint / "config.json"))
     precision = subject.artifact.manifest.variant.precision
-    with np.errstate(over="ignore", invalid="ignore"):  # a damaged scale may give any value
+    # OpenBLAS's threads spin after each product: three times the CPU seconds on two cores.
+    products = ThreadpoolController().select(internal_api="openblas").limit(limits=1)
+    # A damaged scale may give any value.
+    with products, np.errstate(over="ignore", invalid="ignore"):
         return Weighed(
             *compare_tensors(stored, model.weights, ids, model.states(ids), precision, heads)
         )

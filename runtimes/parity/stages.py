@@ -1,0 +1,126 @@
+"""What a run is at, what each part of it took, and about how long the rest takes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one phase of one subject took; CPU seconds are of all threads, ended processes too."""
+
+    subject: str
+    """The reference, or an artifact's format and variant."""
+    phase: str
+    seconds: float
+    cpu_seconds: float
+
+
+class Stages:
+    """Tells what is done, on stderr, and logs what each phase took (event "spent").
+
+    A subject has phases, one after the other. What is left takes about what the artifacts before
+    took, each.
+    """
+
+    def __init__(self) -> None:
+        self.spent: list[Spent] = []
+        self._subject, self._place, self._total = "", "", 0
+        self._artifacts: list[float] = []  # seconds of those that are done
+
+    def expect(self, artifacts: int) -> None:
+        """How many artifacts there will be."""
+        self._total, self._artifacts = artifacts, []
+
+    @contextlib.contextmanager
+    def artifact(self, label: str) -> Iterator[None]:
+        """One of the expected artifacts; then a line says what it took, and about what is left."""
+        self._subject, first, begin = label, len(self.spent), time.perf_counter()
+        self._place = f"[{len(self._artifacts) + 1}/{self._total}] "
+        yield
+        self._artifacts.append(time.perf_counter() - begin)
+        self._say(self.spent[first:], self._left())
+
+    @contextlib.contextmanager
+    def subject(self, label: str) -> Iterator[None]:
+        """Anything else; then a line says what it took."""
+        self._subject, self._place, first = label, "", len(self.spent)
+        yield
+        self._say(self.spent[first:], "")
+
+    @contextlib.contextmanager
+    def phase(self, name: str, steps: int | None = None) -> Iterator[Callable[[], None]]:
+        """A phase; what is given is called after each step, if it has steps."""
+        begin, cpu = time.perf_counter(), _cpu_seconds()
+        with self._bar(name, steps) as advance:
+            try:
+                yield advance
+            finally:
+                seconds = time.perf_counter() - begin
+                spent = Spent(self._subject, name, seconds, _cpu_seconds() - cpu)
+                self.spent.append(spent)
+                log.info("spent", extra=vars(spent))
+
+    @contextlib.contextmanager
+    def _bar(self, name: str, steps: int | None) -> Iterator[Callable[[], None]]:
+        """A bar where stderr is a terminal."""
+        if not sys.stderr.isatty():
+            yield lambda: None
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        count = (MofNCompleteColumn(), TimeRemainingColumn()) if steps else ()
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *count)
+        with Progress(*columns, TimeElapsedColumn(), console=_console(), transient=True) as bar:
+            left = f" ({self._left()})" if self._left() else ""
+            task = bar.add_task(f"{self._place}{self._subject}: {name}{left}", total=steps)
+            yield lambda: bar.advance(task)
+
+    def _left(self) -> str:
+        """About how long the artifacts take that are not done; empty where nothing tells."""
+        left = self._total - len(self._artifacts)
+        if not self._artifacts or not left:
+            return ""
+        return f"about {_duration(left * sum(self._artifacts) / len(self._artifacts))} left"
+
+    def _say(self, spent: Sequence[Spent], left: str) -> None:
+        whole = sum(item.seconds for item in spent)
+        parts = ", ".join(f"{item.phase} {item.seconds:.0f}" for item in spent if item.seconds > 1)
+        line = f"  {self._place}{self._subject}: {whole:.0f} s"
+        line += (f" ({parts})" if parts else "") + (f"; {left}" if left else "")
+        _console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _duration(seconds: float) -> str:
+    """In words: no finer than it can be known."""
+    return f"{max(1, round(seconds / 60))} min" if seconds >= 90 else f"{round(seconds, -1):.0f} s"
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(os.times()[:4])
