@@ -66,12 +66,9 @@ def main() -> None:
     )
     for what, seconds, most in (("all", whole, limit), (REFERENCE, of_reference, REFERENCE_TARGET)):
         console.print(f"{what}: {seconds:.0f} s ({promises.at_most(what, seconds, most)})")
-    # The run's own processes count as others' here, less what they say they took.
-    others = (
-        None
-        if load.others is None
-        else (load.others - sum(item.cpu_seconds for item in spent) / load.seconds)
-    )
+    # The processes of this run have ended: their own part of what the machine did is known.
+    own = sum(os.times()[2:4]) / load.seconds
+    others = None if load.others is None else load.others - own
     cores = os.cpu_count() or 1
     if disturbed(others, cores, cores):
         console.print(BUSY.format(others))
