@@ -10,6 +10,7 @@ from enum import Enum
 from importlib.resources import files
 
 from edgeproof.errors import InputError
+from runtimes.parity.order import reading_order
 
 REPLY_TOKENS = 48
 # Damage in long generations does not show before.
@@ -47,7 +48,8 @@ class Prompt:
 class Suite:
     """Prompts, where they come from, and the greatest length of a runtime's reply to one.
 
-    `probe` is how many tokens the text of `runtimes.parity.long_range` has; 0: there is none.
+    They are read in the order that they have here. `probe` is how many tokens the text of
+    `runtimes.parity.long_range` has; 0: there is none.
     """
 
     name: str
@@ -87,24 +89,35 @@ class Document:
 
 
 def built_in(budget: Budget) -> Suite:
-    """The built-in prompts of a budget. The full one ends with a text for a context of 8192."""
+    """The built-in prompts of a budget. The full one has a text for a context of 8192."""
+    prompts = _written(budget)
+    if budget is Budget.FULL:
+        prompts.append(Prompt("long-01", "long", _joined(prompts)))
+    full = budget is Budget.FULL
+    length = LONG_REPLY_TOKENS if full else REPLY_TOKENS
+    probe = LONGEST_PROBE if full else PROBE
+    return Suite(f"built-in, {budget.value}", in_reading_order(prompts), length, probe)
+
+
+def in_reading_order(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The same prompts, so that every beginning of a suite stands for all of it."""
+    return tuple(prompts[index] for index in reading_order([prompt.kind for prompt in prompts]))
+
+
+def long_text() -> str:
+    """All built-in prose, code and the like as one text: longer than any probe."""
+    return _joined(_written(Budget.FULL))
+
+
+def _written(budget: Budget) -> list[Prompt]:
+    """The prompts of a budget and of those before it, as their files have them."""
     prompts: list[Prompt] = []
     for part in Budget:
         text = files("runtimes.parity").joinpath(f"text/{part.value}.jsonl").read_text("utf-8")
         prompts += parse_prompts(text.splitlines(), part.value)
         if part is budget:
             break
-    if budget is Budget.FULL:
-        prompts.append(Prompt("long-01", "long", _joined(prompts)))
-    full = budget is Budget.FULL
-    length = LONG_REPLY_TOKENS if full else REPLY_TOKENS
-    probe = LONGEST_PROBE if full else PROBE
-    return Suite(f"built-in, {budget.value}", tuple(prompts), length, probe)
-
-
-def long_text() -> str:
-    """All built-in prose, code and the like as one text: longer than any probe."""
-    return _joined(built_in(Budget.FULL).prompts[:-1])
+    return prompts
 
 
 def _joined(prompts: Iterable[Prompt]) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from edgeproof.errors import InputError
-from runtimes.parity.suite import Prompt, Suite, parse_prompts
+from runtimes.parity.suite import Prompt, Suite, in_reading_order, parse_prompts
 
 # Intervals resample documents, so a long text becomes many: paragraphs, joined until they have this
 # many characters (about 300 tokens), and cut where they have more than the second figure.
@@ -35,7 +35,7 @@ def read_suite(path: Path) -> Suite:
         ]
     if not prompts:
         raise InputError(f"{path}: no text; give a file with some pages")
-    return Suite(path.name, tuple(prompts))
+    return Suite(path.name, in_reading_order(prompts))
 
 
 def documents(text: str) -> list[str]:
