@@ -17,6 +17,8 @@ KEY ?=
 PUBLIC_KEY ?= $(KEY:.pem=.pub)
 # How much text the comparison uses: fast, default or full
 BUDGET ?= default
+# More options of the comparison, as --whole-text
+PARITY ?=
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
@@ -43,7 +45,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
 	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)"
-	$(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET)
+	$(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(PARITY)
 
 demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
 	@# A short text leaves some verdicts open, which the page shows.
@@ -59,12 +61,12 @@ release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared f
 
 gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out "$(OUT)/gguf-types"
-	$(BIN)/python -m runtimes.parity --root "$(OUT)/gguf-types" --budget $(BUDGET)
+	$(BIN)/python -m runtimes.parity --root "$(OUT)/gguf-types" --budget $(BUDGET) --whole-text
 	$(BIN)/python -m benchmarks.gguf_table "$(OUT)"/gguf-types/*/parity.json
 
 size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, run and compared (an hour)
 	$(BIN)/python -m export --plan benchmarks/sizes.toml --out "$(OUT)"/sizes
-	$(BIN)/python -m runtimes.parity --root "$(OUT)"/sizes --budget $(BUDGET)
+	$(BIN)/python -m runtimes.parity --root "$(OUT)"/sizes --budget $(BUDGET) --whole-text
 	$(BIN)/python -m benchmarks.size_table "$(OUT)"/sizes/*/parity.json
 
 test: setup ## Fast tests on tiny generated checkpoints, no network

@@ -98,7 +98,7 @@ def _compare(torch_runtime: TorchRuntime, artifact: Artifact, reference: Referen
     with contextlib.closing(open_runtime(artifact, THREADS)) as runtime:
         result = replay(reference, runtime.logit_blocks, THREADS, lambda: None)
     summarise(result.metrics)
-    summarise([*weights.values()])
+    summarise(weights)
 
 
 def _seconds(work: Callable[[], object]) -> float:

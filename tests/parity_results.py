@@ -29,6 +29,7 @@ from runtimes.parity.localise import (
     TensorError,
 )
 from runtimes.parity.long_range import LongRange
+from runtimes.parity.looks import Look
 from runtimes.parity.measure import Measurement
 from runtimes.parity.padding import PaddingResult
 from runtimes.parity.positions import WorstPosition
@@ -61,6 +62,8 @@ def measurement(scale: float = 1.0, text: str = "a") -> Measurement:
         runtime=f"runtime {text}",
         execution=Execution("cpu", "float32", True, (f"not run in {text}",)),
         positions=len(KL),
+        whole_text=True,
+        looks=(Look(3, len(KL), 0.95, 0.1 * scale),),
         estimates=estimates,
         weights=None,
         weight_positions=0,

@@ -14,6 +14,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import LEVELS, advise
 from runtimes.parity.gates import GATES
 from runtimes.parity.intervals import Estimate
+from runtimes.parity.looks import Look
 from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.markdown import markdown
@@ -41,6 +42,7 @@ def made(
             **measurement().estimates,
             **{key: Estimate(value, value, value, 2000) for key, value in values.items()},
         },
+        looks=(Look(58, 2000, 0.95, kl),),
     )
     found = entry(name, verdict, size, measured=m)
     manifest = found.artifact.manifest
@@ -74,6 +76,33 @@ def test_each_target_gets_its_smallest_passing_export_and_what_meets_stricter_ga
     assert llama.levels == {"fp16": None, "8-bit": "gguf q6_k", "4-bit": "gguf q5_1"}
     assert (webllm.export, webllm.bytes, webllm.smaller) == (None, None, ("mlc q4f16_1",))
     assert set(webllm.levels.values()) == {None}
+
+
+def read_until(name: str, size: int, *kl: float) -> Entry:
+    """A 4-bit export of that mean KL after 8, 19 and 58 documents; of fewer, it stopped there."""
+    found = made("gguf", name, Precision.LOW_BIT, size, kl[-1], Verdict.DEGRADED)
+    assert found.measurement is not None
+    looks = tuple(
+        Look(documents, 88 * documents, 0.95, value)
+        for documents, value in zip((8, 19, 58), kl, strict=False)
+    )
+    measured = replace(
+        found.measurement, looks=looks, whole_text=len(kl) == 3, positions=looks[-1].positions
+    )
+    return replace(found, measurement=measured)
+
+
+def test_exports_are_ranked_on_what_all_of_them_have_read() -> None:
+    stopped = read_until("stopped", 90, 0.5)
+    better = read_until("better", 80, 0.4, 0.5, 0.6)
+    worse = read_until("worse", 85, 0.55, 0.5, 0.45)
+    advice = advise([stopped, better, worse])
+    beaten = {point.export: point.dominated_by for point in advice.points}
+    assert beaten == {"gguf stopped": "gguf better", "gguf better": None, "gguf worse": None}
+    assert [cost.export for cost in advice.costs] == ["gguf better", "gguf stopped", "gguf worse"]
+    assert [cost.positions for cost in advice.costs] == [None, 704, None]
+    alone = advise([better, worse])
+    assert [cost.export for cost in alone.costs] == ["gguf worse", "gguf better"]
 
 
 def test_a_plans_own_gates_decide_the_levels() -> None:

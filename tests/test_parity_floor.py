@@ -27,6 +27,8 @@ def measurement(mean_kl: float) -> Measurement:
         runtime="r 1",
         execution=Execution("cpu", "float32", True, ()),
         positions=1,
+        whole_text=True,
+        looks=(),
         estimates={name: Estimate(mean_kl, mean_kl, mean_kl) for name in ("mean_kl", "p99_kl")},
         weights=None,
         weight_positions=0,
@@ -57,7 +59,8 @@ def test_only_sound_float32_artifacts_with_exact_weights_give_a_floor() -> None:
     assert known == {"r 1": Floor("onnx fp32", 3e-9, 3e-9)}
     rounded = replace(exact, exact_weights=False, weights=exact.estimates)
     unread = replace(exact, exact_weights=False)  # as a traced graph's
-    for other in (rounded, unread, replace(exact, failures=("NaN",)), None):
+    part = replace(exact, whole_text=False)
+    for other in (rounded, unread, part, replace(exact, failures=("NaN",)), None):
         assert floors([(artifact(Precision.FP32), other)]) == {}
 
 

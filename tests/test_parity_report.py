@@ -72,6 +72,28 @@ def test_json_keeps_to_the_schema_whatever_happened(
         validator().validate(json.loads((tmp_path / "parity.json").read_text("utf-8")))
 
 
+def test_n_is_shown_where_it_is_not_the_whole_texts() -> None:
+    stopped = replace(measurement(), whole_text=False, positions=1712)
+    entries = [
+        entry("q4_0", Verdict.DEGRADED, allowed=True, measured=stopped),
+        entry("q8_0", Verdict.PASS, 2000, measured=measurement(0.01)),
+    ]
+    terminal = io.StringIO()
+    print_result(Console(width=200, file=terminal), result(*entries))
+    for text in (terminal.getvalue(), markdown([result(*entries)])):
+        bad, good = (
+            next(line for line in text.splitlines() if name in line)
+            for name in ("gguf q4", "gguf q8")
+        )
+        assert "n = 1,712" in bad
+        assert "n = " not in good
+        assert "its gate, n = 1,712" in " ".join(text.split())
+    text = page(result(*entries))
+    assert text.count("n = 1,712") >= 3  # verdicts, what few bits cost, its own section
+    assert "The first 1,712 positions by their KL" in text
+    assert "All 5 positions by their KL" in text
+
+
 def test_junit_fails_what_the_run_refuses_and_passes_what_is_allowed(
     usual: ModelResult, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def test_good_exports_pass_and_four_bit_is_flagged_but_allowed(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(out / "summary.md"))
     result = invoke(
         parity_main, "--root", out, "--threads", 2, "--budget", "fast",
-        "--junit", out / "p.xml", "--markdown", out / "p.md",
+        "--junit", out / "p.xml", "--markdown", out / "p.md", "--whole-text",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     entries = report(out)
@@ -94,7 +94,7 @@ def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
     assert any("clear_top1: errors in 0 of " in reason for reason in short["reasons"])
     assert all("positions more (--budget " in reason for reason in short["reasons"])
     assert 300 <= raw["reference"]["positions"] < 1000
-    assert raw["artifacts"][0]["measurement"]["greedy"]["prompts"] == 2  # of 12
+    assert 1 <= raw["artifacts"][0]["measurement"]["greedy"]["prompts"] < 12
 
 
 def test_another_runtime_needs_explicit_artifacts(out: Path) -> None:

@@ -117,6 +117,9 @@ def test_cards_keep_the_sources_facts_and_show_what_was_measured(release: Path) 
     assert "runtime a, float32" in row
     assert "What this does not show:\n\n- `q8_0`, `q4_0`: not run in a\n" in text
     assert "real runtime" not in text
+    assert "n = " not in row
+    (row,) = (line for line in text.splitlines() if line.startswith("| `q4_0`"))
+    assert row.endswith("| **DEGRADED**, n = 5 |")
     assert "**`q4_0` is DEGRADED.**" in text
     assert "too bad" in text
     assert "--temp 0.2 --top-p 0.9" in text

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeproof.errors import InputError
-from edgeproof.verdicts import REPORT, Interval, read_report
+from edgeproof.verdicts import REPORT, Interval, Verdict, read_report
 from runtimes.parity.report.json import write_json
 from runtimes.parity.result import ModelResult
-from tests.parity_results import hostile_result, result, usual_result
+from tests import parity_results
+from tests.parity_results import hostile_result, measurement, result, usual_result
 
 
 def written(folder: Path, run: ModelResult) -> Path:
@@ -52,6 +54,24 @@ def test_a_report_of_schema_3_does_not_say_what_its_runs_leave_open(tmp_path: Pa
         assert item.activations is None
         assert all("does not say" in text for text in item.unseen)
         assert bool(item.unseen) == (item.ran is not None)
+
+
+def test_a_part_of_the_text_is_said_to_be_one_and_before_schema_5_there_was_none(
+    tmp_path: Path,
+) -> None:
+    stopped = replace(measurement(), whole_text=False, positions=712)
+    run = result(
+        parity_results.entry("q4_0", Verdict.DEGRADED, measured=stopped),
+        parity_results.entry("q8_0", Verdict.PASS, measured=measurement()),
+        parity_results.entry("f16", Verdict.FAIL),
+    )
+    path = written(tmp_path, run)
+    assert [item.part for item in read_report(path).compared] == [712, None, None]
+    raw = {**json.loads(path.read_text("utf-8")), "schema": 4}
+    for item in raw["artifacts"][:2]:
+        del item["measurement"]["whole_text"], item["measurement"]["looks"]
+    path.write_text(json.dumps(raw))
+    assert [item.part for item in read_report(path).compared] == [None, None, None]
 
 
 def test_numbers_that_do_not_exist_are_none(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ PAGE = "parity.html"
 AGAIN = " python -m runtimes.parity"
 # Also in docs/parity.schema.json. Before 3 a report did not say which bytes it is about.
 BEFORE_4 = "the report does not say what its run leaves open; compare again"
-SCHEMA = Schema(current=4, oldest=3, again=f"compare again:{AGAIN}")
+SCHEMA = Schema(current=5, oldest=3, again=f"compare again:{AGAIN}")
 
 Key = tuple[str, str]  # format, variant
 
@@ -56,6 +56,7 @@ class Compared:
     `metrics` are those of the runtime, empty where it could not be opened; `of_weights` those of
     the file's weights alone, None where these were not run. `ran` is the runtime and its device,
     `activations` the type between its operators, and `unseen` says in words what that leaves open.
+    `part` is how many positions all metrics are of, where these are not the whole text's.
     """
 
     format: str
@@ -73,6 +74,7 @@ class Compared:
     ran: str | None
     activations: str | None
     unseen: tuple[str, ...]
+    part: int | None = None
 
     @property
     def key(self) -> Key:
@@ -163,6 +165,8 @@ def _compared(raw: dict[str, Any]) -> Compared:
         of_weights=_intervals(measured["weights"]) if measured and measured["weights"] else None,
         ran=measured["runtime"] if measured else None,
         **_execution(measured),
+        # Before 5 every artifact was run on the whole text.
+        part=None if not measured or measured.get("whole_text", True) else measured["positions"],
     )
 
 

@@ -143,7 +143,8 @@ def _cells(item: Released) -> Iterable[str]:
     yield (clear and clear.errors) or MISSING
     yield _per_cent(metrics.get("acceptance"))
     yield markdown_text(", ".join(filter(None, (item.compared.ran, item.compared.activations))))
-    yield f"**{item.compared.verdict}**"
+    part = item.compared.part
+    yield f"**{item.compared.verdict}**" + (f", n = {part:,}" if part is not None else "")
 
 
 def unseen(

@@ -89,6 +89,12 @@ class WatchedCommand(EdgeproofCommand):
     help="Compare about this many positions, not the whole text: for slow runtimes.",
 )
 @click.option(
+    "--whole-text",
+    is_flag=True,
+    help="Run every artifact on all of the text, also where its first part has decided that it is"
+    " bad: for tables in which all figures are of the same text.",
+)
+@click.option(
     "--footprint/--no-footprint",
     default=True,
     show_default=True,
@@ -123,6 +129,7 @@ def main(
     markdown_path: Path | None,
     runtime: str | None,
     positions: int | None,
+    whole_text: bool,
     footprint: bool,
     localise: bool,
     threads: int,
@@ -135,12 +142,13 @@ def main(
     reports are written as ROOT/<model>/parity.json and, for reading, parity.html; several models
     also get ROOT/parity.html over all of them. The verdicts are followed by what to ship for each
     target and what few bits cost. Exit code 1: a required gate was not met, or an artifact is
-    broken; whatever it contains, the others are still judged.
+    broken; whatever it contains, the others are still judged. An artifact that the first part of
+    the text decides to be bad is not run on the rest.
 
     \b
     Examples:
       python -m runtimes.parity
-      python -m runtimes.parity --budget full
+      python -m runtimes.parity --budget full --whole-text
       python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
       python -m runtimes.parity --text my-prompts.jsonl
       python -m runtimes.parity artifacts/my-model/onnx/q4 --checkpoint ./my-model --localise
@@ -169,7 +177,7 @@ def main(
     if json_path is not None and len(models) > 1:
         raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
     require_files(*(json_path or model.report for model in models), junit, markdown_path)
-    extent = Extent(positions, footprint, localise, journal_of(journal, crashed))
+    extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
     results = []
     for model in models:
         result = compare_model(model, suite, threads, gates, extent)

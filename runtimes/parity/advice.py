@@ -1,6 +1,7 @@
 """What to ship: what few bits cost, what is smallest for each target, and what beats what.
 
-Everything follows from the entries' sizes, estimates and verdicts; nothing is measured here.
+Everything follows from the entries' sizes, estimates and verdicts; nothing is measured here. What
+was read on a part of the text is compared with others on that part.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Cost:
     """Format and variant."""
     mean_kl: AnyFloat
     """Nats."""
+    positions: int | None
+    """Of how many positions it is, where these are the first of the text; null for all."""
     times_gate: AnyFloat
     """Mean KL over its gate."""
     top1: AnyFloat
@@ -43,9 +46,10 @@ class Cost:
     @property
     def text(self) -> str:
         """In a sentence."""
+        part = f", n = {self.positions:,}" if self.positions is not None else ""
         said = (
-            f"{self.export}: mean KL {self.mean_kl:.2g} ({self.times_gate:.1f} × its gate), agrees"
-            f" with PyTorch on {100 * self.top1:.0f} % of tokens,"
+            f"{self.export}: mean KL {self.mean_kl:.2g} ({self.times_gate:.1f} × its gate{part}),"
+            f" agrees with PyTorch on {100 * self.top1:.0f} % of tokens,"
             f" {self.effective_bpw:.2f} bits per weight"
         )
         if self.saving is None:
@@ -86,8 +90,10 @@ class Point:
     """Bytes of weights × 8 / parameters."""
     mean_kl: AnyFloat
     """Nats."""
+    positions: int | None
+    """Of how many positions it is, where these are the first of the text; null for all."""
     dominated_by: str | None
-    """The best of those that are no larger and no worse; null on the Pareto front."""
+    """The best of those no larger and, on what both have read, no worse; null on the front."""
     dominated_in_format: str | None
     """The same among exports of its format."""
 
@@ -98,7 +104,7 @@ class Advice:
 
     recommendations: tuple[Recommendation, ...]
     costs: tuple[Cost, ...]
-    """What few bits cost: each export below 8 bits, the best first."""
+    """What few bits cost: each export below 8 bits, the best on what all have read first."""
     points: tuple[Point, ...]
     """Size and damage of every export that is not broken, from the smallest to the largest."""
 
@@ -120,7 +126,7 @@ def advise(entries: Sequence[Entry]) -> Advice:
     low = [e for e in sound if _precision(e) is Precision.LOW_BIT]
     return Advice(
         tuple(_recommend(target, found, entries) for target, found in used if found),
-        tuple(_cost(entry, sound) for entry in sorted(low, key=_mean_kl)),
+        tuple(_cost(entry, sound) for entry in _best_first(low)),
         _points(sound),
     )
 
@@ -173,6 +179,7 @@ def _cost(entry: Entry, sound: Sequence[Entry]) -> Cost:
     return Cost(
         export=entry.name,
         mean_kl=_mean_kl(entry),
+        positions=_part(entry),
         times_gate=_mean_kl(entry) / limit,
         top1=_value(entry, "top1"),
         effective_bpw=manifest.effective_bpw,
@@ -192,6 +199,7 @@ def _points(sound: Sequence[Entry]) -> tuple[Point, ...]:
                 entry.bytes,
                 entry.artifact.manifest.effective_bpw,
                 _mean_kl(entry),
+                _part(entry),
                 _dominator(entry, sound),
                 _dominator(entry, mates),
             )
@@ -201,15 +209,33 @@ def _points(sound: Sequence[Entry]) -> tuple[Point, ...]:
 
 def _dominator(entry: Entry, others: Iterable[Entry]) -> str | None:
     """The best of those that are no larger and no worse, and not the same in both."""
-    place = (entry.bytes, _mean_kl(entry))
-    better = [
-        other
-        for other in others
-        if other.bytes <= place[0] and _mean_kl(other) <= place[1]
-        if (other.bytes, _mean_kl(other)) != place
-    ]
-    best = min(better, key=lambda e: (_mean_kl(e), e.bytes), default=None)
+    better = []
+    for other in others:
+        own, its = _common_kl((entry, other))
+        no_worse = other.bytes <= entry.bytes and its <= own
+        if no_worse and (other.bytes, its) != (entry.bytes, own):
+            better.append(other)
+    best = next(iter(_best_first(sorted(better, key=lambda e: e.bytes))), None)
     return best.name if best else None
+
+
+def _best_first(entries: Sequence[Entry]) -> list[Entry]:
+    """By mean KL on what all of them have read."""
+    ranked = sorted(zip(_common_kl(entries), entries, strict=True), key=lambda pair: pair[0])
+    return [entry for _, entry in ranked]
+
+
+def _common_kl(entries: Sequence[Entry]) -> list[float]:
+    """The mean KL of each on the documents that all of them have read."""
+    runs = [entry.measurement for entry in entries if entry.measurement]
+    common = min((run.looks[-1].documents for run in runs), default=0)
+    return [run.kl_of_first(common) for run in runs]
+
+
+def _part(entry: Entry) -> int | None:
+    """How many positions its figures are of, if not the whole text's."""
+    run = entry.measurement
+    return None if run is None or run.whole_text else run.positions
 
 
 def _format(entry: Entry) -> str:

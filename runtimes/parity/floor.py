@@ -33,6 +33,8 @@ def floors(measured: Iterable[tuple[Artifact, Measurement | None]]) -> dict[str,
         variant = artifact.manifest.variant
         if measurement is None or measurement.failures or not measurement.exact_weights:
             continue
+        if not measurement.whole_text:  # another text than the others' is no measure for them
+            continue
         if variant.precision is Precision.FP32:
             values = (measurement.estimates[metric].value for metric in OF_FLOORS)
             found[measurement.runtime] = Floor(f"{variant.format} {variant.name}", *values)

@@ -20,7 +20,8 @@ from runtimes.parity.fields import AnyFloat
 LEVEL = 0.95
 # Resamples without any of 4 documents are e^-4 = 1.8 % of all, fewer than an interval leaves out.
 DECISIVE_DOCUMENTS = 4.0
-# Of fewer documents a resample has no values beyond the worst and the best document's.
+# Of fewer documents a resample has no values beyond the worst and the best document's; nor has it
+# any beyond those of all resamples, for an interval that leaves out less than one.
 FEWEST_RESAMPLED = 6
 # How finely, and how far, the text is looked for that would decide a share: a factor.
 STEP, FARTHEST = 1.05, 1000.0
@@ -28,7 +29,7 @@ STEP, FARTHEST = 1.05, 1000.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval.
+    """A value with its interval: of 95 %, or more where a text is looked at several times.
 
     NaN is what the text cannot tell: a value of positions that it does not have, and the ends where
     there is one document only, which says nothing of how documents differ.
@@ -78,12 +79,14 @@ class Sample:
     """What an interval follows from: a statistic's value on the documents, and the documents.
 
     `resampled` has the statistic on each resample of them: float64 [R], NaN where a resample has no
-    position that counts, and everywhere where there is one document only.
+    position that counts, and everywhere where there is one document only. `level` is how often an
+    interval is to hold the truth.
     """
 
     value: float
     resampled: np.ndarray
     documents: Sequence[PositionMetrics]
+    level: float = LEVEL
 
 
 @dataclass(frozen=True)
@@ -94,27 +97,28 @@ class Interval:
     estimate: Callable[[Sample], Estimate]
 
 
-def clopper_pearson(share: float, count: float) -> tuple[float, float]:
+def clopper_pearson(share: float, count: float, level: float = LEVEL) -> tuple[float, float]:
     """The exact interval of a share among so many independent positions, not always whole ones.
 
     Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the
     binomial" (1934), by quantiles of the beta distribution. Where no position or every one is
-    counted, one end is certain, and the other has all of the 5 %: 3 / count, the rule of three.
+    counted, one end is certain, and the other has all of what is left out: of 5 %, 3 / count, the
+    rule of three.
     """
     from scipy.stats import beta
 
     hits, misses = share * count, (1 - share) * count
-    tail = (1 - LEVEL) / (1 if share in (0, 1) else 2)
+    tail = (1 - level) / (1 if share in (0, 1) else 2)
     low = float(beta.ppf(tail, hits, misses + 1)) if hits > 0 else 0.0
     high = float(beta.ppf(1 - tail, hits + 1, misses)) if misses > 0 else 1.0
     return low, high
 
 
-def students_t(documents: int) -> float:
-    """How many standard errors of a mean of so many values a 95 % interval goes to each side."""
+def students_t(documents: int, level: float = LEVEL) -> float:
+    """How many standard errors of a mean of so many values an interval goes to each side."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + LEVEL) / 2, documents - 1))
+    return float(t.ppf((1 + level) / 2, documents - 1))
 
 
 def _share_text_needed(share: float, count: float, limit: float) -> float:
@@ -132,16 +136,16 @@ def _expanded_percentile(sample: Sample) -> Estimate:
     if not len(values):
         return Estimate(sample.value, math.nan, math.nan)
     documents = len(sample.documents)
-    tail = _tail(documents)
+    tail = _tail(documents, sample.level)
     low, high = np.quantile(values, [tail, 1 - tail]).tolist()
-    if documents < FEWEST_RESAMPLED:
+    if documents < FEWEST_RESAMPLED or tail * len(values) < 1:
         deviation = float(values.std()) * math.sqrt(documents / (documents - 1))
-        reach = students_t(documents) * deviation
+        reach = students_t(documents, sample.level) * deviation
         low, high = min(low, sample.value - reach), max(high, sample.value + reach)
     return Estimate(sample.value, low, high)
 
 
-def _tail(documents: int) -> float:
+def _tail(documents: int, level: float) -> float:
     """The share of resamples to leave out at each end, of two documents or more.
 
     Resampled means vary by (n − 1) / n of what the mean does, and have a normal's tails where n
@@ -149,7 +153,8 @@ def _tail(documents: int) -> float:
     """
     from scipy.stats import norm
 
-    return float(norm.cdf(-students_t(documents) * math.sqrt(documents / (documents - 1))))
+    reach = students_t(documents, level) * math.sqrt(documents / (documents - 1))
+    return float(norm.cdf(-reach))
 
 
 BOOTSTRAP = Interval("bootstrap", _expanded_percentile)

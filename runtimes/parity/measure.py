@@ -26,19 +26,21 @@ from runtimes.parity.fields import AnyFloat
 from runtimes.parity.gates import Gate
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.long_range import LongRange, measure_long_range
+from runtimes.parity.looks import Look, Looks
 from runtimes.parity.metrics import CACHE_KL, FP16_HEADROOM, ByMetric
 from runtimes.parity.padding import PaddingResult, measure_padding
 from runtimes.parity.positions import WorstPosition, worst_positions
 from runtimes.parity.prefill import CACHE_KL_LIMIT, stepwise_kl
 from runtimes.parity.reference import Reference
-from runtimes.parity.repeats import counted_once
+from runtimes.parity.repeats import counted_once, positions
 from runtimes.parity.replay import replay
 from runtimes.parity.stages import Stages
-from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind, summarise
+from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind
 from runtimes.parity.suite import Document
 from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import tokenizer_mismatches
 from runtimes.parity.twins import Beginning, beginning, twin_faults
+from runtimes.parity.verdict import judge
 from runtimes.protocol import Runtime
 
 if TYPE_CHECKING:
@@ -58,6 +60,10 @@ class Measurement:
     execution: Execution
     positions: int
     """Tokens at which logits were compared, those of a beginning that documents share once."""
+    whole_text: bool
+    """Whether they are the whole text's; else the first ones had decided."""
+    looks: tuple[Look, ...]
+    """What the growing parts of the text told, the last of which all else is of."""
     estimates: Annotated[dict[str, Estimate], ByMetric()]
     """Metric → estimate, of the runtime as users run it."""
     weights: Annotated[dict[str, Estimate], ByMetric(weights=True)] | None
@@ -67,7 +73,7 @@ class Measurement:
     from its graph.
     """
     weight_positions: int
-    """Positions, of every n-th document, that the weights alone were run on."""
+    """Positions, of the first documents, that the weights alone were run on."""
     arithmetic_kl: float
     """Mean KL of the runtime minus that of the weights alone, on the same positions; nats."""
     greedy: GreedyResult | None
@@ -92,7 +98,7 @@ class Measurement:
     load_seconds: float
     """What opening it took, in the process that compares."""
     prefill_tokens_per_second: float
-    """Over the whole text."""
+    """Over the text that was read."""
     footprint: Footprint | None = None
     """Null where it was not measured."""
     failures: tuple[str, ...] = field(default=())
@@ -104,20 +110,26 @@ class Measurement:
     long_range: LongRange | None = None
     """Null where no long text was run: with fewer positions, or a text of one's own."""
 
+    def kl_of_first(self, documents: int) -> float:
+        """Mean KL of the text's first documents, where there was a look after so many; nats."""
+        return next(look.mean_kl for look in self.looks if look.documents == documents)
+
 
 @dataclass(frozen=True)
 class KnownBefore:
     """What is known of an artifact before its runtime opens it.
 
-    `weights` is what the artifact's weights gave in PyTorch, by document; none says that there was
-    nothing to run: they equal the checkpoint's, value by value, or cannot be read. `template` is
-    how the artifact's chat template came out. `faults` are what is broken without running it.
+    `weights` is what the artifact's weights gave in PyTorch on the first documents, and `alone` the
+    estimates that follow; none says that there was nothing to run: they equal the checkpoint's,
+    value by value, or cannot be read. `template` is how the artifact's chat template came out.
+    `faults` are what is broken without running it.
     `execution` is how it is run, `headroom` what float16 leaves it (`runtimes.parity.headroom`),
     `gates` what it must reach; `together` says that several sequences in one call come out as each
     would alone. `twins` have to compute what it does.
     """
 
-    weights: Mapping[int, PositionMetrics]
+    weights: Sequence[PositionMetrics]
+    alone: Mapping[str, Estimate] | None
     template: TemplateResult
     faults: Sequence[str]
     execution: Execution
@@ -149,27 +161,24 @@ def measure(
 ) -> Measurement:
     """Run the artifact over the reference's documents; `stages` is told what is done.
 
-    The original reads the replies, and is asked for its own, once the runtime is closed. No replies
-    are asked for where something is broken, and few where the verdict is clear without them.
+    It stops where the first documents have decided that it is bad. The original reads the replies,
+    and is asked for its own, once the runtime is closed. No replies are asked for where something
+    is broken, and few where the verdict is clear without them.
 
     Raises:
         InputError: the artifact cannot be opened, or has another vocabulary.
     """
-    documents, weights = reference.documents, known.weights
     torch_runtime, scorer = original.runtime, original.scorer
-    chosen = [documents[index] for index in weights]
-    alone_counted = counted_once(chosen, [*weights.values()])
-    alone = summarise(alone_counted) if weights else None
     torch_runtime.rest()
     begin = time.perf_counter()
     with stages.phase("load"):
         runtime = open_runtime()
     load_seconds = time.perf_counter() - begin
     try:
-        with stages.phase("text", len(documents)) as advance:
+        with stages.phase("text", len(reference.documents)) as advance:
             read = _read(runtime, reference, torch_runtime, known, threads, advance)
         with stages.phase("replies"):
-            written = _write(runtime, reference, known, read, alone, scorer.stop_tokens)
+            written = _write(runtime, reference, known, read, scorer.stop_tokens)
         name = f"{runtime.name} {runtime.version} ({runtime.device})"
     finally:
         runtime.close()
@@ -178,9 +187,9 @@ def measure(
         with stages.phase("twins"):
             failures += twin_faults(known.twins, read.begun, threads)
     chats, asked, decoded = written.chats, written.asked, written.decoded
-    detokenize = torch_runtime.detokenize
+    documents, detokenize = read.documents, torch_runtime.detokenize
     with stages.phase("the original's samples"):
-        samples = original.samples(len(asked))
+        samples = original.samples(len(asked)) if asked else ()
     with stages.phase("reading replies"):
         likeliest = greedy_result(chats, decoded, scorer, detokenize) if decoded else None
         drawn = (
@@ -194,10 +203,12 @@ def measure(
         runtime=name,
         execution=known.execution,
         positions=len(joined.kl),
+        whole_text=len(documents) == len(reference.documents),
+        looks=read.looks,
         estimates=estimates,
-        weights=alone,
-        weight_positions=sum(len(part.kl) for part in alone_counted),
-        arithmetic_kl=_arithmetic_kl(documents, read.metrics, weights),
+        weights=dict(known.alone) if known.alone is not None else None,
+        weight_positions=positions(reference.documents[: len(known.weights)]),
+        arithmetic_kl=_arithmetic_kl(documents, read.metrics, known.weights),
         greedy=likeliest,
         sampled=drawn,
         padding=read.padding,
@@ -209,7 +220,7 @@ def measure(
         mean_kl_by_kind=mean_kl_by_kind([document.kind for document in documents], read.counted),
         max_logit_difference=float(joined.max_difference.max()),
         load_seconds=load_seconds,
-        prefill_tokens_per_second=reference.tokens / read.seconds,
+        prefill_tokens_per_second=sum(len(item.ids) for item in documents) / read.seconds,
         failures=tuple(failures),
         worst_positions=worst_positions(documents, read.metrics, detokenize),
         long_range=read.long_range,
@@ -220,11 +231,14 @@ def measure(
 class _Read:
     """What came of reading texts: `metrics` of all positions, `counted` of those that count.
 
-    `seconds` are those of the compared text; `begun` is for the twins.
+    `documents` are those that were read, `estimates` those of the last of the `looks`; `seconds`
+    are those of the compared text; `begun` is for the twins.
     """
 
+    documents: Sequence[Document]
     metrics: list[PositionMetrics]
     counted: list[PositionMetrics]
+    looks: tuple[Look, ...]
     estimates: dict[str, Estimate]
     seconds: float
     strings: int
@@ -255,25 +269,33 @@ def _read(
     threads: int,
     advance: Callable[[], None],
 ) -> _Read:
-    """The text, awkward strings, a padded batch, and, where nothing is broken, the long text."""
-    documents, template = reference.documents, known.template
-    replayed = replay(reference, runtime.logit_blocks, threads, advance)
+    """Awkward strings, a padded batch, the text, and, where nothing is broken, the long text."""
+    template = known.template
     strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-    failures = [*known.faults, *replayed.failures, *([template.fault] if template.fault else [])]
+    broken = [template.fault] if template.fault else []
     if wrong:
-        failures.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
-    padding = measure_padding(runtime, documents)
-    failures += [padding.fault] if padding and padding.fault else []
+        broken.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
+    padding = measure_padding(runtime, reference.documents)
+    broken += [padding.fault] if padding and padding.fault else []
+    own = {FP16_HEADROOM.name: Estimate.exact(known.headroom)}
+
+    def settled(found: Mapping[str, Estimate], failures: Sequence[str]) -> bool:
+        faults = (*known.faults, *failures, *broken)
+        return judge({**found, **own}, known.alone, known.gates, faults).settled
+
+    looks = Looks(reference.documents, reference.parts, settled)
+    replayed = replay(reference, runtime.logit_blocks, threads, advance, looks.enough)
+    documents = reference.documents[: len(replayed.metrics)]
+    failures = [*known.faults, *replayed.failures, *broken]
     begun = beginning(runtime, documents[0].ids) if known.twins else None
-    counted = counted_once(documents, replayed.metrics)
-    estimates = summarise(counted)
-    far = None if failures else _long_range(runtime, reference, estimates)
+    far = None if failures else _long_range(runtime, reference, looks.estimates)
     failures += [far.fault] if far and far.fault else []
-    estimates[FP16_HEADROOM.name] = Estimate.exact(known.headroom)
     return _Read(
+        documents,
         replayed.metrics,
-        counted,
-        estimates,
+        counted_once(documents, replayed.metrics),
+        tuple(looks.looks),
+        looks.estimates | own,
         replayed.seconds,
         strings,
         wrong,
@@ -289,12 +311,11 @@ def _write(
     reference: Reference,
     known: KnownBefore,
     read: _Read,
-    alone: Mapping[str, Estimate] | None,
     stop: Collection[int],
 ) -> _Written:
     """Replies, where nothing is broken, and whether steps agree with one pass."""
     length, together = reference.reply_tokens, known.together
-    chats, asked = _chats(reference, decided_widely(read.estimates, alone, known.gates))
+    chats, asked = _chats(reference, decided_widely(read.estimates, known.alone, known.gates))
     if read.failures:
         chats = asked = ()
     decoded = decode_greedily(runtime, chats, length, stop, together=together) if chats else None
@@ -334,12 +355,12 @@ def _long_range(
 def _arithmetic_kl(
     documents: Sequence[Document],
     run: Sequence[PositionMetrics],
-    weights: Mapping[int, PositionMetrics],
+    weights: Sequence[PositionMetrics],
 ) -> float:
     """Mean KL of the runtime minus the weights', on the documents that both have run."""
     if not weights:
         return float(concatenate(counted_once(documents, run)).kl.mean())
-    chosen = [documents[index] for index in weights]
-    sides = [run[index] for index in weights], [*weights.values()]
-    both, alone = (concatenate(counted_once(chosen, side)).kl for side in sides)
+    count = min(len(run), len(weights))
+    sides = run[:count], weights[:count]
+    both, alone = (concatenate(counted_once(documents[:count], side)).kl for side in sides)
     return float((both - alone).mean())

@@ -25,7 +25,8 @@ from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.decoding import decode, decode_all, first_difference, greedy
 from runtimes.parity.long_range import Probe
-from runtimes.parity.repeats import positions
+from runtimes.parity.looks import Part, parts
+from runtimes.parity.repeats import positions, reached
 from runtimes.parity.suite import REPLY_TOKENS, Document, Prompt, Suite, prompt_ids
 from runtimes.peaks import Peak, Place, largest
 
@@ -46,7 +47,8 @@ class Reference:
 
     `peaks` are the largest values over all positions, of each place that may overflow float16;
     `greedy_chats` and `sampled_chats` are to be answered by at most `reply_tokens` tokens each.
-    `probe` is the long text, where a run has one.
+    `probe` is the long text, where a run has one. `whole_text` asks for all documents of every
+    export, also where its first ones tell enough.
     """
 
     documents: tuple[Document, ...]
@@ -57,6 +59,7 @@ class Reference:
     sampled_chats: tuple[Document, ...] = ()
     reply_tokens: int = REPLY_TOKENS
     probe: Probe | None = None
+    whole_text: bool = True
 
     @property
     def positions(self) -> int:
@@ -68,30 +71,27 @@ class Reference:
         """Number of tokens in all documents: what a runtime reads."""
         return sum(len(document.ids) for document in self.documents)
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Where an export's text is looked at."""
+        return parts(reached(self.documents), whole_text=self.whole_text)
+
     def part(self, wanted: int) -> Reference:
-        """Every n-th document, with n so that at least `wanted` positions remain, or all there are.
+        """The first documents that have `wanted` positions together, or all there are.
 
-        At least `FEWEST_DOCUMENTS` of them, since one alone would have no interval.
-
-        As much fewer chats are answered, but one greedily.
+        At least `FEWEST_DOCUMENTS` of them, since one alone would have no interval. As much fewer
+        chats are answered, but one greedily.
         """
-        chosen = self.spread(wanted)
+        count = int(np.searchsorted(reached(self.documents), wanted)) + 1
+        count = max(count, FEWEST_DOCUMENTS)
+        share = min(1.0, count / len(self.documents))
         return replace(
             self,
-            documents=self.documents[chosen],
-            hidden=self.hidden[chosen],
-            greedy_chats=self.greedy_chats[: max(1, GREEDY_PROMPTS // chosen.step)],
-            sampled_chats=self.sampled_chats[: SAMPLED_PROMPTS // chosen.step],
+            documents=self.documents[:count],
+            hidden=self.hidden[:count],
+            greedy_chats=self.greedy_chats[: max(1, int(share * GREEDY_PROMPTS))],
+            sampled_chats=self.sampled_chats[: int(share * SAMPLED_PROMPTS)],
         )
-
-    def spread(self, wanted: int) -> slice:
-        """Which documents those are."""
-        for step in range(max(1, self.positions // wanted), 1, -1):
-            chosen = slice(step // 2, None, step)
-            found = self.documents[chosen]
-            if positions(found) >= wanted and len(found) >= FEWEST_DOCUMENTS:
-                return chosen
-        return slice(0, None, 1)
 
 
 @dataclass(frozen=True)

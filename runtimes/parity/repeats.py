@@ -34,6 +34,12 @@ def positions(documents: Sequence[Document]) -> int:
     return sum(len(document.ids) for document in documents) - sum(repeated(documents))
 
 
+def reached(documents: Sequence[Document]) -> np.ndarray:
+    """Number of positions that count up to each document's end: int64 [documents]."""
+    lengths = [len(document.ids) for document in documents]
+    return np.cumsum(np.subtract(lengths, repeated(documents)))
+
+
 def counted_once(
     documents: Sequence[Document], metrics: Sequence[PositionMetrics]
 ) -> list[PositionMetrics]:

@@ -26,11 +26,13 @@ COMPARED_ROWS = 128
 
 # Token ids [T] → logits float32 [.., V] of consecutive positions, T of them in all.
 LogitBlocks = Callable[[Sequence[int]], Iterator[np.ndarray]]
+# The metrics of the documents read so far, and what was broken: whether that is enough.
+Enough = Callable[[Sequence[PositionMetrics], Sequence[str]], bool]
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Metrics of each document, in the reference's order, and what was broken.
+    """Metrics of each document that was read, the reference's first ones, and what was broken.
 
     `seconds` is what the logits took, without the reference's and without comparing them.
     """
@@ -40,10 +42,21 @@ class Replay:
     seconds: float
 
 
+def never(metrics: Sequence[PositionMetrics], failures: Sequence[str]) -> bool:
+    """No part of the text is enough: an `Enough`."""
+    return False
+
+
 def replay(
-    reference: Reference, logits: LogitBlocks, threads: int, advance: Callable[[], None]
+    reference: Reference,
+    logits: LogitBlocks,
+    threads: int,
+    advance: Callable[[], None],
+    enough: Enough = never,
 ) -> Replay:
-    """Compare logits with the reference's on all its documents; `advance` after each.
+    """Compare logits with the reference's on its documents, until that is `enough`.
+
+    `advance` is called after each.
 
     Raises:
         InputError: they are of another vocabulary.
@@ -74,6 +87,8 @@ def replay(
             metrics.append(concatenate(parts))
             seconds += blocks.seconds
             advance()
+            if enough(metrics, failures):
+                break
     return Replay(metrics, failures, seconds)
 
 
@@ -126,18 +141,18 @@ def replay_weights(
     reference: Reference,
     positions: int,
     threads: int,
-) -> dict[int, PositionMetrics]:
-    """What an artifact's weights give in PyTorch, by the index of the document.
+    enough: Enough = never,
+) -> list[PositionMetrics]:
+    """What an artifact's weights give in PyTorch on the reference's first documents.
 
-    On every n-th document, as `Reference.spread` chooses them for about so many positions.
+    On as many as have so many positions, or as are `enough`.
 
     Raises:
         InputError: a missing, unknown, misshapen or damaged tensor.
     """
-    chosen = range(len(reference.documents))[reference.spread(positions)]
+    part = reference.part(positions)
     with model.running(weights):
-        found = replay(reference.part(positions), model.logit_blocks, threads, lambda: None)
-    return dict(zip(chosen, found.metrics, strict=True))
+        return replay(part, model.logit_blocks, threads, lambda: None, enough).metrics
 
 
 class Stopwatch:

@@ -24,6 +24,7 @@ from runtimes.parity.execution import execution
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squared_headroom
+from runtimes.parity.intervals import Estimate
 from runtimes.parity.localise import (
     TOKENS,
     Localisation,
@@ -34,6 +35,7 @@ from runtimes.parity.localise import (
 )
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.long_range import load_probe
+from runtimes.parity.looks import Looks, stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
 from runtimes.parity.omissions import not_compared, not_judged
 from runtimes.parity.reference import Reference, load_reference
@@ -74,12 +76,14 @@ class Extent:
 
     `positions` asks for about so many instead of all; `footprints` for memory and speed of each
     artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
-    only of those that do not pass. `journal` is told what the run is at.
+    only of those that do not pass. Without `whole_text` an artifact that the first documents have
+    decided to be bad is not run on the others. `journal` is told what the run is at.
     """
 
     positions: int | None = None
     footprints: bool = True
     localise_all: bool = False
+    whole_text: bool = True
     journal: Journal = UNWATCHED
 
 
@@ -118,6 +122,7 @@ def run_parity(
             reference = replace(reference, probe=probe)
         else:
             reference = reference.part(extent.positions)
+    reference = replace(reference, whole_text=extent.whole_text)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     bench = Bench(
         reference,
@@ -166,6 +171,10 @@ def run_parity(
     return facts, entries
 
 
+# What weights gave in PyTorch, the estimates that follow from it, and how they err.
+WeightRun = tuple[list[PositionMetrics], "dict[str, Estimate] | None", Weighed]
+
+
 @dataclass(frozen=True)
 class Bench:
     """What every comparison of one model shares; `original` is `scorer`'s too."""
@@ -180,9 +189,7 @@ class Bench:
     checkpoint: Path
     journal: Journal
     stages: Stages
-    weight_runs: WeightRuns[tuple[dict[int, PositionMetrics], Weighed]] = field(
-        default_factory=WeightRuns
-    )
+    weight_runs: WeightRuns[WeightRun] = field(default_factory=WeightRuns)
 
     def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:
         """The original's sampled replies to the first so many of the sampled chats."""
@@ -228,7 +235,9 @@ def _compare(
         with bench.stages.phase("metadata"):
             faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
         read = readable(artifact)
-        weights, weighed = _run_weights(artifact, bench, faults) if read else ({}, None)
+        weights, alone, weighed = (
+            _run_weights(artifact, bench, limits, faults) if read else ([], None, None)
+        )
         with bench.stages.phase("templates"):
             template = compare_templates(
                 reader_of(artifact).chat_template(artifact),
@@ -239,6 +248,7 @@ def _compare(
         room = rooms(bench.reference.peaks, facts.residual_scale)
         known = KnownBefore(
             weights,
+            alone,
             template,
             faults,
             execution(artifact, runtime),
@@ -262,6 +272,7 @@ def _compare(
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     notes = (
+        *([] if m.whole_text else [stopped_text(m.positions, bench.reference.positions)]),
         *m.chat_template.notes,
         *not_compared(bench.prompts, bench.reference),
         *not_judged(limits, m),
@@ -316,31 +327,46 @@ def _localise(
 
 
 def _run_weights(
-    artifact: Artifact, bench: Bench, faults: list[str]
-) -> tuple[dict[int, PositionMetrics], Weighed]:
-    """What the artifact's weights give in PyTorch, nothing if they are exact; and how they err.
+    artifact: Artifact, bench: Bench, limits: Sequence[Gate], faults: list[str]
+) -> WeightRun:
+    """What the artifact's weights give in PyTorch, and how they err.
 
-    What rounding does not explain is added to `faults`.
+    No metrics and no estimates if they are exact. What rounding does not explain is added to
+    `faults`. Where that, or the gates that are asked of the weights, decide, the rest of the text
+    is left out.
     """
     weights = dequantise(artifact)
+    own = tuple(gate for gate in limits if gate.of_weights)
 
-    def run() -> tuple[dict[int, PositionMetrics], Weighed]:
+    def run() -> WeightRun:
         with bench.stages.phase("tensors"):
             weighed = weigh(bench.subject(artifact), weights)
+        broken = [*faults, *stored_faults(weighed.findings)]
+
+        def settled(found: Mapping[str, Estimate], _: Sequence[str]) -> bool:
+            return judge(found, found, own, broken).settled
+
+        part = bench.reference.part(WEIGHT_POSITIONS)
+        looks = Looks(part.documents, part.parts, settled)
         with bench.stages.phase("weights"):
             found = replay_weights(
-                bench.original, weights, bench.reference, WEIGHT_POSITIONS, bench.threads
+                bench.original,
+                weights,
+                bench.reference,
+                WEIGHT_POSITIONS,
+                bench.threads,
+                looks.enough,
             )
-        return found, weighed
+        return found, looks.estimates, weighed
 
     with bench.stages.phase("same values"):
         exact = bench.original.has_weights(weights)
     if exact:
-        return {}, Weighed()
-    conditions = artifact.manifest.variant.precision
-    found, weighed = bench.weight_runs.once(conditions, lambda: dequantise(artifact), run)
+        return [], None, Weighed()
+    conditions = artifact.manifest.variant.precision, own, tuple(faults)
+    found, alone, weighed = bench.weight_runs.once(conditions, lambda: dequantise(artifact), run)
     faults += stored_faults(weighed.findings)
-    return found, weighed
+    return found, alone, weighed
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:
@@ -398,4 +424,5 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
-        console.print(f"  {label}: {total} documents in {bar.tasks[0].elapsed or 0:.0f} s")
+        read = int(bar.tasks[0].completed)
+        console.print(f"  {label}: {read} documents in {bar.tasks[0].elapsed or 0:.0f} s")

@@ -16,7 +16,14 @@ from collections.abc import Callable
 import numpy as np
 
 from runtimes.parity.divergence import PositionMetrics
-from runtimes.parity.intervals import Estimate, Interval, Sample, clopper_pearson, students_t
+from runtimes.parity.intervals import (
+    LEVEL,
+    Estimate,
+    Interval,
+    Sample,
+    clopper_pearson,
+    students_t,
+)
 
 # Fewer errors do not tell how errors gather in documents.
 TELLING_ERRORS = 10
@@ -40,12 +47,14 @@ def exact_interval(values: Values, counts: Values) -> Interval:
         kept = [(document, rows) for document, rows in chosen if rows.any()]
         shares = [_rounded(values(document)[rows]) for document, rows in kept]
         effect = _design_effect([d.kl[rows] for d, rows in kept]) if len(kept) > 1 else 1.0
-        return share_estimate(sample.value, shares, effect)
+        return share_estimate(sample.value, shares, effect, sample.level)
 
     return Interval("exact", estimate)
 
 
-def share_estimate(value: float, shares: list[np.ndarray], least_effect: float) -> Estimate:
+def share_estimate(
+    value: float, shares: list[np.ndarray], least_effect: float, level: float = LEVEL
+) -> Estimate:
     """The interval of a share of some documents: float64 [T] each, from 0 to 1, T above 0.
 
     `least_effect` is the design effect that there is at least where few errors tell nothing of it.
@@ -53,12 +62,12 @@ def share_estimate(value: float, shares: list[np.ndarray], least_effect: float) 
     positions = sum(map(len, shares))
     if len(shares) < 2:
         return Estimate(value, math.nan, math.nan, positions)
-    few = (students_t(positions) / students_t(len(shares))) ** 2
+    few = (students_t(positions, level) / students_t(len(shares), level)) ** 2
     count = few * _independent(shares, least_effect)
     mean = float(np.concatenate(shares).mean())
-    low, high = clopper_pearson(mean, count)
+    low, high = clopper_pearson(mean, count, level)
     # What no position shows may still be in 3 of so many: parts of positions hide that
-    unseen, _ = clopper_pearson(1.0, few * positions)
+    unseen, _ = clopper_pearson(1.0, few * positions, level)
     low, high = min(low, mean * unseen), max(high, 1 - (1 - mean) * unseen)
     return Estimate(value, low, high, positions, count)
 

@@ -11,7 +11,14 @@ import numpy as np
 
 from runtimes.parity import metrics
 from runtimes.parity.divergence import PositionMetrics, concatenate
-from runtimes.parity.intervals import BOOTSTRAP, FEWEST_RESAMPLED, Estimate, Interval, Sample
+from runtimes.parity.intervals import (
+    BOOTSTRAP,
+    FEWEST_RESAMPLED,
+    LEVEL,
+    Estimate,
+    Interval,
+    Sample,
+)
 from runtimes.parity.metrics import Metric
 from runtimes.parity.shares import share_estimate
 
@@ -31,10 +38,13 @@ class Histogram:
     """The i-th lie between the i-th edge and the next."""
 
 
-def summarise(documents: Sequence[PositionMetrics]) -> dict[str, Estimate]:
-    """Every metric over all documents, by its name, with its own kind of interval."""
+def summarise(documents: Sequence[PositionMetrics], level: float = LEVEL) -> dict[str, Estimate]:
+    """Every metric over all documents, by its name, with its own kind of interval of that level."""
     samples = _resampled(documents)
-    return {m.name: _counted(m, m.interval, samples[m.name]) for m in metrics.METRICS}
+    return {
+        m.name: _counted(m, m.interval, replace(samples[m.name], level=level))
+        for m in metrics.METRICS
+    }
 
 
 def paired_difference(

@@ -23,11 +23,21 @@ MOST_TEXT = 100  # times as much: beyond that, nobody waits
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and why. `notes` tell what did not decide it but a reader should know."""
+    """A verdict and why. `notes` tell what did not decide it but a reader should know.
+
+    `undecided` says of which gates more text would tell.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is bad, and more text would not say more of any gate."""
+        bad = self.verdict in (Verdict.FAIL, Verdict.DEGRADED)
+        return bad and not self.undecided
 
     def noted(self, *notes: str) -> Judgement:
         """The same with more notes."""
@@ -81,9 +91,9 @@ def judge(
         elif gate.counted:
             notes.append(name)
     if bad:
-        return Judgement(Verdict.DEGRADED, tuple(bad), tuple(notes))
+        return Judgement(Verdict.DEGRADED, tuple(bad), tuple(notes), tuple(open_))
     if open_:
-        return Judgement(Verdict.INCONCLUSIVE, tuple(open_), tuple(notes))
+        return Judgement(Verdict.INCONCLUSIVE, tuple(open_), tuple(notes), tuple(open_))
     return Judgement(Verdict.PASS, (), tuple(notes))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeproof.display import megabytes, number
-from runtimes.parity.advice import LEVELS, Advice, Point, Recommendation, advise
+from runtimes.parity.advice import LEVELS, Advice, Cost, Point, Recommendation, advise
 from runtimes.parity.result import ModelResult
 
 NONE = "–"
@@ -55,7 +55,7 @@ def dominated_text(point: Point) -> str:
 
 def point_cells(point: Point) -> tuple[str, ...]:
     """Size, bits per weight and damage."""
-    return megabytes(point.bytes), f"{point.effective_bpw:.2f}", number(point.mean_kl)
+    return megabytes(point.bytes), f"{point.effective_bpw:.2f}", _damage(point)
 
 
 def summary_rows(results: Sequence[ModelResult]) -> list[tuple[str, ...]]:
@@ -64,10 +64,16 @@ def summary_rows(results: Sequence[ModelResult]) -> list[tuple[str, ...]]:
     for result in results:
         advice = advise(result.entries)
         verdict = "accepted" if result.accepted else "refused"
-        low = [f"{cost.export}, mean KL {number(cost.mean_kl)}" for cost in advice.costs[:1]]
+        low = [f"{cost.export}, mean KL {_damage(cost)}" for cost in advice.costs[:1]]
         ships = [ship_cells(found)[:3] for found in advice.recommendations] or [(NONE,) * 3]
         rows += [(result.label, verdict, *ship, *(low or [NONE])) for ship in ships]
     return rows
+
+
+def _damage(found: Point | Cost) -> str:
+    """Mean KL, with its positions where these are not the whole text's."""
+    part = f" (n = {found.positions:,})" if found.positions is not None else ""
+    return f"{number(found.mean_kl)}{part}"
 
 
 def _ship_text(found: Recommendation) -> str:

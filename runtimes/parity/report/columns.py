@@ -35,6 +35,11 @@ def errors(estimate: Estimate) -> str:
     return errors_text(estimate.value, estimate.low, estimate.positions or 0)
 
 
+def part_text(m: Measurement | None) -> str:
+    """Of how many positions an export's figures are, where these are not the whole text's."""
+    return "" if m is None or m.whole_text else f"n = {m.positions:,}"
+
+
 def columns() -> tuple[Column, ...]:
     """The columns in their order: each metric's that has one, with what stands beside it."""
     of_metrics = (

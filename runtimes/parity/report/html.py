@@ -26,7 +26,7 @@ from runtimes.parity.report.advice import (
     ship_cells,
     summary_rows,
 )
-from runtimes.parity.report.columns import columns, errors, interval
+from runtimes.parity.report.columns import columns, errors, interval, part_text
 from runtimes.parity.report.plots import (
     NARROW,
     SMALL,
@@ -71,6 +71,7 @@ def _environment() -> Environment:
         "number": number,
         "interval": interval,
         "errors": errors,
+        "part": part_text,
         "megabytes": megabytes,
         "visible": visible,
         "legible": legible,
@@ -158,10 +159,12 @@ def _gate_rows(entry: Entry) -> list[tuple[Gate, Any]]:
 class LowBit:
     """What few bits cost one export: in all, by its weights alone, and by kind of text.
 
-    `times` is the mean KL over its gate; `changed` how many of 100 sampled tokens change.
+    `times` is the mean KL over its gate; `changed` how many of 100 sampled tokens change; `part` of
+    how many positions all that is, where these are not the whole text's.
     """
 
     name: str
+    part: str
     kl: float
     weights: float
     arithmetic: float
@@ -182,6 +185,7 @@ def _low_bit(entries: Sequence[Entry]) -> dict[str, Any] | None:
         rows.append(
             LowBit(
                 name=entry.name,
+                part=part_text(m),
                 kl=kl,
                 weights=m.weights["mean_kl"].value if m.weights else 0.0,
                 arithmetic=m.arithmetic_kl,

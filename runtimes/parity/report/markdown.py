@@ -9,7 +9,7 @@ from edgeproof.display import markdown_text as _plain
 from edgeproof.display import megabytes
 from runtimes.parity.advice import Advice, advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
-from runtimes.parity.report.columns import columns
+from runtimes.parity.report.columns import columns, part_text
 from runtimes.parity.report.speeds import speed_warning
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult, smallest_passing
@@ -64,6 +64,8 @@ def _section(result: ModelResult) -> Iterable[str]:
     for entry in result.entries:
         m = entry.measurement
         verdict = f"**{entry.judgement.verdict.value}**{' (allowed)' if entry.excused else ''}"
+        part = part_text(m)
+        verdict += f", {part}" if part else ""
         size = megabytes(entry.bytes), f"{entry.artifact.manifest.effective_bpw:.2f}"
         yield _row(
             (

@@ -10,7 +10,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.parity.advice import advise
 from runtimes.parity.headroom import room_text
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
-from runtimes.parity.report.columns import columns
+from runtimes.parity.report.columns import columns, part_text
 from runtimes.parity.report.speeds import speed_warning
 from runtimes.parity.report.where import where_lines
 from runtimes.parity.result import ModelResult
@@ -89,11 +89,14 @@ def terminal_table(result: ModelResult, width: int) -> Table:
     table.add_column("verdict", no_wrap=True)
     for entry in result.entries:
         verdict = entry.judgement.verdict
+        # In a note below, too, where there is no room for it here.
+        part = part_text(entry.measurement) if width >= FULL_WIDTH else ""
         table.add_row(
             escape(entry.name),
             megabytes(entry.bytes),
             f"{entry.artifact.manifest.effective_bpw:.2f}",
             *(column.text(entry.measurement) if entry.measurement else "" for column in shown),
-            f"[{COLOURS[verdict]}]{verdict.value}[/]{' (allowed)' if entry.excused else ''}",
+            f"[{COLOURS[verdict]}]{verdict.value}[/]{' (allowed)' if entry.excused else ''}"
+            f"{f', {part}' if part else ''}",
         )
     return table
