@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,47 +16,39 @@ from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint, footprint
-from runtimes.formats import dequantise, readable, reader_of
+from runtimes.formats import readable, reader_of
+from runtimes.parity.bench import Bench
 from runtimes.parity.blame import blame
 from runtimes.parity.degeneration import Scorer
-from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.execution import execution
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squared_headroom
-from runtimes.parity.intervals import Estimate
 from runtimes.parity.localise import (
-    TOKENS,
     Localisation,
-    Subject,
     Weighed,
     localise,
-    weigh,
 )
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.long_range import load_probe
-from runtimes.parity.looks import Looks, stopped_text
+from runtimes.parity.looks import stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
 from runtimes.parity.omissions import not_compared, not_judged
 from runtimes.parity.reference import Reference, load_reference
-from runtimes.parity.replay import replay_weights
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
-from runtimes.parity.samples import reference_samples
 from runtimes.parity.stages import Stages
 from runtimes.parity.stored import stored_faults
-from runtimes.parity.suite import Prompt, Suite
+from runtimes.parity.suite import Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.parity.watch import UNWATCHED, Journal, Stage
-from runtimes.parity.weight_runs import WeightRuns
+from runtimes.parity.weights_alone import run_weights
 from runtimes.registry import activations, adapter_of, open_reference, open_runtime
 
 if TYPE_CHECKING:
-    from runtimes.pytorch import TorchRuntime
+    pass
 
 
-# How much of the text the weights alone are run on: PyTorch takes longer than most runtimes.
-WEIGHT_POSITIONS = 2000
 # Mean KL that the runtime may add to what the weights cost before hidden states are traced.
 UNEXPLAINED_KL = 0.02
 
@@ -171,41 +163,6 @@ def run_parity(
     return facts, entries
 
 
-# What weights gave in PyTorch, the estimates that follow from it, and how they err.
-WeightRun = tuple[list[PositionMetrics], "dict[str, Estimate] | None", Weighed]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every comparison of one model shares; `original` is `scorer`'s too."""
-
-    reference: Reference
-    original: TorchRuntime
-    scorer: Scorer
-    prompts: tuple[Prompt, ...]
-    inputs: tuple[OutputFile, ...]
-    threads: int
-    footprints: bool
-    checkpoint: Path
-    journal: Journal
-    stages: Stages
-    weight_runs: WeightRuns[WeightRun] = field(default_factory=WeightRuns)
-
-    def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:
-        """The original's sampled replies to the first so many of the sampled chats."""
-        prompts = [document.prompt for document in self.reference.sampled_chats]
-        return reference_samples(
-            self.original, self.inputs, prompts, self.reference.reply_tokens, wanted
-        )
-
-    def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
-        """What localisation asks of an artifact, on the first text that is long enough."""
-        document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
-        return Subject(
-            artifact, self.checkpoint, self.original, document.ids, self.threads, runtime
-        )
-
-
 def _gates(
     artifact: Artifact,
     runtime: str | None,
@@ -236,7 +193,7 @@ def _compare(
             faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
         read = readable(artifact)
         weights, alone, weighed = (
-            _run_weights(artifact, bench, limits, faults) if read else ([], None, None)
+            run_weights(artifact, bench, limits, faults) if read else ([], None, None)
         )
         with bench.stages.phase("templates"):
             template = compare_templates(
@@ -324,49 +281,6 @@ def _localise(
         or m.arithmetic_kl > max(UNEXPLAINED_KL, m.weights["mean_kl"].value if m.weights else 0)
     )
     return localise(bench.subject(entry.artifact, runtime), m, weighed, trace=trace)
-
-
-def _run_weights(
-    artifact: Artifact, bench: Bench, limits: Sequence[Gate], faults: list[str]
-) -> WeightRun:
-    """What the artifact's weights give in PyTorch, and how they err.
-
-    No metrics and no estimates if they are exact. What rounding does not explain is added to
-    `faults`. Where that, or the gates that are asked of the weights, decide, the rest of the text
-    is left out.
-    """
-    weights = dequantise(artifact)
-    own = tuple(gate for gate in limits if gate.of_weights)
-
-    def run() -> WeightRun:
-        with bench.stages.phase("tensors"):
-            weighed = weigh(bench.subject(artifact), weights)
-        broken = [*faults, *stored_faults(weighed.findings)]
-
-        def settled(found: Mapping[str, Estimate], _: Sequence[str]) -> bool:
-            return judge(found, found, own, broken).settled
-
-        part = bench.reference.part(WEIGHT_POSITIONS)
-        looks = Looks(part.documents, part.parts, settled)
-        with bench.stages.phase("weights"):
-            found = replay_weights(
-                bench.original,
-                weights,
-                bench.reference,
-                WEIGHT_POSITIONS,
-                bench.threads,
-                looks.enough,
-            )
-        return found, looks.estimates, weighed
-
-    with bench.stages.phase("same values"):
-        exact = bench.original.has_weights(weights)
-    if exact:
-        return [], None, Weighed()
-    conditions = artifact.manifest.variant.precision, own, tuple(faults)
-    found, alone, weighed = bench.weight_runs.once(conditions, lambda: dequantise(artifact), run)
-    faults += stored_faults(weighed.findings)
-    return found, alone, weighed
 
 
 def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:

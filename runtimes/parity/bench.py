@@ -1,0 +1,59 @@
+"""What all comparisons of one model share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproof.artifact import Artifact
+from edgeproof.files.hashing import OutputFile
+from runtimes.parity.degeneration import Scorer
+from runtimes.parity.divergence import PositionMetrics
+from runtimes.parity.intervals import Estimate
+from runtimes.parity.localise import TOKENS, Subject, Weighed
+from runtimes.parity.reference import Reference
+from runtimes.parity.samples import reference_samples
+from runtimes.parity.stages import Stages
+from runtimes.parity.suite import Prompt
+from runtimes.parity.watch import Journal
+from runtimes.parity.weight_runs import WeightRuns
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
+
+
+# What weights gave in PyTorch, the estimates that follow from it, and how they err.
+WeightRun = tuple[list[PositionMetrics], "dict[str, Estimate] | None", Weighed]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every comparison of one model shares; `original` is `scorer`'s too."""
+
+    reference: Reference
+    original: TorchRuntime
+    scorer: Scorer
+    prompts: tuple[Prompt, ...]
+    inputs: tuple[OutputFile, ...]
+    threads: int
+    footprints: bool
+    checkpoint: Path
+    journal: Journal
+    stages: Stages
+    weight_runs: WeightRuns[WeightRun] = field(default_factory=WeightRuns)
+
+    def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:
+        """The original's sampled replies to the first so many of the sampled chats."""
+        prompts = [document.prompt for document in self.reference.sampled_chats]
+        return reference_samples(
+            self.original, self.inputs, prompts, self.reference.reply_tokens, wanted
+        )
+
+    def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
+        """What localisation asks of an artifact, on the first text that is long enough."""
+        document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
+        return Subject(
+            artifact, self.checkpoint, self.original, document.ids, self.threads, runtime
+        )
