@@ -36,13 +36,15 @@ BESIDE = ("config.json", "tokenizer.json")
 class Original:
     """The checkpoint that was recovered; `digest` is its `checkpoint_digest`.
 
-    `repo` and `revision` are None for a folder of unknown origin.
+    `repo` and `revision` are None for a folder of unknown origin; `found_by` is what `--model`
+    finds it by on any machine, None for a folder or file.
     """
 
     name: str
     digest: str
     repo: str | None = None
     revision: str | None = None
+    found_by: str | None = None
 
 
 @dataclass(frozen=True)

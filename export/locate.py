@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -27,6 +28,7 @@ def main(model: str, revision: str | None) -> None:
         "name": source.name or derived_name(checkpoint),
         "repo": source.repo,
         "revision": source.revision,
+        "found_by": None if Path(model).exists() else model,
     }
     click.echo(json.dumps(found))
 

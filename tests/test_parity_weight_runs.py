@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtimes.parity import run, tokenizer
+from runtimes.parity import run, tokenizer, weights_alone
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.parity.weight_runs import WeightRuns, same_values
@@ -50,14 +50,14 @@ def test_fp16_of_two_formats_is_run_once_and_measured_as_if_alone(
     ]
     text = "The ferry left at noon with three goats and a piano. "
     suite = Suite("some", tuple(Prompt(f"t{n}", "text", text * n) for n in (1, 2, 3)))
-    runs: list[dict[int, PositionMetrics]] = []
-    replay_weights = run.replay_weights
+    runs: list[list[PositionMetrics]] = []
+    replay_weights = weights_alone.replay_weights
 
-    def counted(*arguments: Any) -> dict[int, PositionMetrics]:
+    def counted(*arguments: Any) -> list[PositionMetrics]:
         runs.append(replay_weights(*arguments))
         return runs[-1]
 
-    monkeypatch.setattr(run, "replay_weights", counted)
+    monkeypatch.setattr(weights_alone, "replay_weights", counted)
     requests = [run.Request(artifact.path, allow_degraded=True) for artifact in made]
     _, together = run.run_parity(checkpoint, suite, requests, 1, {}, EXTENT)
     assert len(runs) == 1

@@ -62,6 +62,12 @@ class WatchedCommand(EdgeproofCommand):
     type=click.Path(file_okay=False, path_type=Path),
     help="Checkpoint folder of the ARTIFACTS given.",
 )
+@click.option(
+    "--original",
+    metavar="DIR|HUB|bundled",
+    help="What a recovered checkpoint was made from, which its exports are compared with; needed"
+    " where recovery.json does not say how to find it.",
+)
 @text_options
 @click.option("--allow-degraded", is_flag=True, help="DEGRADED artifacts do not fail the run.")
 @click.option(
@@ -120,6 +126,7 @@ def main(
     artifacts: tuple[Path, ...],
     root: Path,
     checkpoint: Path | None,
+    original: str | None,
     budget: str,
     text: Path | None,
     allow_degraded: bool,
@@ -180,7 +187,7 @@ def main(
     extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
     results = []
     for model in models:
-        result = compare_model(model, suite, threads, gates, extent)
+        result = compare_model(model, original, suite, threads, gates, extent)
         for path in outputs.write_reports(result, json_path or model.report, not no_html):
             click.echo(f"report: {path}")
         results.append(result)
@@ -275,6 +282,7 @@ def told_apart(
 
 def compare_model(
     model: ComparedModel,
+    original: str | None,
     suite: Suite,
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
@@ -282,6 +290,7 @@ def compare_model(
 ) -> ModelResult:
     """Compare one model's artifacts; print the table and the reasons."""
     from runtimes.parity.environment import environment
+    from runtimes.parity.original import original_of
     from runtimes.parity.report.terminal import print_result
     from runtimes.parity.result import ModelResult
     from runtimes.parity.run import run_parity
@@ -293,6 +302,7 @@ def compare_model(
         threads,
         gates,
         extent,
+        original=original_of(model.checkpoint, original),
     )
     label = model.label or open_artifact(model.requests[0].path).manifest.model.name
     result = ModelResult(

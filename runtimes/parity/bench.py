@@ -19,6 +19,7 @@ from runtimes.parity.stages import Stages
 from runtimes.parity.suite import Prompt
 from runtimes.parity.watch import Journal
 from runtimes.parity.weight_runs import WeightRuns
+from runtimes.peaks import Peak
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
@@ -30,13 +31,21 @@ WeightRun = tuple[list[PositionMetrics], "dict[str, Estimate] | None", Weighed]
 
 @dataclass(frozen=True)
 class Bench:
-    """What every comparison of one model shares; `original` is `scorer`'s too."""
+    """What every comparison of one model shares.
+
+    `original` is what is compared with, `scorer`'s too, and `original_inputs` are its files; the
+    artifacts were made of `inputs` in the folder `checkpoint`, which is `stored` in PyTorch, the
+    same unless a recovery made it. `peaks` are `stored`'s.
+    """
 
     reference: Reference
     original: TorchRuntime
     scorer: Scorer
     prompts: tuple[Prompt, ...]
     inputs: tuple[OutputFile, ...]
+    stored: TorchRuntime
+    original_inputs: tuple[OutputFile, ...]
+    peaks: tuple[Peak, ...]
     threads: int
     footprints: bool
     checkpoint: Path
@@ -48,12 +57,10 @@ class Bench:
         """The original's sampled replies to the first so many of the sampled chats."""
         prompts = [document.prompt for document in self.reference.sampled_chats]
         return reference_samples(
-            self.original, self.inputs, prompts, self.reference.reply_tokens, wanted
+            self.original, self.original_inputs, prompts, self.reference.reply_tokens, wanted
         )
 
     def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
         """What localisation asks of an artifact, on the first text that is long enough."""
         document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))
-        return Subject(
-            artifact, self.checkpoint, self.original, document.ids, self.threads, runtime
-        )
+        return Subject(artifact, self.checkpoint, self.stored, document.ids, self.threads, runtime)

@@ -9,6 +9,7 @@ from edgeproof.artifact import Artifact
 from edgeproof.errors import GateError
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.metrics import Metric, compared
+from runtimes.parity.original import original_inputs, original_of
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import Replay, replay
@@ -56,9 +57,11 @@ def compare_artifacts(
     inputs = recorded_inputs(checkpoint, (first, second))
     for artifact in (first, second):
         check_current(artifact, inputs)
-    runtime = open_reference(checkpoint, threads)
+    original = original_of(checkpoint, None)
+    runtime = open_reference(original, threads)
     with progress("reference", len(suite.prompts)) as advance:
-        reference = load_reference(runtime, suite, inputs, advance)
+        files = original_inputs(original, checkpoint, inputs)
+        reference = load_reference(runtime, suite, files, advance)
     before, after = (_replayed(reference, artifact, threads) for artifact in (first, second))
     first_metrics, second_metrics = (
         counted_once(reference.documents, side.metrics) for side in (before, after)

@@ -26,6 +26,7 @@ from runtimes.footprint import Crash, footprint
 from runtimes.formats import Deployment, reader_of
 from runtimes.parity.execution import executed, execution
 from runtimes.parity.gates import gates_for
+from runtimes.parity.original import original_inputs, original_of
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import replay
@@ -180,9 +181,11 @@ def _reference(root: Path, model: ModelRun, budget: str, positions: int, threads
     inputs = recorded_inputs(checkpoint, artifacts)
     for artifact in artifacts:
         check_current(artifact, inputs)
-    original = open_reference(checkpoint, threads)
+    original = original_of(checkpoint, None)
+    files = original_inputs(original, checkpoint, inputs)
     suite = chosen_suite(budget, None)
-    return load_reference(original, suite, inputs, lambda: None).part(positions)
+    runtime = open_reference(original, threads)
+    return load_reference(runtime, suite, files, lambda: None).part(positions)
 
 
 def _number(value: float) -> float | None:

@@ -92,6 +92,14 @@ class ReferenceFacts:
     """Runtime → the KL of a float32 artifact with exact weights."""
     inputs: tuple[InputFile, ...]
     """The checkpoint's files that the artifacts were made from."""
+    original: tuple[InputFile, ...] | None = None
+    """Where a recovery made that checkpoint, the files of the model it was made from: what logits,
+    replies and weights alone were compared with. Null where that is the checkpoint itself."""
+
+    @property
+    def whose(self) -> str:
+        """What goes before the runtime's name where a recovered checkpoint was compared."""
+        return "" if self.original is None else "what was recovered, the original in "
 
 
 @dataclass(frozen=True)

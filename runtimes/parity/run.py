@@ -34,7 +34,8 @@ from runtimes.parity.long_range import load_probe
 from runtimes.parity.looks import stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
 from runtimes.parity.omissions import not_compared, not_judged
-from runtimes.parity.reference import Reference, load_reference
+from runtimes.parity.original import original_inputs, peaks_over
+from runtimes.parity.reference import load_reference
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
 from runtimes.parity.stages import Stages
 from runtimes.parity.stored import stored_faults
@@ -42,7 +43,8 @@ from runtimes.parity.suite import Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.parity.watch import UNWATCHED, Journal, Stage
-from runtimes.parity.weights_alone import run_weights
+from runtimes.parity.weights_alone import WEIGHT_POSITIONS, run_weights
+from runtimes.peaks import Peak
 from runtimes.registry import activations, adapter_of, open_reference, open_runtime
 
 if TYPE_CHECKING:
@@ -90,8 +92,12 @@ def run_parity(
     gates: Mapping[str, Mapping[str, float]],
     extent: Extent = EVERYTHING,
     stages: Stages | None = None,
+    original: Path | None = None,
 ) -> tuple[ReferenceFacts, list[Entry]]:
     """Compare artifacts with their checkpoint: facts on the reference, and the entries.
+
+    Of a recovered checkpoint, what is stored is compared with it, and what is computed with the
+    `original`.
 
     An artifact that is damaged or stale, makes its runtime crash in a process of its own, or a
     reader or a runtime raise anything, becomes a FAIL entry. `stages` is told what is done.
@@ -101,19 +107,27 @@ def run_parity(
     """
     artifacts = [open_artifact(request.path) for request in requests]
     inputs = recorded_inputs(checkpoint, artifacts)
+    compared_with = original or checkpoint
+    own = compared_with.samefile(checkpoint)
+    files = original_inputs(compared_with, checkpoint, inputs)
     stages = stages or Stages()
     stages.expect(len(artifacts))
     with stages.subject("reference"):
         with stages.phase("load"):
-            torch_runtime = open_reference(checkpoint, threads)
+            torch_runtime = open_reference(compared_with, threads)
+            stored = torch_runtime if own else open_reference(checkpoint, threads)
         with stages.phase("text", len(suite.prompts)) as advance:
-            reference = load_reference(torch_runtime, suite, inputs, advance)
+            reference = load_reference(torch_runtime, suite, files, advance)
         if extent.positions is None:
             with stages.phase("long text"):
-                probe = load_probe(torch_runtime, suite.probe, inputs)
+                probe = load_probe(torch_runtime, suite.probe, files)
             reference = replace(reference, probe=probe)
         else:
             reference = reference.part(extent.positions)
+        peaks = reference.peaks
+        if not own:
+            with stages.phase("peaks"):
+                peaks = peaks_over(stored, reference.part(WEIGHT_POSITIONS).documents)
     reference = replace(reference, whole_text=extent.whole_text)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
     bench = Bench(
@@ -122,6 +136,9 @@ def run_parity(
         scorer,
         suite.prompts,
         inputs,
+        stored,
+        files,
+        peaks,
         threads,
         extent.footprints,
         checkpoint,
@@ -129,7 +146,7 @@ def run_parity(
         stages,
     )
     gated = [
-        _gates(artifact, request.runtime, gates, reference)
+        _gates(artifact, request.runtime, gates, peaks)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
     results = []
@@ -154,11 +171,12 @@ def run_parity(
         documents=len(reference.documents),
         positions=reference.positions,
         repeated=reference.tokens - reference.positions,
-        peaks=reference.peaks,
-        fp16_headroom=headroom(rooms(reference.peaks, 1.0)),
-        fp16_headroom_squared=squared_headroom(reference.peaks),
+        peaks=peaks,
+        fp16_headroom=headroom(rooms(peaks, 1.0)),
+        fp16_headroom_squared=squared_headroom(peaks),
         floors=known,
         inputs=tuple(InputFile(item.path, item.sha256) for item in inputs),
+        original=None if own else tuple(InputFile(item.path, item.sha256) for item in files),
     )
     return facts, entries
 
@@ -167,12 +185,12 @@ def _gates(
     artifact: Artifact,
     runtime: str | None,
     overrides: Mapping[str, Mapping[str, float]],
-    reference: Reference,
+    peaks: Sequence[Peak],
 ) -> tuple[Gate, ...]:
     variant, scale = artifact.manifest.variant, artifact.manifest.variant.facts.residual_scale
     float16 = "float16" in activations(artifact, runtime)
     gates = gates_for(variant.precision, overrides, runtime, float16=float16)
-    return placed(gates, rooms(reference.peaks, scale), scale)
+    return placed(gates, rooms(peaks, scale), scale)
 
 
 def _compare(
@@ -202,7 +220,7 @@ def _compare(
                 bench.prompts,
             )
         facts = variant.facts
-        room = rooms(bench.reference.peaks, facts.residual_scale)
+        room = rooms(bench.peaks, facts.residual_scale)
         known = KnownBefore(
             weights,
             alone,

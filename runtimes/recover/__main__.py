@@ -74,8 +74,9 @@ def main(
       python -m runtimes.recover -m ./my-model --format any -o recovered/shared-4-bit
     """  # noqa: D301
     from runtimes.footprint import resident_mb
+    from runtimes.located import located
     from runtimes.recover.progress import Progress
-    from runtimes.recover.request import check_out, checked_wish, located
+    from runtimes.recover.request import check_out, checked_wish
     from runtimes.recover.run import Request, recover
 
     wish = checked_wish(TARGETS[format_name], bits, max_mb, gate)

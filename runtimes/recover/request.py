@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproof.errors import InputError
 from edgeproof.recovery import RECOVERY
 from runtimes.recover.targets import Target
-
-
-@dataclass(frozen=True)
-class Model:
-    """A checkpoint folder on this machine, and what it is called."""
-
-    path: Path
-    name: str
-    repo: str | None
-    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -61,19 +48,3 @@ def check_out(out: Path) -> None:
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / RECOVERY).exists()):
         raise InputError(f"{out}: exists and is no recovered checkpoint; choose another --out")
-
-
-def located(model: str, revision: str | None) -> Model:
-    """Find a model as exporters do; a process of theirs does it, since nothing here imports them.
-
-    Raises:
-        InputError: it is not found, or nothing that can be exported.
-    """
-    command = [sys.executable, "-m", "export.locate"]
-    command += ["--revision", revision] if revision else []
-    done = subprocess.run([*command, "--", model], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2]
-        raise InputError(last.removeprefix("error: ") or f"{model}: cannot be found")
-    found = json.loads(done.stdout)
-    return Model(Path(found["path"]), found["name"], found["repo"], found["revision"])

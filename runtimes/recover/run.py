@@ -18,12 +18,13 @@ from edgeproof.files.space import require_space
 from edgeproof.recovery import CalibrationText, Original, Recovery, checkpoint_digest
 from runtimes.calibrate import moments
 from runtimes.calibrate.decoder import Decoder, open_decoder, read_structure
+from runtimes.located import Model
 from runtimes.recover import judge, progress, rounding, sizes, stages, writer
 from runtimes.recover.allocate import allocated, predicted_loss
 from runtimes.recover.gate import Measured, smallest
 from runtimes.recover.own_text import HELD_SEED, SEED, WHOLE, chunk_size, kept_text, own_text
 from runtimes.recover.progress import Progress
-from runtimes.recover.request import Model, Wish
+from runtimes.recover.request import Wish
 from runtimes.recover.stages import Stages, stages_folder, versions
 from runtimes.recover.targets import Target
 from runtimes.recover.text import Text, read_text
@@ -276,7 +277,7 @@ class _Run:
             },
         }
         return Recovery(
-            Original(model.name, digest, model.repo, model.revision),
+            Original(model.name, digest, model.repo, model.revision, model.found_by),
             dict(result.grids),
             method,
             CalibrationText(text.sha256, text.tokens),

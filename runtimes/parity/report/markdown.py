@@ -49,7 +49,7 @@ def _section(result: ModelResult) -> Iterable[str]:
     reference = result.reference
     yield f"## Parity of {_plain(result.label)}: {'accepted' if result.accepted else 'refused'}\n"
     yield (
-        f"{len(result.entries)} exports against {_plain(reference.runtime)},"
+        f"{len(result.entries)} exports against {reference.whose}{_plain(reference.runtime)},"
         f" {reference.positions} positions ({_plain(reference.text.name)});"
         " KL in nats."
     )

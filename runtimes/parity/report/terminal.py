@@ -80,7 +80,8 @@ def terminal_table(result: ModelResult, width: int) -> Table:
     shown = [column for column in columns() if column.essential or width >= FULL_WIDTH]
     positions = result.reference.positions
     title = (
-        f"{escape(result.label)}: exports against PyTorch fp32, {positions} positions, KL in nats"
+        f"{escape(result.label)}: exports against {result.reference.whose}PyTorch fp32,"
+        f" {positions} positions, KL in nats"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("export", no_wrap=True)

@@ -1,0 +1,74 @@
+"""What exports of a recovered checkpoint are judged by: the model that was recovered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproof.checkpoints.weight_files import weight_files
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile, input_records
+from edgeproof.recovery import checkpoint_digest, read_recovery
+from runtimes.located import located
+from runtimes.parity.suite import Document
+from runtimes.peaks import Peak
+
+if TYPE_CHECKING:
+    from runtimes.pytorch import TorchRuntime
+
+
+def original_of(checkpoint: Path, given: str | None) -> Path:
+    """The checkpoint whose function the exports of `checkpoint` have to compute.
+
+    It is `checkpoint` itself where no recovery made it. Else the original: `given` as `--model`
+    takes it, or what recovery.json says finds it; its digest is compared with that file's.
+
+    Raises:
+        InputError: the original is not found, is another one, or was given where there is none.
+    """
+    recovery = read_recovery(checkpoint)
+    if recovery is None:
+        if given is not None:
+            raise InputError(f"--original: {checkpoint} is no recovered checkpoint; leave it out")
+        return checkpoint
+    original = recovery.original
+    wanted = given or original.found_by
+    if wanted is None:
+        raise InputError(
+            f"{checkpoint}: recovered from {original.name}, which its exports are compared with:"
+            " say where that is, --original DIR"
+        )
+    revision = original.revision if given is None and original.repo == wanted else None
+    found = located(wanted, revision).path
+    if checkpoint_digest(found) != original.digest:
+        raise InputError(
+            f"{wanted}: not what {checkpoint} was recovered from; give --original the checkpoint"
+            f" of {original.name} whose digest is {original.digest[:12]}…"
+        )
+    return found
+
+
+def original_inputs(
+    original: Path, checkpoint: Path, inputs: tuple[OutputFile, ...]
+) -> tuple[OutputFile, ...]:
+    """Hashes of the original's files, which are `inputs` where it is `checkpoint` itself.
+
+    Of those beside its weights, the ones that `inputs` name.
+    """
+    if original.samefile(checkpoint):
+        return inputs
+    names = {item.path for item in inputs if (original / item.path).is_file()}
+    beside = {name for name in names if not name.endswith(".safetensors")}
+    weights = {path.name for path in weight_files(original).paths}
+    paths = [original / name for name in sorted(beside | weights)]
+    return input_records(paths, cache_folder() / "digests")
+
+
+def peaks_over(runtime: TorchRuntime, documents: Iterable[Document]) -> tuple[Peak, ...]:
+    """The largest values where float16 may overflow, over some documents; frees the weights."""
+    for document in documents:
+        runtime.hidden(document.ids)
+    runtime.rest()
+    return runtime.peaks

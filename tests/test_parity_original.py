@@ -1,0 +1,87 @@
+"""Exports of a recovered checkpoint: stored values are its own, the function is the original's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edgeproof.errors import InputError
+from edgeproof.recovery import CalibrationText, Original, Recovery, checkpoint_digest
+from edgeproof.verdicts import Verdict
+from runtimes.parity import tokenizer
+from runtimes.parity.original import original_of
+from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.suite import Prompt, Suite
+from tests.exported import export_tiny
+from tests.tiny import make_checkpoint, write_weights
+
+LEVELS, BLOCK = 127, 32
+
+
+def make_pair(folder: Path) -> tuple[Path, Path]:
+    """A tiny checkpoint, and one on the q8 grid that stands for what recovery made of it."""
+    original = make_checkpoint(folder / "original", dtype="F32")
+    recovered = folder / "recovered"
+    shutil.copytree(original, recovered)
+    tensors, grids = load_file(original / "model.safetensors"), {}
+    for name, values in tensors.items():
+        if values.ndim == 2:
+            blocks = values.reshape(-1, BLOCK)
+            scale = np.abs(blocks).max(1, keepdims=True) / LEVELS
+            scale = scale.astype(np.float16).astype(np.float32)
+            codes = np.clip(np.rint(blocks / np.where(scale, scale, 1)), -LEVELS, LEVELS)
+            tensors[name] = (codes * scale).reshape(values.shape)
+            grids[name] = "q8"
+        else:
+            tensors[name] = values.astype(np.float16).astype(np.float32)
+    write_weights(recovered, tensors)
+    text = CalibrationText("1" * 64, 4096)
+    made_from = Original("tiny", checkpoint_digest(original))
+    Recovery(made_from, grids, {"made": "for a test"}, text, {}).save(recovered)
+    return original, recovered
+
+
+def test_the_function_is_compared_with_the_original_and_the_weights_with_the_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "COUNT", 10)
+    original, recovered = make_pair(tmp_path)
+    made = export_tiny(recovered, "gguf", "auto", tmp_path / "out")
+    text = "The ferry left at noon with three goats and a piano. "
+    suite = Suite("some", tuple(Prompt(f"t{n}", "text", text * n) for n in (1, 2, 3)))
+    found = {}
+    for name, compared in (("itself", recovered), ("original", original)):
+        facts, (entry,) = run_parity(
+            recovered, suite, [Request(made.path, False)], 1, {}, Extent(footprints=False),
+            original=compared,
+        )  # fmt: skip
+        assert entry.measurement is not None
+        assert entry.judgement.verdict is not Verdict.FAIL, entry.judgement.reasons
+        assert (facts.original is None) == (name == "itself")
+        found[name] = entry.measurement
+    assert found["itself"].exact_weights
+    assert not found["original"].exact_weights
+    weights = found["original"].weights
+    assert weights is not None
+    assert weights["mean_kl"].value > 0
+    assert found["original"].estimates["mean_kl"].value > found["itself"].estimates["mean_kl"].value
+
+
+def test_the_original_is_the_one_that_the_recovery_names(tmp_path: Path) -> None:
+    original, recovered = make_pair(tmp_path)
+    assert original_of(original, None) == original
+    assert original_of(recovered, str(original)) == original
+    other = make_checkpoint(tmp_path / "other", seed=9)
+    for given, fault in (
+        (None, "say where that is, --original DIR"),
+        (str(other), "not what .* was recovered from"),
+        (str(tmp_path / "gone"), "gone"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            original_of(recovered, given)
+    with pytest.raises(InputError, match="no recovered checkpoint"):
+        original_of(original, str(original))
