@@ -9,7 +9,7 @@ import pytest
 
 from edgeproof.verdicts import Verdict
 from runtimes.parity import run as parity_run
-from runtimes.parity import tokenizer
+from runtimes.parity import tokenizer, weights_alone
 from runtimes.parity.localise import Cause, Finding
 from runtimes.parity.measure import Measurement
 from runtimes.parity.result import Entry, ReferenceFacts
@@ -39,7 +39,7 @@ def compared(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "COUNT", 100)
         # A tiny model's documents have many tokens: so that a first part is less than half of them.
-        patch.setattr(parity_run, "WEIGHT_POSITIONS", 3000)
+        patch.setattr(weights_alone, "WEIGHT_POSITIONS", 3000)
         patch.setenv("EDGEPROOF_CACHE", str(exported / "cache"))
         requests = [Request(path, allow_degraded=True) for path in paths]
         facts, entries = run_parity(

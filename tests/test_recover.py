@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from edgeproof.cli import main
 from edgeproof.files.hashing import file_sha256
 from edgeproof.recovery import Recovery, checkpoint_digest, read_recovery
+from runtimes.located import Model
 from runtimes.pytorch import open_reference
 from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
@@ -78,6 +79,21 @@ def make_small(folder: Path, **changes: Any) -> Path:
 
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(autouse=True)
+def _found_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder needs no process that finds it; `found_as_users_do` is for tests that need one."""
+    if "found_as_users_do" not in request.fixturenames:
+        monkeypatch.setattr(
+            "runtimes.located.located",
+            lambda model, revision: Model(Path(model), "tiny", None, revision, None),
+        )
+
+
+@pytest.fixture
+def found_as_users_do() -> None:
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -200,16 +216,18 @@ main()
 """
 
 
-@pytest.mark.parametrize("after", [2, 7, 12, 20])
+@pytest.mark.usefixtures("found_as_users_do")
 def test_killed_and_begun_again_it_gives_the_same_bytes(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """While moments are measured, and while matrices are rounded: killed twice."""
     asked = ["-m", str(tiny), "--format", "gguf", "--bits", "5.5", *SMALL, "-o"]
     monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "interrupted"))
-    command = [sys.executable, "-c", KILLED, str(after), *asked, str(tmp_path / "killed")]
-    killed = subprocess.run(command, capture_output=True, check=False)
-    assert killed.returncode == 9
-    assert not (tmp_path / "killed").exists()
+    for after in (2, 12):
+        command = [sys.executable, "-c", KILLED, str(after), *asked, str(tmp_path / "killed")]
+        killed = subprocess.run(command, capture_output=True, check=False)
+        assert killed.returncode == 9
+        assert not (tmp_path / "killed").exists()
     recovered(tiny, tmp_path / "killed", *asked[2:6])
     monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "undisturbed"))
     recovered(tiny, tmp_path / "whole", *asked[2:6])
@@ -289,6 +307,7 @@ def test_what_cannot_be_done_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("found_as_users_do")
 def test_models_that_cannot_be_recovered_are_refused(tmp_path: Path) -> None:
     narrow = make_small(tmp_path / "narrow", hidden_size=80, head_dim=16)
     unknown = make_small(tmp_path / "unknown")

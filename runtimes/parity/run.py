@@ -91,7 +91,6 @@ def run_parity(
     threads: int,
     gates: Mapping[str, Mapping[str, float]],
     extent: Extent = EVERYTHING,
-    stages: Stages | None = None,
     original: Path | None = None,
 ) -> tuple[ReferenceFacts, list[Entry]]:
     """Compare artifacts with their checkpoint: facts on the reference, and the entries.
@@ -100,7 +99,7 @@ def run_parity(
     `original`.
 
     An artifact that is damaged or stale, makes its runtime crash in a process of its own, or a
-    reader or a runtime raise anything, becomes a FAIL entry. `stages` is told what is done.
+    reader or a runtime raise anything, becomes a FAIL entry.
 
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
@@ -110,7 +109,7 @@ def run_parity(
     compared_with = original or checkpoint
     own = compared_with.samefile(checkpoint)
     files = original_inputs(compared_with, checkpoint, inputs)
-    stages = stages or Stages()
+    stages = Stages()
     stages.expect(len(artifacts))
     with stages.subject("reference"):
         with stages.phase("load"):
