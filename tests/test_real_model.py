@@ -51,9 +51,11 @@ def test_the_report_covers_the_default_plan(
 ) -> None:
     assert set(report) == FP32 | FP16 | BF16 | EIGHT_BIT | FOUR_BIT
     for item in report.values():
-        assert item["measurement"]["positions"] >= 2000
-        assert item["measurement"]["tokenizer_strings"] >= 5000
-        assert item["measurement"]["tokenizer_mismatches"] == 0
+        m = item["measurement"]
+        assert m["whole_text"] or item["verdict"] == "DEGRADED", "only what is bad stops early"
+        assert m["positions"] >= (2000 if m["whole_text"] else 400)
+        assert m["tokenizer_strings"] >= 5000
+        assert m["tokenizer_mismatches"] == 0
 
 
 @pytest.mark.parametrize("key", sorted(FP32 | FP16 | BF16 | EIGHT_BIT))
