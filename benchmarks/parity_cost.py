@@ -29,9 +29,11 @@ from export.sources import resolve
 from runtimes.formats import dequantise
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay, replay_weights
-from runtimes.parity.run import WEIGHT_POSITIONS, progress, recorded_inputs
+from runtimes.parity.run import recorded_inputs
+from runtimes.parity.stages import Stages
 from runtimes.parity.statistics import summarise
 from runtimes.parity.suite import Budget, built_in
+from runtimes.parity.weights_alone import WEIGHT_POSITIONS
 from runtimes.protocol import Runtime
 from runtimes.pytorch import TorchRuntime
 from runtimes.registry import open_reference, open_runtime
@@ -48,7 +50,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgeproof-bench-") as folder:
         artifact = _export(dtype, Path(folder))
         inputs, suite = recorded_inputs(checkpoint, [artifact]), built_in(Budget.FULL)
-        with progress("reference", len(suite.prompts)) as advance:
+        stages = Stages()
+        with (
+            stages.subject("reference"),
+            stages.phase("text", len(suite.prompts)) as advance,
+        ):
             reference = load_reference(torch_runtime, suite, inputs, advance).part(POSITIONS)
         torch_runtime.rest()
         alone = _prefill(artifact, reference)
@@ -92,9 +98,8 @@ def _read(runtime: Runtime, ids: Sequence[int]) -> None:
 
 
 def _compare(torch_runtime: TorchRuntime, artifact: Artifact, reference: Reference) -> None:
-    weights = replay_weights(
-        torch_runtime, dequantise(artifact), reference, WEIGHT_POSITIONS, THREADS
-    )
+    part = reference.part(WEIGHT_POSITIONS)
+    weights = replay_weights(torch_runtime, dequantise(artifact), part, THREADS)
     with contextlib.closing(open_runtime(artifact, THREADS)) as runtime:
         result = replay(reference, runtime.logit_blocks, THREADS, lambda: None)
     summarise(result.metrics)

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -25,22 +24,13 @@ from rich.table import Table
 
 from benchmarks.promises import Promises
 from runtimes.load import Meter, disturbed
+from runtimes.parity.stages import Spent
 
 REFERENCE = "reference"
 # Seconds on two idle cores: with AVX-512, and with AVX2 only; and of the reference on the latter.
 TARGET, TARGET_AVX2, REFERENCE_TARGET = 360.0, 540.0, 60.0
 CPU_INFO = Path("/proc/cpuinfo")
 BUSY = "other programs took {:.1f} cores meanwhile: all seconds are too long"
-
-
-@dataclass(frozen=True)
-class Spent:
-    """A phase of a subject: wall time and CPU seconds."""
-
-    subject: str
-    phase: str
-    seconds: float
-    cpu_seconds: float
 
 
 def main() -> None:

@@ -61,3 +61,8 @@ def markdown_text(text: str) -> str:
     """Text that stays what it is in Markdown: one line, no markup, no HTML."""
     one_line = " ".join(text.split())
     return MARKUP.sub(r"\\\1", html.escape(one_line, quote=False))
+
+
+def duration(seconds: float) -> str:
+    """About how long something takes, in words: no finer than it can be known."""
+    return f"{round(seconds / 60)} min" if seconds >= 90 else f"{round(seconds, -1):.0f} s"

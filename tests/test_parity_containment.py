@@ -161,7 +161,8 @@ def test_nothing_that_an_artifact_contains_ends_the_run(
         (item,) = json.loads((out / "tiny/parity.json").read_text())["unreadable"]
         assert item["folder"] == "onnx/fp32"
         assert unread[damage] in item["reason"]
-        assert "of 2 artifacts did not pass" in result.stderr
+        # So few positions do not decide the other one either.
+        assert "2 of 2 artifacts did not pass" in result.stderr
     else:
         assert entries["onnx/fp32"]["verdict"] == "FAIL"
         assert entries["onnx/fp32"]["reasons"][0]

@@ -13,7 +13,8 @@ from runtimes.parity.original import original_inputs, original_of
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import Replay, replay
-from runtimes.parity.run import check_current, progress, recorded_inputs
+from runtimes.parity.run import check_current, recorded_inputs
+from runtimes.parity.stages import Stages
 from runtimes.parity.statistics import paired_difference, summarise
 from runtimes.parity.suite import Suite
 from runtimes.registry import open_reference, open_runtime
@@ -59,10 +60,13 @@ def compare_artifacts(
         check_current(artifact, inputs)
     original = original_of(checkpoint, None)
     runtime = open_reference(original, threads)
-    with progress("reference", len(suite.prompts)) as advance:
+    stages = Stages()
+    with stages.subject("reference"), stages.phase("text", len(suite.prompts)) as advance:
         files = original_inputs(original, checkpoint, inputs)
         reference = load_reference(runtime, suite, files, advance)
-    before, after = (_replayed(reference, artifact, threads) for artifact in (first, second))
+    before, after = (
+        _replayed(reference, artifact, threads, stages) for artifact in (first, second)
+    )
     first_metrics, second_metrics = (
         counted_once(reference.documents, side.metrics) for side in (before, after)
     )
@@ -75,12 +79,15 @@ def compare_artifacts(
     return Comparison(len(reference.documents), reference.positions, tuple(rows))
 
 
-def _replayed(reference: Reference, artifact: Artifact, threads: int) -> Replay:
-    variant = artifact.manifest.variant
+def _replayed(reference: Reference, artifact: Artifact, threads: int, stages: Stages) -> Replay:
+    variant, count = artifact.manifest.variant, len(reference.documents)
     runtime = open_runtime(artifact, threads)
     try:
-        with progress(f"{variant.format} {variant.name}", len(reference.documents)) as advance:
-            result = replay(reference, runtime.logit_blocks, threads, advance)
+        with (
+            stages.subject(f"{variant.format} {variant.name}"),
+            stages.phase("text", count) as step,
+        ):
+            result = replay(reference, runtime.logit_blocks, threads, step)
     finally:
         runtime.close()
     if result.failures:

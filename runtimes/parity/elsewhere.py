@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import ELSEWHERE, ShortRun, Verdict, read_short_runs, write_short_runs
 from runtimes.footprint import Crash, footprint
 from runtimes.formats import Deployment, reader_of
-from runtimes.parity.execution import executed, execution
+from runtimes.parity.execution import executed, unseen
 from runtimes.parity.gates import gates_for
 from runtimes.parity.original import original_inputs, original_of
 from runtimes.parity.reference import Reference, load_reference
@@ -52,12 +52,9 @@ class Elsewhere:
 
 def left_open(artifact: Artifact, *, allow_degraded: bool) -> Iterator[Elsewhere]:
     """What can be run here of what the export's usual runtime does not show."""
-    found, unseen = reader_of(artifact), execution(artifact).unseen
-    for place in found.deployments:
-        text = next((line for line in unseen if line.startswith(f"not run in {place.name}:")), None)
-        if text is None:
-            continue
-        for name, adapter in found.others.items():
+    others = reader_of(artifact).others
+    for place, text in unseen(artifact):
+        for name, adapter in others.items():
             if adapter.in_process and executed(adapter.real, adapter.device, place):
                 yield Elsewhere(artifact, allow_degraded, place, name, text)
 
@@ -138,11 +135,12 @@ def main(root: Path, positions: int, seconds: int, budget: str, threads: int) ->
     record = load_run_record(root)
     refused = []
     for model in record.models:
-        path = root / model.label / ELSEWHERE
+        path, found = root / model.label / ELSEWHERE, list(_asked(root, model))
         known = {(run.manifest, run.place): run for run in read_short_runs(path)}
         runs = []
-        reference = cache(partial(_reference, root, model, budget, positions, threads))
-        for asked in _asked(root, model):
+        checkpoint, artifacts = Path(model.checkpoint), [asked.artifact for asked in found]
+        reference = cache(partial(_reference, checkpoint, artifacts, budget, positions, threads))
+        for asked in found:
             key = (asked.artifact.sha256, asked.place.name)
             name = f"{asked.artifact.path} in {asked.place.name}"
             try:
@@ -170,14 +168,14 @@ def _asked(root: Path, model: ModelRun) -> Iterator[Elsewhere]:
         yield from left_open(artifact, allow_degraded=item.allow_degraded)
 
 
-def _reference(root: Path, model: ModelRun, budget: str, positions: int, threads: int) -> Reference:
+def _reference(
+    checkpoint: Path, artifacts: Sequence[Artifact], budget: str, positions: int, threads: int
+) -> Reference:
     """The first texts, of the artifacts' own checkpoint.
 
     Raises:
         InputError: the checkpoint is gone, or an artifact was made from another.
     """
-    checkpoint = Path(model.checkpoint)
-    artifacts = [asked.artifact for asked in _asked(root, model)]
     inputs = recorded_inputs(checkpoint, artifacts)
     for artifact in artifacts:
         check_current(artifact, inputs)

@@ -5,6 +5,7 @@ They follow from what its adapter and its format's reader state, whatever the ru
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeproof.artifact import Artifact
@@ -39,21 +40,36 @@ def execution(artifact: Artifact, other: str | None = None) -> Execution:
     Raises:
         InputError: there is no such runtime for the format.
     """
-    adapter, facts = adapter_of(artifact, other), artifact.manifest.variant.facts
-    meant = [place for place in reader_of(artifact).deployments if place.takes(facts)]
-    shown = [place for place in meant if executed(adapter.real, adapter.device, place)]
-    dtype = adapter.activations or facts.activations
+    adapter = adapter_of(artifact, other)
     return Execution(
         adapter.device,
-        dtype,
+        _activations(artifact, adapter),
         adapter.real,
-        tuple(_unseen(adapter, dtype, place) for place in meant if place not in shown),
+        tuple(text for _, text in unseen(artifact, other)),
     )
+
+
+def unseen(artifact: Artifact, other: str | None = None) -> Iterator[tuple[Deployment, str]]:
+    """The places where the artifact is meant to run and was not run, and that in words.
+
+    Raises:
+        InputError: there is no such runtime for the format.
+    """
+    adapter = adapter_of(artifact, other)
+    dtype = _activations(artifact, adapter)
+    for place in reader_of(artifact).deployments:
+        meant = place.takes(artifact.manifest.variant.facts)
+        if meant and not executed(adapter.real, adapter.device, place):
+            yield place, _unseen(adapter, dtype, place)
 
 
 def executed(real: bool, device: str, place: Deployment) -> bool:
     """Whether what ran somewhere shows how it runs at a place."""
     return real and device == place.device
+
+
+def _activations(artifact: Artifact, adapter: Adapter) -> str | None:
+    return adapter.activations or artifact.manifest.variant.facts.activations
 
 
 def _unseen(adapter: Adapter, dtype: str | None, place: Deployment) -> str:

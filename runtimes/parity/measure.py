@@ -315,7 +315,9 @@ def _write(
 ) -> _Written:
     """Replies, where nothing is broken, and whether steps agree with one pass."""
     length, together = reference.reply_tokens, known.together
-    chats, asked = _chats(reference, decided_widely(read.estimates, known.alone, known.gates))
+    stopped = len(read.documents) < len(reference.documents)
+    clear = stopped or decided_widely(read.estimates, known.alone, known.gates)
+    chats, asked = _chats(reference, clear)
     if read.failures:
         chats = asked = ()
     decoded = decode_greedily(runtime, chats, length, stop, together=together) if chats else None

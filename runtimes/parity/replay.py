@@ -139,20 +139,16 @@ def replay_weights(
     model: TorchRuntime,
     weights: Mapping[str, np.ndarray],
     reference: Reference,
-    positions: int,
     threads: int,
     enough: Enough = never,
 ) -> list[PositionMetrics]:
-    """What an artifact's weights give in PyTorch on the reference's first documents.
-
-    On as many as have so many positions, or as are `enough`.
+    """What an artifact's weights give in PyTorch on the reference's documents, until `enough`.
 
     Raises:
         InputError: a missing, unknown, misshapen or damaged tensor.
     """
-    part = reference.part(positions)
     with model.running(weights):
-        return replay(part, model.logit_blocks, threads, lambda: None, enough).metrics
+        return replay(reference, model.logit_blocks, threads, lambda: None, enough).metrics
 
 
 class Stopwatch:

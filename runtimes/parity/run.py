@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -336,24 +335,3 @@ def recorded_inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[Ou
             " were made from other files; export it again"
         )
     return input_records([checkpoint / name for name in names], cache_folder() / "digests")
-
-
-@contextlib.contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """One line per stage, and a bar while it runs where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda: bar.advance(task)
-        read = int(bar.tasks[0].completed)
-        console.print(f"  {label}: {read} documents in {bar.tasks[0].elapsed or 0:.0f} s")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeproof.display import duration
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -100,7 +102,7 @@ class Stages:
         left = self._total - len(self._artifacts)
         if not self._artifacts or not left:
             return ""
-        return f"about {_duration(left * sum(self._artifacts) / len(self._artifacts))} left"
+        return f"about {duration(left * sum(self._artifacts) / len(self._artifacts))} left"
 
     def _say(self, spent: Sequence[Spent], left: str) -> None:
         whole = sum(item.seconds for item in spent)
@@ -114,11 +116,6 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-def _duration(seconds: float) -> str:
-    """In words: no finer than it can be known."""
-    return f"{max(1, round(seconds / 60))} min" if seconds >= 90 else f"{round(seconds, -1):.0f} s"
 
 
 def _cpu_seconds() -> float:

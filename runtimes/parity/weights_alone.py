@@ -42,14 +42,7 @@ def run_weights(
         part = bench.reference.part(WEIGHT_POSITIONS)
         looks = Looks(part.documents, part.parts, settled)
         with bench.stages.phase("weights"):
-            found = replay_weights(
-                bench.original,
-                weights,
-                bench.reference,
-                WEIGHT_POSITIONS,
-                bench.threads,
-                looks.enough,
-            )
+            found = replay_weights(bench.original, weights, part, bench.threads, looks.enough)
         return found, looks.estimates, weighed
 
     with bench.stages.phase("same values"):

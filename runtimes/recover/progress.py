@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edgeproof.display import duration
+
 INTERVAL = 15.0  # seconds
 # Seconds on one core for the 135M: only their relation counts.
 SAMPLED_TOKEN, PLAIN_TOKEN, GRADED_TOKEN, JUDGED_TOKEN = 0.0085, 0.004, 0.021, 0.012
@@ -42,12 +44,8 @@ class Progress:
         if now - self._last >= INTERVAL and self._done > 0:
             self._last = now
             left = (now - self._begun) / self._done * self._ahead
-            self.say(f"{what}, about {_duration(left)} left")
+            self.say(f"{what}, about {duration(left)} left")
 
     def skip(self, seconds: float) -> None:
         """That part of the plan is done already."""
         self._ahead = max(0.0, self._ahead - seconds)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

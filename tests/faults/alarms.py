@@ -43,9 +43,7 @@ def verdicts_on_subsets(
     found: dict[str, Counter[Verdict]] = {}
     for artifact in artifacts:
         variant = artifact.manifest.variant
-        weights = replay_weights(
-            original, dequantise(artifact), reference, reference.positions, threads
-        )
+        weights = replay_weights(original, dequantise(artifact), reference, threads)
         runtime = open_runtime(artifact, threads)
         measured = replay(reference, runtime.logit_blocks, threads, lambda: None)
         runtime.close()

@@ -23,8 +23,8 @@ UNKNOWN = "unknown"
 class Record:
     """One row of the page. `key` says of what: a run has one of each.
 
-    `gates` is the verdict of the gates alone, None where the artifact did not run; rows of before
-    that was asked are not `judged`. `revision` is the code's, `date` the day of the run.
+    `gates` is the verdict of the gates alone, None where the artifact did not run. `revision` is
+    the code's, `date` the day of the run.
     """
 
     key: tuple[str, ...]
@@ -36,7 +36,6 @@ class Record:
     mean_kl: float | None
     revision: str
     date: str
-    judged: bool = True
 
     @staticmethod
     def of(outcome: Outcome, revision: str) -> Record:

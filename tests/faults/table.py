@@ -88,9 +88,7 @@ def _headline(rows: Sequence[Row], told: Mapping[tuple[str, ...], bool | None]) 
     right = sum(record.right for _, record in rows)
     by = Counter(kind for _, record in rows for kind in _by(record, told[record.key]))
     alone = sum(_by(record, told[record.key]) == (By.BEHAVIOUR,) for _, record in rows)
-    asked = [record for _, record in rows if record.judged]
-    gates = sum(told[record.key] is True for record in asked)
-    of_these = f" of the {len(asked)} of which that was asked" if len(asked) < len(rows) else ""
+    gates = sum(told[record.key] is True for _, record in rows)
     groups = {
         "on a second model": sum(case.on is not None for case, _ in rows),
         "in 4-bit types": sum(_four_bit(case) for case, _ in rows),
@@ -98,7 +96,7 @@ def _headline(rows: Sequence[Row], told: Mapping[tuple[str, ...], bool | None]) 
     }
     return [
         f"**{len(names)} faults, {len(rows)} exports or runs with one of them: {right} were noticed"
-        f" and found in the right place. The gates alone would have noticed {gates}{of_these}.**",
+        f" and found in the right place. The gates alone would have noticed {gates}.**",
         "Of these " + ", ".join(f"{count} {what}" for what, count in groups.items()) + ".",
         "Noticed by " + ", ".join(f"{kind.value} {by[kind]}" for kind in By) + " (several may see"
         f" the same fault); {alone} by behaviour alone.",
@@ -110,8 +108,6 @@ def _measured(records: Sequence[Record], missing: int) -> list[str]:
     runs = Counter((record.date, record.revision) for record in records)
     counts = [f"{n} on {day} at revision {code}" for (day, code), n in sorted(runs.items())]
     text = f"Rows: {'; '.join(counts)}." if counts else "No row was measured."
-    if not all(record.judged for record in records):
-        text += " Where gates were not asked, a row names only what the verdict goes by."
     return [text + (f" Not measured yet: {missing} more." if missing else "")]
 
 
@@ -144,8 +140,6 @@ def _row(case: Case, record: Record, gates: bool | None) -> str:
 
 
 def _said(record: Record) -> str:
-    if not record.judged:
-        return "not asked"
     if record.gates is None:
         return "not run"
     return {Verdict.PASS: "no", Verdict.INCONCLUSIVE: "no (open)"}.get(record.gates, "yes")
