@@ -28,12 +28,9 @@ class NamedPath(click.Path):
     @staticmethod
     def of(path: click.Path) -> NamedPath:
         """The same rules, and that one."""
-        return NamedPath(
-            exists=path.exists,
-            file_okay=path.file_okay,
-            dir_okay=path.dir_okay,
-            path_type=path.type,
-        )
+        named = NamedPath()
+        vars(named).update(vars(path))
+        return named
 
 
 class Ending(click.Command):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof import __version__
+from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
@@ -27,8 +28,9 @@ SCHEMA = Schema(current=1, oldest=1, again="run `python -m runtimes.recover` aga
 # Each has one float16 scale for 32 consecutive inputs; a value is the float32 product scale × code.
 # q4, q5, q8 have the codes −8 … 7, −16 … 15, −127 … 127, iq4_nl those of llama.cpp's codebook.
 GRIDS = ("q4", "q5", "q8", "iq4_nl")
+# `kvalues_iq4nl` of ggml (ggml-common.h).
+IQ4_NL_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 SHA256 = re.compile(r"[0-9a-f]{64}")
-WEIGHTS = "*.safetensors"
 BESIDE = ("config.json", "tokenizer.json")
 
 
@@ -111,13 +113,13 @@ def checkpoint_digest(folder: Path) -> str:
     """SHA-256 that identifies a checkpoint's function and tokens, whatever its folder is called.
 
     It is that of the lines `<SHA-256>  <file name>`, sorted by name, of config.json, tokenizer.json
-    and all safetensors files.
+    and the safetensors files that count.
 
     Raises:
         InputError: such a file cannot be read.
     """
     beside = [folder / name for name in BESIDE if (folder / name).is_file()]
-    files = sorted([*folder.glob(WEIGHTS), *beside], key=lambda path: path.name)
+    files = sorted([*weight_files(folder).paths, *beside], key=lambda path: path.name)
     digests = cache_folder() / "digests"
     lines = [f"{remembered_sha256(path, digests)}  {path.name}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -31,7 +31,7 @@ EVERYTHING = "all"
     is_flag=False,
     flag_value=EVERYTHING,
     metavar="[KIND]",
-    help="All of the cache, or one kind of what `status` lists, as in --cache=recover. It is made"
+    help="All of the cache, or one kind that `status --cache` lists: --cache=recover. It is made"
     " or fetched again when it is needed.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")

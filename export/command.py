@@ -146,7 +146,6 @@ def export_variants(
         InputError: a bad model, or a target that cannot be written.
     """
     from edgeproof.artifact import classes_text, fallback_text
-    from edgeproof.checkpoints.tokenizer import require_readable
     from export import job
     from export.rounding.recipe import on_grid_text
     from export.sources import resolve
@@ -156,7 +155,6 @@ def export_variants(
     source = resolve(model, revision)
     openers = {form.open for form, _ in variants}
     opened = {opener: opener(source.path) for opener in openers}
-    require_readable(source.path)
     folders = []
     for wanted, form in {variant: form for form, variant in variants}.items():
         asked = replace(flags, strict=flags.strict or wanted in strict)

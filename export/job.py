@@ -135,6 +135,7 @@ def run(job: Job, root: Path, advance: Advance, flags: ExportFlags = DEFAULTS) -
     if existing is not None:
         advance(job.checkpoint.parameter_count)
         return Outcome(existing, reused=True)
+    job.checkpoint.check_tokenizer()
     check = job.form.check if flags.verify else None
     verified = None
     require_space(target, least_bytes(variant, identity.parameters))

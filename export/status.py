@@ -20,12 +20,19 @@ from export.upkeep import left_overs, states
     "--check", is_flag=True, help="Read every byte, not only of files whose size or time changed."
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def main(root: Path, check: bool, as_json: bool) -> None:
+@click.option(
+    "--cache",
+    is_flag=True,
+    help="What the cache holds instead, kind by kind: all of it can be made or fetched again.",
+)
+def main(root: Path, check: bool, as_json: bool, cache: bool) -> None:
     """List artifacts with their verdicts, and which an export would make again.
 
-    Up to date is what an export of the same model and variant would reuse. The last line has what
-    the cache holds, which can all be made or fetched again.
+    Up to date is what an export of the same model and variant would reuse.
     """
+    if cache:
+        _show_cache(as_json)
+        return
     found = states(root, check=check)
     if as_json:
         rows = [{**asdict(item), "path": str(item.path)} for item in found]
@@ -44,9 +51,16 @@ def main(root: Path, check: bool, as_json: bool) -> None:
         click.echo(f"left over by a run that was killed: {path}")
     if not found:
         click.echo(f"{root}: no artifacts")
-    kinds = [f"{kind.name} {megabytes(size)} MB" for kind, size in cache_contents().items()]
-    if kinds:
-        click.echo(f"cache, {cache_folder()}: {', '.join(kinds)}")
+
+
+def _show_cache(as_json: bool) -> None:
+    kinds = cache_contents()
+    if as_json:
+        click.echo(json.dumps({kind.name: size for kind, size in kinds.items()}, indent=2))
+        return
+    for kind, size in kinds.items():
+        click.echo(f"{kind.name:20}{megabytes(size):>9} MB")
+    click.echo(f"{cache_folder()}: {megabytes(sum(kinds.values()))} MB")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from safetensors.numpy import load_file
 
 from edgeproof.cli import main
 from edgeproof.files.hashing import file_sha256
-from edgeproof.recovery import Recovery, checkpoint_digest, read_recovery
+from edgeproof.recovery import IQ4_NL_LEVELS, Recovery, checkpoint_digest, read_recovery
 from runtimes.located import Model
 from runtimes.pytorch import open_reference
 from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
-from runtimes.recover.grids import CODEBOOK, GRIDS
+from runtimes.recover.__main__ import KEPT
+from runtimes.recover.grids import GRIDS
 from runtimes.recover.run import Stages
 from runtimes.recover.targets import TARGETS
 from tests.tiny import CHAT_TEMPLATE, FAMILIES, change_json, make_checkpoint
@@ -31,9 +32,10 @@ LEVELS = {
     "q4": np.arange(-8, 8),
     "q5": np.arange(-16, 16),
     "q8": np.arange(-127, 128),
-    "iq4_nl": np.array(CODEBOOK),
+    "iq4_nl": np.array(IQ4_NL_LEVELS),
 }
-SMALL = ("--tokens", "1536", "--threads", "1")
+SMALL = ("--tokens", "768", "--threads", "1")
+HELD = 512  # tokens of held-out text
 DAMAGED = 0.05  # nats: beyond what any of these recoveries loses at 8 bits
 
 
@@ -83,8 +85,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _found_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder needs no process that finds it; `found_as_users_do` is for tests that need one."""
+    """A folder needs no process that finds it, and little text tells what these tests ask.
+
+    `found_as_users_do` is for tests that start processes themselves.
+    """
     if "found_as_users_do" not in request.fixturenames:
+        monkeypatch.setattr(runs, "LEAST_HELD", HELD)
         monkeypatch.setattr(
             "runtimes.located.located",
             lambda model, revision: Model(Path(model), "tiny", None, revision, None),
@@ -243,7 +249,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(kept_stages.calibrate, "measure", interrupted)
     code, output = invoke("-m", tiny, "--format", "any", "-o", tmp_path / "out", *SMALL)
     assert code == 130
-    assert output.endswith("interrupted; the same command goes on where it was\n")
+    assert output.endswith(f"interrupted: {KEPT}\n")
 
 
 def test_groups_of_layers_give_the_same_bytes(
@@ -257,8 +263,12 @@ def test_groups_of_layers_give_the_same_bytes(
     assert digests(tmp_path / "one by one") == digests(tmp_path / "together")
 
 
-def test_a_gate_chooses_a_size_that_passes(tiny: Path, tmp_path: Path) -> None:
-    record = recovered(tiny, tmp_path / "out", "--format", "gguf", "--gate", "4-bit")
+def test_a_gate_chooses_a_size_that_passes(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LEAST_HELD", 3 * HELD)  # less does not decide
+    asked = ("--format", "gguf", "--gate", "4-bit", "--tokens", "1536")
+    record = recovered(tiny, tmp_path / "out", *asked)
     figures = record.method["held_out"]["figures"]
     assert figures["acceptance"][1] >= 0.93
     assert figures["mean_kl"][2] <= 0.05

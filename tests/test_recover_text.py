@@ -80,18 +80,19 @@ def test_a_file_with_evaluation_text_is_refused(vocabulary: Vocabulary, tmp_path
     harmless = "The capital of France is Paris, and 42 is a number.\n" * 40
     path = tmp_path / "text.txt"
     path.write_text(harmless)
-    text = read_text(path, vocabulary, 700, 100)
+    known = evaluation_windows(vocabulary)
+    text = read_text(path, vocabulary, known, 700, 100)
     assert 600 <= text.tokens <= 700
     prefixes = [chunk.prefix for chunk in text.chunks]
     assert prefixes[:3] == [len(vocabulary.opening[:50])] * 2 + [0]
     path.write_text(harmless[:500] + JUDGED)
     with pytest.raises(InputError, match="is text that parity is measured on") as raised:
-        read_text(path, vocabulary, 4000, 256)
+        read_text(path, vocabulary, known, 4000, 256)
     assert "\n" not in str(raised.value)
     stored = Text((Chunk(tuple(vocabulary.tokenize(JUDGED))),))
     (tmp_path / "stored.json").write_bytes(stored.content)
     with pytest.raises(InputError, match="is text that parity is measured on"):
-        read_text(tmp_path / "stored.json", vocabulary, 4000, 256)
+        read_text(tmp_path / "stored.json", vocabulary, known, 4000, 256)
 
 
 def test_a_text_is_stored_and_read_again() -> None:

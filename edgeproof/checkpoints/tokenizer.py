@@ -9,6 +9,17 @@ from typing import Any
 from edgeproof.errors import InputError
 
 TOKENIZER = "tokenizer.json"
+# What a runtime may need beside the weights; everything else in the folder is ignored.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 # transformers encodes without them unless it is asked; other runtimes obey the file.
 LEFTOVERS = ("padding", "truncation")
 

@@ -14,25 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.config import quantisation, settled
-from edgeproof.checkpoints.tokenizer import LEFTOVERS, TOKENIZER, unpadded
+from edgeproof.checkpoints.tokenizer import (
+    LEFTOVERS,
+    TOKENIZER,
+    TOKENIZER_FILES,
+    require_readable,
+    unpadded,
+)
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
 from edgeproof.recovery import RECOVERY, Recovery, read_recovery
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_file import DtypeError, SafetensorsFile
 from export.checkpoint.weight_files import open_weights
-
-# What a runtime may need beside the weights; everything else in the folder is ignored.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 
 TIED_HEAD = "lm_head.weight"
 
@@ -49,6 +43,7 @@ class CheckpointFolder:
         self.raw_config = raw_config
         self._files = files
         self._json: dict[str, dict[str, Any]] = {}
+        self._tokenizer_opens = False
 
     @property
     def parameter_count(self) -> int:
@@ -92,6 +87,16 @@ class CheckpointFolder:
         """Tokenizer, template and generation files that exist, by name."""
         paths = {name: self.path / name for name in TOKENIZER_FILES}
         return {name: path for name, path in paths.items() if path.exists()}
+
+    def check_tokenizer(self) -> None:
+        """Refuse a tokenizer that nothing could load. Opened once: it takes a quarter of a second.
+
+        Raises:
+            InputError: as `require_readable`.
+        """
+        if not self._tokenizer_opens:
+            require_readable(self.path)
+            self._tokenizer_opens = True
 
     def shipped(self, name: str) -> bytes:
         """What exports copy of a tokenizer file: its bytes, but no padding and no truncation.

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
+from edgeproof.recovery import IQ4_NL_LEVELS
 from export.rounding import Grid, Kind, Rounded, Rounder, Rules
 from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32, cast
 from export.targets import Target
@@ -144,8 +145,6 @@ def _grid(kind: Kind, bits: int, zero: int = 0) -> Grid:
 EIGHT_BITS = _grid(Kind.CENTRED, 8)
 FIVE_BITS, FIVE_BITS_UP = _grid(Kind.SIGNED, 5, zero=16), _grid(Kind.MINIMUM, 5)
 FOUR_BITS, FOUR_BITS_UP = _grid(Kind.SIGNED, 4, zero=8), _grid(Kind.MINIMUM, 4)
-# kvalues_iq4nl: https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h.
-IQ4_NL_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 FOUR_BITS_NON_LINEAR = replace(_grid(Kind.CODEBOOK, 4), levels=IQ4_NL_LEVELS)
 TYPES: dict[str, StorageType] = {
     entry.name: entry

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
 from edgeproof.checkpoints.weight_files import INDEX
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import storage_errors
-from export.checkpoint.folder import TOKENIZER_FILES
 from export.checkpoint.model_card import MODEL_CARD
 from export.sources.source import Source
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from edgeproof.checkpoints.config import settled
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig, Parameter, Role, read_config
 from runtimes.memory import return_large_blocks
@@ -95,4 +96,4 @@ def read_structure(checkpoint: Path) -> tuple[DecoderConfig, tuple[Parameter, ..
         raise InputError(f"{path}: cannot be read; is this a checkpoint folder?") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected a JSON object")
-    return read_config(raw)
+    return read_config(settled(raw))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from edgeproof.command import EdgeproofCommand
 from runtimes.recover.targets import TARGETS
 
 GATES = ("4-bit",)
-INTERRUPTED = 130  # what shells say of Ctrl-C
+KEPT = "what is done is kept in the cache; the same command goes on there"
 
 
-@click.command(cls=EdgeproofCommand, name="recover")
+@click.command(cls=EdgeproofCommand, name="recover", kept=KEPT)
 @click.option("--model", "-m", required=True, help="Hub id, folder, .gguf file or built-in model.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option(
@@ -85,23 +84,19 @@ def main(
     request = Request(
         located(model, revision), TARGETS[format_name], wish, calibration, tokens, threads
     )
-    try:
-        result = recover(request, out, Progress(lambda line: click.echo(line, err=True)))
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on where it was", err=True)
-        sys.exit(INTERRUPTED)
+    result = recover(request, out, Progress(lambda line: click.echo(line, err=True)))
     counts = ", ".join(
         f"{list(result.grids.values()).count(grid)} × {grid}" for grid in TARGETS[format_name].grids
     )
     peak = resident_mb("VmHWM")
     memory = "" if peak is None else f", {peak:.0f} MB of memory at most"
-    kl, low, high = result.figures["mean_kl"]
+    kl, found = result.figures["mean_kl"], result.figures
     click.echo(
         f"{out}  {result.bits:.3f} bits per weight, about {result.file_bytes / 1e6:.1f} MB of files"
         f" ({counts})\n"
-        f"on held-out text of the model: mean KL {kl:.4f} [{low:.4f}, {high:.4f}], top-1"
-        f" {result.figures['top1'][0]:.1%}, clear {result.figures['clear_top1'][0]:.1%},"
-        f" acceptance {result.figures['acceptance'][0]:.1%}"
+        f"on held-out text of the model: mean KL {kl.value:.4f} [{kl.low:.4f}, {kl.high:.4f}],"
+        f" top-1 {found['top1'].value:.1%}, clear {found['clear_top1'].value:.1%},"
+        f" acceptance {found['acceptance'].value:.1%}"
         f"  ({time.process_time() - begun:.0f} CPU seconds{memory})"
     )
 

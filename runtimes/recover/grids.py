@@ -1,12 +1,10 @@
 """The grids that a recovered matrix can lie on: a float16 scale for 32 inputs × one of few levels.
 
-    name    levels                 bits  is
-    q4      −8 … 7                 4.5   GGUF Q4_0, ONNX MatMulNBits symmetric, MLC q4f16_1 mirrored
-    iq4_nl  16 of a codebook       4.5   GGUF IQ4_NL
-    q5      −16 … 15               5.5   GGUF Q5_0
-    q8      −127 … 127             8.5   GGUF Q8_0, ONNX MatMulNBits of 8 bits
-
-The codebook is `kvalues_iq4nl` of ggml (ggml-common.h).
+name    levels                 bits  is
+q4      −8 … 7                 4.5   GGUF Q4_0, ONNX MatMulNBits symmetric, MLC q4f16_1 mirrored
+iq4_nl  16 of a codebook       4.5   GGUF IQ4_NL
+q5      −16 … 15               5.5   GGUF Q5_0
+q8      −127 … 127             8.5   GGUF Q8_0, ONNX MatMulNBits of 8 bits
 """
 
 from __future__ import annotations
@@ -16,8 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
+from edgeproof.recovery import IQ4_NL_LEVELS
+
 BLOCK = 32
-CODEBOOK = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def _between(low: int, high: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _of_codebook() -> Callable[[torch.Tensor], torch.Tensor]:
     """Bounds between levels are multiples of 0.5: a table of half steps finds the nearest one."""
-    levels = torch.tensor(CODEBOOK, dtype=torch.float32)
+    levels = torch.tensor(IQ4_NL_LEVELS, dtype=torch.float32)
     steps = torch.arange(-128, 128, 0.5) + 0.25
     nearest = levels[torch.bucketize(steps, (levels[1:] + levels[:-1]) / 2)]
 

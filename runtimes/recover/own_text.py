@@ -17,8 +17,8 @@ from runtimes.recover.stages import Tell, versions
 from runtimes.recover.text import (
     CHUNK_TOKENS,
     Text,
+    Windows,
     drawn,
-    evaluation_windows,
     interleaved,
     parse_text,
     planned,
@@ -56,19 +56,19 @@ def kept_text(digest: str, vocabulary: Vocabulary, tokens: int, seed: int) -> Pa
 def own_text(
     place: Path,
     vocabulary: Vocabulary,
+    known: Windows,
     open_decoder: Callable[[], Decoder],
     tokens: int,
     seed: int,
     tell: Tell,
 ) -> Text:
-    """The text at `place`, sampled as far as it is not there."""
+    """The text at `place`, sampled as far as it is not there, with none of the `known` windows."""
     whole = place / WHOLE
     if whole.exists():
         return parse_text(whole.read_bytes(), str(whole), vocabulary.size)
     decoder, size = open_decoder(), chunk_size(vocabulary)
     together = max(1, min(TOGETHER, CACHE_BYTES // row_bytes(decoder, size + 1)))
     batches = planned(tokens, size, together, bool(vocabulary.opening), seed)
-    known = evaluation_windows(vocabulary)
     parts = []
     for number, batch in enumerate(batches):
         kept = place / f"batch-{number}.json"

@@ -19,6 +19,7 @@ from edgeproof.recovery import CalibrationText, Original, Recovery, checkpoint_d
 from runtimes.calibrate import moments
 from runtimes.calibrate.decoder import Decoder, open_decoder, read_structure
 from runtimes.located import Model
+from runtimes.parity.intervals import Estimate
 from runtimes.recover import judge, progress, rounding, sizes, stages, writer
 from runtimes.recover.allocate import allocated, predicted_loss
 from runtimes.recover.gate import Measured, smallest
@@ -27,10 +28,11 @@ from runtimes.recover.progress import Progress
 from runtimes.recover.request import Wish
 from runtimes.recover.stages import Stages, stages_folder, versions
 from runtimes.recover.targets import Target
-from runtimes.recover.text import Text, read_text
+from runtimes.recover.text import Text, evaluation_windows, read_text
 from runtimes.recover.vocabulary import open_vocabulary
 
 CALIBRATION = "calibration.json"
+RECORDED = ("mean_kl", "top1", "clear_top1", "acceptance")
 LEAST_HELD, MOST_HELD = 1536, 6144  # tokens
 FLOAT_BYTES = 4
 # Beside a model in float32, the cache holds moments and each grid's codes.
@@ -56,7 +58,7 @@ class Result:
     bits: float
     file_bytes: int
     grids: Mapping[str, str]
-    figures: Mapping[str, tuple[float, float, float]]
+    figures: Mapping[str, Estimate]
 
 
 def recover(request: Request, out: Path, progress_lines: Progress) -> Result:
@@ -141,16 +143,18 @@ class _Run:
         """Calibration text and held-out text."""
         tokens, given = self._request.tokens, self._request.calibration
         vocabulary = open_vocabulary(self._request.model.path, self._request.threads)
+        known = evaluation_windows(vocabulary)
 
         def own(count: int, seed: int) -> Text:
             place = kept_text(digest, vocabulary, count, seed)
             with exclusive(place):
                 if (place / WHOLE).exists():
                     self._lines.skip(progress.SAMPLED_TOKEN * count)
-                return own_text(place, vocabulary, self._decoder, count, seed, self._lines.advance)
+                advance = self._lines.advance
+                return own_text(place, vocabulary, known, self._decoder, count, seed, advance)
 
         if given is not None:
-            text = read_text(given, vocabulary, tokens, chunk_size(vocabulary))
+            text = read_text(given, vocabulary, known, tokens, chunk_size(vocabulary))
             self._lines.skip(progress.SAMPLED_TOKEN * tokens)
         else:
             text = own(tokens, SEED)
@@ -187,11 +191,11 @@ class _Run:
 
         def measured(bits: float) -> Measured:
             figures = self._judged(made, chosen(bits), against)
-            value, low, _ = figures["acceptance"]
-            passes = all(judge.passes(gate, figures) for gate in judge.LOW_BIT)
+            acceptance, passes = figures["acceptance"], judge.passes(figures)
             verdict = "passes" if passes else "does not pass"
-            self._lines.say(f"{bits:.2f} bits: acceptance {value:.3f} (≥ {low:.3f}) {verdict}")
-            return Measured(passes, 1 - low)
+            shown = f"{acceptance.value:.3f} (≥ {acceptance.low:.3f})"
+            self._lines.say(f"{bits:.2f} bits: acceptance {shown} {verdict}")
+            return Measured(passes, 1 - acceptance.low)
 
         allowed = next(1 - g.limit for g in judge.LOW_BIT if g.metric == "acceptance")
         bits = smallest(
@@ -205,7 +209,7 @@ class _Run:
 
     def _judged(
         self, made: Stages, grids: Mapping[str, str], against: judge.Reference
-    ) -> dict[str, tuple[float, float, float]]:
+    ) -> dict[str, Estimate]:
         """Round what is not yet, and compare with the original on held-out text."""
         self._round(made, grids)
         decoder = self._decoder()
@@ -270,10 +274,7 @@ class _Run:
             "held_out": {
                 "sha256": held.sha256,
                 "tokens": held.tokens,
-                "figures": {
-                    name: [round(value, 5) for value in values]
-                    for name, values in result.figures.items()
-                },
+                "figures": {name: _rounded(result.figures[name]) for name in RECORDED},
             },
         }
         return Recovery(
@@ -283,3 +284,7 @@ class _Run:
             CalibrationText(text.sha256, text.tokens),
             versions(),
         )
+
+
+def _rounded(found: Estimate) -> list[float]:
+    return [round(value, 5) for value in (found.value, found.low, found.high)]

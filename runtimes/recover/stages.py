@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.families import DecoderConfig, Parameter, Role
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder
@@ -62,7 +63,7 @@ class Original:
         """Their values in float32."""
         left = {p.name for p in wanted}
         found: dict[str, torch.Tensor] = {}
-        for path in sorted(self.path.glob("*.safetensors")):
+        for path in weight_files(self.path).paths:
             with safe_open(path, "pt") as file:
                 for name in left & set(file.keys()):
                     found[name] = file.get_tensor(name).float().clone()

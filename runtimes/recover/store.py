@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -38,12 +38,3 @@ def load(path: Path) -> Tensors | None:
     with contextlib.suppress(FileNotFoundError):
         return {name: value.clone() for name, value in load_file(path).items()}
     return None
-
-
-def kept(path: Path, make: Callable[[], Tensors]) -> Tensors:
-    """The tensors of a file; made and kept where it is missing."""
-    found = load(path)
-    if found is None:
-        found = make()
-        save(path, found)
-    return found

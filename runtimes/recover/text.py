@@ -88,8 +88,10 @@ def _chunk(raw: Any, vocabulary: int) -> Chunk:
     return Chunk(ids, prefix)
 
 
-def read_text(path: Path, vocabulary: Vocabulary, tokens: int, size: int) -> Text:
+def read_text(path: Path, vocabulary: Vocabulary, known: Windows, tokens: int, size: int) -> Text:
     """`--calibration FILE`: a stored calibration text, or UTF-8 text, at most `tokens` of it.
+
+    `known` are `evaluation_windows`.
 
     Raises:
         InputError: it cannot be read, is too short, or has evaluation text in it.
@@ -108,7 +110,7 @@ def read_text(path: Path, vocabulary: Vocabulary, tokens: int, size: int) -> Tex
         text = _chunked(vocabulary, words, tokens, size)
     if text.tokens < WINDOW:
         raise InputError(f"{path}: too little text; give a file with some pages")
-    shared = shared_windows(text.chunks, evaluation_windows(vocabulary))
+    shared = shared_windows(text.chunks, known)
     if shared:
         words = vocabulary.detokenize(shared[0])
         raise InputError(

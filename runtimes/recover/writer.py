@@ -15,22 +15,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
+from edgeproof.checkpoints.weight_files import INDEX, SINGLE
+
 SHARD_BYTES = 1_000_000_000
 FLOAT_BYTES = 4
-INDEX = "model.safetensors.index.json"
 DTYPE_KEYS = ("dtype", "torch_dtype")
-COPIED = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-    "README.md",
-    "LICENSE",
-)
+COPIED = (*TOKENIZER_FILES, "README.md", "LICENSE")
 
 
 def write_weights(folder: Path, parts: Iterable[Mapping[str, torch.Tensor]]) -> None:
@@ -80,7 +71,7 @@ def _name(folder: Path, shards: list[list[str]]) -> None:
     """Give the files their names, which have their number."""
     count = len(shards)
     files = [
-        "model.safetensors" if count == 1 else f"model-{number + 1:05}-of-{count:05}.safetensors"
+        SINGLE if count == 1 else f"model-{number + 1:05}-of-{count:05}.safetensors"
         for number in range(count)
     ]
     for number, file in enumerate(files):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtimes.recover.targets.target import Target, read_tokenizer
+from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.tokenizer import TOKENIZER
+from runtimes.recover.targets.target import Target
 
 HEADERS = 64_000  # keys, the chat template, names and alignment of some hundred tensors
 
@@ -14,7 +16,7 @@ def _beside(folder: Path) -> int:
 
     Source: the GGUF specification (ggml's docs/gguf.md).
     """
-    model = read_tokenizer(folder).get("model", {})
+    model = read_json(folder / TOKENIZER).get("model", {})
     tokens, merges = model.get("vocab", {}), model.get("merges", [])
     pairs = (merge if isinstance(merge, str) else " ".join(merge) for merge in merges)
     strings = sum(len(token.encode()) + 12 for token in tokens)

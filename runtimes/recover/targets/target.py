@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgeproof.errors import InputError
-
-TOKENIZER = "tokenizer.json"
+from edgeproof.checkpoints.tokenizer import TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -33,19 +29,6 @@ class Target:
     def mixed(self) -> bool:
         """Whether there is a choice, and so more than one size."""
         return len(self.grids) > 1
-
-
-def read_tokenizer(folder: Path) -> dict[str, Any]:
-    """The parsed tokenizer.json of a checkpoint.
-
-    Raises:
-        InputError: it is missing or not JSON.
-    """
-    try:
-        found = json.loads((folder / TOKENIZER).read_text("utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{folder / TOKENIZER}: missing or not JSON") from None
-    return found if isinstance(found, dict) else {}
 
 
 def copied_tokenizer(folder: Path) -> int:
