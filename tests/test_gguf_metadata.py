@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from gguf import GGUFReader, SpecialVocab, naming_convention, size_label
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from edgeproof.errors import InputError
 from export.gguf import naming
@@ -166,9 +167,12 @@ def test_added_token_that_is_not_special_is_user_defined(tmp_path: Path) -> None
 
 def test_a_template_that_adds_bos_is_told_to_llama_cpp(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m")
-    single = [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A"}}]
-    template = {"type": "TemplateProcessing", "single": single, "pair": []}
-    edit(folder / "tokenizer.json", lambda raw: raw.update(post_processor=template))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    first = "<|im_start|>"
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, tokenizer.token_to_id(first))]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
     found = metadata(folder, tmp_path)
     assert found["tokenizer.ggml.add_bos_token"] is True
     assert "tokenizer.ggml.add_eos_token" not in found
