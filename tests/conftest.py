@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeproof.errors import InputError
-from runtimes.adapter import SPIN_COUNT
+from runtimes.adapter import spin_shortly
 from tests import required
 from tests.required import missing
 from tests.tiny import make_checkpoint
@@ -21,8 +21,7 @@ pytest_runtest_makereport = required.pytest_runtest_makereport
 
 # Commands run in the tests' own process, where they may be changed; those of watching say so.
 os.environ["EDGEPROOF_WATCH"] = "0"
-# Before any test module imports PyTorch: its threads read this once.
-os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+spin_shortly()  # before any test module imports PyTorch
 
 # A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
