@@ -18,6 +18,8 @@ from export.rounding.method import Rounded
 
 # float16 minima that are tried for one distance of lowest and highest code.
 MINIMA = {FLOAT32: 3, FLOAT16: 8, "bfloat16": 36}
+# For the sum's own rounding to float32, before that to the checkpoint's dtype.
+MARGIN = 1.01
 
 
 def find(values: np.ndarray, dtype: np.dtype[Any], grid: Grid) -> tuple[Rounded, np.ndarray]:
@@ -94,14 +96,18 @@ def _has_scale(
 def _near_steps(
     values: np.ndarray, lowest: np.ndarray, width: np.ndarray, dtype: np.dtype[Any]
 ) -> np.ndarray:
-    """Whether all values can be a whole number of steps from the lowest: bool [n]."""
+    """Whether all values can be a whole number of steps from the lowest: bool [n].
+
+    A value, the lowest and the highest are each off by half of `unsure` at most. Between the last
+    two, whose errors tilt the line, those of a value and of the line add to one `unsure`.
+    """
     low, high = rounding_interval(np.abs(values), dtype)
     unsure = (high - low).max(axis=0).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         away = (values.astype(np.float64) - lowest) / width
     distance = np.abs(away - np.rint(away)).max(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((width > 0) & (distance <= 4 * unsure / width))
+        return np.asarray((width > 0) & (distance <= MARGIN * unsure / width))
 
 
 def _fit(
@@ -120,21 +126,46 @@ def _fit(
     fits = np.zeros(columns.size, bool)
     minimum = _signed_at_least(least)
     for _ in range(MINIMA.get(dtype, MINIMA["bfloat16"])):
-        wide = minimum.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            lower = np.where(codes > 0, (low - wide) / codes, 0).max(axis=0)
-            upper = np.where(codes > 0, (high - wide) / codes, np.inf).min(axis=0)
-        open_ = ~fits & (wide <= most) & (lower <= upper) & (upper > 0)
-        scale = at_least(lower, FLOAT16)
-        for one in (scale, following(scale)):
-            tried = np.flatnonzero(open_ & ~fits & np.isfinite(one) & np.isfinite(minimum))
-            if tried.size:
-                sums = one[tried].astype(FLOAT32) * codes[:, tried].astype(FLOAT32)
-                sums += minimum[tried].astype(FLOAT32)
-                now = tried[(sums.astype(dtype) == values[:, tried]).all(axis=0)]
-                scales[now], minima[now], fits[now] = one[now], minimum[now], True
+        left = ~fits[columns] & (minimum <= most)
+        if not left.all():
+            values, codes, low, high = (part[:, left] for part in (values, codes, low, high))
+            columns, minimum, most = columns[left], minimum[left], most[left]
+        if columns.size == 0:
+            break
+        scale, now = _scale_for(values, codes, minimum, low, high, dtype)
+        found = columns[now]
+        scales[found], minima[found], fits[found] = scale[now], minimum[now], True
         minimum = _signed_following(minimum)
     return scales, minima, fits
+
+
+def _scale_for(
+    values: np.ndarray,
+    codes: np.ndarray,
+    minimum: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    dtype: np.dtype[Any],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scale, float16 [n], that gives the values with these codes and minima, and where it does.
+
+    `low` and `high` are the reals that round to each value.
+    """
+    wide = minimum.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lower = np.where(codes > 0, (low - wide) / codes, 0).max(axis=0)
+        upper = np.where(codes > 0, (high - wide) / codes, np.inf).min(axis=0)
+    possible = (lower <= upper) & (upper > 0) & np.isfinite(minimum)
+    scale = at_least(lower, FLOAT16)
+    fits = np.zeros(scale.size, bool)
+    for one in (scale.copy(), following(scale)):
+        tried = np.flatnonzero(possible & ~fits & np.isfinite(one))
+        if tried.size:
+            sums = one[tried].astype(FLOAT32) * codes[:, tried].astype(FLOAT32)
+            sums += minimum[tried].astype(FLOAT32)
+            now = tried[(sums.astype(dtype) == values[:, tried]).all(axis=0)]
+            scale[now], fits[now] = one[now], True
+    return scale, fits
 
 
 def _signed_interval(values: np.ndarray, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
