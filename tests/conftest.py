@@ -14,6 +14,7 @@ import pytest
 from edgeproof.errors import InputError
 from runtimes.adapter import spin_shortly
 from tests import required
+from tests.caches import COMPILED, new_cache
 from tests.required import missing
 from tests.tiny import make_checkpoint
 
@@ -28,6 +29,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ[COMPILED] = str(shared / "compiled")
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(
     tmp_path_factory: pytest.TempPathFactory,
@@ -36,7 +44,7 @@ def _own_cache(
 ) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     if "slow" not in request.keywords:
-        monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setenv("EDGEPROOF_CACHE", new_cache(tmp_path_factory.mktemp("test")))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from export.__main__ import main as export_main
 from runtimes.parity import tokenizer
 from runtimes.parity.__main__ import main as parity_main
+from tests.caches import new_cache
 from tests.tiny import make_checkpoint
 
 STRINGS = tokenizer.COUNT
@@ -45,7 +46,7 @@ def export_plan(folder: Path) -> Path:
     (folder / "plan.toml").write_text(PLAN)
     model = make_checkpoint(folder / "tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
         result = invoke(
             export_main, "--plan", folder / "plan.toml", "-m", model, "-o", folder / "out"
         )

@@ -21,6 +21,7 @@ from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Reply, Sampling
 from runtimes.chat.voice import open_voice
 from runtimes.protocol import TextRuntime
+from tests.caches import new_cache
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint
 
@@ -34,7 +35,7 @@ ASKED = [{"role": "user", "content": "Hi"}]
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("chat")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
         make_checkpoint(folder / "checkpoint")
         yield folder
 

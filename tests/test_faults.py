@@ -14,6 +14,7 @@ from edgeproof.verdicts import Verdict
 from export.sources import resolve
 from runtimes.parity import statistics, tokenizer
 from runtimes.parity.suite import Budget, Prompt, Suite, built_in
+from tests.caches import new_cache
 from tests.faults import alarms
 from tests.faults.alarms import verdicts_on_subsets
 from tests.faults.catalogue import FAULTS
@@ -59,7 +60,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Out
     for family in {fault.model for fault in FAULTS if fault.model}:
         models[family] = make_checkpoint(folder / family, **FAMILIES[family])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
         patch.setattr(tokenizer, "COUNT", 100)
         patch.setattr(statistics, "RESAMPLES", 200)
         found = run_cases(CASES, models, SUITE, None, folder / "planted", 1)

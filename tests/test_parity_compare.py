@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from export.__main__ import main as export_main
 from runtimes.parity.compare import main as compare_main
+from tests.caches import new_cache
 from tests.tiny import make_checkpoint
 
 PLAN = """
@@ -31,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "plan.toml").write_text(PLAN)
     model = make_checkpoint(folder / "tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
         out = folder / "out"
         result = invoke(export_main, "--plan", folder / "plan.toml", "-m", model, "-o", out)
         assert result.exit_code == 0, result.output

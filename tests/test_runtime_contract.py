@@ -15,6 +15,7 @@ import pytest
 
 from runtimes.protocol import ManyRuntime, Runtime
 from runtimes.registry import open_reference, open_runtime
+from tests.caches import new_cache
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
 from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, ROUNDED, relative_error
@@ -75,7 +76,7 @@ TEXTS = [
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("contract")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
         yield folder
 
 

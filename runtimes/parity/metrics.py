@@ -73,7 +73,8 @@ class Metric(Figure):
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
     """The mean over positions [T] by their weights [T]; NaN where none has any."""
-    return float(np.average(values, weights=weights)) if weights.any() else math.nan
+    total = weights.sum()  # np.average takes four times as long
+    return float((values * weights).sum() / total) if total else math.nan
 
 
 def everywhere(m: PositionMetrics) -> np.ndarray:
