@@ -47,6 +47,11 @@ def errors_text(share: float, low: float, positions: int) -> str:
     return f"{counted} (95 % upper bound {f'{bound:.2g}' if bound < 10 else f'{bound:.0f}'} %)"
 
 
+def printable(text: str) -> str:
+    """Foreign text in one line of a terminal: what moves its cursor or colours it is a `?`."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def megabytes(size: int) -> str:
     """Millions of bytes."""
     return f"{size / 1e6:.1f}"

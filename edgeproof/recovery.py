@@ -21,10 +21,16 @@ from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import remembered_sha256
+from edgeproof.files.own import read_own, typed, wrong
 from edgeproof.files.schema import Schema
 
 RECOVERY = "recovery.json"
-SCHEMA = Schema(current=1, oldest=1, again="run `python -m runtimes.recover` again")
+SCHEMA = Schema(
+    current=1,
+    oldest=1,
+    again="run `python -m runtimes.recover` again",
+    what="a record of a recovery",
+)
 # Each has one float16 scale for 32 consecutive inputs; a value is the float32 product scale × code.
 # q4, q5, q8 have the codes −8 … 7, −16 … 15, −127 … 127, iq4_nl those of llama.cpp's codebook.
 GRIDS = ("q4", "q5", "q8", "iq4_nl")
@@ -87,26 +93,27 @@ def read_recovery(folder: Path) -> Recovery | None:
     """The record of a recovered checkpoint's folder; None where there is none.
 
     Raises:
-        InputError: it is malformed, names an unknown grid, or a newer edgeproof wrote it.
+        InputError: it is damaged, names an unknown grid, or a newer edgeproof wrote it.
     """
     path = folder / RECOVERY
     try:
-        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        SCHEMA.check(raw["schema"], str(path), raw.get("edgeproof"))
-        original, text = Original(**raw["original"]), CalibrationText(**raw["text"])
-        grids, versions = dict(raw["grids"]), dict(raw["versions"])
-        sound = SHA256.fullmatch(original.digest) and SHA256.fullmatch(text.sha256)
-        if not sound or type(text.tokens) is not int or not isinstance(original.name, str):
-            raise TypeError("a field of another type")
-        unknown = sorted(str(grid) for grid in grids.values() if grid not in GRIDS)
-        if unknown:
-            known = ", ".join(GRIDS)
-            raise InputError(f"{path}: unknown grid {unknown[0][:40]!r}; known are {known}")
-        return Recovery(original, grids, dict(raw["method"]), text, versions)
+        found = read_own(path, SCHEMA, _recovery)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: malformed; {SCHEMA.again}") from None
+    unknown = sorted(grid for grid in found.grids.values() if grid not in GRIDS)
+    if unknown:
+        known = ", ".join(GRIDS)
+        raise InputError(f"{path}: unknown grid {unknown[0][:40]!r}; known are {known}")
+    return found
+
+
+def _recovery(raw: dict[str, Any]) -> Recovery:
+    found = typed(Recovery, raw, exact=(Original, CalibrationText))
+    digests = {"original.digest": found.original.digest, "text.sha256": found.text.sha256}
+    for key, digest in digests.items():
+        if not SHA256.fullmatch(digest):
+            raise wrong(key, "a SHA-256", digest)
+    return found
 
 
 def checkpoint_digest(folder: Path) -> str:

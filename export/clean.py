@@ -12,6 +12,7 @@ from edgeproof.display import megabytes
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_contents, cache_folder
 from edgeproof.files.lock import exclusive
+from edgeproof.files.space import stored_bytes
 from export.upkeep import left_overs, states, target_of
 
 EVERYTHING = "all"
@@ -71,7 +72,7 @@ def _remove_stale(root: Path, verb: str, dry_run: bool) -> None:
         if item.stale is not None and (dry_run or _remove(item.path, item.path)):
             click.echo(f"{verb}: {item.path} ({megabytes(item.bytes)} MB): {item.stale}")
     for path in left_overs(root):
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        size = stored_bytes(path)
         if dry_run or _remove(path, target_of(path)):
             click.echo(f"{verb}: {path} ({megabytes(size)} MB): left over by a run that was killed")
 

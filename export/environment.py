@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import storage_errors
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, usable
 from edgeproof.files.once import once
 
 READY = ".ready"
@@ -46,7 +46,9 @@ def isolated_environment(
     files = [pins, *([else_needed] if else_needed else [])]
     version = "{}.{}".format(*sys.version_info)
     content = b"".join(path.read_bytes() for path in files) + version.encode()
-    folder = cache_folder() / "environments" / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+    key = hashlib.sha256(content).hexdigest()[:12]
+    folder = cache_folder() / "environments" / f"{name}-{key}"
+    folder = folder if (folder / READY).exists() else usable(folder)
 
     def find() -> Path | None:
         return folder / BIN if (folder / READY).exists() else None

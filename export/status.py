@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from edgeproof.command import EdgeproofCommand
-from edgeproof.display import megabytes
+from edgeproof.display import megabytes, printable
 from edgeproof.files.cache import cache_contents, cache_folder
 from export.upkeep import left_overs, states
 
@@ -43,10 +43,11 @@ def main(root: Path, check: bool, as_json: bool, cache: bool) -> None:
         notes = [
             text for text in (item.outdated, item.stale and f"stale: {item.stale}", unknown) if text
         ]
-        click.echo(
+        line = (
             f"{item.model}  {item.name:20}{megabytes(item.bytes):>9} MB  {item.verdict:13}"
             f"{'; '.join([*notes, *(['up to date'] if item.up_to_date else [])])}"
         )
+        click.echo(printable(line))
     for path in left_overs(root):
         click.echo(f"left over by a run that was killed: {path}")
     if not found:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
@@ -12,7 +14,9 @@ from edgeproof.errors import InputError
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, file_sha256, input_records, remembered_sha256
+from edgeproof.files.own import UnreadableFileError
 from edgeproof.files.schema import NewerFileError
+from edgeproof.files.space import stored_bytes
 from edgeproof.verdicts import REPORT, Compared, Key, read_report
 from export.checkpoint.folder import open_folder
 from export.remade import CannotTell, made_otherwise
@@ -21,6 +25,7 @@ from export.sources.bundled import superseded
 NOT_COMPARED = "–"
 NEWER = "a newer edgeproof wrote it"
 DIGESTS = "digests"  # folder of the cache
+DEPTH = 3  # model, format, variant
 # A checkpoint's files as they are now, or why they are not known.
 Inputs = tuple[OutputFile, ...] | str
 
@@ -55,16 +60,21 @@ def states(root: Path, *, check: bool) -> list[State]:
     `check` reads every byte of their files; without it a file is hashed again only if its size or
     time has changed.
 
-    Raises:
-        InputError: a report or a record that cannot be read.
+    What of it cannot be read is in the list, and hides nothing else.
     """
-    inputs = _inputs(root)
-    unknown: Inputs = f"{RUN_RECORD} does not name its checkpoint"
-    return [
-        _state(folder, label, compared, inputs.get(label, unknown), check=check)
-        for label, compared in sorted(_models(root).items())
-        for folder in sorted(path.parent for path in (root / label).glob(f"*/*/{MANIFEST}"))
-    ]
+    inputs, unknown = _inputs(root)
+    compared = _Reports(root)
+    found = []
+    for folder, closed in _folders(root, 0):
+        label, *rest = folder.relative_to(root).parts or (str(root),)
+        name = " ".join(rest) or "–"
+        if closed is not None:
+            size = stored_bytes(folder)
+            found.append(State(folder, label, name, size, NOT_COMPARED, None, None, closed))
+        else:
+            now = inputs.get(label, unknown)
+            found.append(_state(folder, label, name, compared.of(label), now, check=check))
+    return found
 
 
 def left_overs(root: Path) -> list[Path]:
@@ -77,28 +87,69 @@ def target_of(left_over: Path) -> Path:
     return left_over.with_name(left_over.name.removeprefix(TEMPORARY).rpartition("-")[0])
 
 
-def _models(root: Path) -> dict[str, dict[Key, Compared]]:
-    labels = {path.parent.parent.parent.name for path in root.glob(f"*/*/*/{MANIFEST}")}
-    return {label: dict(_compared(root / label / REPORT)) for label in labels}
+def _folders(folder: Path, depth: int) -> Iterator[tuple[Path, str | None]]:
+    """Folders of artifacts, by path, and those that cannot be looked into with why."""
+    try:
+        items = sorted(folder.iterdir())
+        below = [item for item in items if item.is_dir() and not item.name.startswith(TEMPORARY)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        yield folder, f"cannot be read ({error.strerror})"
+        return
+    if depth < DEPTH:
+        for item in below:
+            yield from _folders(item, depth + 1)
+    elif any(item.name == MANIFEST for item in items):
+        yield folder, None
 
 
-def _compared(path: Path) -> Iterator[tuple[Key, Compared]]:
-    if path.exists():
-        for item in read_report(path).compared:
-            yield item.key, item
+@dataclass(frozen=True)
+class _Report:
+    """What a model's last comparison found, or why it cannot be read."""
+
+    compared: Mapping[Key, Compared]
+    unreadable: str | None = None
 
 
-def _inputs(root: Path) -> dict[str, Inputs]:
-    """Model → its checkpoint's files as they are now, where the last plan's run names it."""
-    if not (root / RUN_RECORD).exists():
-        return {}
-    return {run.label: _files(Path(run.checkpoint)) for run in load_run_record(root).models}
+class _Reports:
+    """The reports of models, each read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[str, _Report] = {}
+
+    def of(self, label: str) -> _Report:
+        if label not in self._read:
+            self._read[label] = _report(self._root / label / REPORT)
+        return self._read[label]
+
+
+def _report(path: Path) -> _Report:
+    if not os.path.lexists(path):
+        return _Report({})
+    try:
+        return _Report({item.key: item for item in read_report(path).compared})
+    except InputError as error:
+        return _Report({}, str(error))
+
+
+def _inputs(root: Path) -> tuple[dict[str, Inputs], Inputs]:
+    """Model → its checkpoint's files as they are now, and why those of the others are not known."""
+    if not os.path.lexists(root / RUN_RECORD):
+        return {}, f"{RUN_RECORD} does not name its checkpoint"
+    try:
+        models = load_run_record(root).models
+    except InputError as error:
+        return {}, str(error)
+    known = {run.label: _files(Path(run.checkpoint)) for run in models}
+    return known, f"{RUN_RECORD} does not name its checkpoint"
 
 
 def _files(checkpoint: Path) -> Inputs:
-    if not checkpoint.is_dir():
-        return f"its checkpoint {checkpoint} is gone"
     try:
+        if not checkpoint.is_dir():
+            return f"its checkpoint {checkpoint} is gone"
         return input_records(open_folder(checkpoint).input_files, cache_folder() / DIGESTS)
     except (InputError, OSError) as error:
         return f"its checkpoint cannot be read: {error}"
@@ -107,20 +158,28 @@ def _files(checkpoint: Path) -> Inputs:
 def _state(
     folder: Path,
     label: str,
-    compared: dict[Key, Compared],
+    name: str,
+    report: _Report,
     inputs: Inputs,
     *,
     check: bool,
 ) -> State:
+    """An artifact's; `name` is that of its place, for one that does not tell its own."""
+    unread = partial(State, folder, label, name, verdict=NOT_COMPARED)
     try:
         artifact = open_artifact(folder)
     except NewerFileError as error:
-        return State(folder, label, folder.name, 0, NOT_COMPARED, str(error), None, NEWER)
+        size = stored_bytes(folder)
+        return unread(bytes=size, outdated=str(error), stale=None, unknown=NEWER)
+    except UnreadableFileError as error:
+        size = stored_bytes(folder)
+        return unread(bytes=size, outdated=None, stale=None, unknown=str(error))
     except InputError as error:
-        return State(folder, label, folder.name, 0, NOT_COMPARED, None, str(error), None)
+        size = stored_bytes(folder)
+        return unread(bytes=size, outdated=None, stale=str(error), unknown=None)
     variant = artifact.manifest.variant
-    last = compared.get((variant.format, variant.name))
-    outdated = None
+    last = report.compared.get((variant.format, variant.name))
+    outdated = report.unreadable
     if last is not None and last.manifest != artifact.sha256:
         outdated = "changed since it was compared"
     stale, unknown = _stale(artifact, inputs, check=check)
@@ -147,7 +206,10 @@ def _stale(artifact: Artifact, inputs: Inputs, *, check: bool) -> tuple[str | No
             return otherwise, None
     except CannotTell as error:
         unknown = str(error)
-    return _damage(artifact, check=check), unknown
+    try:
+        return _damage(artifact, check=check), unknown
+    except (InputError, OSError) as error:
+        return None, str(error)
 
 
 def _damage(artifact: Artifact, *, check: bool) -> str | None:

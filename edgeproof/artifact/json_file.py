@@ -13,10 +13,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """A parsed JSON object.
 
     Raises:
-        InputError: it cannot be read, or is not JSON.
+        InputError: it cannot be read, or is no JSON object.
     """
     try:
-        parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        parsed = json.loads(path.read_text("utf-8"))
+        if not isinstance(parsed, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
     return parsed

@@ -13,12 +13,18 @@ from typing import Any
 
 from edgeproof.artifact.schema_2 import upgraded
 from edgeproof.artifact.variant import Facts, Precision, Variant
-from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.files.own import parse_own, typed
 from edgeproof.files.schema import Schema
 
 MANIFEST = "edgeproof.json"
-SCHEMA = Schema(current=3, oldest=2, again="export it again")
+SCHEMA = Schema(
+    current=3,
+    oldest=2,
+    again="export it again",
+    what="an edgeproof manifest",
+    writer=("tools", "edgeproof"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,21 +113,6 @@ class VariantRecord:
             variant.recipe.facts,
         )
 
-    @staticmethod
-    def of_json(raw: Mapping[str, Any]) -> VariantRecord:
-        """What `dataclasses.asdict` made of a record, read back.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is no such record.
-        """
-        return VariantRecord(
-            format=raw["format"],
-            name=raw["name"],
-            precision=Precision(raw["precision"]),
-            recipe=dict(raw["recipe"]),
-            facts=Facts.of_json(raw["facts"]),
-        )
-
 
 def _given(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in items if value is not None}
@@ -150,57 +141,53 @@ class Manifest:
         return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
     @staticmethod
-    def from_json(text: str, source: str) -> Manifest:
+    def from_json(data: bytes, source: str) -> Manifest:
         """Parse a manifest of this schema or of an older one; `source` names the file in errors.
 
         Raises:
-            InputError: not a manifest, or one of a newer edgeproof.
+            DamagedFileError: not a manifest.
+            InputError: one of a newer edgeproof.
         """
-        try:
-            raw = json.loads(text)
-            written_by = raw.get("tools", {}).get("edgeproof")
-            schema = SCHEMA.check(raw["schema"], source, written_by)
-            if schema == 2:
-                raw = upgraded(raw)
-            model = raw["model"]
-            return Manifest(
-                model=ModelIdentity(**{**model, "inputs": tuple(map(_file, model["inputs"]))}),
-                variant=VariantRecord.of_json(raw["variant"]),
-                recipe_digest=raw["recipe_digest"],
-                tools=raw["tools"],
-                outputs=tuple(map(_file, raw["outputs"])),
-                weights=_checked_weights(raw["weights"]),
-                schema=schema,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{source}: not an edgeproof manifest; export it again") from None
+        return parse_own(data, source, SCHEMA, _manifest)
 
 
-def _file(raw: Mapping[str, Any]) -> OutputFile:
-    """An input or output.
+@dataclass(frozen=True)
+class _TypeCount:
+    """What is stored in one type."""
 
-    Raises:
-        TypeError: other keys, or values of other types.
-    """
-    item = OutputFile(**raw)
-    if (type(item.path), type(item.bytes), type(item.sha256)) != (str, int, str):
-        raise TypeError("a file of other types")
-    return item
+    tensors: int
+    elements: int
+    bytes: int
 
 
-def _checked_weights(raw: dict[str, Any]) -> dict[str, Any]:
-    """What `weights_record` gives, if it has all that is read of it.
+@dataclass(frozen=True)
+class _FallbackCount(Fallback):
+    """The tensors that one reason is about."""
 
-    Raises:
-        KeyError, TypeError, ValueError, AttributeError: it has not.
-    """
-    float(raw["effective_bpw"]), float(raw["fallback_share"])
-    for kind in (*raw["types"].values(), *raw["classes"].values(), *raw["fallbacks"]):
-        kind.items()
-    for item in raw["fallbacks"]:
-        Fallback(**{key: item[key] for key in ("asked", "stored", "row", "block")})
-        int(item["tensors"]), int(item["elements"])
-    return raw
+    tensors: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What `weights_record` gives."""
+
+    bytes: int
+    classes: dict[str, dict[str, int]]
+    effective_bpw: float
+    fallback_share: float
+    fallbacks: tuple[_FallbackCount, ...]
+    types: dict[str, _TypeCount]
+
+
+def _manifest(raw: dict[str, Any]) -> Manifest:
+    found = typed(
+        Manifest,
+        upgraded(raw) if raw["schema"] == 2 else raw,
+        exact=(ModelIdentity, OutputFile, Facts),
+    )
+    typed(_Weights, found.weights, "weights")
+    return found
 
 
 def weights_record(stats: WeightStats, parameters: int) -> dict[str, Any]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeproof import __version__
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
+from edgeproof.files.own import read_own, typed
 from edgeproof.files.schema import Schema
 
 RUN_RECORD = "run.json"
-SCHEMA = Schema(current=1, oldest=1, again="run `python -m export` again")
+SCHEMA = Schema(
+    current=1, oldest=1, again="run `python -m export` again", what="a record of an export"
+)
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,11 @@ def load_run_record(root: Path) -> RunRecord:
     """Read `run.json`.
 
     Raises:
-        InputError: nothing was exported by a plan here, the record is malformed, or one of a newer
+        InputError: nothing was exported by a plan here, the record is damaged, or one of a newer
             edgeproof.
     """
     path = root / RUN_RECORD
     try:
-        raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        SCHEMA.check(raw["schema"], str(path), raw.get("edgeproof"))
-        models = tuple(
-            ModelRun(
-                label=model["label"],
-                checkpoint=model["checkpoint"],
-                artifacts=tuple(PlannedArtifact(**item) for item in model["artifacts"]),
-            )
-            for model in raw["models"]
-        )
-        return RunRecord(models, raw["gates"])
+        return read_own(path, SCHEMA, lambda raw: typed(RunRecord, raw, exact=(PlannedArtifact,)))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; run `python -m export` (or make export-all)") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: malformed; run `python -m export` again") from None

@@ -27,6 +27,7 @@ from edgeproof.artifact.variant import Variant
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import OutputFile, file_sha256
+from edgeproof.files.own import DamagedFileError, UnreadableFileError
 from edgeproof.files.schema import NewerFileError
 
 
@@ -225,19 +226,23 @@ def open_artifact(path: Path) -> Artifact:
     """Read an artifact's manifest; sizes and hashes are checked by `Artifact.check`.
 
     Raises:
-        InputError: no manifest, a malformed one, or one with a path that leaves the folder.
+        DamagedFileError: the manifest is none, or has a path that leaves the folder.
+        UnreadableFileError: the system does not give it.
+        InputError: there is none, or a newer edgeproof wrote it.
     """
     try:
         data = (path / MANIFEST).read_bytes()
-        manifest = Manifest.from_json(data.decode("utf-8"), str(path / MANIFEST))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no {MANIFEST}, so this is not a finished artifact") from None
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path / MANIFEST}: cannot be read") from None
+    except OSError as error:
+        raise UnreadableFileError(f"{path / MANIFEST}: cannot be read ({error.strerror})") from None
+    manifest = Manifest.from_json(data, str(path / MANIFEST))
     for item in manifest.outputs:
         parts = PurePosixPath(item.path)
         if parts.is_absolute() or ".." in parts.parts or "\\" in item.path:
-            raise InputError(f"{path / MANIFEST}: the path {item.path!r} leaves the folder")
+            raise DamagedFileError(
+                f"{path / MANIFEST}: damaged, the path {item.path!r} leaves the folder"
+            )
     return Artifact(path, manifest, hashlib.sha256(data).hexdigest())
 
 

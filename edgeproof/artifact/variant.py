@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 
 class Precision(str, Enum):
@@ -31,19 +30,6 @@ class Facts:
     residual_scale: float = 1.0
     traced: bool = False
     dynamic: bool = False
-
-    @staticmethod
-    def of_json(raw: Mapping[str, Any]) -> Facts:
-        """What `dataclasses.asdict` made of facts, read back.
-
-        Raises:
-            TypeError: other keys, or values of other types.
-        """
-        facts = Facts(**raw)
-        types = (type(facts.residual_scale), type(facts.traced), type(facts.dynamic))
-        if types != (float, bool, bool) or not isinstance(facts.activations, str | None):
-            raise TypeError("facts of other types")
-        return facts
 
 
 @dataclass(frozen=True)

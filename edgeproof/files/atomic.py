@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -40,16 +41,15 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Replace one file atomically and durably."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:  # unlike tempfile's, as the umask has it
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
 
@@ -65,12 +65,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         for stale in target.parent.glob(f"{prefix}*"):
-            # What follows the last hyphen is mkdtemp's: `q4_0-` must not find `q4_0-pure-`.
+            # What follows the last hyphen is ours: `q4_0-` must not find `q4_0-pure-`.
             if "-" not in stale.name.removeprefix(prefix):
                 shutil.rmtree(stale, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        temporary = target.with_name(f"{prefix}{secrets.token_hex(8)}")
+        temporary.mkdir()
         try:
-            temporary.chmod(0o755)
             yield temporary
             for folder, _, _ in os.walk(temporary):
                 sync_folder(Path(folder))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeproof.errors import InputError
-from edgeproof.files.atomic import write_atomic
+from edgeproof.files.cache import keep
+from edgeproof.files.own import WrongJsonError, json_object, typed
 
 CHUNK_BYTES = 4 << 20
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,24 @@ def remembered_sha256(path: Path, cache: Path) -> str:
     """Hex SHA-256 of a file; not read again while its path, size, mtime and inode are the same.
 
     Raises:
-        InputError: the file cannot be read, or `cache` cannot be written.
+        InputError: the file cannot be read.
     """
     real = path.resolve()
     state = real.stat()
-    key = [str(real), state.st_size, state.st_mtime_ns, state.st_ino]
+    facts = (state.st_size, state.st_mtime_ns, state.st_ino)
     record = cache / f"{hashlib.sha256(os.fsencode(real)).hexdigest()}.json"
-    try:
-        stored = json.loads(record.read_text("utf-8"))
-        if stored["key"] == key:
-            return str(stored["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    with contextlib.suppress(OSError, WrongJsonError):
+        stored = typed(_Remembered, json_object(record.read_bytes()))
+        if stored.key == (str(real), *facts) and SHA256.fullmatch(stored.sha256):
+            return stored.sha256
     digest = file_sha256(real)
-    write_atomic(record, json.dumps({"key": key, "sha256": digest}).encode())
+    keep(record, json.dumps({"key": [str(real), *facts], "sha256": digest}).encode())
     return digest
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """Path, size, mtime in nanoseconds and inode of a file, and what its bytes hash to."""
+
+    key: tuple[Any, ...]
+    sha256: str

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproof.files.atomic import storage_errors
-from edgeproof.files.cache import LOCKS, cache_folder
+from edgeproof.files.cache import LOCKS, cache_folder, usable
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +20,15 @@ def exclusive(target: Path) -> Iterator[None]:
     """Hold the lock of `target` on this machine; `kill -9` frees it.
 
     The lock is a file of the user's cache, so that nothing but artifacts lies beside artifacts.
+    Where the cache cannot be written it is this process's only.
 
     Raises:
-        InputError: the cache cannot be written.
+        InputError: the disk has become full.
     """
     from filelock import FileLock, Timeout
 
     key = hashlib.sha256(os.fsencode(target.resolve())).hexdigest()
-    path = cache_folder() / LOCKS / f"{key}.lock"
+    path = usable(cache_folder() / LOCKS / f"{key}.lock")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)

@@ -1,6 +1,7 @@
 """Make a thing of the cache once: the first process makes it, others wait and then find it.
 
 Invariant: what lies at a target is complete, since it is put there in one step.
+A cache that cannot be written is no hindrance, see `edgeproof.files.cache.usable`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeproof.files.atomic import atomic_folder
+from edgeproof.files.cache import usable
 from edgeproof.files.lock import exclusive
 
 T = TypeVar("T")
@@ -21,10 +23,11 @@ def once(target: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T
     Args:
         target: the file or folder; only its lock is taken here.
         find: reads it; None where it is missing or damaged.
-        make: puts it there in one step, and returns what `find` would.
+        make: puts it there in one step (`edgeproof.files.cache.keep`), and returns what `find`
+            would.
 
     Raises:
-        InputError: the cache's folder of locks cannot be written; and what `find` or `make` raises.
+        InputError: what `find` or `make` raises.
     """
     found = find()
     if found is None:
@@ -38,13 +41,16 @@ def once(target: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T
 def once_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """The folder `target`; if it is not there, `fill` gets an empty one that then becomes it.
 
+    Where the cache cannot be written, its stand-in.
+
     Raises:
-        InputError: it cannot be written; and what `fill` raises.
+        InputError: the disk is full; and what `fill` raises.
     """
+    place = target if target.is_dir() else usable(target)
 
     def make() -> Path:
-        with atomic_folder(target) as folder:
+        with atomic_folder(place) as folder:
             fill(folder)
-        return target
+        return place
 
-    return once(target, lambda: target if target.is_dir() else None, make)
+    return once(place, lambda: place if place.is_dir() else None, make)

@@ -22,11 +22,16 @@ class NewerFileError(InputError):
 
 @dataclass(frozen=True)
 class Schema:
-    """The numbers of one kind of file; `again` tells how it is made anew."""
+    """The numbers of one kind of file; `again` tells how it is made anew, `what` what it is.
+
+    `writer` are the keys at which it says the version of edgeproof that wrote it.
+    """
 
     current: int
     oldest: int
     again: str
+    what: str = "a file of edgeproof"
+    writer: tuple[str, ...] = ("edgeproof",)
 
     def check(self, number: object, source: str, written_by: object = None) -> int:
         """The number of a file that can be read; `source` names it in errors.

@@ -1,13 +1,24 @@
-"""Say before a long run, not at its end, that what it makes cannot be written."""
+"""What a disk has and takes: said before a long run, not at its end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
 from edgeproof.display import megabytes
 from edgeproof.errors import InputError
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder, as far as it can be looked into."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  200,000
+    return size
 
 
 def require_space(target: Path, needed: int) -> None:

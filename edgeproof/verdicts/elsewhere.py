@@ -9,18 +9,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeproof import __version__
 from edgeproof.display import number
-from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
+from edgeproof.files.own import read_own, typed
 from edgeproof.files.schema import Schema
 from edgeproof.verdicts.verdict import Verdict
 
 ELSEWHERE = "elsewhere.json"
 AGAIN = " python -m runtimes.parity.elsewhere"
-SCHEMA = Schema(current=1, oldest=1, again=f"run again:{AGAIN}")
+SCHEMA = Schema(current=1, oldest=1, again=f"run again:{AGAIN}", what="a record of short runs")
 
 
 @dataclass(frozen=True)
@@ -74,20 +73,18 @@ def read_short_runs(path: Path) -> tuple[ShortRun, ...]:
     """All of them; none where there is no such file.
 
     Raises:
-        InputError: malformed, or of a newer edgeproof.
+        InputError: damaged, or of a newer edgeproof.
     """
     try:
-        raw = json.loads(path.read_text("utf-8"))
-        SCHEMA.check(raw["schema"], str(path), raw.get("edgeproof"))
-        return tuple(map(_short_run, raw["runs"]))
+        found = read_own(path, SCHEMA, lambda raw: typed(_ShortRuns, raw, exact=(ShortRun,)))
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not a record of short runs; run again:{AGAIN}") from None
+    return found.runs
 
 
-def _short_run(raw: dict[str, Any]) -> ShortRun:
-    return ShortRun(**{**raw, "verdict": Verdict(raw["verdict"]), "reasons": tuple(raw["reasons"])})
+@dataclass(frozen=True)
+class _ShortRuns:
+    runs: tuple[ShortRun, ...]
 
 
 def _shown(value: float | None) -> str:

@@ -6,7 +6,6 @@ tables take from it: verdicts, measurements, and the hashes of what was compared
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from edgeproof.display import errors_text
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.files.own import read_own, typed
 from edgeproof.files.schema import Schema
 from edgeproof.verdicts.verdict import Verdict
 
@@ -23,7 +23,13 @@ PAGE = "parity.html"
 AGAIN = " python -m runtimes.parity"
 # Also in docs/parity.schema.json. Before 3 a report did not say which bytes it is about.
 BEFORE_4 = "the report does not say what its run leaves open; compare again"
-SCHEMA = Schema(current=5, oldest=3, again=f"compare again:{AGAIN}")
+SCHEMA = Schema(
+    current=5,
+    oldest=3,
+    again=f"compare again:{AGAIN}",
+    what="a parity report",
+    writer=("environment", "versions", "edgeproof"),
+)
 
 Key = tuple[str, str]  # format, variant
 
@@ -123,65 +129,121 @@ def read_report(path: Path) -> ParityReport:
     """Parse a report.
 
     Raises:
-        InputError: missing, malformed, or of a schema that is not read here.
+        InputError: missing, damaged, or of a schema that is not read here.
     """
     try:
-        raw = json.loads(path.read_text("utf-8"))
-        written_by = raw.get("environment", {}).get("versions", {}).get("edgeproof")
-        SCHEMA.check(raw["schema"], str(path), written_by)
-        reference, advice = raw["reference"], raw["advice"]
-        return ParityReport(
-            model=raw["model"],
-            runtime=reference["runtime"],
-            text=reference["text"]["name"],
-            positions=reference["positions"],
-            compared=tuple(_compared(item) for item in raw["artifacts"]),
-            recommendations=tuple(
-                Recommendation(item["target"], item["export"], item["levels"])
-                for item in advice["recommendations"]
-            ),
-            dominated_by={item["export"]: item["dominated_by"] for item in advice["points"]},
-        )
+        return read_own(path, SCHEMA, lambda raw: _report(typed(_Document, raw)))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; compare first:{AGAIN}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not a parity report; compare again:{AGAIN}") from None
 
 
-def _compared(raw: dict[str, Any]) -> Compared:
-    measured, stored = raw["measurement"], raw["weights"]
-    return Compared(
-        format=raw["format"],
-        variant=raw["variant"],
-        manifest=raw["manifest"],
-        files=tuple(OutputFile(**item) for item in raw["files"]),
-        bytes=raw["bytes"],
-        effective_bpw=stored["effective_bpw"],
-        fallback_share=stored["fallback_share"],
-        verdict=Verdict(raw["verdict"]),
-        reasons=tuple(raw["reasons"]),
-        allow_degraded=raw["allow_degraded"] is True,
-        metrics=_intervals(measured["estimates"]) if measured else {},
-        of_weights=_intervals(measured["weights"]) if measured and measured["weights"] else None,
-        ran=measured["runtime"] if measured else None,
-        **_execution(measured),
-        # Before 5 every artifact was run on the whole text.
-        part=None if not measured or measured.get("whole_text", True) else measured["positions"],
+@dataclass(frozen=True)
+class _Execution:
+    activations: str | None
+    unseen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """Before 4 there is no `execution`; before 5 every artifact was run on the whole text."""
+
+    runtime: str
+    positions: int
+    estimates: dict[str, Interval]
+    weights: dict[str, Interval] | None
+    execution: _Execution | None = None
+    whole_text: bool = True
+
+
+@dataclass(frozen=True)
+class _Stored:
+    effective_bpw: float
+    fallback_share: float
+
+
+@dataclass(frozen=True)
+class _Artifact:
+    format: str
+    variant: str
+    manifest: str
+    files: tuple[OutputFile, ...]
+    bytes: int
+    weights: _Stored
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    allow_degraded: bool
+    measurement: _Measurement | None
+
+
+@dataclass(frozen=True)
+class _Text:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Reference:
+    runtime: str
+    text: _Text
+    positions: int
+
+
+@dataclass(frozen=True)
+class _Point:
+    export: str
+    dominated_by: str | None
+
+
+@dataclass(frozen=True)
+class _Advice:
+    recommendations: tuple[Recommendation, ...]
+    points: tuple[_Point, ...]
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What is read of the file."""
+
+    model: str
+    reference: _Reference
+    artifacts: tuple[_Artifact, ...]
+    advice: _Advice
+
+
+def _report(raw: _Document) -> ParityReport:
+    return ParityReport(
+        model=raw.model,
+        runtime=raw.reference.runtime,
+        text=raw.reference.text.name,
+        positions=raw.reference.positions,
+        compared=tuple(map(_compared, raw.artifacts)),
+        recommendations=raw.advice.recommendations,
+        dominated_by={point.export: point.dominated_by for point in raw.advice.points},
     )
 
 
-def _execution(measured: dict[str, Any] | None) -> dict[str, Any]:
-    if measured is None:
-        return {"activations": None, "unseen": ()}
-    found = measured.get("execution") or {"activations": None, "unseen": [BEFORE_4]}
-    return {"activations": found["activations"], "unseen": tuple(found["unseen"])}
-
-
-def _intervals(raw: dict[str, Any]) -> dict[str, Interval]:
-    return {
-        name: Interval(item["value"], item["low"], item["high"], item.get("positions"))
-        for name, item in raw.items()
-    }
+def _compared(raw: _Artifact) -> Compared:
+    measured = raw.measurement
+    execution = (measured and measured.execution) or _Execution(
+        None, (BEFORE_4,) if measured else ()
+    )
+    return Compared(
+        format=raw.format,
+        variant=raw.variant,
+        manifest=raw.manifest,
+        files=raw.files,
+        bytes=raw.bytes,
+        effective_bpw=raw.weights.effective_bpw,
+        fallback_share=raw.weights.fallback_share,
+        verdict=raw.verdict,
+        reasons=raw.reasons,
+        allow_degraded=raw.allow_degraded,
+        metrics=measured.estimates if measured else {},
+        of_weights=measured.weights if measured else None,
+        ran=measured.runtime if measured else None,
+        activations=execution.activations,
+        unseen=execution.unseen,
+        part=None if measured is None or measured.whole_text else measured.positions,
+    )
 
 
 def metrics_json(metrics: dict[str, Interval]) -> dict[str, Any]:

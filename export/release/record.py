@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from edgeproof import __version__
 from edgeproof.artifact import ModelIdentity
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.files.own import read_own, typed
 from edgeproof.files.schema import Schema
-from edgeproof.verdicts import ParityReport, metrics_json
+from edgeproof.verdicts import Interval, ParityReport, Verdict, metrics_json
 from export.publication import Released, Repository
 
 RECORD = "manifest.json"
-SCHEMA = Schema(current=1, oldest=1, again="build the release again")
+SCHEMA = Schema(current=1, oldest=1, again="build the release again", what="a release's manifest")
 
 # The parsed file; its keys are those of `release_record`.
 Record = dict[str, Any]
@@ -83,18 +84,60 @@ def read_record(path: Path) -> Record:
     """Read a release's `manifest.json`; `path` may also be the release's folder.
 
     Raises:
-        InputError: missing, not such a file, or one of a newer edgeproof.
+        InputError: missing, damaged, or one of a newer edgeproof.
     """
     file = path / RECORD if path.is_dir() else path
     try:
-        record: Record = json.loads(file.read_text("utf-8"))
-        SCHEMA.check(record["schema"], str(file), record.get("edgeproof"))
-        for item in record["files"]:
-            OutputFile(**item)
-        for key in ("version", "model", "repositories", "variants", "archives"):
-            record[key]
+        return read_own(file, SCHEMA, _checked)
     except FileNotFoundError:
         raise InputError(f"{file}: missing; is this a release?") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{file}: not a release's manifest") from None
-    return record
+
+
+def _checked(raw: Record) -> Record:
+    typed(_Record, raw, exact=(OutputFile,))
+    return raw
+
+
+@dataclass(frozen=True)
+class _Model:
+    name: str
+    inputs: tuple[OutputFile, ...]
+    license: Any
+
+
+@dataclass(frozen=True)
+class _Parity:
+    runtime: str
+    text: str
+    positions: int
+
+
+@dataclass(frozen=True)
+class _Repository:
+    name: str
+    format: str
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    format: str
+    variant: str
+    manifest: str
+    bytes: int
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    metrics: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is read of the file."""
+
+    version: str
+    model: _Model
+    parity: _Parity
+    repositories: tuple[_Repository, ...]
+    variants: tuple[_Variant, ...]
+    archives: dict[str, tuple[str, ...]]
+    files: tuple[OutputFile, ...]

@@ -188,8 +188,8 @@ def _manifests(release: Release) -> Iterator[str]:
             if release.found.get(path) != digests.get((repository["format"], variant)):
                 yield f"{path}: not the manifest that was compared"
                 continue
-            text = (release.folder / path).read_text("utf-8")
-            for output in Manifest.from_json(text, path).outputs:
+            data = (release.folder / path).read_bytes()
+            for output in Manifest.from_json(data, path).outputs:
                 file = f"{repository['name']}/{output.path}"
                 if release.found.get(file) != output.sha256:
                     yield from _differs(file, output.path, repository["format"], path)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.files.atomic import atomic_folder, write_atomic
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, usable
 from edgeproof.files.once import once
+from edgeproof.files.own import WrongJsonError, json_object, typed
 
 RECORD = "conversion.json"
 
@@ -38,22 +39,31 @@ def cached(stem: str, recipe: Any, write: Callable[[Path], str | None]) -> Conve
         write: fills an empty folder; returns the model's name.
 
     Raises:
-        InputError: the cache cannot be written, or what `write` raises.
+        InputError: the disk is full, or what `write` raises.
     """
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     readable = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII)[:64].strip(".-") or "model"
     target = cache_folder() / "checkpoints" / f"{readable}-{key}"
-    return once(target, lambda: _complete(target), lambda: _make(target, write))
+    place = target if target.is_dir() else usable(target)
+    return once(place, lambda: _complete(place), lambda: _make(place, write))
 
 
 def _complete(target: Path) -> Converted | None:
     try:
-        record = json.loads((target / RECORD).read_text("utf-8"))
-        if any((target / name).stat().st_size != size for name, size in record["files"].items()):
+        record = typed(_Record, json_object((target / RECORD).read_bytes()))
+        if any((target / name).stat().st_size != size for name, size in record.files.items()):
             return None
-        return Converted(target, record["name"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, WrongJsonError):
         return None
+    return Converted(target, record.name)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """`files` are names and bytes."""
+
+    name: str | None
+    files: dict[str, int]
 
 
 def _make(target: Path, write: Callable[[Path], str | None]) -> Converted:

@@ -49,6 +49,7 @@ def main(
       python -m export.gguf --model ./my-model --dtype q4_0 --imatrix imatrix.gguf
     """  # noqa: D301
     from edgeproof.files.atomic import write_atomic
+    from edgeproof.files.cache import keep
     from edgeproof.files.once import once
     from edgeproof.files.space import require_files
     from runtimes.imatrix.calibration import read_calibration
@@ -69,7 +70,7 @@ def main(
         reference = open_reference(checkpoint, threads)
         with progress("imatrix", tokens) as advance:
             computed = compute(reference, chosen, advance)
-        write_atomic(cached, computed)
+        keep(cached, computed)
         return computed
 
     write_atomic(out, make() if force else once(cached, find, make))

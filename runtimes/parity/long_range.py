@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeproof.files.atomic import write_atomic
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, keep
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.divergence import compare
@@ -102,7 +101,7 @@ def load_probe(runtime: TorchRuntime, tokens: int, inputs: tuple[OutputFile, ...
         hidden: np.ndarray = runtime.hidden(ids)[first:].copy()
         buffer = io.BytesIO()
         np.savez(buffer, hidden=hidden)
-        write_atomic(path, buffer.getvalue())
+        keep(path, buffer.getvalue())
         return hidden
 
     return Probe(ids, first, once(path, lambda: _read(path), make))

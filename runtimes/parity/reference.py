@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeproof.files.atomic import write_atomic
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, keep
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.decoding import decode, decode_all, first_difference, greedy
@@ -213,7 +212,7 @@ def _write(path: Path, captured: Captured) -> None:
     }
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.array(json.dumps(meta)), hidden=np.concatenate(captured.hidden))
-    write_atomic(path, buffer.getvalue())
+    keep(path, buffer.getvalue())
 
 
 def _read(path: Path) -> Captured | None:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproof.files.atomic import write_atomic
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, keep
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.decoding import SEED, TOGETHER, decode, decode_all, draw, sampled, uniforms
@@ -63,7 +62,7 @@ def _sample(
             _alone(runtime, prompt, item.reply, count)
             for prompt, item in zip(prompts, found, strict=True)
         ]
-        write_atomic(path, json.dumps(replies).encode())
+        keep(path, json.dumps(replies).encode())
         return replies
 
     return once(path, lambda: _read(path), make)
@@ -82,5 +81,5 @@ def _read(path: Path) -> list[Ids] | None:
     try:
         found = json.loads(path.read_text("utf-8"))
         return [tuple(int(token) for token in reply) for reply in found]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None  # a missing or damaged file is sampled again

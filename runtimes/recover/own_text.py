@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeproof.files.atomic import write_atomic
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, usable
 from runtimes.calibrate.decoder import Decoder
 from runtimes.calibrate.sampling import row_bytes, sample
 from runtimes.recover import progress
@@ -50,7 +50,7 @@ def kept_text(digest: str, vocabulary: Vocabulary, tokens: int, seed: int) -> Pa
         "versions": versions(),
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "recover" / f"text-{key}"
+    return usable(cache_folder() / "recover" / f"text-{key}")
 
 
 def own_text(

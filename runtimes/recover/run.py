@@ -12,7 +12,7 @@ import torch
 
 from edgeproof.families import Parameter
 from edgeproof.files.atomic import atomic_folder, write_atomic
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, usable
 from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
 from edgeproof.recovery import CalibrationText, Original, Recovery, checkpoint_digest
@@ -74,7 +74,7 @@ def recover(request: Request, out: Path, progress_lines: Progress) -> Result:
     sizes.check_rows(parameters)
     allowed = _allowed(request, parameters)
     whole = FLOAT_BYTES * sum(p.size for p in parameters)
-    require_space(cache_folder(), int(CACHE_SHARE * whole))
+    require_space(usable(cache_folder()), int(CACHE_SHARE * whole))
     require_space(out, whole)
     original = stages.Original(path, config, parameters)
     with exclusive(out):

@@ -25,7 +25,7 @@ from safetensors import safe_open
 from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.families import DecoderConfig, Parameter, Role
 from edgeproof.files.atomic import TEMPORARY
-from edgeproof.files.cache import cache_folder
+from edgeproof.files.cache import cache_folder, usable
 from runtimes.calibrate import moments as calibrate
 from runtimes.calibrate.decoder import Decoder
 from runtimes.calibrate.moments import Request, Sums
@@ -90,7 +90,7 @@ def stages_folder(digest: str, text: Text, threads: int) -> Path:
         "versions": versions(),
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "recover" / key
+    return usable(cache_folder() / "recover" / key)
 
 
 def batches(chunks: Sequence[Chunk]) -> list[torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -62,8 +63,10 @@ def _write_shard(folder: Path, number: int, tensors: Mapping[str, torch.Tensor])
     # Adding zero leaves every value but −0, which level 0 of a negative scale gives.
     values = {name: (value + 0.0).contiguous() for name, value in tensors.items()}
     path = folder / f"{number}.safetensors"
+    path.touch()
+    mode = path.stat().st_mode  # as the umask has it
     save_file(values, path, {"format": "pt"})
-    path.chmod(0o644)
+    path.chmod(stat.S_IMODE(mode))
     return sorted(tensors)
 
 

@@ -23,7 +23,6 @@ from tvm.ir import IRModule
 from tvm.support import cc
 from tvm.target import codegen
 
-from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.once import once
 from runtimes.tvm.decoder import lower
@@ -71,11 +70,7 @@ def _open(parts: Mapping[str, Any], lowered: Callable[[], IRModule]) -> relax.Vi
         _store(executable, path)
         return _cached(path) or executable
 
-    try:
-        module = once(path, lambda: _cached(path), make)
-    except InputError:  # no lock, since the cache cannot be written
-        module = make()
-    return relax.VirtualMachine(module, tvm.cpu())
+    return relax.VirtualMachine(once(path, lambda: _cached(path), make), tvm.cpu())
 
 
 def host_target() -> tvm.target.Target:
