@@ -12,12 +12,15 @@ from rich.console import Console
 from edgeproof.cli import main
 from edgeproof.errors import InputError
 from edgeproof.files.space import require_files, require_folder
+from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
 from export.plan import load_plan
 from export.release.signature import require_key
 from runtimes.chat.__main__ import _talk
 from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Sampling
 from runtimes.chat.voice import open_voice
+from runtimes.parity import metrics
+from runtimes.parity.gates import GATES_ON, HEADROOM
 from runtimes.parity.text_file import read_suite
 
 VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "f16"\n'
@@ -63,6 +66,10 @@ def test_an_argument_that_cannot_work_is_refused(row: str, place: Path) -> None:
         (VARIANT + VARIANT + "allow-degraded = true\n", "gguf f16 is in the plan twice"),
         (VARIANT + "[gates.8-bit]\nmean_kl = -1", "must not be negative"),
         (VARIANT + "[gates.eight]\nmean_kl = 1", "unknown class"),
+        (VARIANT + "[gates.fp16-tvm]\nmean_kl = 1", "unknown class"),
+        (VARIANT + "[gates.fp16]\nmean_klx = 1", "unknown metric 'mean_klx'; known: mean_kl"),
+        (VARIANT + "[gates.fp16]\nmean_kl = nan", "must be a number, not nan"),
+        (VARIANT + "[gates.fp16]\nmean_kl = inf", "must be a number, not inf"),
         ("models = " + "[" * 5000, "not valid TOML"),
     ],
 )
@@ -71,6 +78,11 @@ def test_a_plan_that_makes_no_sense_is_refused(tmp_path: Path, text: str, messag
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         load_plan(path)
+
+
+def test_a_plan_knows_the_metrics_and_classes_that_parity_has() -> None:
+    assert (*(metric.name for metric in metrics.METRICS), HEADROOM.metric) == METRICS
+    assert tuple(f"{kind.value}-{name}" for kind, name in GATES_ON) == RUNTIME_CLASSES
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:

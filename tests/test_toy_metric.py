@@ -1,4 +1,4 @@
-"""A metric of one's own goes through the whole parity run, without an edit elsewhere.
+"""A metric of one's own goes through the whole parity run; only plans are told its name.
 
 It is defined wholly in this module: what it computes at a position, its statistic, its kind of
 interval, its direction and its texts.
@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
+from edgeproof.verdicts import METRICS
 from export.__main__ import main as export_main
 from runtimes.parity import metrics
 from runtimes.parity.__main__ import main as parity_main
@@ -80,6 +81,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
         patch.setattr(metrics, "METRICS", (*metrics.METRICS, TOY))
+        patch.setattr("export.plan.plan.METRICS", (*METRICS, TOY.name))
         plan = ("--plan", folder / "plan.toml", "-m", model, "-o", folder / "out")
         assert invoke(export_main, *plan).exit_code == 0
         result = invoke(

@@ -6,6 +6,7 @@ from edgeproof.verdicts.elsewhere import (
     read_short_runs,
     write_short_runs,
 )
+from edgeproof.verdicts.limits import METRICS, RUNTIME_CLASSES
 from edgeproof.verdicts.report import (
     PAGE,
     REPORT,
@@ -22,8 +23,10 @@ from edgeproof.verdicts.verdict import Verdict
 
 __all__ = [
     "ELSEWHERE",
+    "METRICS",
     "PAGE",
     "REPORT",
+    "RUNTIME_CLASSES",
     "SCHEMA",
     "Compared",
     "Interval",

@@ -17,6 +17,7 @@ from typing import Any
 from edgeproof.artifact import Precision, Variant
 from edgeproof.errors import InputError
 from edgeproof.files.schema import Schema
+from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
 from export.format import DIRECT, Exporter
 from export.formats import load_format
 
@@ -177,10 +178,14 @@ def _gates(raw: Any) -> dict[str, dict[str, float]]:
     if not isinstance(raw, dict) or not all(isinstance(item, dict) for item in raw.values()):
         raise InputError("[gates.<class>] must be tables of metric = limit")
     for kind, table in raw.items():
-        known = [item.value for item in Precision]
-        if not any(kind == name or kind.startswith(f"{name}-") for name in known):
+        known = [*(item.value for item in Precision), *RUNTIME_CLASSES]
+        if kind not in known:
             raise InputError(f"[gates.{kind}]: unknown class; known: {', '.join(known)}")
         for metric, limit in table.items():
+            if metric not in METRICS:
+                raise InputError(
+                    f"[gates.{kind}]: unknown metric {metric!r}; known: {', '.join(METRICS)}"
+                )
             number = isinstance(limit, int | float) and not isinstance(limit, bool)
             if not number or not math.isfinite(limit):  # nothing is on the wrong side of NaN
                 raise InputError(f"the gate {metric} must be a number, not {limit}")
