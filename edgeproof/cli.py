@@ -101,7 +101,8 @@ class LazyGroup(EdgeproofGroup):
             InputError: it needs a package that is not installed, or is of a format that cannot be
                 loaded.
         """
-        entry = commands().get(cmd_name)
+        # What other packages bring is looked for only where it is asked for: that takes time.
+        entry = OURS.get(cmd_name) or commands().get(cmd_name)
         if entry is None:
             return None
         with optional_packages():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edgeproof.display import errors_on_terminal
 from edgeproof.ending import KEPT, Session, end, told_of_its_end
 from edgeproof.extras import optional_packages
 from edgeproof.log import log_as_json
@@ -31,6 +32,14 @@ class NamedPath(click.Path):
         named = NamedPath()
         vars(named).update(vars(path))
         return named
+
+
+def name_paths(parameters: Iterable[click.Parameter]) -> None:
+    """Have parameters that take a path take what names something."""
+    for parameter in parameters:
+        kind = parameter.type
+        if isinstance(kind, click.Path) and not isinstance(kind, NamedPath):
+            parameter.type = NamedPath.of(kind)
 
 
 class Ending(click.Command):
@@ -88,9 +97,6 @@ class EdgeproofCommand(Ending):
     ) -> None:
         super().__init__(*arguments, **options)
         self._kept, self._takes_interrupts = kept, takes_interrupts
-        for parameter in self.params:
-            if isinstance(parameter.type, click.Path):
-                parameter.type = NamedPath.of(parameter.type)
         self.params += [
             click.Option(
                 ["--log-json"],
@@ -118,6 +124,7 @@ class EdgeproofCommand(Ending):
         **extra: Any,
     ) -> click.Context:
         """Parse the arguments; from then on it says what an end would leave."""
+        name_paths(self.params)
         context = super().make_context(info_name, args, parent, **extra)
         session = context.ensure_object(Session)
         session.kept, session.takes_interrupts = self._kept, self._takes_interrupts
@@ -165,7 +172,7 @@ def root_option(use: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr where that is a terminal; silent elsewhere."""
-    if not sys.stderr.isatty():
+    if not errors_on_terminal():
         yield lambda count: None
         return
     from rich.console import Console

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import re
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,21 @@ MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
 
 # Wide enough for every table where the output is not a terminal (CI logs).
 PLAIN_WIDTH = 220
+NARROWEST, WIDEST = 40, 10_000
+
+
+def errors_on_terminal() -> bool:
+    """Whether a person sees what goes to stderr as it is written; there may be none at all."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def table_console() -> Console:
-    """Where tables are printed: as wide as the terminal, or wide where there is none."""
+    """Where tables are printed: as wide as COLUMNS says or the terminal is, or wide without one."""
     from rich.console import Console
 
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal():
+        return Console(width=min(max(int(columns), NARROWEST), WIDEST))
     console = Console()
     return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 

@@ -37,6 +37,7 @@ ROWS: dict[str, tuple[tuple[str, ...], str]] = {
     "no dtype": (("gguf", "-m", "gone", "-d", ""), "--dtype names none"),
     "only commas": (("gguf", "-m", "gone", "-d", ",,"), "--dtype names none"),
     "no out": (("gguf", "-m", "gone", "-d", "f16", "-o", ""), "is no path"),
+    "NUL in a format's": (("mlc", "-d", "q0f16", "--model-lib", "a\0b"), "is no path"),
     "NUL": (("gguf", "-m", "gone", "-d", "f16", "-o", "a\0b"), "is no path"),
     "dangling": (("gguf", "-m", "gone", "-d", "f16", "-o", "{place}/link"), "a link to what"),
     "below a file": (("gguf", "-m", "gone", "-d", "f16", "-o", "{place}/file/x"), "not a folder"),
@@ -65,6 +66,7 @@ def test_an_argument_that_cannot_work_is_refused(row: str, place: Path) -> None:
     [
         (VARIANT + VARIANT + "allow-degraded = true\n", "gguf f16 is in the plan twice"),
         (VARIANT + "[gates.8-bit]\nmean_kl = -1", "must not be negative"),
+        (VARIANT + 'imatrix = "a\\u0000b"', "is no path"),
         (VARIANT + "[gates.eight]\nmean_kl = 1", "unknown class"),
         (VARIANT + "[gates.fp16-tvm]\nmean_kl = 1", "unknown class"),
         (VARIANT + "[gates.fp16]\nmean_klx = 1", "unknown metric 'mean_klx'; known: mean_kl"),

@@ -21,6 +21,7 @@ from edgeproof.files.schema import Schema
 from edgeproof.recovery import read_recovery
 from edgeproof.verdicts import Verdict, read_report, read_short_runs
 from export.release.record import read_record
+from tests.small_root import make_small_root
 
 NOT_OURS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty"),
@@ -144,9 +145,14 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(item) for item in arguments])
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_small_root(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
-def root(exported: Path, tmp_path: Path) -> Path:
-    shutil.copytree(exported, tmp_path / "artifacts")
+def root(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "artifacts")
     return tmp_path / "artifacts"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -16,9 +16,9 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is no JSON object.
     """
     try:
-        parsed = json.loads(path.read_text("utf-8"))
+        parsed = parse_json(path.read_text("utf-8"))
         if not isinstance(parsed, dict):
             raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
     return parsed

@@ -6,11 +6,11 @@ wherever there is one, whatever an index beside it says; else the shards that th
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -65,7 +65,7 @@ def adapter_of(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        base = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+        base = parse_json(path.read_text("utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
         base = None
     return (
@@ -82,7 +82,7 @@ def _others(folder: Path, counted: set[str]) -> tuple[str, ...]:
 
 def _placed(index: Path) -> dict[str, Path]:
     try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        weight_map = parse_json(index.read_text("utf-8"))["weight_map"]
         named = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{index}: malformed index; download it again") from None

@@ -60,7 +60,7 @@ def remembered_sha256(path: Path, cache: Path) -> str:
     Raises:
         InputError: the file cannot be read.
     """
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # whatever its links do
     state = real.stat()
     facts = (state.st_size, state.st_mtime_ns, state.st_ino)
     record = cache / f"{hashlib.sha256(os.fsencode(real)).hexdigest()}.json"

@@ -27,7 +27,7 @@ def exclusive(target: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    key = hashlib.sha256(os.fsencode(target.resolve())).hexdigest()
+    key = hashlib.sha256(os.fsencode(os.path.realpath(target))).hexdigest()
     path = usable(cache_folder() / LOCKS / f"{key}.lock")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

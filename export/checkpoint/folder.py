@@ -23,6 +23,7 @@ from edgeproof.checkpoints.tokenizer import (
 )
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from edgeproof.recovery import RECOVERY, Recovery, read_recovery
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_file import DtypeError, SafetensorsFile
@@ -205,7 +206,7 @@ def require_tokenizer(path: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

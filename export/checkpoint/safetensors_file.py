@@ -7,7 +7,6 @@ JSON header, then one contiguous data section (https://github.com/huggingface/sa
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 import struct
@@ -19,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from export.checkpoint.pages import release_pages
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -93,7 +93,7 @@ def _read_header(path: Path, file: Any, size: int) -> dict[str, TensorEntry]:
             f"{path}: truncated or no safetensors file: its header claims {length} of {size} bytes"
         )
     try:
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
         header.pop("__metadata__", None)
         entries = {name: _entry(path, name, spec, 8 + length) for name, spec in header.items()}
     except (ValueError, TypeError, AttributeError, KeyError):

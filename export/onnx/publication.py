@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from export.publication import Content, Publication, Released, Repository, recommended, repository
 
 CONFIG = "config.json"
@@ -48,7 +49,7 @@ def _merged_config(released: Sequence[Released], configs: Sequence[dict[str, Any
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         value = None
     if not isinstance(value, dict):

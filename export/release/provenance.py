@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeproof import __version__
 from edgeproof.files.hashing import OutputFile
+from edgeproof.json_text import parse_json
 
 PROVENANCE = "provenance.intoto.json"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -62,7 +63,7 @@ def provenance_digests(data: bytes) -> dict[str, str]:
     Raises:
         ValueError, KeyError, TypeError: not such a statement.
     """
-    raw: dict[str, Any] = json.loads(data)
+    raw: dict[str, Any] = parse_json(data)
     if raw["predicateType"] != PREDICATE:
         raise ValueError(raw["predicateType"])
     return {item["name"]: item["digest"]["sha256"] for item in raw["subject"]}

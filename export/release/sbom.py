@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgeproof import __version__
 from edgeproof.artifact import ModelIdentity
 from edgeproof.files.hashing import OutputFile
+from edgeproof.json_text import parse_json
 from export.release.record import Record
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def sbom_bytes(record: Record, model: ModelIdentity, files: Sequence[OutputFile]
     bom.metadata.tools.components.add(tool)
     bom.register_dependency(root, [source])
     text = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string()
-    raw = json.loads(text)
+    raw = parse_json(text)
     del raw["metadata"]["timestamp"]
     raw["metadata"]["component"]["modelCard"] = _model_card(record)
     return (json.dumps(raw, indent=INDENT, sort_keys=True, ensure_ascii=False) + "\n").encode()
@@ -69,7 +70,7 @@ def sbom_digests(data: bytes) -> dict[str, str]:
     Raises:
         ValueError, KeyError, TypeError: not such a bill.
     """
-    root = json.loads(data)["metadata"]["component"]
+    root = parse_json(data)["metadata"]["component"]
     return {item["name"]: item["hashes"][0]["content"] for item in root["components"]}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NoReturn
 
 from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
 from edgeproof.checkpoints.weight_files import INDEX
+from edgeproof.display import errors_on_terminal
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import storage_errors
 from export.checkpoint.model_card import MODEL_CARD
@@ -184,7 +184,7 @@ def _quiet_library() -> Iterator[None]:
     )
 
     before = library.get_verbosity()
-    hide_bars = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    hide_bars = not errors_on_terminal() and not are_progress_bars_disabled()
     library.set_verbosity(logging.ERROR)
     if hide_bars:
         disable_progress_bars()

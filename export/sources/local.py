@@ -5,9 +5,9 @@ Invariant: the name that goes into files' bytes never comes from where the folde
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from edgeproof.json_text import parse_json
 from export.sources.source import HUB_ID, Source
 
 
@@ -22,7 +22,7 @@ def resolve_local(path: Path) -> Source:
 
 def _recorded_name(path: Path) -> str | None:
     try:
-        recorded = json.loads((path / "config.json").read_text("utf-8")).get("_name_or_path")
+        recorded = parse_json((path / "config.json").read_text("utf-8")).get("_name_or_path")
     except (OSError, ValueError, AttributeError):
         return None  # opening the checkpoint says what is wrong with the file
     if isinstance(recorded, str) and HUB_ID.fullmatch(recorded):

@@ -6,7 +6,6 @@ the time and no memory for scores; values differ by rounding.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from edgeproof.checkpoints.config import settled
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig, Parameter, Role, read_config
+from edgeproof.json_text import parse_json
 from runtimes.memory import return_large_blocks
 from runtimes.pytorch.loading import load_model
 
@@ -91,7 +91,7 @@ def read_structure(checkpoint: Path) -> tuple[DecoderConfig, tuple[Parameter, ..
     """
     path = checkpoint / "config.json"
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         raise InputError(f"{path}: cannot be read; is this a checkpoint folder?") from None
     if not isinstance(raw, dict):

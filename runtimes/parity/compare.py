@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def _figures(result: Comparison) -> dict[str, Any]:
 
 def _checkpoint_of(root: Path, artifact: Path) -> Path:
     for model in load_run_record(root).models:
-        if artifact.resolve() in ((root / item.path).resolve() for item in model.artifacts):
+        if realpath(artifact) in (realpath(root / item.path) for item in model.artifacts):
             return Path(model.checkpoint)
     raise InputError(f"{root / 'run.json'} does not name {artifact}; give --checkpoint DIR")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgeproof.files.cache import cache_folder, keep
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
+from edgeproof.json_text import parse_json
 from runtimes.parity.decoding import SEED, TOGETHER, decode, decode_all, draw, sampled, uniforms
 from runtimes.parity.divergence import TEMPERATURE, TOP_P
 from runtimes.parity.prefill import logits_from
@@ -79,7 +80,7 @@ def _alone(runtime: TorchRuntime, prompt: Ids, reply: Ids, count: int) -> Ids:
 
 def _read(path: Path) -> list[Ids] | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
         return [tuple(int(token) for token in reply) for reply in found]
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return None  # a missing or damaged file is sampled again

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeproof.display import duration
+from edgeproof.display import duration, errors_on_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +77,7 @@ class Stages:
     @contextlib.contextmanager
     def _bar(self, name: str, steps: int | None) -> Iterator[Callable[[], None]]:
         """A bar where stderr is a terminal."""
-        if not sys.stderr.isatty():
+        if not errors_on_terminal():
             yield lambda: None
             return
         from rich.progress import (

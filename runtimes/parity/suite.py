@@ -10,6 +10,7 @@ from enum import Enum
 from importlib.resources import files
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from runtimes.parity.order import reading_order
 
 REPLY_TOKENS = 48
@@ -135,7 +136,7 @@ def parse_prompts(lines: Iterable[str], name: str) -> list[Prompt]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             text = row.get("text")
             messages = tuple(
                 {"role": str(item["role"]), "content": str(item["content"])}

@@ -22,6 +22,7 @@ from types import FrameType
 
 from edgeproof.ending import OF_A_SIGNAL, Stopped
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from runtimes.footprint import Crash
 
 CRASHES = frozenset(
@@ -160,6 +161,6 @@ def _crash(code: int) -> str | None:
 
 def _read(journal: Path) -> tuple[str, str] | None:
     with contextlib.suppress(OSError, ValueError):
-        stage, artifact = json.loads(journal.read_text("utf-8"))
+        stage, artifact = parse_json(journal.read_text("utf-8"))
         return stage, artifact
     return None

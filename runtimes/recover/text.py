@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from runtimes.parity.suite import Budget, built_in
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def parse_text(content: bytes, source: str, vocabulary: int) -> Text:
         InputError: it is something else, or has tokens that the model does not.
     """
     try:
-        raw = json.loads(content)
+        raw = parse_json(content)
         if raw["schema"] != SCHEMA:
             raise ValueError("another schema")
         text = Text(tuple(_chunk(item, vocabulary) for item in raw["chunks"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgeproof.families import Family, Role, mlc_family, mlc_names
 from edgeproof.families.mlc import mlc_modules
 from edgeproof.families.rope import Rope
 from edgeproof.families.structure import Structure, differences, plain_structure
+from edgeproof.json_text import parse_json
 from runtimes.tvm.scheme import Scheme, scheme_of
 
 FILE = "mlc-chat-config.json"
@@ -77,7 +77,7 @@ def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
     """
     path = folder / FILE
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = parse_json(path.read_text("utf-8"))
         model, quantization, name = raw["model_config"], raw["quantization"], raw["model_type"]
         counts = {field: model[key] for field, key in COUNTS.items()}
         numbers = {key: model[key] for key in (NORM_EPS, THETA)}

@@ -6,7 +6,6 @@ dtypes; otherwise nothing is loaded. Peak memory is the stored weights plus what
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tvm.contrib import tvmjs
 from tvm.runtime import ShapeTuple
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from runtimes.tvm.scheme import Record, Scheme, module_of, stored_records
 
 FILE = "tensor-cache.json"
@@ -85,7 +85,7 @@ def _in_layer(
 
 def _check_index(index: Path, expected: Sequence[Record]) -> None:
     try:
-        shards = json.loads(index.read_text("utf-8"))["records"]
+        shards = parse_json(index.read_text("utf-8"))["records"]
         found = {}
         for shard in shards:
             _check_shard(index.parent / shard["dataPath"], shard)

@@ -9,7 +9,6 @@ DequantizeLinear in ONNX's own list of operators.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 
@@ -57,7 +57,7 @@ def read(artifact: Artifact) -> StoredWeights:
     path = artifact.path / graphs[0]  # several graphs of one artifact share their data files
     config_path = artifact.path / "config.json"
     try:
-        config = json.loads(config_path.read_text("utf-8"))
+        config = parse_json(config_path.read_text("utf-8"))
         graph = onnx.load(path, load_external_data=False).graph
         stored, heads = Stored(graph, path, int(config["hidden_size"])), Heads.of(config)
         scale = _residual_scale(graph)
