@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig, read_config
 from runtimes.rotary import RotaryTable, frequencies, theta_of
+from runtimes.said import said_of
 from runtimes.weights.fused import Heads
 
 Facts = Mapping[str, Any]  # name of the fact → value
@@ -26,7 +26,7 @@ SAME_NAME = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "rms_norm_eps", "vocab_size", "tie_word_embeddings",
 )  # fmt: skip
-END, GENERATION, CONFIG = "eos_token_id", "generation_config.json", "config.json"
+END = "eos_token_id"
 
 
 def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,14 +73,10 @@ def sliding_window(config: Mapping[str, Any]) -> int:
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
-    """What ends a reply, as transformers reads it: of generation_config.json, else config.json.
+    """What ends a reply, of the vocabulary: see `edgeproof.checkpoints.special_tokens`.
 
     Raises:
-        InputError: one of them cannot be read.
+        InputError: a file cannot be read, or says no token's number.
     """
-    for name in (GENERATION, CONFIG):
-        path = folder / name
-        value: Any = read_json(path).get(END) if path.exists() else None
-        if value is not None:
-            return frozenset(value if isinstance(value, list) else [value])
-    return frozenset()
+    said = said_of(folder)
+    return frozenset(said.stops(int(said.config["vocab_size"])))

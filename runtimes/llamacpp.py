@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -27,6 +28,9 @@ LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h; llama-cpp-python does not export these
 # A first context this long; it grows by doubling, because its KV cache is allocated in full.
 FIRST_CONTEXT = 512
 LOG_LINES = 3
+LONGEST_NAME = 64  # bytes of a pre-tokenizer's name
+# Pre-tokenizers of llama.cpp that stand for tokenizers of Hugging Face with the normaliser NFC.
+COMPOSING = ("qwen2",)
 
 
 class LlamaCpp(SequenceRuntime):
@@ -60,11 +64,21 @@ class LlamaCpp(SequenceRuntime):
             count, ids = self._tokenize(data, -count)
         return list(ids[:count])
 
+    def splits_otherwise(self, text: str) -> bool:
+        """Whether the tokenizer that the file names composes characters first (NFC), as Qwen's.
+
+        llama.cpp never does.
+        """
+        return self._composes and not unicodedata.is_normalized("NFC", text)
+
+    @cached_property
+    def _composes(self) -> bool:
+        return _metadata(self._model, "tokenizer.ggml.pre") in COMPOSING
+
     @cached_property
     def stop_tokens(self) -> frozenset[int]:
         """The ids that end a reply, as llama.cpp finds them in the file's metadata."""
-        ends = (i for i in range(self.vocabulary) if llama_cpp.llama_vocab_is_eog(self._vocab, i))
-        return frozenset(ends)
+        return _stop_tokens(self._vocab)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -247,10 +261,37 @@ def log_callback() -> tuple[Any, ctypes.c_void_p]:
     return callback, user_data
 
 
-def _load(path: Path) -> Any:
+def stop_tokens(path: Path) -> frozenset[int]:
+    """The ids at which llama.cpp ends a reply; reads the file's vocabulary only.
+
+    Raises:
+        InputError: llama.cpp refuses the file.
+    """
+    model = _load(path, vocabulary_only=True)
+    try:
+        return _stop_tokens(llama_cpp.llama_model_get_vocab(model))
+    finally:
+        with captured_log():
+            llama_cpp.llama_model_free(model)
+
+
+def _stop_tokens(vocab: Any) -> frozenset[int]:
+    count = int(llama_cpp.llama_vocab_n_tokens(vocab))
+    return frozenset(i for i in range(count) if llama_cpp.llama_vocab_is_eog(vocab, i))
+
+
+def _metadata(model: Any, key: str) -> str:
+    """A text of the file's metadata; empty where there is none."""
+    room = ctypes.create_string_buffer(LONGEST_NAME)
+    llama_cpp.llama_model_meta_val_str(model, key.encode(), room, len(room))
+    return room.value.decode(errors="replace")
+
+
+def _load(path: Path, *, vocabulary_only: bool = False) -> Any:
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0
+    params.vocab_only = vocabulary_only
     with captured_log() as log:
         model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:

@@ -17,8 +17,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tokenizers import Tokenizer
 
 from edgeproof.artifact import Artifact
-from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.special_tokens import listed
 from edgeproof.errors import InputError
+from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime, left_padded
 
 GRAPH_FOLDER, ROOT = "onnx", "."
@@ -202,12 +203,9 @@ def open_graph(
 
 
 def _settings(folder: Path) -> Settings:
-    config = read_json(folder / "config.json")
-    generation = folder / "generation_config.json"
-    merged = {**config, **(read_json(generation) if generation.exists() else {})}
-    end = merged.get("eos_token_id")
-    ends = end if isinstance(end, list) else [] if end is None else [end]
-    pad = merged.get("pad_token_id")
+    said = said_of(folder)
+    config, ends = said.config, listed(said.role_id("eos"))
+    pad = next(iter(listed(said.role_id("pad"))), None)
     lengths = [config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)]
     if not lengths:
         raise InputError(f"{folder / 'config.json'}: names no context length ({CONTEXT_KEYS[0]})")

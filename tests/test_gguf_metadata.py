@@ -151,18 +151,20 @@ def test_more_tokens_than_the_model_has_rows_are_refused(tmp_path: Path) -> None
 
 
 def test_added_token_that_is_not_special_is_user_defined(tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "m", vocab_size=VOCAB + 2)
+    folder = make_checkpoint(tmp_path / "m")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    first = len(tokenizer["model"]["vocab"])
 
     def add(raw: dict[str, Any]) -> None:
         for offset, text in enumerate(("\u2581\u2581", "<|tool|>")):
-            token = {"id": VOCAB + offset, "content": text, "special": False, "normalized": False}
+            token = {"id": first + offset, "content": text, "special": False, "normalized": False}
             flags = {"single_word": False, "lstrip": False, "rstrip": False}
             raw["added_tokens"].append({**token, **flags})
 
     edit(folder / "tokenizer.json", add)
     found = metadata(folder, tmp_path)
-    assert found["tokenizer.ggml.tokens"][-2:] == ["  ", "<|tool|>"]
-    assert found["tokenizer.ggml.token_type"][-2:] == [4, 3]
+    assert found["tokenizer.ggml.tokens"][first : first + 2] == ["  ", "<|tool|>"]
+    assert found["tokenizer.ggml.token_type"][first : first + 2] == [4, 3]
 
 
 def test_a_template_that_adds_bos_is_told_to_llama_cpp(tmp_path: Path) -> None:

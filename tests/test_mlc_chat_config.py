@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, processors
 
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint, open_checkpoint
+from export.checkpoint.chat_template import read_chat_template
 from export.mlc.chat_config import chat_config
-from export.mlc.chat_template import read_chat_template
 from export.mlc.conversation import prompt
 from export.mlc.tokenizer_facts import tokenizer_info
 from tests.tiny import CHAT_TEMPLATE, SPECIAL, VOCAB, make_checkpoint
@@ -92,14 +92,12 @@ def test_the_default_of_several_templates_and_the_jinja_file_are_read(tmp_path: 
 @pytest.mark.parametrize(
     "template",
     [
-        WITHOUT_SYSTEM.replace("im_start", "start"),
-        WITHOUT_SYSTEM.replace("message['content']", "message['content'] | trim"),
-        "{{ bos_token }}" + WITHOUT_SYSTEM,
         "{% if messages | length > 2 %}{{ 'long' }}{% endif %}" + WITHOUT_SYSTEM,
-        CHAT_TEMPLATE.replace("messages[0]['role'] != 'system'", "true"),
+        WITHOUT_SYSTEM.replace("message['content']", "message['content'] | upper"),
+        WITHOUT_SYSTEM.replace("message['content']", "message['content'] * 2"),
         "{{ 'text' }}",
     ],
-    ids=["other marks", "trims", "begins with bos", "differs later", "two systems", "constant"],
+    ids=["differs later", "shouts", "says all twice", "constant"],
 )
 def test_a_template_that_mlc_cannot_express_is_refused(tmp_path: Path, template: str) -> None:
     checkpoint = opened(tmp_path / "c", chat_template=template)
@@ -203,7 +201,7 @@ def test_a_model_without_end_token_is_refused(tmp_path: Path) -> None:
 def test_a_foreign_tokenizer_file_is_refused(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "c")
     (folder / "tokenizer.json").write_text('{"model": {"vocab": 3}, "added_tokens": []}')
-    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer file"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: cannot be opened"):
         chat_config(open_checkpoint(folder), "q0f16")
 
 

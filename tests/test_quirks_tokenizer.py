@@ -18,7 +18,7 @@ from export.gguf import FORMAT
 from export.gguf.vocabulary import vocabulary_entries
 from runtimes.parity.localise.metadata import compare_metadata
 from tests.exported import export_tiny
-from tests.tiny import CHAT_TEMPLATE, change_json
+from tests.tiny import CHAT_TEMPLATE, VOCAB, change_json
 
 PADDING = {
     "strategy": {"Fixed": 24}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 2,
@@ -36,13 +36,15 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_one_text_under_two_ids_is_refused(checkpoint_folder: Path) -> None:
     """llama.cpp's assertion would end the process that loads it."""
+    text = f"[PAD{VOCAB - 1}]"  # what llama.cpp's converter calls an id without a token
 
-    def repeat(raw: dict[str, Any]) -> None:
-        last = max(raw["model"]["vocab"], key=raw["model"]["vocab"].get)
-        raw["added_tokens"].append({**raw["added_tokens"][2], "id": raw["model"]["vocab"][last]})
+    def name_it_so(raw: dict[str, Any]) -> None:
+        raw["added_tokens"].append(
+            {**raw["added_tokens"][2], "content": text, "id": len(raw["model"]["vocab"])}
+        )
 
-    edit(checkpoint_folder, repeat)
-    with pytest.raises(InputError, match=r"ids 2 and \d+ have the same text '<\|im_end\|>'"):
+    edit(checkpoint_folder, name_it_so)
+    with pytest.raises(InputError, match=r"have the same text '\[PAD"):
         vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
 
 

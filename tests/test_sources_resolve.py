@@ -31,20 +31,25 @@ def test_the_current_folder_has_its_real_name(
     assert resolve(".").label == "here"
 
 
+@pytest.mark.parametrize("recorded", ["HuggingFaceTB/SmolLM-360M-Instruct", "/data/run/3", 7])
+def test_what_a_model_was_made_from_is_not_its_name(tmp_path: Path, recorded: object) -> None:
+    folder = tiny.make_checkpoint(tmp_path / "tuned", _name_or_path=recorded)
+    assert resolve(str(folder)) == Source(folder, label="tuned")
+
+
 @pytest.mark.parametrize(
-    ("recorded", "name"),
+    ("place", "label"),
     [
-        ("HuggingFaceTB/SmolLM-360M-Instruct", "SmolLM-360M-Instruct"),
-        ("/data/run/3", None),
-        (7, None),
+        ("run-a/checkpoint-500", "run-a-checkpoint-500"),
+        ("run-b/checkpoint-500", "run-b-checkpoint-500"),
+        (f"models--some-org--Tiny-1M/snapshots/{'0a' * 20}", "Tiny-1M"),
     ],
 )
-def test_a_recorded_hub_id_names_the_model_but_is_not_taken_as_its_origin(
-    tmp_path: Path, recorded: object, name: str | None
+def test_a_folder_that_every_run_has_is_told_apart_by_the_run(
+    tmp_path: Path, place: str, label: str
 ) -> None:
-    folder = tiny.make_checkpoint(tmp_path / "tuned", _name_or_path=recorded)
-    source = resolve(str(folder))
-    assert (source.name, source.repo, source.revision) == (name, None, None)
+    (tmp_path / place).mkdir(parents=True)
+    assert resolve(str(tmp_path / place)).label == label
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "\xff"])

@@ -1,4 +1,4 @@
-"""Which chat template of a checkpoint's folder counts.
+"""Which chat templates of a checkpoint's folder count.
 
 Source: transformers `tokenization_utils_base.py`, `_from_pretrained`: chat_template.jinja goes
 before what tokenizer_config.json says.
@@ -10,13 +10,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeproof.checkpoints.settings import SETTINGS
+from edgeproof.errors import InputError
+
 TEMPLATE_FILE = "chat_template.jinja"
+DEFAULT = "default"
 
 
-def chat_template(folder: Path, settings: Mapping[str, Any]) -> Any:
-    """The template's text, or what tokenizer_config.json has in its place; None of a base model.
+def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Templates by name, the usual one as "default"; none of a base model.
 
     `settings` is the parsed tokenizer_config.json.
+
+    Raises:
+        InputError: the file cannot be read, or the settings have no text there.
     """
     file = folder / TEMPLATE_FILE
-    return file.read_text("utf-8") if file.is_file() else settings.get("chat_template")
+    if file.is_file():
+        try:
+            return {DEFAULT: file.read_text("utf-8")}
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{file}: cannot be read as UTF-8 text") from None
+    said = settings.get("chat_template")
+    if said is None:
+        return {}
+    if isinstance(said, str):
+        return {DEFAULT: said}
+    try:
+        named = {item["name"]: item["template"] for item in said}
+    except (TypeError, KeyError):
+        named = {None: None}
+    if not all(isinstance(text, str) for pair in named.items() for text in pair):
+        raise InputError(f"{folder / SETTINGS}: chat_template is not text")
+    return named
+
+
+def template_source(folder: Path) -> Path:
+    """The file that they stand in, for messages."""
+    file = folder / TEMPLATE_FILE
+    return file if file.is_file() else folder / SETTINGS

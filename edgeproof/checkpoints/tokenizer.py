@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeproof.checkpoints.added_tokens import loaded
 from edgeproof.errors import InputError
 
 TOKENIZER = "tokenizer.json"
@@ -22,11 +23,63 @@ TOKENIZER_FILES = (
 )
 # transformers encodes without them unless it is asked; other runtimes obey the file.
 LEFTOVERS = ("padding", "truncation")
+ADDED = "added_tokens"
 
 
-def unpadded(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A parsed tokenizer.json that neither pads nor cuts texts."""
-    return {key: None if key in LEFTOVERS else value for key, value in document.items()}
+def settled_tokenizer(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A parsed tokenizer.json that neither pads nor cuts texts, with the tokens that are loaded.
+
+    `settings` are `edgeproof.checkpoints.settings.tokenizer_settings`.
+
+    Raises:
+        InputError: as for `edgeproof.checkpoints.added_tokens.loaded`.
+    """
+    plain = {key: None if key in LEFTOVERS else value for key, value in document.items()}
+    tokens = loaded(document, settings)
+    return plain if tokens == document.get(ADDED, []) else {**plain, ADDED: tokens}
+
+
+def around(document: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """The ids that a parsed tokenizer.json puts before and after a single text.
+
+    It is the post-processor's word alone: transformers drops `add_bos_token` and `add_eos_token`
+    of tokenizer_config.json where there is a tokenizer.json (`tokenization_utils_base.py`,
+    `_from_pretrained`).
+
+    Raises:
+        InputError: a post-processor that cannot be read.
+    """
+    processor = document.get("post_processor")
+    if processor is None:
+        return [], []
+    before: list[int] = []
+    after: list[int] = []
+    try:
+        for step in processor["processors"] if _is(processor, "Sequence") else [processor]:
+            first, last = _ends(step)
+            before, after = first + before, after + last
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{TOKENIZER}: post_processor is not understood ({error!r})") from None
+    return before, after
+
+
+def _ends(step: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    if _is(step, "BertProcessing") or _is(step, "RobertaProcessing"):
+        return [int(step["cls"][1])], [int(step["sep"][1])]
+    if not _is(step, "TemplateProcessing"):
+        return [], []
+    pieces = step["single"]
+    place = ["Sequence" in piece for piece in pieces].index(True)
+    special = step["special_tokens"]
+
+    def ids(some: Sequence[Mapping[str, Any]]) -> list[int]:
+        return [int(i) for item in some for i in special[item["SpecialToken"]["id"]]["ids"]]
+
+    return ids(pieces[:place]), ids(pieces[place + 1 :])
+
+
+def _is(step: Mapping[str, Any], kind: str) -> bool:
+    return bool(step["type"] == kind)
 
 
 def require_readable(folder: Path) -> None:

@@ -2,7 +2,13 @@
 
 from edgeproof.families.decoder import DecoderConfig, Parameter
 from edgeproof.families.family import Family
-from edgeproof.families.registry import family, mlc_family, mlc_names, read_config
+from edgeproof.families.registry import (
+    assumed_ids,
+    family,
+    mlc_family,
+    mlc_names,
+    read_config,
+)
 from edgeproof.families.roles import BIASES, Role
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "Family",
     "Parameter",
     "Role",
+    "assumed_ids",
     "family",
     "mlc_family",
     "mlc_names",

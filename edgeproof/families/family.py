@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeproof.families.decoder import DecoderConfig, Parameter
@@ -22,12 +22,15 @@ class Family:
         names: the checkpoint's modules by role; `{layer}` is a layer's number.
         llama_cpp: its architecture in llama.cpp; None where there is none.
         mlc: its model definition in MLC; None where there is none.
+        assumed: ids of special tokens, by role (`bos`), that transformers' class has where
+            config.json says nothing of them.
     """
 
     config: Callable[[Mapping[str, Any]], DecoderConfig]
     names: Mapping[Role, str]
     llama_cpp: LlamaCppArchitecture | None
     mlc: MlcArchitecture | None
+    assumed: Mapping[str, int] = field(default_factory=dict)
 
     def parameters(self, config: DecoderConfig) -> tuple[Parameter, ...]:
         """Every tensor of the checkpoint, in forward order. Linear weights are [out, in]."""

@@ -33,4 +33,5 @@ FAMILY = Family(
     NAMES,
     LlamaCppArchitecture("llama", True, ALL_BIASES, rope_freqs=True, extents=True),
     MlcArchitecture("llama"),
+    {"bos": 1, "eos": 2},
 )

@@ -80,6 +80,15 @@ def read_config(raw: Mapping[str, Any]) -> tuple[DecoderConfig, tuple[Parameter,
     return config, found.parameters(config)
 
 
+def assumed_ids(raw: Mapping[str, Any]) -> Mapping[str, int]:
+    """The family's `assumed` ids; none of an architecture that is not known here."""
+    name = raw.get("model_type")
+    try:
+        return family(name).assumed if isinstance(name, str) else {}
+    except InputError:
+        return {}
+
+
 def _unknown(name: object) -> InputError:
     known = ", ".join(sorted(known_families()))
     return InputError(f"unknown architecture {name!r}; supported: {known}")

@@ -25,6 +25,14 @@ SECONDS = 5.0  # for one prompt, which takes milliseconds
 START_SECONDS = 120.0  # for Python and Jinja on a busy machine
 
 
+class RefusalError(InputError):
+    """A conversation that a template refuses by itself, by `raise_exception`."""
+
+    def __init__(self, source: Path, reason: str) -> None:
+        super().__init__(f"{source}: its chat template cannot be rendered: {reason}")
+        self.reason = reason
+
+
 class Renderer:
     """One template as a function. The process starts with the first prompt and then stays.
 
@@ -46,13 +54,14 @@ class Renderer:
         """The prompt for a reply to these messages.
 
         Raises:
+            RefusalError: the template refuses these messages by itself.
             InputError: the template fails, does not end, or needs too much memory.
         """
         conversation = [dict(message) for message in messages]
         try:
             if self._worker is None:
                 self._worker = _Worker(self._program)
-            return self._worker.ask(
+            answer = self._worker.ask(
                 {"messages": conversation, "add_generation_prompt": add_generation_prompt}
             )
         except _Failure as failure:
@@ -60,6 +69,9 @@ class Renderer:
             raise InputError(
                 f"{self.source}: its chat template cannot be rendered: {failure}"
             ) from None
+        if "refused" in answer:
+            raise RefusalError(self.source, answer["refused"])
+        return str(answer["text"])
 
 
 class _Failure(Exception):
@@ -84,10 +96,10 @@ class _Worker:
         self._answer(START_SECONDS)
         self._send(program)
 
-    def ask(self, conversation: Mapping[str, Any]) -> str:
-        """The prompt; after a failure the process is gone."""
+    def ask(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer, `text` or `refused`; after a failure the process is gone."""
         self._send(conversation)
-        return str(self._answer(SECONDS)["text"])
+        return self._answer(SECONDS)
 
     def _send(self, request: Mapping[str, Any]) -> None:
         try:

@@ -1,7 +1,8 @@
 """Render one chat template, in a process that does nothing else: `python worker.py`.
 
 Reads JSON lines: first `text`, `special` and `clock`, then `messages` and `add_generation_prompt`
-of a conversation each; answers each with a line, `text` or `error`. It ends at its first error.
+of a conversation each; answers each with a line, `text`, `refused` or `error`. It ends at its
+first error; a conversation that the template refuses by itself is none.
 
 Source of the settings: transformers `utils/chat_template_utils.py`, which llama.cpp and
 transformers.js share. It imports nothing of this project: its caller bounds its time, and here
@@ -37,6 +38,10 @@ class Generation(Extension):
         return nodes.Scope(body, lineno=line)
 
 
+class Refusal(TemplateError):
+    """What a template says by `raise_exception`."""
+
+
 def main() -> None:
     """Answer until the input ends."""
     sys.excepthook = _tell
@@ -48,13 +53,17 @@ def main() -> None:
             special = request["special"]
             template = _environment(request["clock"]).from_string(request["text"])
             continue
-        text = template.render(
-            messages=request["messages"],
-            add_generation_prompt=request["add_generation_prompt"],
-            tools=None,
-            documents=None,
-            **special,
-        )
+        try:
+            text = template.render(
+                messages=request["messages"],
+                add_generation_prompt=request["add_generation_prompt"],
+                tools=None,
+                documents=None,
+                **special,
+            )
+        except Refusal as refusal:
+            _answer({"refused": _line(refusal)})
+            continue
         if len(text) > LONGEST:
             raise TemplateError(f"a prompt of {len(text)} characters")
         _answer({"text": text})
@@ -81,7 +90,7 @@ def _to_json(value: Any, **options: Any) -> str:
 
 
 def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
+    raise Refusal(message)
 
 
 def _strftime_now(form: str) -> str:
@@ -97,8 +106,11 @@ def _limit_memory() -> None:
 
 def _tell(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
     """Whatever a template raises, in a line."""
-    reason = str(error).partition("\n")[0] or kind.__name__
-    _answer({"error": reason})
+    _answer({"error": _line(error)})
+
+
+def _line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -9,20 +9,25 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.config import quantisation, settled
+from edgeproof.checkpoints.settings import tokenizer_settings
+from edgeproof.checkpoints.special_tokens import GENERATION, Said
 from edgeproof.checkpoints.tokenizer import (
+    ADDED,
     LEFTOVERS,
     TOKENIZER,
     TOKENIZER_FILES,
     require_readable,
-    unpadded,
+    settled_tokenizer,
 )
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
+from edgeproof.families import assumed_ids
 from edgeproof.json_text import parse_json
 from edgeproof.recovery import RECOVERY, Recovery, read_recovery
 from export.checkpoint.model_card import MODEL_CARD
@@ -30,6 +35,7 @@ from export.checkpoint.safetensors_file import DtypeError, SafetensorsFile
 from export.checkpoint.weight_files import open_weights
 
 TIED_HEAD = "lm_head.weight"
+SHOWN = 5  # added tokens in a note
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +95,56 @@ class CheckpointFolder:
         paths = {name: self.path / name for name in TOKENIZER_FILES}
         return {name: path for name, path in paths.items() if path.exists()}
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the folder says of special tokens: see `edgeproof.checkpoints.settings`.
+
+        Raises:
+            InputError: such a file is no JSON object.
+        """
+        return tokenizer_settings(self.json_file)
+
+    @cached_property
+    def tokenizer(self) -> dict[str, Any]:
+        """tokenizer.json as transformers has it after loading: see `edgeproof.checkpoints`.
+
+        Raises:
+            InputError: it cannot be understood.
+        """
+        document = self.json_file(TOKENIZER)
+        found = settled_tokenizer(document, self.settings)
+        for note in _notes(document, found):
+            log.warning("%s: %s", self.path / TOKENIZER, note)
+        return found
+
+    @property
+    def added(self) -> dict[str, int]:
+        """The tokenizer's added tokens, text → id.
+
+        Raises:
+            InputError: as for `tokenizer`.
+        """
+        return {item["content"]: item["id"] for item in self.tokenizer.get(ADDED) or ()}
+
+    @cached_property
+    def said(self) -> Said:
+        """What decides which tokens begin a text, end a reply and pad; a note where files disagree.
+
+        Raises:
+            InputError: as for `tokenizer`.
+        """
+        said = Said(
+            self.json_file(GENERATION),
+            self.raw_config,
+            self.settings,
+            self.added,
+            assumed_ids(self.raw_config),
+        )
+        note = said.disagreement()
+        if note:
+            log.warning("%s: %s", self.path, note)
+        return said
+
     def check_tokenizer(self) -> None:
         """Refuse a tokenizer that nothing could load. Opened once: it takes a quarter of a second.
 
@@ -106,13 +162,9 @@ class CheckpointFolder:
             InputError: it is to be a JSON object and is none.
         """
         path = self.path / name
-        if name == TOKENIZER:
-            document = self.json_file(name)
-            if any(document.get(key) is not None for key in LEFTOVERS):
-                log.warning("%s: its padding and truncation are left out", path)
-                text = json.dumps(unpadded(document), indent=2, ensure_ascii=False)
-                return text.encode()
-        return path.read_bytes()
+        if name != TOKENIZER or self.tokenizer == self.json_file(name):
+            return path.read_bytes()
+        return json.dumps(self.tokenizer, indent=2, ensure_ascii=False).encode()
 
     def json_file(self, name: str) -> dict[str, Any]:
         """A parsed JSON file of the checkpoint, or {} where it is absent. Parsed once.
@@ -202,6 +254,18 @@ def require_tokenizer(path: Path) -> None:
             f"{path / 'tokenizer.json'}: missing; save the fast tokenizer beside the model"
             " (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         )
+
+
+def _notes(document: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """What is not as the file has it."""
+    if any(document.get(key) is not None for key in LEFTOVERS):
+        yield "its padding and truncation are left out"
+    before = {token["content"]: token["id"] for token in document.get(ADDED) or ()}
+    other = [t for t in found.get(ADDED) or () if before.get(t["content"]) != t["id"]]
+    if other:
+        shown = ", ".join(f"{token['content']!r} is {token['id']}" for token in other[:SHOWN])
+        more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        yield f"added tokens have the ids that they get in transformers: {shown}{more}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

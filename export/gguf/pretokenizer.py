@@ -28,7 +28,8 @@ def pretokenizer_name(tokenizer: Mapping[str, Any]) -> str:
     """The value of `tokenizer.ggml.pre` for a parsed tokenizer.json.
 
     Several names of one pre-tokenizer (SmolLM, StarCoder, …) are the same to llama.cpp; the first
-    of them in `PRE_TYPES` is given.
+    of them in `PRE_TYPES` is given. llama.cpp never normalises, so a tokenizer that does not either
+    is split exactly, whatever the models do that are known by the name.
 
     Raises:
         InputError: llama.cpp's pre-tokenizer for it is not known here.
@@ -37,7 +38,8 @@ def pretokenizer_name(tokenizer: Mapping[str, Any]) -> str:
     steps = _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")
     ignore_merges = bool(tokenizer["model"].get("ignore_merges", False))
     for name, kind in PRE_TYPES.items():
-        if _signature(kind) == (normalizer, steps, ignore_merges):
+        known, splits, whole_words = _signature(kind)
+        if (splits, whole_words) == (steps, ignore_merges) and normalizer in (known, ()):
             return name
     raise InputError(
         f"tokenizer.json: normalizer {_text(normalizer)}, pre-tokenizer {_text(steps)},"

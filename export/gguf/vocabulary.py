@@ -5,27 +5,19 @@ Keys and token types as in convert_hf_to_gguf.py (_set_vocab_gpt2) and gguf-py's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeproof.checkpoints.chat_template import chat_template
+from edgeproof.checkpoints.chat_template import DEFAULT, chat_templates
+from edgeproof.checkpoints.tokenizer import around
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.gguf.container import BOOL, INT32, STRING, UINT32, MetadataEntry
+from export.gguf.container import BOOL, INT32, STRING, MetadataEntry
 from export.gguf.pretokenizer import pretokenizer_name
+from export.gguf.special_tokens import special_entries
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's llama_token_type
-# Role in tokenizer_config.json and config.json → llama.cpp's key.
-SPECIAL_IDS = {
-    "bos": "bos_token_id",
-    "eos": "eos_token_id",
-    "unk": "unknown_token_id",
-    "sep": "seperator_token_id",  # spelled so in the format
-    "pad": "padding_token_id",
-    "cls": "cls_token_id",
-    "mask": "mask_token_id",
-}
 # Brackets of tokens that are control tokens even where the tokenizer does not mark them.
 CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"))
 
@@ -37,20 +29,20 @@ def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[Me
         InputError: not a byte-level BPE, one that llama.cpp would split differently, or token ids
             beyond the model's vocabulary.
     """
-    tokenizer = checkpoint.json_file("tokenizer.json")
-    settings = checkpoint.json_file("tokenizer_config.json")
     try:
+        tokenizer, settings = checkpoint.tokenizer, checkpoint.settings
         _check_byte_level_bpe(tokenizer)
         tokens, types = _tokens(tokenizer, checkpoint.config.vocab)
+        special = special_entries(checkpoint, tokens)
         entries = [
             MetadataEntry("tokenizer.ggml.model", STRING, "gpt2"),
             MetadataEntry("tokenizer.ggml.pre", STRING, pretokenizer_name(tokenizer)),
             MetadataEntry("tokenizer.ggml.tokens", STRING, tokens),
             MetadataEntry("tokenizer.ggml.token_type", INT32, types),
             MetadataEntry("tokenizer.ggml.merges", STRING, _merges(tokenizer["model"]["merges"])),
-            *_special_ids(checkpoint, tokenizer, settings),
-            *_flags(tokenizer, settings),
-            *_chat_template(checkpoint, settings),
+            *special,
+            *_flags(tokenizer, special),
+            *_chat_template(checkpoint),
             *(_space_prefix(settings) if space_prefix else ()),
         ]
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
@@ -125,32 +117,10 @@ def _merges(merges: list[Any]) -> list[str]:
     return texts
 
 
-def _special_ids(
-    checkpoint: Checkpoint, tokenizer: Mapping[str, Any], settings: Mapping[str, Any]
-) -> list[MetadataEntry]:
-    added = {item["content"]: item["id"] for item in tokenizer.get("added_tokens") or ()}
-    entries = []
-    for role, key in SPECIAL_IDS.items():
-        index = added.get(_content(settings.get(f"{role}_token")))
-        if index is None:
-            index = checkpoint.raw_config.get(f"{role}_token_id")
-        if isinstance(index, int) and 0 <= index < checkpoint.config.vocab:
-            entries.append(MetadataEntry(f"tokenizer.ggml.{key}", UINT32, index))
-    return entries
-
-
-def _content(token: Any) -> str | None:
-    """A token of tokenizer_config.json is a text or an AddedToken's fields."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
-
-
-def _chat_template(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[MetadataEntry]:
-    template = chat_template(checkpoint.path, settings)
-    if template is None:
-        return []
-    named = {"default": template} if isinstance(template, str) else _named_templates(template)
-    default = named.pop("default", None)
+def _chat_template(checkpoint: Checkpoint) -> list[MetadataEntry]:
+    templates = chat_templates(checkpoint.path, checkpoint.settings)
+    named = {_ascii(name): text for name, text in templates.items()}
+    default = named.pop(DEFAULT, None)
     entries = [MetadataEntry(f"tokenizer.chat_template.{k}", STRING, v) for k, v in named.items()]
     if named:
         entries.append(MetadataEntry("tokenizer.chat_templates", STRING, sorted(named)))
@@ -159,39 +129,31 @@ def _chat_template(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> list[
     return entries
 
 
-def _named_templates(templates: list[Mapping[str, str]]) -> dict[str, str]:
-    return {
-        "".join(c if c.isascii() and c.isalnum() else "_" for c in item["name"]): item["template"]
-        for item in templates
-    }
+def _ascii(name: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
-def _flags(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> list[MetadataEntry]:
-    """What llama.cpp adds around a text: written out, so that its defaults never decide."""
-    first, last = _template_ends(tokenizer.get("post_processor"))
-    bos, eos = settings.get("add_bos_token"), settings.get("add_eos_token")
-    flags = {
-        "add_bos_token": bos if isinstance(bos, bool) else first,
-        "add_eos_token": (eos if isinstance(eos, bool) else last) or None,
-    }
-    return [
-        MetadataEntry(f"tokenizer.ggml.{key}", BOOL, value)
-        for key, value in flags.items()
-        if value is not None
-    ]
+def _flags(tokenizer: Mapping[str, Any], special: Sequence[MetadataEntry]) -> list[MetadataEntry]:
+    """What llama.cpp adds around a text: written out, so that its defaults never decide.
+
+    It can add its BOS before and its EOS after, nothing else.
+    """
+    ids = {entry.key: entry.value for entry in special}
+    flags = {}
+    for role, added in zip(("bos", "eos"), around(tokenizer), strict=True):
+        own = ids.get(f"tokenizer.ggml.{role}_token_id")
+        if added and added != [own]:
+            raise InputError(
+                f"tokenizer.json: puts the tokens {added} around a text; llama.cpp can only add"
+                f" its {role.upper()}, which is {own}"
+            )
+        flags[role] = bool(added)
+    entries = [MetadataEntry("tokenizer.ggml.add_bos_token", BOOL, flags["bos"])]
+    if flags["eos"]:
+        entries.append(MetadataEntry("tokenizer.ggml.add_eos_token", BOOL, True))
+    return entries
 
 
 def _space_prefix(settings: Mapping[str, Any]) -> list[MetadataEntry]:
     value = settings.get("add_prefix_space")
     return [] if value is None else [MetadataEntry("tokenizer.ggml.add_space_prefix", BOOL, value)]
-
-
-def _template_ends(post_processor: Mapping[str, Any] | None) -> tuple[bool, bool]:
-    """Whether a single text gets a special token before and after it."""
-    if post_processor is None:
-        return False, False
-    for processor in post_processor.get("processors", [post_processor]):
-        if processor["type"] == "TemplateProcessing":
-            single = processor["single"]
-            return "SpecialToken" in single[0], "SpecialToken" in single[-1]
-    return False, False

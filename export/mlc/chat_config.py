@@ -9,9 +9,10 @@ import json
 from typing import Any
 
 from edgeproof.artifact import ArtifactWriter
+from edgeproof.checkpoints.special_tokens import listed
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.checkpoint.generation import TEMPERATURE, TOP_P, number, special_ids
+from export.checkpoint.generation import TEMPERATURE, TOP_P, number
 from export.mlc.conversation import conversation
 from export.mlc.model_config import MAX_PREFILL_CHUNK, architecture_of, model_config
 from export.mlc.tokenizer_facts import read_facts
@@ -56,7 +57,7 @@ def chat_config(checkpoint: Checkpoint, quantization: str) -> dict[str, Any]:
     """
     c = checkpoint.config
     facts = read_facts(checkpoint)
-    special = _special_ids(checkpoint, facts.added)
+    special = _special_ids(checkpoint)
     generation = checkpoint.json_file("generation_config.json")
     present = checkpoint.tokenizer_files
     return {
@@ -75,27 +76,18 @@ def chat_config(checkpoint: Checkpoint, quantization: str) -> dict[str, Any]:
         **{key: number(generation.get(key), value) for key, value in SAMPLING.items()},
         "tokenizer_files": [name for name in TOKENIZER_FILES if name in present],
         "tokenizer_info": facts.info,
-        "conv_template": conversation(checkpoint, _as_list(special["eos_token_id"]), facts.added),
+        "conv_template": conversation(checkpoint, listed(special["eos_token_id"]), facts.added),
         **special,
         "model_task": "chat",
         "embedding_metadata": None,
     }
 
 
-def _special_ids(checkpoint: Checkpoint, added: dict[str, int]) -> dict[str, Any]:
-    ids = special_ids(
-        checkpoint.json_file("generation_config.json"),
-        checkpoint.raw_config,
-        checkpoint.json_file("tokenizer_config.json"),
-        added,
-    )
+def _special_ids(checkpoint: Checkpoint) -> dict[str, Any]:
+    ids = checkpoint.said.role_ids
     if ids["eos_token_id"] is None:
         raise InputError(
             f"{checkpoint.path}: no end-of-text token, so generation would never stop;"
             " set eos_token_id in generation_config.json"
         )
     return ids
-
-
-def _as_list(value: int | list[int]) -> list[int]:
-    return value if isinstance(value, list) else [value]

@@ -1,24 +1,29 @@
 """MLC's `conv_template`, derived from the checkpoint's own chat template and verified against it.
 
 MLC has no template language: a conversation is prefixes and separators around messages. So the
-checkpoint's Jinja template is rendered for probe conversations, ChatML's fixed strings are matched,
-and what MLC would send is compared with the template's text. Source of the fields: mlc_llm
-`protocol/conversation_protocol.py`; of the presets: `conversation_template/registry.py`.
+checkpoint's Jinja template is rendered for probe conversations, what stands around the messages is
+taken apart (`export.mlc.frames`), and what MLC would send is compared with the template's text.
+Source of the fields: mlc_llm `protocol/conversation_protocol.py`; of the presets:
+`conversation_template/registry.py`.
 
-A ChatML template without a default system message becomes `chatml_nosystem`: MLC can then not mark
-a system message that a user adds, because its system text is either always or never framed.
+A template without a default system message, or with one that is always said, becomes one with a
+bare slot at its end: MLC can then not mark a system message that a user adds, because its system
+text is either always or never framed.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeproof.errors import InputError
+from edgeproof.checkpoints.tokenizer import around
 from edgeproof.templates import Message, Renderer
+from edgeproof.templates.turn import turn_end_text
 from export.checkpoint import Checkpoint
-from export.mlc.chat_template import read_chat_template
+from export.checkpoint.chat_template import read_chat_template
+from export.mlc.frames import Frames, Inexpressible, find_frames
 
 SYSTEM_SLOT = "{system_message}"
 CHATML_SYSTEM = "<|im_start|>system\n{system_message}<|im_end|>\n"
@@ -36,9 +41,11 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 EXCERPT = 60
 PROBE_SYSTEM = " Answer briefly.\nBe kind. "
 
+log = logging.getLogger(__name__)
+
 
 def conversation(checkpoint: Checkpoint, eos_ids: Sequence[int], added: Mapping[str, int]) -> Any:
-    """The `conv_template` object: ChatML, or plain completion for a model without a template.
+    """The `conv_template` object: the chat template's, or plain completion for a base model.
 
     Args:
         checkpoint: the checkpoint whose template is read.
@@ -46,57 +53,77 @@ def conversation(checkpoint: Checkpoint, eos_ids: Sequence[int], added: Mapping[
         added: the tokenizer's added tokens, text → id.
 
     Raises:
-        InputError: the template cannot be rendered, or is not ChatML.
+        InputError: the template cannot be rendered, or is not prefixes and separators.
     """
     template = read_chat_template(checkpoint)
     if template is None:
         return _plain_completion(checkpoint, eos_ids)
-    stop_ids = sorted({*eos_ids, *(added[t] for t in (CHATML_END,) if t in added)})
-    return _chatml(template, stop_ids)
+    end = turn_end_text(template, added)
+    further = [added[end]] if end is not None and end in added else []
+    stop_ids = sorted({*eos_ids, *further})
+    frames = CHATML if _is_chatml(template) else find_frames(template, added)
+    return _framed(template, frames, [end] if end else [], stop_ids)
 
 
-def _chatml(template: Renderer, stop_ids: list[int]) -> dict[str, Any]:
-    """ChatML with the template's own default system message, or without one."""
-    bare = _preset(
-        name="chatml_nosystem",
-        roles={"user": "<|im_start|>user", "assistant": "<|im_start|>assistant"},
-        seps=[CHATML_END + "\n"],
-        role_content_sep="\n",
-        role_empty_sep="\n",
-        stop_str=[CHATML_END],
-        stop_token_ids=stop_ids,
-    )
+CHATML = Frames(
+    name="chatml",
+    system=CHATML_SYSTEM,
+    roles={"user": "<|im_start|>user", "assistant": "<|im_start|>assistant"},
+    seps=(CHATML_END + "\n",),
+    content="\n",
+    empty="\n",
+)
+
+
+def _is_chatml(template: Renderer) -> bool:
+    """Whether a first message is asked and answered with ChatML's marks, whatever is before it."""
+    bare = _preset(**CHATML.fields, system_message="")
+    return template.render(PROBES[0]).endswith(prompt(bare, PROBES[0]))
+
+
+def _framed(
+    template: Renderer, frames: Frames, stop_str: list[str], stop_ids: list[int]
+) -> dict[str, Any]:
+    """The template's own default system message in its frame, or what is always said, bare."""
+    fields = {**frames.fields, "stop_str": stop_str, "stop_token_ids": stop_ids}
+    bare = _preset(**{**fields, "name": f"{frames.name}_nosystem"})
     before = template.render(PROBES[0]).removesuffix(prompt(bare, PROBES[0]))
-    frame = re.escape(CHATML_SYSTEM).replace(re.escape(SYSTEM_SLOT), "(.*)")
-    system = re.fullmatch(frame, before, re.DOTALL)
+    frame = re.escape(frames.system or "").replace(re.escape(SYSTEM_SLOT), "(.*)")
+    system = re.fullmatch(frame, before, re.DOTALL) if frames.system else None
+    checks = list(PROBES)
     if system is None:
-        result = bare
-        checks = list(PROBES)
+        result = {**bare, "system_template": before + SYSTEM_SLOT}
     else:
         result = {
             **bare,
-            "name": "chatml",
-            "system_template": CHATML_SYSTEM,
+            "name": frames.name,
+            "system_template": frames.system,
             "system_message": system.group(1),
         }
         own_system = {"role": "system", "content": PROBE_SYSTEM}
-        checks = [*PROBES, *((own_system, *probe) for probe in PROBES)]
-    for messages in checks:
-        _check_equal(template, result, messages)
+        checks += [(own_system, *probe) for probe in PROBES]
+    trims = [_check_equal(template, result, messages) for messages in checks]
+    if any(trims):
+        log.warning(
+            "%s: it removes spaces and line ends around messages, MLC sends them", template.source
+        )
     return result
 
 
-def _check_equal(template: Renderer, result: dict[str, Any], messages: tuple[Message, ...]) -> None:
+def _check_equal(template: Renderer, result: dict[str, Any], messages: tuple[Message, ...]) -> bool:
+    """Whether the template only says the same as MLC without the spaces around messages."""
     theirs, ours = template.render(messages), prompt(result, messages)
-    if theirs != ours:
-        pairs = zip(theirs, ours, strict=False)
-        same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(theirs), len(ours)))
-        excerpt = slice(same, same + EXCERPT)
-        raise InputError(
-            f"{template.source}: MLC cannot express this chat template: it renders"
-            f" {theirs[excerpt]!r} where ChatML has {ours[excerpt]!r};"
-            " give the checkpoint a ChatML template, or none for plain completion"
-        )
+    if theirs == ours:
+        return False
+    trimmed = [{**message, "content": message["content"].strip()} for message in messages]
+    if theirs == prompt(result, trimmed):
+        return True
+    pairs = zip(theirs, ours, strict=False)
+    same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(theirs), len(ours)))
+    excerpt = slice(same, same + EXCERPT)
+    raise Inexpressible(
+        template.source, f"it renders {theirs[excerpt]!r} where MLC has {ours[excerpt]!r}"
+    )
 
 
 def prompt(template: Mapping[str, Any], messages: Sequence[Message]) -> str:
@@ -107,10 +134,11 @@ def prompt(template: Mapping[str, Any], messages: Sequence[Message]) -> str:
     system, turns = template["system_message"], list(messages)
     if turns[0]["role"] == "system":
         system = turns.pop(0)["content"]
+    separators = {"user": template["seps"][0], "assistant": template["seps"][-1]}
     parts = [template["system_template"].replace(SYSTEM_SLOT, system)]
     for message in turns:
         parts += [template["roles"][message["role"]], template["role_content_sep"]]
-        parts += [message["content"], template["seps"][0]]
+        parts += [message["content"], separators[message["role"]]]
     parts += [template["roles"]["assistant"], template["role_empty_sep"]]
     return "".join(parts)
 
@@ -124,18 +152,8 @@ def _plain_completion(checkpoint: Checkpoint, eos_ids: Sequence[int]) -> dict[st
         role_empty_sep="",
         stop_str=[],
         stop_token_ids=sorted(set(eos_ids)),
-        system_prefix_token_ids=_automatic_prefix(checkpoint) or None,
+        system_prefix_token_ids=around(checkpoint.tokenizer)[0] or None,
     )
-
-
-def _automatic_prefix(checkpoint: Checkpoint) -> list[int]:
-    """Ids that the tokenizer puts before every text (usually BOS or nothing); MLC adds none."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_files["tokenizer.json"]))
-    bare: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
-    full: list[int] = tokenizer.encode("a").ids
-    return full[: full.index(bare[0])]
 
 
 def _preset(**fields: Any) -> dict[str, Any]:

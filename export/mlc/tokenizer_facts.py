@@ -36,7 +36,7 @@ def read_facts(checkpoint: Checkpoint) -> TokenizerFacts:
     Raises:
         InputError: it is not a tokenizer of Hugging Face's tokenizers library.
     """
-    raw = checkpoint.json_file("tokenizer.json")
+    raw = checkpoint.tokenizer
     try:
         added = {str(token["content"]): int(token["id"]) for token in raw["added_tokens"]}
         vocabulary = raw["model"]["vocab"]  # {token: id}, or [[token, score], …]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edgeproof.checkpoints.special_tokens import listed
 from export.checkpoint import Checkpoint
-from export.checkpoint.generation import TEMPERATURE, TOP_P, number, special_ids
+from export.checkpoint.generation import TEMPERATURE, TOP_P, number
 
 # GenAI's own names of the inputs and outputs that our graph has; it makes no other.
 INPUTS = {
@@ -74,14 +75,8 @@ def genai_config(checkpoint: Checkpoint, file: str, *, in_place: bool) -> bytes:
 
 def _ids(checkpoint: Checkpoint) -> dict[str, Any]:
     """bos, eos and pad ids; without a pad token, GenAI takes the first end token for it."""
-    tokens = checkpoint.json_file("tokenizer.json").get("added_tokens") or ()
-    ids = special_ids(
-        checkpoint.json_file("generation_config.json"),
-        checkpoint.raw_config,
-        checkpoint.json_file("tokenizer_config.json"),
-        {token["content"]: token["id"] for token in tokens},
-    )
-    end = ids["eos_token_id"]
-    if ids["pad_token_id"] is None and end is not None:
-        ids["pad_token_id"] = end[0] if isinstance(end, list) else end
+    ids = checkpoint.said.role_ids
+    ends = listed(ids["eos_token_id"])
+    if ids["pad_token_id"] is None and ends:
+        ids["pad_token_id"] = ends[0]
     return {name: value for name, value in ids.items() if value is not None}

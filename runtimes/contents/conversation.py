@@ -1,4 +1,4 @@
-"""What MLC's `conv_template` has to say: ChatML, or plain completion of a base model.
+"""What MLC's `conv_template` has to say: of a chat template, or plain completion of a base model.
 
 Fields: mlc_llm `protocol/conversation_protocol.py`. What decides how a conversation reads is not
 compared field by field: chats are rendered by it and by the checkpoint's own template.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenizers import Tokenizer
-
-from runtimes.config_facts import end_tokens
+from edgeproof.checkpoints.settings import special_texts
+from edgeproof.checkpoints.special_tokens import listed
+from edgeproof.checkpoints.tokenizer import around
+from edgeproof.templates import Renderer
+from edgeproof.templates.turn import turn_end_text
 from runtimes.contents.expectation import Exercised
 from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
@@ -30,14 +32,14 @@ UNUSED = {
 
 def conversation(origin: Origin) -> dict[str, Any]:
     """By the chat template's presence."""
-    ends = set(end_tokens(origin.folder)) or _listed(origin.generation_id("eos"))
-    if origin.chat_template is None:
+    ends, template = set(listed(origin.generation_id("eos"))), origin.chat_templates.get("default")
+    if template is None:
         return {
             **UNUSED,
             "name": NAME,
             "system_template": "{system_message}",
             "system_message": "",
-            "system_prefix_token_ids": _prefix(origin) or None,
+            "system_prefix_token_ids": around(origin.tokenizer)[0] or None,
             "add_role_after_system_message": True,
             "roles": {"user": "", "assistant": ""},
             "role_templates": SLOTS,
@@ -47,6 +49,7 @@ def conversation(origin: Origin) -> dict[str, Any]:
             "stop_str": [],
             "stop_token_ids": sorted(ends),
         }
+    end = CHATML_END if CHATML_END in template else _turn_end(origin, template)
     return {
         **UNUSED,
         "name": NAME,
@@ -59,20 +62,13 @@ def conversation(origin: Origin) -> dict[str, Any]:
         "seps": RENDERED,
         "role_content_sep": RENDERED,
         "role_empty_sep": RENDERED,
-        "stop_str": [CHATML_END],
+        "stop_str": [end] if end else [],
         "stop_token_ids": sorted(
-            ends | {origin.added[text] for text in (CHATML_END,) if text in origin.added}
+            ends | {index for text, index in origin.added.items() if text == end}
         ),
     }
 
 
-def _listed(value: Any) -> set[int]:
-    return set(value) if isinstance(value, list) else {value}
-
-
-def _prefix(origin: Origin) -> list[int]:
-    """Ids that the tokenizer puts before every text; MLC puts none there by itself."""
-    tokenizer = Tokenizer.from_file(str(origin.folder / "tokenizer.json"))
-    bare: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
-    full: list[int] = tokenizer.encode("a").ids
-    return full[: full.index(bare[0])]
+def _turn_end(origin: Origin, template: str) -> str | None:
+    special = special_texts(origin.settings)
+    return turn_end_text(Renderer(origin.folder, template, special), origin.added)

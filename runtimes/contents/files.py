@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
-from edgeproof.checkpoints.tokenizer import unpadded
 from runtimes.contents.origin import Origin
 
 # Files that say how a text becomes tokens and a chat a text, or how replies are made.
@@ -66,9 +65,8 @@ def copied(folder: Path, origin: Origin, names: Iterable[str]) -> Iterator[Conte
     for name in names:
         if origin.has(name):
             said = document(folder / name) if (folder / name).exists() else None
-            own = document(origin.folder / name)
-            expected = unpadded(own) if name == TOKENIZER else own
-            yield Content(name, said, expected, TOPICS[name])
+            own = origin.tokenizer if name == TOKENIZER else document(origin.folder / name)
+            yield Content(name, said, own, TOPICS[name])
 
 
 def document(path: Path) -> Any:

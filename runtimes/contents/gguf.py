@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgeproof.artifact import Artifact
+from edgeproof.checkpoints.special_tokens import listed
+from edgeproof.checkpoints.tokenizer import around
 from runtimes.config_facts import NO_WINDOW
 from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.files import Content, Topic
@@ -40,7 +42,11 @@ SPECIAL = {
     "mask": "mask_token_id",
 }  # fmt: skip
 SPLITS = "5,000 strings become the same tokens"
-TOPICS = {"tokenizer.chat_template": Topic.TEMPLATE, "tokenizer.": Topic.TOKENIZER}
+TOPICS = {
+    "tokenizer.chat_template": Topic.TEMPLATE,
+    **{f"tokenizer.ggml.{kind}_token_id": Topic.METADATA for kind in ("eos", "eot", "eom")},
+    "tokenizer.": Topic.TOKENIZER,
+}
 DIVISORS = "rope_freqs.weight"
 
 
@@ -139,12 +145,10 @@ def _vocabulary(origin: Origin) -> dict[str, Any]:
         "token_type": types,
         "merges": [_merge(item) for item in model["merges"]],
         **{key: index for key, index in ids.items() if index is not None},
+        **dict.fromkeys(("eot_token_id", "eom_token_id"), _further_end(origin)),
         **_around(origin),
     }
-    template = origin.chat_template
-    named = {"default": template} if isinstance(template, str) else {}
-    if isinstance(template, list):
-        named = {_ascii(item["name"]): item["template"] for item in template}
+    named = {_ascii(name): text for name, text in origin.chat_templates.items()}
     default = named.pop("default", None)
     others: dict[str, Any] = {f"tokenizer.chat_template.{key}": named[key] for key in named}
     if named:
@@ -176,33 +180,30 @@ def _merge(item: Any) -> str:
 
 
 def _special_id(origin: Origin, role: str) -> int | None:
+    """The tokenizer's own token of a role goes before what the model's files say."""
     text = origin.special_text(role)
-    index = None if text is None else origin.added.get(text)
-    index = origin.config.get(f"{role}_token_id") if index is None else index
-    known = isinstance(index, int) and 0 <= index < origin.facts["vocab_size"]
-    return index if known else None
+    own = None if text is None else origin.added.get(text)
+    ids = ([] if own is None else [own]) + listed(origin.generation_id(role))
+    return next((index for index in ids if 0 <= index < origin.facts["vocab_size"]), None)
+
+
+def _further_end(origin: Origin) -> Maybe:
+    """Where llama.cpp learns of another end: one of generation, or one that the template writes."""
+    ends = set(origin.said.stops(int(origin.facts["vocab_size"])))
+    template = origin.chat_templates.get("default", "")
+    ends |= {index for text, index in origin.added.items() if text in template}
+    return Maybe(Expected("a token that ends replies", ends.__contains__))
 
 
 def _around(origin: Origin) -> dict[str, Any]:
     """What llama.cpp puts before and after a text; without a key it decides by itself."""
-    first, last = _ends(origin.tokenizer.get("post_processor"))
-    before, after = (origin.settings.get(f"add_{kind}_token") for kind in ("bos", "eos"))
-    begins = before if isinstance(before, bool) else first
-    ends = after if isinstance(after, bool) else last
+    before, after = around(origin.tokenizer)
     space = origin.settings.get("add_prefix_space")
     return {
-        "add_bos_token": begins,
-        "add_eos_token": ends if ends else Maybe(False),
+        "add_bos_token": bool(before),
+        "add_eos_token": True if after else Maybe(False),
         **({} if space is None else {"add_space_prefix": Maybe(space)}),
     }
-
-
-def _ends(processor: Any) -> tuple[bool, bool]:
-    """Whether a single text gets a special token before and after it."""
-    for step in (processor or {}).get("processors", [processor or {}]):
-        if step.get("type") == "TemplateProcessing":
-            return "SpecialToken" in step["single"][0], "SpecialToken" in step["single"][-1]
-    return False, False
 
 
 def _ascii(name: str) -> str:

@@ -16,7 +16,7 @@ from onnx import GraphProto, TensorProto
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
-from runtimes.config_facts import CONFIG
+from edgeproof.checkpoints.special_tokens import CONFIG, listed
 from runtimes.contents.expectation import Exercised
 from runtimes.contents.files import COPIED, Content, copied
 from runtimes.contents.free import free
@@ -101,9 +101,8 @@ def _config(origin: Origin, path: str, graph: GraphProto) -> dict[str, Any]:
 def _genai(origin: Origin, file: str, graph: GraphProto) -> dict[str, Any]:
     facts = origin.facts
     ids = {f"{role}_token_id": origin.generation_id(role) for role in ("pad", "bos", "eos")}
-    end = ids["eos_token_id"]
     if ids["pad_token_id"] is None:
-        ids["pad_token_id"] = end[0] if isinstance(end, list) else end
+        ids["pad_token_id"] = next(iter(listed(ids["eos_token_id"])), None)
     both = ("key", "value")
     return {
         "model": {

@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgeproof.artifact.json_file import read_json
-from edgeproof.checkpoints.chat_template import chat_template
+from edgeproof.checkpoints.chat_template import chat_templates
 from edgeproof.checkpoints.config import settled
+from edgeproof.checkpoints.settings import token_text, tokenizer_settings
+from edgeproof.checkpoints.special_tokens import CONFIG, GENERATION, Said
+from edgeproof.checkpoints.tokenizer import TOKENIZER, settled_tokenizer
 from edgeproof.families import DecoderConfig, Family, family
-from runtimes.config_facts import CONFIG, GENERATION, Facts, facts_of
+from runtimes.config_facts import Facts, facts_of
+from runtimes.said import has, read, said_of
 
 Json = Mapping[str, Any]
 
@@ -28,11 +31,10 @@ class Origin:
 
     def has(self, name: str) -> bool:
         """Whether it has a file of that name."""
-        return (self.folder / name).is_file()
+        return has(self.folder, name)
 
     def _json(self, name: str) -> Json:
-        read: Json = read_json(self.folder / name) if self.has(name) else {}
-        return read
+        return read(self.folder, name)
 
     @cached_property
     def config(self) -> Json:
@@ -64,13 +66,13 @@ class Origin:
 
     @cached_property
     def settings(self) -> Json:
-        """tokenizer_config.json."""
-        return self._json("tokenizer_config.json")
+        """What is said of special tokens beside tokenizer.json."""
+        return tokenizer_settings(self._json)
 
     @cached_property
     def tokenizer(self) -> Json:
-        """tokenizer.json."""
-        return self._json("tokenizer.json")
+        """tokenizer.json as it is after loading."""
+        return settled_tokenizer(self._json(TOKENIZER), self.settings)
 
     @cached_property
     def facts(self) -> Facts:
@@ -80,29 +82,25 @@ class Origin:
     @cached_property
     def added(self) -> dict[str, int]:
         """Added tokens: text → id."""
-        tokens = self.tokenizer.get("added_tokens") or ()
-        return {str(token["content"]): int(token["id"]) for token in tokens}
+        return dict(self.said.added)
 
     @cached_property
-    def chat_template(self) -> Any:
-        """The chat template's text, or a list of named ones; None of a base model."""
-        return chat_template(self.folder, self.settings)
+    def chat_templates(self) -> dict[str, str]:
+        """Chat templates by name; none of a base model."""
+        return chat_templates(self.folder, self.settings)
+
+    @cached_property
+    def said(self) -> Said:
+        """Which tokens begin a text, end a reply and pad."""
+        return said_of(self.folder)
 
     def special_text(self, role: str) -> str | None:
         """The text of the token of a role, as `bos`, that tokenizer_config.json names."""
-        token = self.settings.get(f"{role}_token")
-        text = token.get("content") if isinstance(token, dict) else token
-        return text if isinstance(text, str) else None
+        return token_text(self.settings, role)
 
     def generation_id(self, role: str) -> Any:
         """The id, or list of ids, that generation uses for a role; None where nothing names one."""
-        text = self.special_text(role)
-        said = (
-            self.generation.get(f"{role}_token_id"),
-            self.config.get(f"{role}_token_id"),
-            None if text is None else self.added.get(text),
-        )
-        return next((value for value in said if value is not None), None)
+        return self.said.role_id(role)
 
     def generation_number(self, name: str, default: float) -> float:
         """A number of generation_config.json."""

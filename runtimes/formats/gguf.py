@@ -16,6 +16,7 @@ from runtimes.contents import Content, Origin
 from runtimes.formats.reader import Deployment, Engine, Reader, Stops
 
 CHAT_TEMPLATE, STOP = "tokenizer.chat_template", "tokenizer.ggml.eos_token_id"
+TYPES, NORMAL = "tokenizer.ggml.token_type", 1
 # Key after the architecture's name → fact.
 FACTS = {
     "embedding_length": "hidden_size",
@@ -61,12 +62,18 @@ def _chat_template(artifact: Artifact) -> Render | None:
 
 
 def _stops(artifact: Artifact) -> Stops:
-    """One token; llama.cpp finds further ones by their text."""
+    """llama.cpp's own: of several keys, and by tokens' texts. Pieces of words are none."""
     from runtimes.gguf_file import read_metadata
+    from runtimes.llamacpp import stop_tokens
 
-    stop = read_metadata(artifact.files(".gguf")[0]).get(STOP)
-    stated: frozenset[int] = frozenset() if stop is None else frozenset([int(stop)])
-    return Stops(STOP, stated, lambda expected: bool(stated) and stated <= expected)
+    path = artifact.files(".gguf")[0]
+    own, types = stop_tokens(path), read_metadata(path)[TYPES]
+    pieces = {index for index in own if types[index] == NORMAL}
+
+    def enough(expected: frozenset[int]) -> bool:
+        return own >= expected and pieces <= expected
+
+    return Stops(STOP, own, enough)
 
 
 def _statements(artifact: Artifact, facts: Facts) -> Iterator[Statement]:

@@ -36,7 +36,7 @@ def conversation_prompt(template: Mapping[str, Any], messages: Sequence[Message]
     it there bare. Rules: mlc_llm `protocol/conversation_protocol.py`, `as_prompt`.
     """
     system = [message["content"] for message in messages if message["role"] == "system"]
-    bare = template["system_template"] == SYSTEM_SLOT and not template["system_message"]
+    bare = template["system_template"].endswith(SYSTEM_SLOT) and not template["system_message"]
     if system and bare:
         return None
     text = system[-1] if system else template["system_message"]

@@ -35,7 +35,7 @@ class Bench:
 
     `original` is what is compared with, `scorer`'s too, and `original_inputs` are its files; the
     artifacts were made of `inputs` in the folder `checkpoint`, which is `stored` in PyTorch, the
-    same unless a recovery made it. `peaks` are `stored`'s.
+    same unless a recovery made it. `peaks` are `stored`'s; `note` is what is said of the text.
     """
 
     reference: Reference
@@ -51,6 +51,7 @@ class Bench:
     checkpoint: Path
     journal: Journal
     stages: Stages
+    note: str | None
     weight_runs: WeightRuns[WeightRun] = field(default_factory=WeightRuns)
 
     def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:

@@ -16,6 +16,7 @@ from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint, footprint
 from runtimes.formats import readable, reader_of
+from runtimes.parity.answerable import answerable
 from runtimes.parity.bench import Bench
 from runtimes.parity.blame import blame
 from runtimes.parity.degeneration import Scorer
@@ -114,6 +115,10 @@ def run_parity(
         with stages.phase("load"):
             torch_runtime = open_reference(compared_with, threads)
             stored = torch_runtime if own else open_reference(checkpoint, threads)
+            taken = answerable(
+                suite, torch_runtime.render_chat if torch_runtime.has_chat_template else None
+            )
+            suite = taken.suite
         with stages.phase("text", len(suite.prompts)) as advance:
             reference = load_reference(torch_runtime, suite, files, advance)
         if extent.positions is None:
@@ -142,6 +147,7 @@ def run_parity(
         checkpoint,
         extent.journal,
         stages,
+        taken.note,
     )
     gated = [
         _gates(artifact, request.runtime, gates, peaks)
@@ -246,6 +252,7 @@ def _compare(
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     notes = (
         *([] if m.whole_text else [stopped_text(m.positions, bench.reference.positions)]),
+        *([bench.note] if bench.note else []),
         *m.chat_template.notes,
         *not_compared(bench.prompts, bench.reference),
         *not_judged(limits, m),

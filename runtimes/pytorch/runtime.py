@@ -16,12 +16,14 @@ import numpy as np
 import torch
 import transformers
 
+from edgeproof.checkpoints.special_tokens import Said, listed
 from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
 from runtimes.memory import return_large_blocks
 from runtimes.peaks import Peak
 from runtimes.pytorch.loading import load_model, load_tokenizer
 from runtimes.pytorch.watch import Watch
+from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime, left_padded
 
 # Logits of so many positions are in memory at a time.
@@ -35,10 +37,10 @@ class TorchRuntime(SequenceRuntime):
     version: str = f"{torch.__version__}, transformers {transformers.__version__}"
     device = "cpu"
 
-    def __init__(self, load: Callable[[], Any], tokenizer: Any) -> None:
+    def __init__(self, load: Callable[[], Any], tokenizer: Any, said: Said) -> None:
         self._load, self._loaded = load, load()
         self._tokenizer = tokenizer
-        self._generation = self._loaded.generation_config
+        self._said = said
         self.vocabulary = int(self._loaded.config.vocab_size)
         self.context = int(self._loaded.config.max_position_embeddings)
         self._cache = transformers.DynamicCache()
@@ -66,15 +68,14 @@ class TorchRuntime(SequenceRuntime):
 
     @property
     def stop_tokens(self) -> frozenset[int]:
-        """The ids that end a reply, from the checkpoint's generation config."""
-        ends = self._generation.eos_token_id
-        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        """The ids that end a reply: see `edgeproof.checkpoints.special_tokens`."""
+        return frozenset(self._said.stops(self.vocabulary))
 
     @property
     def first_token(self) -> int:
-        """The id that a text begins with: of the generation config, or a stop token, or 0."""
-        begin = self._generation.bos_token_id
-        return min(self.stop_tokens, default=0) if begin is None else int(begin)
+        """The id that a text begins with: the checkpoint's, or a stop token, or 0."""
+        begins = listed(self._said.role_id("bos"))
+        return begins[0] if begins else min(self.stop_tokens, default=0)
 
     @property
     def has_chat_template(self) -> bool:
@@ -352,7 +353,8 @@ def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
     """
     torch.set_num_threads(threads)
     return_large_blocks()
-    return TorchRuntime(partial(load_model, checkpoint), load_tokenizer(checkpoint))
+    load, tokenizer = partial(load_model, checkpoint), load_tokenizer(checkpoint)
+    return TorchRuntime(load, tokenizer, said_of(checkpoint))
 
 
 def _rows(values: torch.Tensor) -> np.ndarray:

@@ -7,14 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from edgeproof.artifact import Artifact
-from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.chat_template import (
+    DEFAULT,
+    TEMPLATE_FILE,
+    chat_templates,
+    template_source,
+)
+from edgeproof.checkpoints.settings import SETTINGS, special_texts, tokenizer_settings
+from edgeproof.checkpoints.special_tokens import CONFIG, GENERATION
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
-from runtimes.config_facts import CONFIG, END, GENERATION, Facts, Statement, end_tokens
+from runtimes.config_facts import END, Facts, Statement, end_tokens
 from runtimes.contents import Content, Origin
 from runtimes.formats.reader import Deployment, Engine, Reader, Stops, Twin
-
-SETTINGS, TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
+from runtimes.said import read
 
 WEBGPU = Adapter(
     "runtimes.webgpu",
@@ -79,19 +85,11 @@ def _twins(artifact: Artifact) -> Sequence[Twin]:
 
 
 def _chat_template(artifact: Artifact) -> Render | None:
-    settings = read_json(artifact.path / SETTINGS)
-    special = {
-        key: value["content"] if isinstance(value, dict) else value
-        for key, value in settings.items()
-        if key.endswith("_token") and isinstance(value, str | dict)
-    }
-    file = artifact.path / TEMPLATE_FILE
-    if file.exists():
-        return jinja_template(file, file.read_text("utf-8"), special)
-    text = settings.get("chat_template")
-    if isinstance(text, list):
-        text = {item["name"]: item["template"] for item in text}.get("default")
-    return None if text is None else jinja_template(artifact.path / SETTINGS, text, special)
+    settings = tokenizer_settings(lambda name: read(artifact.path, name))
+    text = chat_templates(artifact.path, settings).get(DEFAULT)
+    if text is None:
+        return None
+    return jinja_template(template_source(artifact.path), text, special_texts(settings))
 
 
 def _stops(artifact: Artifact) -> Stops:

@@ -13,9 +13,10 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.special_tokens import CONFIG
 from edgeproof.errors import InputError
 from edgeproof.families import Role, read_config
-from runtimes.config_facts import CONFIG, SAME_NAME, UNEXPLAINED, Statement, facts_of
+from runtimes.config_facts import SAME_NAME, UNEXPLAINED, Statement, facts_of
 
 GENAI = "genai_config.json"
 ACCUMULATION = "accumulation"  # the type of sums: see `_graph`
