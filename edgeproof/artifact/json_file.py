@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeproof.checkpoints.json_object import parse_object
 from edgeproof.errors import InputError
-from edgeproof.json_text import parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -16,9 +16,6 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is no JSON object.
     """
     try:
-        parsed = parse_json(path.read_text("utf-8"))
-        if not isinstance(parsed, dict):
-            raise ValueError("not an object")
+        return parse_object(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
-    return parsed

@@ -88,7 +88,9 @@ def _by_library(document: Json, more: Sequence[Json]) -> list[dict[str, Any]]:
 
     try:
         tokenizer = Tokenizer.from_str(json.dumps(document))
-    except Exception as error:  # noqa: BLE001  the library raises nothing narrower
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         reason = " ".join(str(error).split())
         raise InputError(f"tokenizer.json: cannot be opened ({reason})") from None
     tokenizer.add_tokens([AddedToken(**token) for token in more])

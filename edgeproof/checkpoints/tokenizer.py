@@ -93,7 +93,9 @@ def require_readable(folder: Path) -> None:
     path = folder / TOKENIZER
     try:
         Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001  the library raises nothing narrower
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         reason = " ".join(str(error).split())
         raise InputError(
             f"{path}: cannot be opened ({reason}), so nothing could load it; save the tokenizer"

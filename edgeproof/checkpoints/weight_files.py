@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeproof.checkpoints.json_object import read_object
 from edgeproof.errors import InputError
-from edgeproof.json_text import parse_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -65,8 +65,8 @@ def adapter_of(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        base = parse_json(path.read_text("utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
+        base = read_object(path).get("base_model_name_or_path")
+    except InputError:
         base = None
     return (
         f"{folder}: an adapter of {base or 'another model'}, not a model; merge it into that one"
@@ -82,18 +82,25 @@ def _others(folder: Path, counted: set[str]) -> tuple[str, ...]:
 
 def _placed(index: Path) -> dict[str, Path]:
     try:
-        weight_map = parse_json(index.read_text("utf-8"))["weight_map"]
+        weight_map = read_object(index)["weight_map"]
         named = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, KeyError, AttributeError):
         raise InputError(f"{index}: malformed index; download it again") from None
-    for name in named.values():
+    for name in dict.fromkeys(named.values()):
         if name != Path(name).name or name in ("", ".", ".."):
             raise InputError(f"{index}: shard {name!r} is outside the checkpoint's folder")
-        if not (index.parent / name).exists():
+        if not _there(index.parent / name):
             raise InputError(f"{index.parent / name}: this shard is named by {INDEX} but missing")
     if not named:
         raise InputError(f"{index}: names no shard; download it again")
     return {tensor: index.parent / name for tensor, name in named.items()}
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False
 
 
 def _absent(folder: Path) -> InputError:

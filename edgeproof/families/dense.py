@@ -57,6 +57,11 @@ LAYER = (
 )
 
 
+OPTIONAL = ("num_key_value_heads", "head_dim")
+# What formats can say, and no model has: a number of layers that takes no memory to count.
+MOST_OF_ALL, MOST = 2**31 - 1, {"num_hidden_layers": 10_000}
+
+
 def read_dense(
     raw: Mapping[str, Any],
     family: str,
@@ -79,9 +84,11 @@ def read_dense(
     Raises:
         InputError: a key is missing or asks for something that is not exported.
     """
-    for key in (*REQUIRED, *required):
-        if not isinstance(raw.get(key), int) or raw[key] <= 0:
-            raise InputError(f"{key} must be a positive integer, not {raw.get(key)!r}")
+    optional = (key for key in OPTIONAL if raw.get(key))
+    for key in (*REQUIRED, *required, *optional):
+        value = raw.get(key)
+        if type(value) is not int or not 0 < value <= MOST.get(key, MOST_OF_ALL):
+            raise InputError(f"{key} must be a positive integer, not {value!r}")
     activation = read_activation(raw.get("hidden_act", Activation.SILU.value))
     hidden, heads = raw["hidden_size"], raw["num_attention_heads"]
     kv_heads = raw.get("num_key_value_heads") or heads

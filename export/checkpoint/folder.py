@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.config import quantisation, settled
+from edgeproof.checkpoints.json_object import read_object
+from edgeproof.checkpoints.origin import recorded_base
 from edgeproof.checkpoints.settings import tokenizer_settings
 from edgeproof.checkpoints.special_tokens import GENERATION, Said
 from edgeproof.checkpoints.tokenizer import (
@@ -28,7 +30,6 @@ from edgeproof.checkpoints.tokenizer import (
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
 from edgeproof.families import assumed_ids
-from edgeproof.json_text import parse_json
 from edgeproof.recovery import RECOVERY, Recovery, read_recovery
 from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_file import DtypeError, SafetensorsFile
@@ -51,6 +52,11 @@ class CheckpointFolder:
         self._files = files
         self._json: dict[str, dict[str, Any]] = {}
         self._tokenizer_opens = False
+
+    @property
+    def recorded_base(self) -> str | None:
+        """See `edgeproof.checkpoints.origin`."""
+        return recorded_base(self.raw_config)
 
     @property
     def parameter_count(self) -> int:
@@ -174,7 +180,7 @@ class CheckpointFolder:
         """
         if name not in self._json:
             path = self.path / name
-            self._json[name] = _read_json(path) if path.exists() else {}
+            self._json[name] = read_object(path) if path.exists() else {}
         return self._json[name]
 
 
@@ -231,7 +237,7 @@ def read_raw_config(path: Path) -> dict[str, Any]:
     config_path = path / "config.json"
     if not config_path.exists():
         raise InputError(adapter_of(path) or f"{config_path}: missing; {_where_else(path)}")
-    return _read_json(config_path)
+    return read_object(config_path)
 
 
 def _where_else(path: Path) -> str:
@@ -266,15 +272,3 @@ def _notes(document: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[st
         shown = ", ".join(f"{token['content']!r} is {token['id']}" for token in other[:SHOWN])
         more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
         yield f"added tokens have the ids that they get in transformers: {shown}{more}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value

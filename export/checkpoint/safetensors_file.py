@@ -96,7 +96,7 @@ def _read_header(path: Path, file: Any, size: int) -> dict[str, TensorEntry]:
         header = parse_json(file.read(length))
         header.pop("__metadata__", None)
         entries = {name: _entry(path, name, spec, 8 + length) for name, spec in header.items()}
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
         raise InputError(f"{path}: malformed safetensors header; download the file again") from None
     _check_layout(path, entries, 8 + length, size)
     return entries

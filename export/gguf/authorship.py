@@ -8,10 +8,10 @@ card's word goes first, then the name's. What a card says in a form that has no 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping
 from typing import Any
 
+from edgeproof.errors import InputError
 from export.gguf.container import FLOAT32, INT32, STRING, UINT32, MetadataEntry
 from export.gguf.naming import NameParts, split_name
 
@@ -160,6 +160,6 @@ def _texts(value: Any) -> list[str]:
 def _fits(entry: MetadataEntry) -> bool:
     try:
         entry.encode()
-    except (struct.error, OverflowError, TypeError, ValueError, AttributeError):
+    except (InputError, TypeError, ValueError, AttributeError):
         return False
     return True

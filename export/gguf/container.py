@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeproof.errors import InputError
+
 ALIGNMENT = 32
 MAGIC = b"GGUF"
 VERSION = 3
@@ -47,7 +49,17 @@ class MetadataEntry:
     value: Any
 
     def encode(self) -> bytes:
-        """Key, type and value."""
+        """Key, type and value.
+
+        Raises:
+            InputError: a number that the type cannot hold.
+        """
+        try:
+            return self._encoded()
+        except (struct.error, OverflowError):
+            raise InputError(f"{self.key}: GGUF cannot hold the value {self.value!r}") from None
+
+    def _encoded(self) -> bytes:
         encode = self.type.encode
         if isinstance(self.value, list):
             kind = struct.pack("<IIQ", ARRAY, self.type.type_id, len(self.value))

@@ -52,7 +52,10 @@ def _target(name: str, sources: list[Parameter]) -> Target:
 
 
 def _loading_order(checkpoint: Checkpoint) -> list[str]:
-    """One file: by name (safetensors' `keys()` sorts). Shards: as the index lists them, by file."""
+    """One file: by name (safetensors' `keys()` sorts). Shards: as the index lists them, by file.
+
+    Names that it lacks come last: transformers loads whole shards.
+    """
     placed = checkpoint.weight_map
     if not placed:
         return sorted(checkpoint.stored_order)
@@ -60,4 +63,5 @@ def _loading_order(checkpoint: Checkpoint) -> list[str]:
     files: dict[str, list[str]] = defaultdict(list)
     for name, file in placed.items():
         files[file].append(name if name in known else MODEL + name)
-    return [name for names in files.values() for name in names]
+    listed = [name for names in files.values() for name in names]
+    return list(dict.fromkeys((*listed, *checkpoint.stored_order)))
