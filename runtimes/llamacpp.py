@@ -58,10 +58,17 @@ class LlamaCpp(SequenceRuntime):
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
+        return self._ids(text, whole=False)
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Token ids of `text` with the begin and end that the file asks for."""
+        return self._ids(text, whole=True)
+
+    def _ids(self, text: str, *, whole: bool) -> list[int]:
         data = text.encode()
-        count, ids = self._tokenize(data, len(data) + 1)
+        count, ids = self._tokenize(data, len(data) + 2, whole)
         if count < 0:  # it needs more room: a normaliser made the text longer
-            count, ids = self._tokenize(data, -count)
+            count, ids = self._tokenize(data, -count, whole)
         return list(ids[:count])
 
     def splits_otherwise(self, text: str) -> bool:
@@ -98,11 +105,11 @@ class LlamaCpp(SequenceRuntime):
             llama_cpp.llama_model_free(self._model)
         self._batch = self._model = None
 
-    def _tokenize(self, data: bytes, room: int) -> tuple[int, Any]:
+    def _tokenize(self, data: bytes, room: int, whole: bool) -> tuple[int, Any]:
         ids = (llama_cpp.llama_token * room)()
-        add_special, parse_special = False, True
+        parse_special = True
         count = llama_cpp.llama_tokenize(
-            self._vocab, data, len(data), ids, room, add_special, parse_special
+            self._vocab, data, len(data), ids, room, whole, parse_special
         )
         return int(count), ids
 

@@ -73,6 +73,10 @@ class OnnxRuntime(SequenceRuntime):
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Token ids of `text` with what tokenizer.json puts around it."""
+        return list(self._tokenizer.encode(text).ids)
+
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)

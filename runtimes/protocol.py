@@ -6,6 +6,7 @@ An adapter module `runtimes/<name>.py` has one public function `open_runtime(art
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +46,22 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Free the model. The runtime cannot be used afterwards."""
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token beside a tokenizer's words; `greedy` ones take spaces or whole words with them."""
+
+    text: str
+    greedy: bool
+
+
+@runtime_checkable
+class WrappingRuntime(Runtime, Protocol):
+    """A runtime that puts tokens around a text by itself, where its files ask for it."""
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Token ids of `text`, with what begins and ends it."""
 
 
 @runtime_checkable

@@ -17,12 +17,12 @@ Json = Mapping[str, Any]
 
 
 def said_of(folder: Path) -> Said:
-    """Of the files that are there.
+    """Of the files that are there; config.json has to be.
 
     Raises:
         InputError: one of them cannot be read.
     """
-    config = settled(read(folder, CONFIG))
+    config = settled(read_json(folder / CONFIG))
     settings = tokenizer_settings(lambda name: read(folder, name))
     tokens = (
         settled_tokenizer(read(folder, TOKENIZER), settings).get(ADDED)

@@ -331,10 +331,10 @@ def test_the_first_step_that_leaves_the_cache_is_named() -> None:
 
 
 def test_the_string_that_tokenizes_differently_is_cut_to_what_matters() -> None:
-    found = tokenizer_fault(Wrong(), Right())
+    found = tokenizer_fault(Wrong(), Right(), ())
     assert found is not None
     assert found.text == "'42' becomes [42], with the checkpoint's tokenizer [52, 50]"
-    assert tokenizer_fault(Right(), Right()) is None
+    assert tokenizer_fault(Right(), Right(), ()) is None
 
 
 def test_nan_is_an_infinite_error_unless_it_was_given() -> None:

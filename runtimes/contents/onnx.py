@@ -16,9 +16,10 @@ from onnx import GraphProto, TensorProto
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.settings import shipped_settings
 from edgeproof.checkpoints.special_tokens import CONFIG, listed
 from runtimes.contents.expectation import Exercised
-from runtimes.contents.files import COPIED, Content, copied
+from runtimes.contents.files import COPIED, SETTINGS, TOPICS, Content, copied
 from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
 
@@ -55,10 +56,13 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     yield Content(CONFIG, read_json(artifact.path / CONFIG), _config(origin, inner, graphs[inner]))
     yield from copied(artifact.path, origin, COPIED)
     if not artifact.manifest.variant.facts.traced:
+        if not origin.has(SETTINGS):
+            said = read_json(artifact.path / SETTINGS)
+            yield Content(SETTINGS, said, shipped_settings(origin.settings), TOPICS[SETTINGS])
         (root,) = (path for path in paths if "/" not in path)
-        said = artifact.path / GENAI
+        genai = artifact.path / GENAI
         yield Content(
-            GENAI, read_json(said) if said.exists() else None, _genai(origin, root, graphs[root])
+            GENAI, read_json(genai) if genai.exists() else None, _genai(origin, root, graphs[root])
         )
 
 

@@ -38,7 +38,7 @@ from runtimes.parity.stages import Stages
 from runtimes.parity.statistics import Histogram, log_histogram, mean_kl_by_kind
 from runtimes.parity.suite import Document
 from runtimes.parity.templates import TemplateResult
-from runtimes.parity.tokenizer import tokenizer_mismatches
+from runtimes.parity.tokenizer import Mismatches, tokenizer_mismatches, wrapping_fault
 from runtimes.parity.twins import Beginning, beginning, twin_faults
 from runtimes.parity.verdict import judge
 from runtimes.protocol import Runtime
@@ -107,6 +107,8 @@ class Measurement:
     """Whether every weight equals the checkpoint's."""
     worst_positions: tuple[WorstPosition, ...] = ()
     """Where KL is greatest, the worst first."""
+    tokenizer_apart: int = 0
+    """Strings that the runtime's library splits otherwise, whatever the file says: not compared."""
     long_range: LongRange | None = None
     """Null where no long text was run: with fewer positions, or a text of one's own."""
 
@@ -213,8 +215,9 @@ def measure(
         sampled=drawn,
         padding=read.padding,
         chat_template=known.template,
-        tokenizer_strings=read.strings,
-        tokenizer_mismatches=read.wrong_strings,
+        tokenizer_strings=read.told.strings,
+        tokenizer_mismatches=read.told.wrong,
+        tokenizer_apart=read.told.apart,
         max_kl=float(joined.kl.max()),
         kl_histogram=log_histogram(joined.kl),
         mean_kl_by_kind=mean_kl_by_kind([document.kind for document in documents], read.counted),
@@ -241,8 +244,7 @@ class _Read:
     looks: tuple[Look, ...]
     estimates: dict[str, Estimate]
     seconds: float
-    strings: int
-    wrong_strings: int
+    told: Mismatches
     padding: PaddingResult | None
     begun: Beginning | None
     long_range: LongRange | None
@@ -271,10 +273,12 @@ def _read(
 ) -> _Read:
     """Awkward strings, a padded batch, the text, and, where nothing is broken, the long text."""
     template = known.template
-    strings, wrong, first = tokenizer_mismatches(runtime, torch_runtime)
-    broken = [template.fault] if template.fault else []
-    if wrong:
-        broken.append(f"{wrong} of {strings} strings tokenize differently, first {first!r}")
+    told = tokenizer_mismatches(runtime, torch_runtime, torch_runtime.added_tokens)
+    wrapping = wrapping_fault(runtime, torch_runtime)
+    broken = [fault for fault in (template.fault, wrapping) if fault]
+    if told.wrong:
+        text = f"{told.wrong} of {told.strings} strings tokenize differently, first {told.first!r}"
+        broken.append(text)
     padding = measure_padding(runtime, reference.documents)
     broken += [padding.fault] if padding and padding.fault else []
     own = {FP16_HEADROOM.name: Estimate.exact(known.headroom)}
@@ -297,8 +301,7 @@ def _read(
         tuple(looks.looks),
         looks.estimates | own,
         replayed.seconds,
-        strings,
-        wrong,
+        told,
         padding,
         begun,
         far,

@@ -34,6 +34,16 @@ def not_compared(prompts: Sequence[Prompt], reference: Reference) -> list[str]:
     return notes
 
 
+def set_apart(measurement: Measurement) -> list[str]:
+    """The strings that say nothing of the export, in words."""
+    if not measurement.tokenizer_apart:
+        return []
+    return [
+        f"{measurement.tokenizer_apart} strings were left out of the comparison of tokenizers:"
+        " this runtime's library reads them otherwise, whatever the file says"
+    ]
+
+
 def not_judged(gates: Sequence[Gate], measurement: Measurement) -> list[str]:
     """The gates of the weights alone that nothing was compared with, in words."""
     names = [gate.text for gate in gates if gate.of_weights]

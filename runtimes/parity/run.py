@@ -33,7 +33,7 @@ from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.long_range import load_probe
 from runtimes.parity.looks import stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
-from runtimes.parity.omissions import not_compared, not_judged
+from runtimes.parity.omissions import not_compared, not_judged, set_apart
 from runtimes.parity.original import original_inputs, peaks_over
 from runtimes.parity.reference import load_reference
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
@@ -255,6 +255,7 @@ def _compare(
         *([bench.note] if bench.note else []),
         *m.chat_template.notes,
         *not_compared(bench.prompts, bench.reference),
+        *set_apart(m),
         *not_judged(limits, m),
         *score_notes(limits, room),
     )

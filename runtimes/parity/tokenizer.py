@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from runtimes.parity.suite import Budget, built_in
-from runtimes.protocol import OwnTokenizerRuntime, Runtime
+from runtimes.protocol import AddedToken, OwnTokenizerRuntime, Runtime, WrappingRuntime
 
 COUNT = 5000
 SEED = 7
+PLAIN = "a"
 PIECES = (
     " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "0", "7", "42", "1999", "3.14", "1,000,000",
     "the", "Paris", "naïve", "Straße", "хлеб", "φ", "海", "日本語", "العربية", "हिन्दी", "🙂",
@@ -50,17 +52,52 @@ def _letters(rng: random.Random, count: int) -> list[str]:
     return [chr(rng.randint(*script)) for script in rng.choices(SCRIPTS, k=count)]
 
 
-def tokenizer_mismatches(runtime: Runtime, reference: Runtime) -> tuple[int, int, str | None]:
-    """Strings compared, strings with other ids, and the first such string.
+@dataclass(frozen=True)
+class Mismatches:
+    """Strings that both tokenizers read, those with other ids, and the first such string.
 
-    Texts that the runtime's library is known to split otherwise say nothing of the export.
+    `apart` are strings that the runtime's library is known to split otherwise, whatever the file
+    says: they say nothing of the export.
     """
-    count, wrong, first = 0, 0, None
-    for text in awkward_strings():
+
+    strings: int
+    wrong: int
+    first: str | None
+    apart: int
+
+
+def tokenizer_mismatches(
+    runtime: Runtime, reference: Runtime, added: Sequence[AddedToken]
+) -> Mismatches:
+    """Compare the ids of all awkward strings, and of those with the checkpoint's added tokens."""
+    count, wrong, apart, first = 0, 0, 0, None
+    for text in (*awkward_strings(), *strings_of(added)):
         if isinstance(runtime, OwnTokenizerRuntime) and runtime.splits_otherwise(text):
+            apart += 1
             continue
         count += 1
         if runtime.tokenize(text) != reference.tokenize(text):
             wrong += 1
             first = text if first is None else first
-    return count, wrong, first
+    return Mismatches(count, wrong, first, apart)
+
+
+def strings_of(added: Sequence[AddedToken]) -> Iterator[str]:
+    """Each added token alone; between spaces too, where it takes none of them with it.
+
+    Which tokens do is in no file of llama.cpp, and the exporter says so.
+    """
+    for token in added:
+        yield token.text
+        if not token.greedy:
+            yield f"a {token.text} b"
+
+
+def wrapping_fault(runtime: Runtime, reference: WrappingRuntime) -> str | None:
+    """In words, where the runtime puts other tokens around a text by itself than the checkpoint."""
+    if not isinstance(runtime, WrappingRuntime):
+        return None
+    ours, theirs = runtime.tokenize_whole(PLAIN), reference.tokenize_whole(PLAIN)
+    if ours == theirs:
+        return None
+    return f"{PLAIN!r} becomes {ours} with what is put around it, {theirs} in the original"

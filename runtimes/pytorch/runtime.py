@@ -21,6 +21,7 @@ from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
 from runtimes.memory import return_large_blocks
 from runtimes.peaks import Peak
+from runtimes.protocol import AddedToken
 from runtimes.pytorch.loading import load_model, load_tokenizer
 from runtimes.pytorch.watch import Watch
 from runtimes.said import said_of
@@ -112,6 +113,19 @@ class TorchRuntime(SequenceRuntime):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Token ids of `text` with what transformers puts around it."""
+        return list(self._tokenizer.encode(text, verbose=False))
+
+    @property
+    def added_tokens(self) -> tuple[AddedToken, ...]:
+        """The tokenizer's added tokens, by id."""
+        found = sorted(self._tokenizer.added_tokens_decoder.items())
+        return tuple(
+            AddedToken(token.content, token.lstrip or token.rstrip or token.single_word)
+            for _, token in found
+        )
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""

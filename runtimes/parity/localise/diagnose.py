@@ -199,7 +199,7 @@ def _rerun(subject: Subject, ids: Sequence[int], measured: Measurement) -> list[
         limit = measured.padding.limit if measured.padding else CACHE_KL_LIMIT
         found = [cache_fault(runtime, ids, limit)]
         if measured.tokenizer_mismatches:
-            found.append(tokenizer_fault(runtime, subject.original))
+            found.append(tokenizer_fault(runtime, subject.original, subject.original.added_tokens))
         return [finding for finding in found if finding]
     finally:
         runtime.close()

@@ -8,20 +8,22 @@ import numpy as np
 
 from runtimes.parity.divergence import compare
 from runtimes.parity.localise.result import Cause, Component, Finding
-from runtimes.parity.tokenizer import awkward_strings
-from runtimes.protocol import Runtime
+from runtimes.parity.tokenizer import awkward_strings, strings_of
+from runtimes.protocol import AddedToken, Runtime
 
 SHOWN_IDS = 8
 STEPS = 16
 
 
-def tokenizer_fault(runtime: Runtime, reference: Runtime) -> Finding | None:
+def tokenizer_fault(
+    runtime: Runtime, reference: Runtime, added: Sequence[AddedToken]
+) -> Finding | None:
     """The shortest piece found of a string that the artifact tokenizes differently."""
 
     def differs(text: str) -> bool:
         return runtime.tokenize(text) != reference.tokenize(text)
 
-    strings = sorted(awkward_strings(), key=len)
+    strings = sorted((*awkward_strings(), *strings_of(added)), key=len)
     text = next((text for text in strings if differs(text)), None)
     if text is None:
         return None
