@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
 from edgeproof.command import EdgeproofCommand, out_option
 from edgeproof.errors import InputError
-from export.command import KEPT, MODEL_HELP, export_variants, verify_option
+from export.command import KEPT, MODEL_HELP, export_variants, name_option, verify_option
 from export.flags import ExportFlags
 from export.plan import ModelRequest, Plan, load_plan
 
@@ -29,6 +30,7 @@ VERIFY_HELP = (
 )
 @click.option("--model", "-m", "models", multiple=True, help=f"Instead of the plan's. {MODEL_HELP}")
 @click.option("--revision", help="Branch, tag or commit for the models given by --model.")
+@name_option
 @click.option(
     "--format",
     "formats",
@@ -45,6 +47,7 @@ def main(
     plan_path: Path | None,
     models: tuple[str, ...],
     revision: str | None,
+    name: str | None,
     formats: tuple[str, ...],
     out: Path,
     force: bool,
@@ -64,18 +67,29 @@ def main(
         plan_path = LOCAL_PLAN
     if revision and not models:
         raise InputError("--revision needs --model; a plan gives each model its own revision")
+    if name and len(models) != 1:
+        raise InputError("--name needs one --model")
     plan = load_plan(plan_path).only(formats)
     requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
     flags = ExportFlags(force=force, dry_run=dry_run, verify=verify)
-    runs = carry_out(plan, requests, out, flags)
+    runs = carry_out(plan, requests, out, flags, name)
     if not dry_run:
         RunRecord(runs, plan.gates).save(out)
 
 
 def carry_out(
-    plan: Plan, models: tuple[ModelRequest, ...], out: Path, flags: ExportFlags
+    plan: Plan,
+    models: tuple[ModelRequest, ...],
+    out: Path,
+    flags: ExportFlags,
+    name: str | None = None,
 ) -> tuple[ModelRun, ...]:
-    """Export models × variants; the plan is checked already."""
+    """Export models × variants; the plan is checked already.
+
+    Raises:
+        InputError: as for `export_variants`, or two models would have the same folder.
+    """
+    _refuse_one_folder_for_two(models)
     variants = [request.resolve() for request in plan.variants]
     allowed = {
         variant: request.allow_degraded
@@ -88,13 +102,32 @@ def carry_out(
     }
     runs = []
     for model in models:
-        source, folders = export_variants(model.id, model.revision, variants, out, flags, strict)
+        source, folders = export_variants(
+            model.id, model.revision, variants, out, flags, strict, name
+        )
         artifacts = tuple(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
             for folder, allow_degraded in zip(folders, allowed.values(), strict=True)
         )
         runs.append(ModelRun(source.label, str(source.path.resolve()), artifacts))
     return tuple(runs)
+
+
+def _refuse_one_folder_for_two(models: Sequence[ModelRequest]) -> None:
+    """Before anything is written: a folder's own name may be that of another one elsewhere."""
+    if len(models) < 2:
+        return
+    from export.sources import resolve
+
+    places: dict[str, Path] = {}
+    for model in models:
+        source = resolve(model.id, model.revision)
+        place = source.path.resolve()
+        if places.setdefault(source.label, place) != place:
+            raise InputError(
+                f"{place}: its artifacts would lie where those of {places[source.label]} do, in"
+                f" {source.label}; rename one of the folders, or export into another --out"
+            )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,22 @@ MODEL_HELP = (
 
 log = logging.getLogger(__name__)
 
+# As the hub has names, since releases use them.
+MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+
+def _model_name(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not MODEL_NAME.fullmatch(value):
+        raise InputError(f"--name {value!r}: give letters, digits, '-', '_' and '.' only")
+    return value
+
+
+name_option = click.option(
+    "--name",
+    callback=_model_name,
+    help="What the model is called in files and cards. A folder of your own has no other name.",
+)
+
 
 def verify_option(
     text: str, *, default: bool
@@ -56,6 +73,7 @@ def format_command(form: Format[Any]) -> click.Command:
     )
     @click.option("--model", "-m", default="bundled", show_default=True, help=MODEL_HELP)
     @click.option("--revision", help="Branch, tag or commit of a hub id, for example v0.1.")
+    @name_option
     @click.option(
         "--dtype",
         "-d",
@@ -81,6 +99,7 @@ def format_command(form: Format[Any]) -> click.Command:
     def command(
         model: str,
         revision: str | None,
+        name: str | None,
         dtypes: tuple[str, ...],
         out: Path,
         force: bool,
@@ -97,7 +116,7 @@ def format_command(form: Format[Any]) -> click.Command:
         accepted = _accepted(maker, options)
         variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
         flags = ExportFlags(force=force, dry_run=dry_run, strict=strict, verify=verify)
-        export_variants(model, revision, variants, out, flags)
+        export_variants(model, revision, variants, out, flags, name=name)
 
     if form.check is not None:
         verify_option(form.check.help, default=False)(command)
@@ -135,8 +154,11 @@ def export_variants(
     out: Path,
     flags: ExportFlags,
     strict: Collection[Variant[Any]] = (),
+    name: str | None = None,
 ) -> tuple[Source, list[Path]]:
     """Resolve a model once and export variants of it; for those in `strict` that flag is set.
+
+    `name` is what the model is called in files and cards, instead of what its source says.
 
     One line is printed for each, with more below it where tensors are stored in several types.
 
@@ -153,6 +175,8 @@ def export_variants(
     if not flags.dry_run:
         require_folder(out)
     source = resolve(model, revision)
+    if name is not None:
+        source = replace(source, name=name)
     openers = {form.open for form, _ in variants}
     opened = {opener: opener(source.path) for opener in openers}
     folders = []

@@ -27,6 +27,14 @@ def tokenizer_settings(read: Callable[[str], Json]) -> dict[str, Any]:
     return settings if DECODER in settings else {**settings, **read(MAP)}
 
 
+def shipped_settings(settings: Json) -> dict[str, Any]:
+    """A tokenizer_config.json for a folder without one: transformers.js opens no model so.
+
+    `settings` are those that count. The class is what transformers takes where nothing names one.
+    """
+    return {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
+
+
 def token_text(settings: Json, role: str) -> str | None:
     """The text of the token of a role, as `bos`; None where the settings name none.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from edgeproof.artifact import ModelIdentity
 from edgeproof.families import DecoderConfig
@@ -12,6 +13,7 @@ from edgeproof.families.rope import LinearScaling
 from export.checkpoint import Checkpoint
 from export.checkpoint.model_card import read_model_card
 from export.gguf.authorship import (
+    CARD_ORIGINS,
     HUB,
     general_texts,
     list_entries,
@@ -81,19 +83,30 @@ def _general(
         MetadataEntry("general.type", STRING, "model"),
         *sampling_entries(checkpoint.json_file("generation_config.json")),
         *(MetadataEntry(f"general.{key}", STRING, text) for key, text in texts.items()),
-        *origin_entries(card, identity.parameters),
+        *origin_entries(_with_base(card, checkpoint, identity), identity.parameters),
         *list_entries(card),
     ]
 
 
 def _model_id(checkpoint: Checkpoint, identity: ModelIdentity) -> str:
     """The name with its organization, where the hub or config.json says it."""
-    recorded = checkpoint.raw_config.get("_name_or_path")
+    recorded = checkpoint.recorded_base
     full = re.compile(rf"[\w.-]+/{re.escape(identity.name)}")
     for candidate in (identity.repo, recorded):
-        if isinstance(candidate, str) and full.fullmatch(candidate):
+        if candidate is not None and full.fullmatch(candidate):
             return candidate
     return identity.name
+
+
+def _with_base(
+    card: Mapping[str, Any], checkpoint: Checkpoint, identity: ModelIdentity
+) -> Mapping[str, Any]:
+    """The card; where it names no base, with the one that config.json says the model is from."""
+    base = checkpoint.recorded_base
+    own = (identity.repo, _model_id(checkpoint, identity))
+    if base is None or base in own or any(field in card for field in CARD_ORIGINS["base_model"]):
+        return card
+    return {**card, "base_model": base}
 
 
 def _source_urls(identity: ModelIdentity) -> dict[str, str]:

@@ -5,6 +5,7 @@ Keys and token types as in convert_hf_to_gguf.py (_set_vocab_gpt2) and gguf-py's
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from export.gguf.pretokenizer import pretokenizer_name
 from export.gguf.special_tokens import special_entries
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's llama_token_type
+log = logging.getLogger(__name__)
+
 # Brackets of tokens that are control tokens even where the tokenizer does not mark them.
 CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"))
 
@@ -90,7 +93,18 @@ def _tokens(tokenizer: Mapping[str, Any], vocab: int) -> tuple[list[str], list[i
         tokens[index] = token.text if control else token.text.replace("\u2581", " ")
         types[index] = CONTROL if control else USER_DEFINED
     _check_distinct(tokens)
+    greedy = [t["content"] for t in tokenizer.get("added_tokens") or () if _greedy(t)]
+    if greedy:
+        log.warning(
+            "tokenizer.json: llama.cpp takes no spaces with %s, as transformers does: texts with"
+            " spaces beside them may get other tokens",
+            ", ".join(map(repr, greedy)),
+        )
     return tokens, types
+
+
+def _greedy(token: Mapping[str, Any]) -> bool:
+    return any(token.get(key) for key in ("lstrip", "rstrip", "single_word"))
 
 
 def _check_distinct(tokens: list[str]) -> None:

@@ -8,11 +8,13 @@ has the same graph without that input, over the same data files: Optimum's own l
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import numpy as np
 
 from edgeproof.artifact import ArtifactWriter
+from edgeproof.checkpoints.settings import SETTINGS, shipped_settings
 from export.checkpoint import Checkpoint, CheckpointFolder, recovered_grids
 from export.format import Advance
 from export.onnx.decoder import GraphParts, build_decoder
@@ -22,6 +24,8 @@ from export.onnx.recovered import recovered_parts
 from export.onnx.schemes import STYLES, table_storage
 from export.onnx.weights import place, write_weights
 from export.rounding import rounder_of
+
+log = logging.getLogger(__name__)
 
 FOLDER = "onnx/"
 # transformers.js derives these from its dtype argument (`DEFAULT_DTYPE_SUFFIX_MAPPING`).
@@ -70,6 +74,9 @@ def write_folder(
     )
     for name in checkpoint.tokenizer_files:
         writer.write(name, checkpoint.shipped(name))
+    if SETTINGS not in checkpoint.tokenizer_files:
+        log.warning("%s: no %s, one that says nothing new is added", checkpoint.path, SETTINGS)
+        writer.write(SETTINGS, json.dumps(shipped_settings(checkpoint.settings), indent=2).encode())
 
 
 def _parts(checkpoint: Checkpoint, recipe: Recipe) -> GraphParts:

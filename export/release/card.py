@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproof.artifact import ModelIdentity
+from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.origin import HUB_ID, recorded_base
+from edgeproof.checkpoints.special_tokens import CONFIG
 from edgeproof.display import markdown_row, markdown_text, megabytes, number
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
@@ -19,7 +22,6 @@ from edgeproof.verdicts import Interval, ParityReport, ShortRun
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
 from export.formats import load_format
 from export.publication import Publication, Released, Repository, recommended
-from export.sources.source import HUB_ID
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -68,13 +70,22 @@ def source_card(model: ModelIdentity, checkpoint: Path) -> SourceCard:
     Raises:
         InputError: it is no longer there, or another one.
     """
-    recorded = {item.path: item.sha256 for item in model.inputs}.get(MODEL_CARD)
-    if recorded is None:
-        return SourceCard({}, model)
+    recorded = {item.path: item.sha256 for item in model.inputs}
+    base = _base(checkpoint / CONFIG, recorded.get(CONFIG))
+    facts = {"base_model": base} if base else {}
+    if MODEL_CARD not in recorded:
+        return SourceCard(facts, model)
     path = checkpoint / MODEL_CARD
-    if not path.is_file() or file_sha256(path) != recorded:
+    if not path.is_file() or file_sha256(path) != recorded[MODEL_CARD]:
         raise InputError(f"{path}: not the card that was exported; --checkpoint names its folder")
-    return SourceCard(read_model_card(checkpoint), model)
+    return SourceCard({**facts, **read_model_card(checkpoint)}, model)
+
+
+def _base(path: Path, recorded: str | None) -> str | None:
+    """The model that config.json was loaded from, where that is the one that was exported."""
+    if not path.is_file() or file_sha256(path) != recorded:
+        return None
+    return recorded_base(read_json(path))
 
 
 def model_card(

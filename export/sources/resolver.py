@@ -10,10 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from edgeproof.checkpoints.origin import HUB_ID
 from edgeproof.errors import InputError
 from export.sources.bundled import resolve_bundled
 from export.sources.grown import GROWN, resolve_grown
-from export.sources.source import HUB_ID, Source
+from export.sources.source import Source
 
 BUNDLED = "bundled"
 BUILT_IN: dict[str, Callable[[], Source]] = {
