@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.errors import InputError
+from edgeproof.json_text import parse_json
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -30,10 +31,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none, nests too deep, or escapes half a character.
     """
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("it nests too deep") from None
+    value = parse_json(data.decode("utf-8"))
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     if b"\\ud" in data or b"\\uD" in data:  # the only way to half a character
