@@ -19,6 +19,9 @@ PUBLIC_KEY ?= $(KEY:.pem=.pub)
 BUDGET ?= default
 # More options of the comparison, as --whole-text
 PARITY ?=
+# no: leave out the plan's recovered variants
+RECOVER ?= yes
+RECOVERED = $(if $(filter no,$(RECOVER)),--no-recover,--recover)
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
@@ -44,8 +47,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
 	@touch $@
 
 export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
-	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)"
-	$(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(PARITY)
+	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)" $(RECOVERED)
+	$(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(RECOVERED) $(PARITY)
 
 demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
 	@# A short text leaves some verdicts open, which the page shows.

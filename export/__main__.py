@@ -13,6 +13,7 @@ from edgeproof.errors import InputError
 from export.command import KEPT, MODEL_HELP, export_variants, name_option, verify_option
 from export.flags import ExportFlags
 from export.plan import ModelRequest, Plan, load_plan
+from export.plan.recoveries import planned_recoveries, recovered_lines
 
 LOCAL_PLAN = Path("edgeproof.toml")
 VERIFY_HELP = (
@@ -43,6 +44,13 @@ VERIFY_HELP = (
     "--dry-run", is_flag=True, help="Print sizes and bits per weight; measure and write nothing."
 )
 @verify_option(VERIFY_HELP, default=True)
+@click.option(
+    "--recover/--no-recover",
+    default=True,
+    show_default=True,
+    help="Note the plan's recovered variants, for `python -m runtimes.parity --recover` to make;"
+    " without, they are no part of this run.",
+)
 def main(
     plan_path: Path | None,
     models: tuple[str, ...],
@@ -53,8 +61,11 @@ def main(
     force: bool,
     dry_run: bool,
     verify: bool,
+    recover: bool,
 ) -> None:
     """Export every model of a plan in every variant of the plan.
+
+    Variants with `recover` are made later, from a checkpoint that PyTorch makes.
 
     \b
     Examples:
@@ -70,6 +81,7 @@ def main(
     if name and len(models) != 1:
         raise InputError("--name needs one --model")
     plan = load_plan(plan_path).only(formats)
+    plan = plan if recover else plan.unrecovered
     requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
     flags = ExportFlags(force=force, dry_run=dry_run, verify=verify)
     runs = carry_out(plan, requests, out, flags, name)
@@ -90,15 +102,14 @@ def carry_out(
         InputError: as for `export_variants`, or two models would have the same folder.
     """
     _refuse_one_folder_for_two(models)
-    variants = [request.resolve() for request in plan.variants]
+    plain = [request for request in plan.variants if request.plain]
+    variants = [request.resolve() for request in plain]
     allowed = {
         variant: request.allow_degraded
-        for (_, variant), request in zip(variants, plan.variants, strict=True)
+        for (_, variant), request in zip(variants, plain, strict=True)
     }
     strict = {
-        variant
-        for (_, variant), request in zip(variants, plan.variants, strict=True)
-        if request.strict
+        variant for (_, variant), request in zip(variants, plain, strict=True) if request.strict
     }
     runs = []
     for model in models:
@@ -109,7 +120,10 @@ def carry_out(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
             for folder, allow_degraded in zip(folders, allowed.values(), strict=True)
         )
-        runs.append(ModelRun(source.label, str(source.path.resolve()), artifacts))
+        recovered = planned_recoveries(model, source, plan.variants)
+        for line in recovered_lines(recovered, out):
+            click.echo(line)
+        runs.append(ModelRun(source.label, str(source.path.resolve()), artifacts, recovered))
     return tuple(runs)
 
 

@@ -156,20 +156,15 @@ def export_variants(
     strict: Collection[Variant[Any]] = (),
     name: str | None = None,
 ) -> tuple[Source, list[Path]]:
-    """Resolve a model once and export variants of it; for those in `strict` that flag is set.
+    """Resolve a model once and export variants of it, as `export_source` does.
 
     `name` is what the model is called in files and cards, instead of what its source says.
-
-    One line is printed for each, with more below it where tensors are stored in several types.
 
     Returns the model's source and each variant's artifact folder.
 
     Raises:
         InputError: a bad model, or a target that cannot be written.
     """
-    from edgeproof.artifact import classes_text, fallback_text
-    from export import job
-    from export.rounding.recipe import on_grid_text
     from export.sources import resolve
 
     if not flags.dry_run:
@@ -177,6 +172,29 @@ def export_variants(
     source = resolve(model, revision)
     if name is not None:
         source = replace(source, name=name)
+    return source, export_source(source, variants, out, flags, strict)
+
+
+def export_source(
+    source: Source,
+    variants: Sequence[tuple[Exporter[Any], Variant[Any]]],
+    out: Path,
+    flags: ExportFlags,
+    strict: Collection[Variant[Any]] = (),
+) -> list[Path]:
+    """Export variants of a model; for those in `strict` that flag is set.
+
+    One line is printed for each, with more below it where tensors are stored in several types.
+
+    Returns each variant's artifact folder.
+
+    Raises:
+        InputError: a bad model, or a target that cannot be written.
+    """
+    from edgeproof.artifact import classes_text, fallback_text
+    from export import job
+    from export.rounding.recipe import on_grid_text
+
     openers = {form.open for form, _ in variants}
     opened = {opener: opener(source.path) for opener in openers}
     folders = []
@@ -217,7 +235,7 @@ def export_variants(
         for title, text in lines.items():
             if text is not None:
                 click.echo(f"     {title}: {text}")
-    return source, folders
+    return folders
 
 
 def _note(done: Outcome) -> str:

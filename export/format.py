@@ -137,6 +137,16 @@ class Exporter(Generic[Opened]):
         raise InputError(f"{self.name} has no dtype {name!r}; choose from {known}")
 
 
+@dataclass(frozen=True)
+class RecoveredDtypes:
+    """The variants of a format that store a recovered checkpoint."""
+
+    names: Mapping[str, str]
+    """dtype as it is asked for → the variant's name."""
+    mixes: bool
+    """Whether it stores several grids of a recovery, so that there is a size to choose."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Format(Exporter[Opened]):
     """One format: how this program makes it, who else can, and how its exports are published."""
@@ -146,6 +156,8 @@ class Format(Exporter[Opened]):
     engines: Mapping[str, Exporter[Any]]
     """Other ways to make the same layout, by the value of --engine."""
     publication: Publication
+    recovered: RecoveredDtypes | None = None
+    """What a plan's `recover` makes; None: the format stores no recovered checkpoint as it is."""
 
     def engine(self, name: str) -> Exporter[Any]:
         """What makes the format with that engine.

@@ -11,7 +11,7 @@ import click
 from edgeproof.command import EdgeproofCommand
 from edgeproof.display import megabytes, printable
 from edgeproof.files.cache import cache_contents, cache_folder
-from export.upkeep import left_overs, states
+from export.upkeep import left_overs, states, unmade
 
 
 @click.command(cls=EdgeproofCommand, name="status")
@@ -33,9 +33,9 @@ def main(root: Path, check: bool, as_json: bool, cache: bool) -> None:
     if cache:
         _show_cache(as_json)
         return
-    found = states(root, check=check)
+    found, missing = states(root, check=check), unmade(root)
     if as_json:
-        rows = [{**asdict(item), "path": str(item.path)} for item in found]
+        rows = [{**asdict(item), "path": str(item.path)} for item in [*found, *missing]]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for item in found:
@@ -48,9 +48,12 @@ def main(root: Path, check: bool, as_json: bool, cache: bool) -> None:
             f"{'; '.join([*notes, *(['up to date'] if item.up_to_date else [])])}"
         )
         click.echo(printable(line))
+    for item in missing:
+        line = f"{item.model}  {item.name:20}{'–':>9} MB  missing: {item.unknown}"
+        click.echo(printable(line))
     for path in left_overs(root):
         click.echo(f"left over by a run that was killed: {path}")
-    if not found:
+    if not found and not missing:
         click.echo(f"{root}: no artifacts")
 
 

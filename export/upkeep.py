@@ -9,7 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
-from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
+from edgeproof.artifact.run_record import (
+    RUN_RECORD,
+    ModelRun,
+    PlannedRecovery,
+    load_run_record,
+)
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder
@@ -17,6 +22,7 @@ from edgeproof.files.hashing import OutputFile, file_sha256, input_records, reme
 from edgeproof.files.own import UnreadableFileError
 from edgeproof.files.schema import NewerFileError
 from edgeproof.files.space import stored_bytes
+from edgeproof.recovery import checkpoint_digest, read_recovery
 from edgeproof.verdicts import REPORT, Compared, Key, read_report
 from export.checkpoint.folder import open_folder
 from export.remade import CannotTell, made_otherwise
@@ -24,6 +30,7 @@ from export.sources.bundled import superseded
 
 NOT_COMPARED = "–"
 NEWER = "a newer edgeproof wrote it"
+NOT_MADE = "its recovered checkpoint is not made yet (python -m runtimes.parity --recover)"
 DIGESTS = "digests"  # folder of the cache
 DEPTH = 3  # model, format, variant
 # A checkpoint's files as they are now, or why they are not known.
@@ -62,7 +69,7 @@ def states(root: Path, *, check: bool) -> list[State]:
 
     What of it cannot be read is in the list, and hides nothing else.
     """
-    inputs, unknown = _inputs(root)
+    inputs = _inputs(root)
     compared = _Reports(root)
     found = []
     for folder, closed in _folders(root, 0):
@@ -72,9 +79,33 @@ def states(root: Path, *, check: bool) -> list[State]:
             size = stored_bytes(folder)
             found.append(State(folder, label, name, size, NOT_COMPARED, None, None, closed))
         else:
-            now = inputs.get(label, unknown)
+            now = inputs.of(folder, label)
             found.append(_state(folder, label, name, compared.of(label), now, check=check))
     return found
+
+
+def unmade(root: Path) -> list[State]:
+    """The recovered variants that the last plan asks for and that are not there, where it tells."""
+    try:
+        models = _recorded(root)
+    except InputError:
+        return []  # `states` says so of each artifact
+    return [
+        State(
+            root / variant.path,
+            run.label,
+            f"{variant.format} {variant.dtype}",
+            0,
+            NOT_COMPARED,
+            None,
+            None,
+            NOT_MADE,
+        )
+        for run in models
+        for recovery in run.recovered
+        for variant in recovery.variants
+        if not (root / variant.path / MANIFEST).exists()
+    ]
 
 
 def left_overs(root: Path) -> list[Path]:
@@ -134,16 +165,53 @@ def _report(path: Path) -> _Report:
         return _Report({}, str(error))
 
 
-def _inputs(root: Path) -> tuple[dict[str, Inputs], Inputs]:
-    """Model → its checkpoint's files as they are now, and why those of the others are not known."""
-    if not os.path.lexists(root / RUN_RECORD):
-        return {}, f"{RUN_RECORD} does not name its checkpoint"
+@dataclass(frozen=True)
+class _Known:
+    """Checkpoints' files as they are now, as far as the last plan's run names them."""
+
+    models: Mapping[str, Inputs]
+    recovered: Mapping[Path, Inputs]
+    otherwise: Inputs
+
+    def of(self, folder: Path, label: str) -> Inputs:
+        """Those of what an artifact's folder was made from."""
+        return self.recovered.get(folder, self.models.get(label, self.otherwise))
+
+
+def _inputs(root: Path) -> _Known:
     try:
-        models = load_run_record(root).models
+        models = _recorded(root)
     except InputError as error:
-        return {}, str(error)
+        return _Known({}, {}, str(error))
+    recovered = {
+        root / variant.path: inputs
+        for run in models
+        for recovery in run.recovered
+        for inputs in [_recovered_files(recovery, Path(run.checkpoint))]
+        for variant in recovery.variants
+    }
     known = {run.label: _files(Path(run.checkpoint)) for run in models}
-    return known, f"{RUN_RECORD} does not name its checkpoint"
+    return _Known(known, recovered, f"{RUN_RECORD} does not name its checkpoint")
+
+
+def _recorded(root: Path) -> tuple[ModelRun, ...]:
+    return load_run_record(root).models if os.path.lexists(root / RUN_RECORD) else ()
+
+
+def _recovered_files(recovery: PlannedRecovery, original: Path) -> Inputs:
+    if recovery.checkpoint is None:
+        return NOT_MADE
+    checkpoint = Path(recovery.checkpoint)
+    inputs = _files(checkpoint)
+    if isinstance(inputs, str):
+        return inputs
+    try:
+        record = read_recovery(checkpoint)
+        made_from = checkpoint_digest(original)
+    except (InputError, OSError) as error:
+        return f"what it was recovered from cannot be read: {error}"
+    # No files: an export would take another checkpoint.
+    return inputs if record is not None and record.original.digest == made_from else ()
 
 
 def _files(checkpoint: Path) -> Inputs:

@@ -6,18 +6,21 @@ It names machine-local paths and is not part of any artifact.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeproof import __version__
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.own import read_own, typed
 from edgeproof.files.schema import Schema
+from edgeproof.goal import Goal
 
 RUN_RECORD = "run.json"
 SCHEMA = Schema(
-    current=1, oldest=1, again="run `python -m export` again", what="a record of an export"
+    current=2, oldest=1, again="run `python -m export` again", what="a record of an export"
 )
 
 
@@ -30,12 +33,56 @@ class PlannedArtifact:
 
 
 @dataclass(frozen=True)
+class PlannedVariant(PlannedArtifact):
+    """A recovered variant: where it lies or will lie, and what exports it."""
+
+    format: str
+    dtype: str
+    strict: bool
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What files made from a model say of it; `found_by` finds it on any machine."""
+
+    name: str
+    repo: str | None
+    revision: str | None
+    found_by: str | None
+
+
+@dataclass(frozen=True)
+class PlannedRecovery:
+    """Recovered variants that a plan asks for, which are made after the others are compared.
+
+    `checkpoint` is the recovered checkpoint's folder on this machine; None: not made yet.
+    """
+
+    origin: Origin
+    goal: Goal
+    variants: tuple[PlannedVariant, ...]
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelRun:
     """One model of a run: its label, its checkpoint folder on this machine, its artifacts."""
 
     label: str
     checkpoint: str
     artifacts: tuple[PlannedArtifact, ...]
+    recovered: tuple[PlannedRecovery, ...] = ()
+
+    @property
+    def made(self) -> tuple[PlannedRecovery, ...]:
+        """The recoveries whose checkpoint is there."""
+        return tuple(item for item in self.recovered if item.checkpoint is not None)
+
+    @property
+    def everything(self) -> tuple[PlannedArtifact, ...]:
+        """The artifacts, then those of recovered checkpoints that are there."""
+        return (*self.artifacts, *(variant for item in self.made for variant in item.variants))
 
 
 @dataclass(frozen=True)
@@ -51,6 +98,9 @@ class RunRecord:
         write_atomic(root / RUN_RECORD, (json.dumps(data, indent=2) + "\n").encode())
 
 
+EXACT = (PlannedArtifact, PlannedVariant, Origin, Goal)
+
+
 def load_run_record(root: Path) -> RunRecord:
     """Read `run.json`.
 
@@ -60,6 +110,6 @@ def load_run_record(root: Path) -> RunRecord:
     """
     path = root / RUN_RECORD
     try:
-        return read_own(path, SCHEMA, lambda raw: typed(RunRecord, raw, exact=(PlannedArtifact,)))
+        return read_own(path, SCHEMA, lambda raw: typed(RunRecord, raw, exact=EXACT))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; run `python -m export` (or make export-all)") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeproof.artifact import Precision, Variant
 from export.checkpoint import open_checkpoint
-from export.format import Check, Format
+from export.format import Check, Format, RecoveredDtypes
 from export.gguf.exporter import write
 from export.gguf.llama_cpp import PACKAGE
 from export.gguf.llama_quantize import package_version
@@ -15,6 +15,8 @@ from export.gguf.recipe import MIXTURES, RECOVERED, Recipe
 from export.gguf.verification import check_files
 from export.rounding.recipe import Rounding
 from export.rounding.registry import LATTICE
+
+AUTO = "auto"
 
 
 def _variant(
@@ -51,7 +53,7 @@ FORMAT = Format(
             RECOVERED.lower(),
             Precision.LOW_BIT,
             Recipe(RECOVERED, RECOVERED, rounding=Rounding(LATTICE)),
-            ("auto",),
+            (AUTO,),
         ),
     ),
     tools=(),
@@ -69,4 +71,5 @@ FORMAT = Format(
     engines={},
     example="python -m export.gguf --model bundled --dtype f16,q4_k_m",
     publication=PUBLICATION,
+    recovered=RecoveredDtypes({AUTO: RECOVERED.lower()}, mixes=True),
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from export.checkpoint import open_checkpoint
-from export.format import Format
+from export.format import Format, RecoveredDtypes
 from export.mlc.app_record import mlc_name
 from export.mlc.exporter import write
 from export.mlc.looking import complete_from_checkpoint
 from export.mlc.publication import PUBLICATION
-from export.mlc.recipe import OPTIONS, RECOVERED, variant_of, with_options
+from export.mlc.recipe import AUTO, OPTIONS, RECOVERED, variant_of, with_options
 from export.mlc.schemes import SCHEMES
 
 FORMAT = Format(
@@ -26,6 +26,7 @@ FORMAT = Format(
     engines={},
     example="python -m export.mlc --model bundled --dtype q0f16,q4f16_1",
     publication=PUBLICATION,
+    recovered=RecoveredDtypes({AUTO: RECOVERED.name}, mixes=False),
 )
 
 __all__ = ["FORMAT"]

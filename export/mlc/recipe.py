@@ -91,13 +91,14 @@ def variant_of(scheme: Scheme) -> Variant[Recipe]:
     return Variant("mlc", scheme.name, scheme.precision, Recipe(scheme.name), scheme.aliases)
 
 
+AUTO = "auto"
 # A recovered checkpoint's: the one scheme whose grid its matrices can all lie on.
 RECOVERED = Variant(
     "mlc",
     "q4f16_1-recovered",
     Precision.LOW_BIT,
     Recipe("q4f16_1", rounding=Rounding(LATTICE), recovered=True),
-    ("auto",),
+    (AUTO,),
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Precision, Variant
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.format import Advance, Format
+from export.format import Advance, Format, RecoveredDtypes
 from export.onnx import looking
 from export.onnx.publication import PUBLICATION
 from export.onnx.recipe import FLOAT_DTYPES, OPTIONS, RECOVERED, Recipe, with_options
@@ -113,4 +113,7 @@ FORMAT = Format(
     engines={"optimum": TRACED},
     example="python -m export.onnx --model bundled --dtype fp16",
     publication=PUBLICATION,
+    recovered=RecoveredDtypes(
+        {dtype: variant.name for dtype, variant in RECOVERED_VARIANTS.items()}, mixes=True
+    ),
 )

@@ -17,8 +17,9 @@ from typing import Any
 from edgeproof.artifact import Precision, Variant
 from edgeproof.errors import InputError
 from edgeproof.files.schema import Schema
+from edgeproof.goal import Goal, parse_goal
 from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
-from export.format import DIRECT, Exporter
+from export.format import DIRECT, Exporter, RecoveredDtypes
 from export.formats import load_format
 
 if sys.version_info >= (3, 11):
@@ -28,7 +29,7 @@ else:
 
 SCHEMA = Schema(current=1, oldest=1, again="copy the default plan and edit it")
 PLAN_KEYS = {"schema", "models", "variant", "gates"}
-VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine"}
+VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine", "recover"}
 MODEL_KEYS = {"id", "revision"}
 
 
@@ -45,7 +46,8 @@ class VariantRequest:
     """One variant to export; a degraded one fails the run unless `allow_degraded`.
 
     `strict` refuses a fallback to another type; `engine` makes the files; `options` are the
-    format's own with that engine, as the plan has them.
+    format's own with that engine, as the plan has them. With a `goal` it is made from a recovered
+    checkpoint, after all others are compared.
     """
 
     format: str
@@ -54,6 +56,7 @@ class VariantRequest:
     strict: bool = False
     engine: str = DIRECT
     options: Mapping[str, Any] = field(default_factory=dict)
+    goal: Goal | None = None
 
     def resolve(self) -> tuple[Exporter[Any], Variant[Any]]:
         """What makes it, and the variant with the options worked into it.
@@ -63,6 +66,11 @@ class VariantRequest:
         """
         form = load_format(self.format).engine(self.engine)
         return form, form.variant(self.dtype, **form.parse_options(self.options))
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is made from the model as it is."""
+        return self.goal is None
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,11 @@ class Plan:
             raise InputError(f"--format {missing[0]}: the plan has no such variant")
         kept = tuple(item for item in self.variants if not formats or item.format in formats)
         return replace(self, variants=kept)
+
+    @property
+    def unrecovered(self) -> Plan:
+        """The same without recovered variants."""
+        return replace(self, variants=tuple(item for item in self.variants if item.plain))
 
 
 def load_plan(path: Path | None) -> Plan:
@@ -141,20 +154,43 @@ def _variant(item: Any) -> list[VariantRequest]:
     form = load_format(item["format"]).engine(str(engine))
     _only(item, VARIANT_KEYS.union(form.option_names), f"a {form.name} variant")
     options = {name: value for name, value in item.items() if name not in VARIANT_KEYS}
+    dtypes, goal = [str(dtype) for dtype in _list(item.get("dtype", []), "dtype")], None
+    if "recover" in item:
+        recovered = _recovered(item["format"], engine)
+        goal = parse_goal(item["recover"], form.name, mixes=recovered.mixes)
+        dtypes = [_recovered_name(form.name, recovered, dtype) for dtype in dtypes]
     requests = [
         VariantRequest(
             form.name,
-            str(dtype),
+            dtype,
             _flag(item, "allow-degraded"),
             _flag(item, "strict"),
             str(engine),
             options,
+            goal,
         )
-        for dtype in _list(item.get("dtype", []), "dtype")
+        for dtype in dtypes
     ]
     for request in requests:
         request.resolve()
     return requests
+
+
+def _recovered(name: str, engine: Any) -> RecoveredDtypes:
+    recovered = load_format(name).recovered
+    if recovered is None:
+        raise InputError(f"recover: {name} has no variants of a recovered checkpoint")
+    if engine != DIRECT:
+        raise InputError(f"recover has no effect with engine {engine!r}; leave that out")
+    return recovered
+
+
+def _recovered_name(form: str, recovered: RecoveredDtypes, dtype: str) -> str:
+    names = recovered.names
+    if dtype.lower() not in (*names, *names.values()):
+        known = ", ".join(names)
+        raise InputError(f"recover: {form} has no recovered {dtype!r}; its dtypes are {known}")
+    return names.get(dtype.lower(), dtype.lower())
 
 
 def _no_duplicates(requests: Sequence[VariantRequest]) -> None:

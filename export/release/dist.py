@@ -135,7 +135,9 @@ def _inputs(
     for item in source.model.inputs:
         yield Input(f"checkpoint/{item.path}", item.sha256)
     for release in released:
-        compared = release.compared
+        compared, made_from = release.compared, release.artifact.manifest.model.inputs
+        for item in made_from if made_from != source.model.inputs else ():
+            yield Input(f"recovered/{compared.format}/{compared.variant}/{item.path}", item.sha256)
         yield Input(f"artifacts/{compared.format}/{compared.variant}/{MANIFEST}", compared.manifest)
     for path in (item for item in (REPORT, ELSEWHERE) if item in dist.files):
         yield Input(path, dist.files[path].sha256)

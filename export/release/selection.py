@@ -6,10 +6,12 @@ Invariant: what `select` returns has the bytes that were compared, hashed again 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgeproof.artifact import MANIFEST, Artifact, ModelIdentity, open_artifact
 from edgeproof.errors import GateError, InputError
+from edgeproof.recovery import RECOVERY
 from edgeproof.verdicts import Compared, Key, ParityReport
 from export.publication import Released
 
@@ -102,9 +104,15 @@ def _verdict(compared: Compared) -> str:
 
 
 def _same_model(artifacts: Sequence[Artifact]) -> None:
-    identities: dict[ModelIdentity, Path] = {}
+    """A recovered checkpoint has files of its own; the parity run has held it to its original."""
+    plain: dict[ModelIdentity, Path] = {}
+    named: dict[ModelIdentity, Path] = {}
     for artifact in artifacts:
-        identities.setdefault(artifact.manifest.model, artifact.path)
-    if len(identities) > 1:
-        first, second, *_ = identities.values()
-        raise InputError(f"{first} and {second} were made from different checkpoints")
+        model = artifact.manifest.model
+        named.setdefault(replace(model, inputs=()), artifact.path)
+        if RECOVERY not in {item.path for item in model.inputs}:
+            plain.setdefault(model, artifact.path)
+    for identities in (plain, named):
+        if len(identities) > 1:
+            first, second, *_ = identities.values()
+            raise InputError(f"{first} and {second} were made from different checkpoints")

@@ -71,7 +71,7 @@ def serve_command(folder: Path, port: int, threads: bool) -> None:
 def _exported(root: Path) -> list[Path]:
     """The last export's artifacts that a browser runs, in the order of the plan."""
     record = load_run_record(root)
-    paths = [root / item.path for model in record.models for item in model.artifacts]
+    paths = [root / item.path for model in record.models for item in model.everything]
     return [path for path in paths if _runs(open_artifact(path))]
 
 

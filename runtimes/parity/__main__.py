@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeproof.artifact import MANIFEST, open_artifact
-from edgeproof.artifact.run_record import load_run_record
+from edgeproof.artifact.run_record import RunRecord, load_run_record
 from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.space import require_files
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
-from runtimes.formats import reader_of
+from runtimes.child import run_module
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of, watch
 from runtimes.runtime_option import runtime_option
 
 if TYPE_CHECKING:
+    from runtimes.parity.models import ComparedModel
     from runtimes.parity.result import ModelResult, Unreadable
-    from runtimes.parity.run import Extent, Request
-    from runtimes.parity.suite import Suite
 
 KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
 ARGUMENTS = "edgeproof.arguments"  # in a command's context
@@ -35,8 +32,6 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the 
 # Loaded before anything is compared, so that a missing package is said at once.
 PACKAGES = ("junitparser", "matplotlib", "scipy")
 OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
-
-log = logging.getLogger(__name__)
 
 
 class WatchedCommand(EdgeproofCommand):
@@ -111,6 +106,13 @@ class WatchedCommand(EdgeproofCommand):
     is_flag=True,
     help="Say of every artifact where it diverges, layer by layer; else of those that fail.",
 )
+@click.option(
+    "--recover/--no-recover",
+    default=False,
+    show_default=True,
+    help="Then make the recovered variants that the plan asks for, unless they are there, and"
+    " compare them with the original too; PyTorch takes minutes for it.",
+)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
 @click.option(
     "--watch/--no-watch",
@@ -139,6 +141,7 @@ def main(
     whole_text: bool,
     footprint: bool,
     localise: bool,
+    recover: bool,
     threads: int,
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
@@ -150,170 +153,140 @@ def main(
     also get ROOT/parity.html over all of them. The verdicts are followed by what to ship for each
     target and what few bits cost. Exit code 1: a required gate was not met, or an artifact is
     broken; whatever it contains, the others are still judged. An artifact that the first part of
-    the text decides to be bad is not run on the rest.
+    the text decides to be bad is not run on the rest. With --recover, what a plan's variants with
+    `recover` need is made after these verdicts, and joins the same reports.
 
     \b
     Examples:
       python -m runtimes.parity
       python -m runtimes.parity --budget full --whole-text
+      python -m runtimes.parity --recover
       python -m runtimes.parity artifacts/my-model/gguf/q8_0 --checkpoint ./my-model
       python -m runtimes.parity --text my-prompts.jsonl
       python -m runtimes.parity artifacts/my-model/onnx/q4 --checkpoint ./my-model --localise
       python -m runtimes.parity --junit parity.xml --markdown parity.md
     """  # noqa: D301
     outputs = OUTPUTS.load()
-    from runtimes.parity.report.terminal import print_summary
-    from runtimes.parity.run import Extent, Request
+    from runtimes.parity import models as parts
+    from runtimes.parity.report.terminal import print_result
+    from runtimes.parity.run import Extent
 
     suite = chosen_suite(budget, text)
     if artifacts:
-        if checkpoint is None:
-            raise InputError("--checkpoint DIR is needed with explicit artifacts")
-        requests = [Request(path, allow_degraded, runtime) for path in artifacts]
-        models = [ComparedModel(None, checkpoint, requests, Path(REPORT))]
-        gates: Mapping[str, Mapping[str, float]] = {}
+        record = RunRecord((), {})  # what is named by hand is of no plan
+        if recover:
+            raise InputError("--recover needs a plan's run.json: leave the artifacts out")
+        asked = [by_hand(artifacts, checkpoint, original, runtime, allow_degraded=allow_degraded)]
     else:
         if runtime is not None:
             raise InputError("--runtime needs explicit artifacts: --runtime NAME ARTIFACT …")
         if checkpoint is not None:
             raise InputError("--checkpoint needs explicit artifacts: run.json names their own")
-        models, gates = recorded(root, allow_degraded=allow_degraded)
-    models, lost = told_apart(models)
-    for item in lost:
-        click.echo(f"FAIL, in no report: {item.reason}", err=True)
-    if json_path is not None and len(models) > 1:
-        raise InputError(f"--json is for one model, this run has {len(models)}: leave it out")
-    require_files(*(json_path or model.report for model in models), junit, markdown_path)
+        record = load_run_record(root)
+        asked = parts.plain_models(record, root, original, allow_degraded=allow_degraded)
+        if not recover:
+            asked += parts.recovered_models(record, root, allow_degraded=allow_degraded)
+            tell_of_unmade(record, root)
+    asked, lost = parts.told_apart(asked)
+    reports = {model.report for model in asked}
+    if json_path is not None and len(reports) > 1:
+        raise InputError(f"--json is for one model, this run has {len(reports)}: leave it out")
+    require_files(*(json_path or report for report in reports), junit, markdown_path)
     extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
-    results = []
-    for model in models:
-        result = compare_model(model, original, suite, threads, gates, extent)
-        for path in outputs.write_reports(result, json_path or model.report, not no_html):
-            click.echo(f"report: {path}")
-        results.append(result)
+    how = parts.Comparison(suite, threads, record.gates, extent)
+    results: dict[Path, ModelResult] = {}
+
+    def compare(models: Sequence[ComparedModel]) -> None:
+        for report, result in parts.compare_models(models, how, results):
+            results[report] = result
+            print_result(table_console(), result)
+            for path in outputs.write_reports(result, json_path or report, not no_html):
+                click.echo(f"report: {path}")
+
+    compare(asked)
+    code = 0
+    if recover and any(model.recovered for model in record.models):
+        code = run_module("runtimes.recover.planned", "--root", root, "--threads", str(threads))
+    if recover and not code:
+        record = load_run_record(root)
+        made = parts.recovered_models(record, root, allow_degraded=allow_degraded)
+        told, unreadable = parts.told_apart(made)
+        lost += unreadable
+        compare(told)
+    if len(results) > 1 and not no_html:
+        over_all = outputs.write_models_page(list(results.values()), list(results), root)
+        click.echo(f"report: {over_all}")
+    summarise(list(results.values()), junit, markdown_path)
+    refuse(list(results.values()), lost)
+    if code:
+        sys.exit(code)
+
+
+def by_hand(
+    artifacts: Sequence[Path],
+    checkpoint: Path | None,
+    original: str | None,
+    runtime: str | None,
+    *,
+    allow_degraded: bool,
+) -> ComparedModel:
+    """The artifacts that the command line names.
+
+    Raises:
+        InputError: it does not name their checkpoint.
+    """
+    from runtimes.parity.models import ComparedModel
+    from runtimes.parity.run import Request
+
+    if checkpoint is None:
+        raise InputError("--checkpoint DIR is needed with explicit artifacts")
+    requests = [Request(path, allow_degraded, runtime) for path in artifacts]
+    return ComparedModel(None, checkpoint, requests, Path(REPORT), original=original)
+
+
+def summarise(
+    results: Sequence[ModelResult], junit: Path | None, markdown_path: Path | None
+) -> None:
+    """Print what several models have in common; write what CI shows of all."""
+    from runtimes.parity.report.terminal import print_summary
+
     if len(results) > 1:
         print_summary(table_console(), results)
-        if not no_html:
-            over_all = outputs.write_models_page(results, [m.report for m in models], root)
-            click.echo(f"report: {over_all}")
     step_summary = os.environ.get(STEP_SUMMARY)
-    outputs.write_summaries(
+    OUTPUTS.load().write_summaries(
         results, junit, markdown_path, Path(step_summary) if step_summary else None
     )
+
+
+def tell_of_unmade(record: RunRecord, root: Path) -> None:
+    """Say which variants of the plan are not there to be compared."""
+    unmade = [
+        variant.path
+        for model in record.models
+        for recovery in model.recovered
+        if recovery.checkpoint is None
+        for variant in recovery.variants
+    ]
+    if unmade:
+        click.echo(f"not recovered yet: {', '.join(unmade)}; --recover makes them", err=True)
+
+
+def refuse(results: Sequence[ModelResult], lost: Sequence[Unreadable]) -> None:
+    """Refuse a run with an artifact that does not meet its requirement, or cannot be read.
+
+    Raises:
+        GateError: naming them all.
+    """
+    for item in lost:
+        click.echo(f"FAIL, in no report: {item.reason}", err=True)
     entries = [entry for result in results for entry in result.entries]
     refused = [entry for entry in entries if not entry.accepted]
-    unreadable = [item for model in models for item in model.unreadable] + lost
+    unreadable = [item for result in results for item in result.unreadable] + list(lost)
     if refused or unreadable:
         names = [f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused]
         names += [item.reason for item in unreadable]
         total = len(entries) + len(unreadable)
         raise GateError(f"{len(names)} of {total} artifacts did not pass: {', '.join(names)}")
-
-
-@dataclass(frozen=True)
-class ComparedModel:
-    """One model to compare: its name, its checkpoint, its artifacts, and where parity.json goes.
-
-    Without a label its artifacts name it. What is `unreadable` was asked for, too.
-    """
-
-    label: str | None
-    checkpoint: Path
-    requests: Sequence[Request]
-    report: Path
-    unreadable: Sequence[Unreadable] = ()
-
-
-def recorded(
-    root: Path, *, allow_degraded: bool
-) -> tuple[list[ComparedModel], Mapping[str, Mapping[str, float]]]:
-    """What the last export made below a root, and its plan's gates.
-
-    Raises:
-        InputError: there is no record of one.
-    """
-    from runtimes.parity.run import Request
-
-    record = load_run_record(root)
-    models = [
-        ComparedModel(
-            model.label,
-            Path(model.checkpoint),
-            [
-                Request(root / item.path, item.allow_degraded or allow_degraded)
-                for item in model.artifacts
-            ],
-            root / model.label / REPORT,
-        )
-        for model in record.models
-    ]
-    return models, record.gates
-
-
-def told_apart(
-    models: Sequence[ComparedModel],
-) -> tuple[list[ComparedModel], list[Unreadable]]:
-    """Models with those of their artifacts that say what they are, and the others by their reasons.
-
-    The second are those of models of which nothing can be read: there is no report to name them.
-
-    Raises:
-        InputError: a folder without a manifest.
-    """
-    from runtimes.parity.result import Unreadable
-
-    told, lost = [], []
-    for model in models:
-        requests, unreadable = [], []
-        for request in model.requests:
-            try:
-                reader_of(open_artifact(request.path))
-                requests.append(request)
-            except InputError as error:
-                if not (request.path / MANIFEST).exists():
-                    raise
-                unreadable.append(Unreadable("/".join(request.path.parts[-2:]), str(error)))
-        if requests:
-            told.append(replace(model, requests=requests, unreadable=unreadable))
-        else:
-            lost += unreadable
-    return told, lost
-
-
-def compare_model(
-    model: ComparedModel,
-    original: str | None,
-    suite: Suite,
-    threads: int,
-    gates: Mapping[str, Mapping[str, float]],
-    extent: Extent,
-) -> ModelResult:
-    """Compare one model's artifacts; print the table and the reasons."""
-    from runtimes.parity.environment import environment
-    from runtimes.parity.original import original_of
-    from runtimes.parity.report.terminal import print_result
-    from runtimes.parity.result import ModelResult
-    from runtimes.parity.run import run_parity
-
-    reference, entries = run_parity(
-        model.checkpoint,
-        suite,
-        model.requests,
-        threads,
-        gates,
-        extent,
-        original=original_of(model.checkpoint, original),
-    )
-    label = model.label or open_artifact(model.requests[0].path).manifest.model.name
-    result = ModelResult(
-        label, reference, environment(threads), tuple(entries), tuple(model.unreadable)
-    )
-    print_result(table_console(), result)
-    for entry in result.entries:
-        facts = {"model": label, "artifact": str(entry.artifact.path)}
-        verdict = entry.judgement.verdict.value
-        log.info("compared", extra={**facts, "verdict": verdict, "accepted": entry.accepted})
-    return result
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ def original_of(checkpoint: Path, given: str | None) -> Path:
     """The checkpoint whose function the exports of `checkpoint` have to compute.
 
     It is `checkpoint` itself where no recovery made it. Else the original: `given` as `--model`
-    takes it, or what recovery.json says finds it; its digest is compared with that file's.
+    takes it, or what recovery.json says finds it; its digest is compared with that file's. A folder
+    needs no process that finds it.
 
     Raises:
         InputError: the original is not found, is another one, or was given where there is none.
@@ -41,7 +42,7 @@ def original_of(checkpoint: Path, given: str | None) -> Path:
             " say where that is, --original DIR"
         )
     revision = original.revision if given is None and original.repo == wanted else None
-    found = located(wanted, revision).path
+    found = Path(wanted) if Path(wanted).is_dir() else located(wanted, revision).path
     if checkpoint_digest(found) != original.digest:
         raise InputError(
             f"{wanted}: not what {checkpoint} was recovered from; give --original the checkpoint"

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from edgeproof.command import EdgeproofCommand
+from edgeproof.goal import GATES, LEAST_MB, LEAST_TOKENS, MOST_BITS, TOKENS
 from runtimes.recover.targets import TARGETS
 
-GATES = ("4-bit",)
 KEPT = "what is done is kept in the cache; the same command goes on there"
 
 
@@ -26,8 +26,10 @@ KEPT = "what is done is kept in the cache; the same command goes on there"
     help="Whose grids to mix: gguf IQ4_NL, Q5_0, Q8_0; onnx 4 and 8 bits; mlc q4f16_1; any: 4 bits"
     " that all of them store.",
 )
-@click.option("--bits", type=click.FloatRange(1, 16), help="All stored bytes × 8 / parameters.")
-@click.option("--max-mb", type=click.FloatRange(0.1), help="10⁶ bytes of the model's files.")
+@click.option(
+    "--bits", type=click.FloatRange(1, MOST_BITS), help="All stored bytes × 8 / parameters."
+)
+@click.option("--max-mb", type=click.FloatRange(LEAST_MB), help="10⁶ bytes of the model's files.")
 @click.option("--gate", type=click.Choice(GATES), help="The smallest that passes these gates.")
 @click.option(
     "--calibration",
@@ -37,7 +39,11 @@ KEPT = "what is done is kept in the cache; the same command goes on there"
     " text.",
 )
 @click.option(
-    "--tokens", type=click.IntRange(512), default=40_960, show_default=True, help="Of that text."
+    "--tokens",
+    type=click.IntRange(LEAST_TOKENS),
+    default=TOKENS,
+    show_default=True,
+    help="Of that text.",
 )
 @click.option(
     "--out",

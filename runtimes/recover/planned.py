@@ -1,0 +1,130 @@
+"""`python -m runtimes.recover.planned`: make what a plan's variants with `recover` are made from.
+
+A recovered checkpoint is kept in the cache under a hash of all that its bytes depend on, so that
+the same plan makes it once. Recoveries of one model share text and moments, as all recoveries do;
+those of one goal are one checkpoint, whatever formats store it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+
+from edgeproof.artifact.run_record import ModelRun, PlannedRecovery, RunRecord, load_run_record
+from edgeproof.command import EdgeproofCommand, root_option
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import input_records
+from edgeproof.recovery import Recovery, checkpoint_digest, read_recovery
+from runtimes.child import run_module
+from runtimes.located import Model
+from runtimes.recover.__main__ import KEPT
+
+RECOVERED = "recovered"  # folder of the cache
+
+Say = Callable[[str], None]
+
+
+@click.command(cls=EdgeproofCommand, name="planned", kept=KEPT)
+@root_option("; its run.json names what to recover")
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+def main(root: Path, threads: int) -> None:
+    """Recover and export what the last `python -m export` left for later: variants with `recover`.
+
+    What is there already is reused. `python -m runtimes.parity --recover` does this, and compares
+    what it made; run it yourself to have the files without waiting for the comparison.
+
+    \b
+    Example:
+      python -m export --plan benchmarks/recovered.toml
+      python -m runtimes.recover.planned
+    """  # noqa: D301
+    make_planned(root, threads, click.echo)
+    code = run_module("export.recovered", root)
+    if code:
+        sys.exit(code)
+
+
+def make_planned(root: Path, threads: int, say: Say) -> None:
+    """Make every recovered checkpoint that the record asks for, and note where it lies.
+
+    Raises:
+        InputError: there is no record, or a model that cannot be recovered so.
+        GateError: no size passes the gates that a plan asks for.
+    """
+    record = load_run_record(root)
+    for number, run in enumerate(record.models):
+        made = []
+        for recovery in run.recovered:
+            folder = recovered_checkpoint(run, recovery, threads, say)
+            made.append(replace(recovery, checkpoint=str(folder)))
+        models = list(record.models)
+        models[number] = replace(run, recovered=tuple(made))
+        record = RunRecord(tuple(models), record.gates)
+        record.save(root)
+
+
+def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, say: Say) -> Path:
+    """The folder of one recovery, in the cache."""
+    from runtimes.recover.progress import Progress
+    from runtimes.recover.request import checked_wish
+    from runtimes.recover.run import Request, recover
+    from runtimes.recover.targets import TARGETS
+
+    goal, origin, original = planned.goal, planned.origin, Path(run.checkpoint)
+    folder = place(original, planned, threads)
+    found = read_recovery(folder)
+    note = "  (unchanged, reused)"
+    if found is None:
+        note = ""
+        target = TARGETS[goal.format]
+        wish = checked_wish(target, goal.bits, goal.max_mb, goal.gate)
+        model = Model(original, origin.name, origin.repo, origin.revision, origin.found_by)
+        request = Request(model, target, wish, None, goal.tokens, threads)
+        recover(request, folder, Progress(lambda line: click.echo(line, err=True)))
+        found = read_recovery(folder)
+        assert found is not None, "a recovery writes its record"
+    say(f"recover {run.label} ({goal.text}): {_figures(found)}  {folder}{note}")
+    return folder
+
+
+def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
+    """Where the recovered checkpoint is kept; all that decides its bytes names the folder."""
+    from runtimes.recover.own_text import TEXT_VERSION
+    from runtimes.recover.stages import RECIPE_VERSION, versions
+    from runtimes.recover.writer import COPIED
+
+    beside = [original / name for name in COPIED if (original / name).is_file()]
+    recipe = {
+        "recipe": RECIPE_VERSION,
+        "text": TEXT_VERSION,
+        "checkpoint": checkpoint_digest(original),
+        "beside": [asdict(item) for item in input_records(beside, cache_folder() / "digests")],
+        "origin": asdict(planned.origin),
+        "goal": asdict(planned.goal),
+        "threads": threads,
+        "versions": versions(),
+    }
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / RECOVERED / key
+
+
+def _figures(found: Recovery) -> str:
+    counts = ", ".join(f"{count} × {grid}" for grid, count in Counter(found.grids.values()).items())
+    held = found.method["held_out"]["figures"]
+    kl, low, high = held["mean_kl"]
+    return (
+        f"{found.method['bits']:.3f} bits per weight ({counts}), held-out text of the model: mean"
+        f" KL {kl:.4f} [{low:.4f}, {high:.4f}], acceptance {held['acceptance'][0]:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""A plan's recovered variants: checked first, made last, compared with the original, made once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from edgeproof.artifact.run_record import load_run_record
+from edgeproof.cli import main
+from edgeproof.errors import InputError
+from edgeproof.goal import Goal, parse_goal
+from edgeproof.verdicts import read_report
+from export.formats import OURS, load_format
+from export.plan import load_plan
+from runtimes.parity import __main__ as parity
+from runtimes.parity import tokenizer
+from runtimes.recover import planned
+from runtimes.recover import run as runs
+from runtimes.recover.targets import TARGETS
+from tests.tiny import make_checkpoint
+
+PLAN = """
+[[variant]]
+format = "gguf"
+dtype = "q8_0"
+
+[[variant]]
+format = "gguf"
+dtype = ["auto"]
+recover = { format = "any", tokens = 512 }
+allow-degraded = true
+
+[[variant]]
+format = "onnx"
+dtype = ["q4"]
+recover = { format = "any", tokens = 512 }
+allow-degraded = true
+"""
+RECOVERED = ("gguf recovered", "onnx q4-recovered")
+TEXT = "\n\n".join(f"The ferry left harbour {n} at noon, with goats. " * 4 for n in range(3))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A model and a plan of it; what is made stays in one cache, in one process."""
+    folder = tmp_path_factory.mktemp("planned")
+    make_checkpoint(folder / "tiny", max_position_embeddings=65)
+    (folder / "plan.toml").write_text(PLAN)
+    (folder / "text.txt").write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "COUNT", 20)
+        patch.setattr(runs, "LEAST_HELD", 512)
+        patch.setattr(parity, "run_module", in_process)
+        patch.setattr(planned, "run_module", in_process)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "folder" in request.fixturenames:
+        folder = request.getfixturevalue("folder")
+        monkeypatch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+
+
+def in_process(module: str, *arguments: str | Path) -> int:
+    done = CliRunner().invoke(import_module(module).main, list(map(str, arguments)))
+    click.echo(done.output)
+    return done.exit_code
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(item) for item in arguments])
+
+
+def export(folder: Path, *arguments: str) -> Result:
+    plan, model, out = folder / "plan.toml", folder / "tiny", folder / "out"
+    return run("export", "--plan", plan, "-m", model, "-o", out, *arguments)
+
+
+def compare(folder: Path, *arguments: str) -> Result:
+    options = ("--threads", "1", "--no-footprint", "--no-html", "--allow-degraded", *arguments)
+    return run("parity", "--root", folder / "out", "--text", folder / "text.txt", *options)
+
+
+def states(folder: Path) -> dict[str, dict[str, Any]]:
+    done = run("status", folder / "out", "--json")
+    assert done.exit_code == 0, done.output
+    return {item["name"]: item for item in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> str:
+    """Everything exported, recovered and compared; what the comparison printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROOF_CACHE", str(folder / "cache"))
+        for done in (export(folder), compare(folder, "--recover")):
+            assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_record_and_the_report_have_both(folder: Path, made: str) -> None:
+    (model,) = load_run_record(folder / "out").models
+    assert len(model.made) == 1  # both formats of one goal lie on one checkpoint
+    assert [item.path for item in model.everything] == [
+        f"tiny/{name.replace(' ', '/')}" for name in ("gguf q8_0", *RECOVERED)
+    ]
+    found = read_report(folder / "out" / "tiny" / "parity.json")
+    assert [item.name for item in found.compared] == ["gguf q8_0", *RECOVERED]
+    for item in found.compared:
+        # Stored values are the recovered checkpoint's, and the function is judged by the original.
+        assert item.verdict.value in ("PASS", "INCONCLUSIVE", "DEGRADED"), item.reasons
+        assert item.of_weights is not None
+        assert item.of_weights["mean_kl"].value
+    # The plain verdicts are printed before anything is recovered.
+    plain, _, both = made.partition("report: ")
+    assert "gguf q8_0" in plain
+    assert "recovered" not in plain
+    assert all(name in both for name in RECOVERED)
+
+
+def test_all_are_files_of_one_model(folder: Path, made: str) -> None:
+    del made
+    manifests = [json.loads(path.read_text()) for path in folder.glob("out/*/*/*/edgeproof.json")]
+    assert len(manifests) == 3
+    assert len({item["model"]["name"] for item in manifests}) == 1
+    assert len({json.dumps(item["model"]["inputs"]) for item in manifests}) == 2
+
+
+def test_status_knows_them(folder: Path, made: str) -> None:
+    del made
+    rows = states(folder)
+    assert all(rows[name]["stale"] is rows[name]["unknown"] is None for name in RECOVERED)
+
+
+def test_again_nothing_is_made(folder: Path, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    del made
+    assert export(folder).output.count("unchanged, reused") == 1
+    assert "not made yet" in states(folder)["gguf recovered"]["unknown"]
+    monkeypatch.setattr(runs, "recover", None)
+    done = CliRunner().invoke(planned.main, ["--root", str(folder / "out"), "--threads", "1"])
+    assert (done.exit_code, done.output.count("unchanged, reused")) == (0, 3), done.output
+
+
+def test_without_recovery_they_are_no_part_of_the_run(folder: Path, tmp_path: Path) -> None:
+    plan = ("--plan", folder / "plan.toml", "-m", folder / "tiny", "-o", tmp_path)
+    assert run("export", *plan, "--no-recover").exit_code == 0
+    assert "recover" not in run("status", tmp_path).output
+    assert run("export", *plan).exit_code == 0
+    lines = [line for line in run("status", tmp_path).output.splitlines() if "missing" in line]
+    assert [name in line for name, line in zip(RECOVERED, lines, strict=True)] == [True] * 2
+    dry = run("export", *plan, "--dry-run").output
+    assert "recover: any; after the comparison" in dry
+
+
+def test_a_recovery_that_fails_leaves_the_other_verdicts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN.replace('format = "any"', "bits = 4.5", 1))
+    out = tmp_path / "out"
+    plan = ("--plan", tmp_path / "plan.toml", "-m", folder / "tiny", "-o", out)
+    assert run("export", *plan).exit_code == 0
+    text = ("--text", folder / "text.txt", "--no-html", "--no-footprint", "--allow-degraded")
+    done = run("parity", "--root", out, *text, "--threads", "1", "--recover")
+    assert done.exit_code == 2
+    assert [item.name for item in read_report(out / "tiny/parity.json").compared] == ["gguf q8_0"]
+
+
+@pytest.mark.parametrize("form", OURS)
+def test_export_and_recovery_agree_on_what_a_format_stores(form: str) -> None:
+    recovered = load_format(form).recovered
+    assert recovered is not None
+    assert recovered.mixes == TARGETS[form].mixed
+    for name in recovered.names.values():
+        assert load_format(form).variant(name).name == name
+
+
+VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "auto"\nrecover = '
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (VARIANT + "5.0", "must be a table"),
+        (VARIANT + "{ bit = 5.0 }", "unknown key 'bit' in recover; known: bits"),
+        (VARIANT + "{ bits = 5.0, max-mb = 90 }", "recover has bits and max-mb; give one"),
+        (VARIANT + "{ tokens = 4096 }", "how small"),
+        (VARIANT + "{ bits = 0 }", "bits must be a number from 4.5 to 16, not 0"),
+        (VARIANT + "{ bits = nan }", "not nan"),
+        (VARIANT + "{ bits = true }", "not True"),
+        (VARIANT + '{ bits = "5" }', "not '5'"),
+        (VARIANT + "{ max-mb = -1 }", "max-mb must be a number from 0.1, not -1"),
+        (VARIANT + "{ max-mb = inf }", "not inf"),
+        (VARIANT + '{ gate = "8-bit" }', "gate must be 4-bit"),
+        (VARIANT + '{ gate = "4-bit", format = "any" }', "any has one size"),
+        (VARIANT + '{ bits = 5.0, format = "onnx" }', "format must be 'gguf' or 'any'"),
+        (VARIANT + "{ bits = 5.0, tokens = 0 }", "tokens must be a whole number from 512"),
+        (VARIANT.replace("auto", "q4_0") + "{ bits = 5.0 }", "no recovered 'q4_0'; .*auto"),
+        (VARIANT.replace("gguf", "onnx") + "{ bits = 6.0 }", "no recovered 'auto'; .*q4, q4f16"),
+        (VARIANT.replace("gguf", "mlc") + '{ gate = "4-bit" }', "mlc has one size"),
+        (VARIANT + "{ bits = 5.0 }\npure = true", "recovery.json gives each tensor its type"),
+        (VARIANT + "{ bits = 5 }\n" + VARIANT + "{ bits = 6 }", "in the plan twice"),
+    ],
+)
+def test_a_wrong_wish_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_plan(tmp_path / "plan.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_goal_says_what_it_asks() -> None:
+    assert parse_goal({"bits": 5}, "gguf", mixes=True) == Goal("gguf", bits=5.0)
+    assert parse_goal({}, "mlc", mixes=False) == Goal("mlc")
+    assert Goal("gguf", max_mb=90.0).text == "gguf, max-mb = 90.0"
