@@ -19,7 +19,7 @@ from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.terminal import print_result, print_summary
-from runtimes.parity.result import Entry
+from runtimes.parity.result import Entry, RecoveredFrom
 from tests.parity_results import entry, measurement, result
 
 # What a good export of each level reaches, besides its KL.
@@ -63,6 +63,33 @@ ENTRIES = (
     made("gguf", "q4_0", Precision.LOW_BIT, 90, 0.4, Verdict.DEGRADED),
     made("mlc", "q4f16_1", Precision.LOW_BIT, 80, 0.5, Verdict.DEGRADED),
 )
+
+
+def test_a_recovered_export_is_beside_the_plain_one_of_its_format_with_the_nearest_bits() -> None:
+    recovered = replace(
+        made("gguf", "recovered", Precision.LOW_BIT, 86, 0.05),
+        recovered=RecoveredFrom(40_960, "1" * 64, ()),
+    )
+    plain = [
+        with_bits(made("gguf", name, Precision.LOW_BIT, size, kl), bits)
+        for name, size, kl, bits in (("q4_0", 90, 0.4, 5.4), ("q6_k", 130, 0.01, 6.6))
+    ]
+    entries = [*ENTRIES[:5], *plain, with_bits(recovered, 5.0)]
+    (found,) = advise(entries).mended
+    assert found.before is not None
+    assert (found.after.export, found.before.export) == ("gguf recovered", "gguf q4_0")
+    assert (found.after.mean_kl, found.before.mean_kl) == (0.05, 0.4)
+    assert "plainly rounded, gguf q4_0" in found.text
+    (alone,) = advise([*ENTRIES[:5], recovered]).mended
+    assert alone.before is None
+    assert "plainly" not in alone.text
+
+
+def with_bits(found: Entry, bits: float) -> Entry:
+    manifest = found.artifact.manifest
+    weights = {**manifest.weights, "effective_bpw": bits}
+    artifact = replace(found.artifact, manifest=replace(manifest, weights=weights))
+    return replace(found, artifact=artifact)
 
 
 def test_each_target_gets_its_smallest_passing_export_and_what_meets_stricter_gates() -> None:
@@ -159,7 +186,9 @@ def test_broken_exports_advise_nothing_and_twins_do_not_dominate_each_other() ->
 
 
 def test_every_report_shows_it(tmp_path: Path) -> None:
-    run = result(*ENTRIES)
+    recovered = made("gguf", "recovered", Precision.LOW_BIT, 118, 0.2, Verdict.DEGRADED)
+    recovered = replace(recovered, recovered=RecoveredFrom(40_960, "1" * 64, ()))
+    run = result(*ENTRIES, recovered)
     console = Console(file=io.StringIO(), width=180)
     print_result(console, run)
     assert isinstance(console.file, io.StringIO)
@@ -169,6 +198,7 @@ def test_every_report_shows_it(tmp_path: Path) -> None:
     for text in (terminal, plain, written):
         assert "saves 20 % against onnx q8" in " ".join(text.split())
         assert "dominated by gguf q5_1" in text
+        assert "40,960 tokens of calibration text" in " ".join(text.split())
     assert "All models" not in terminal + plain
     assert 'aria-label="The smallest export for each target"' in written
     write_json(tmp_path / "parity.json", run)

@@ -19,6 +19,9 @@ from edgeproof.goal import Goal, parse_goal
 from edgeproof.verdicts import read_report
 from export.formats import OURS, load_format
 from export.plan import load_plan
+from export.release.card import SourceCard, model_card
+from export.release.repositories import repositories
+from export.release.selection import select
 from runtimes.parity import __main__ as parity
 from runtimes.parity import tokenizer
 from runtimes.recover import planned
@@ -131,6 +134,18 @@ def test_all_are_files_of_one_model(folder: Path, made: str) -> None:
     assert len(manifests) == 3
     assert len({item["model"]["name"] for item in manifests}) == 1
     assert len({json.dumps(item["model"]["inputs"]) for item in manifests}) == 2
+
+
+def test_reports_and_cards_say_what_is_recovered(folder: Path, made: str) -> None:
+    assert "What recovery mends:" in made
+    assert made.count("512 tokens of calibration text") == 2
+    report = read_report(folder / "out" / "tiny" / "parity.json")
+    assert [item.recovered for item in report.compared] == [None, 512, 512]
+    released = select(folder / "out" / "tiny", report, allow_degraded=True)
+    source = SourceCard({}, released[0].artifact.manifest.model)
+    for repository in repositories(released):
+        card = model_card(repository, source, report, "me").decode()
+        assert card.count("was made from a *recovered* checkpoint") == 1
 
 
 def test_status_knows_them(folder: Path, made: str) -> None:

@@ -24,7 +24,7 @@ AGAIN = " python -m runtimes.parity"
 # Also in docs/parity.schema.json. Before 3 a report did not say which bytes it is about.
 BEFORE_4 = "the report does not say what its run leaves open; compare again"
 SCHEMA = Schema(
-    current=5,
+    current=6,
     oldest=3,
     again=f"compare again:{AGAIN}",
     what="a parity report",
@@ -62,7 +62,8 @@ class Compared:
     `metrics` are those of the runtime, empty where it could not be opened; `of_weights` those of
     the file's weights alone, None where these were not run. `ran` is the runtime and its device,
     `activations` the type between its operators, and `unseen` says in words what that leaves open.
-    `part` is how many positions all metrics are of, where these are not the whole text's.
+    `part` is how many positions all metrics are of, where these are not the whole text's;
+    `recovered` on how many tokens of calibration text, where a recovery made its checkpoint.
     """
 
     format: str
@@ -81,6 +82,7 @@ class Compared:
     activations: str | None
     unseen: tuple[str, ...]
     part: int | None = None
+    recovered: int | None = None
 
     @property
     def key(self) -> Key:
@@ -162,7 +164,14 @@ class _Stored:
 
 
 @dataclass(frozen=True)
+class _Recovered:
+    tokens: int
+
+
+@dataclass(frozen=True)
 class _Artifact:
+    """Before 6 nothing is said of a recovery."""
+
     format: str
     variant: str
     manifest: str
@@ -173,6 +182,7 @@ class _Artifact:
     reasons: tuple[str, ...]
     allow_degraded: bool
     measurement: _Measurement | None
+    recovered: _Recovered | None = None
 
 
 @dataclass(frozen=True)
@@ -243,6 +253,7 @@ def _compared(raw: _Artifact) -> Compared:
         activations=execution.activations,
         unseen=execution.unseen,
         part=None if measured is None or measured.whole_text else measured.positions,
+        recovered=raw.recovered and raw.recovered.tokens,
     )
 
 

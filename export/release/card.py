@@ -125,6 +125,7 @@ def model_card(
             unseen=unseen(repository.released, short_runs),
             elsewhere=ran_elsewhere(repository.released, short_runs),
             best=best,
+            recovered=[item for item in repository.released if item.compared.recovered],
             file=next(named, None),
             degraded=[item for item in repository.released if not item.passed],
             report=report,

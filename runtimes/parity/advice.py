@@ -15,6 +15,7 @@ from runtimes.formats import Deployment, known_formats, reader
 from runtimes.parity.execution import executed
 from runtimes.parity.fields import AnyFloat
 from runtimes.parity.gates import GATES, HEADROOM, Gate
+from runtimes.parity.mended import Mended, mended
 from runtimes.parity.result import Entry, smallest_passing
 from runtimes.parity.verdict import judge
 
@@ -107,6 +108,8 @@ class Advice:
     """What few bits cost: each export below 8 bits, the best on what all have read first."""
     points: tuple[Point, ...]
     """Size and damage of every export that is not broken, from the smallest to the largest."""
+    mended: tuple[Mended, ...]
+    """What few bits cost before and after a recovery: each recovered export."""
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -128,6 +131,7 @@ def advise(entries: Sequence[Entry]) -> Advice:
         tuple(_recommend(target, found, entries) for target, found in used if found),
         tuple(_cost(entry, sound) for entry in _best_first(low)),
         _points(sound),
+        mended(sound),
     )
 
 

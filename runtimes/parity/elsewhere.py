@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from edgeproof.artifact import Artifact, open_artifact
-from edgeproof.artifact.run_record import ModelRun, load_run_record
+from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, load_run_record
 from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import ELSEWHERE, ShortRun, Verdict, read_short_runs, write_short_runs
@@ -135,12 +135,10 @@ def main(root: Path, positions: int, seconds: int, budget: str, threads: int) ->
     record = load_run_record(root)
     refused = []
     for model in record.models:
-        path, found = root / model.label / ELSEWHERE, list(_asked(root, model))
+        path = root / model.label / ELSEWHERE
         known = {(run.manifest, run.place): run for run in read_short_runs(path)}
         runs = []
-        checkpoint, artifacts = Path(model.checkpoint), [asked.artifact for asked in found]
-        reference = cache(partial(_reference, checkpoint, artifacts, budget, positions, threads))
-        for asked in found:
+        for asked, reference in _with_references(root, model, budget, positions, threads):
             key = (asked.artifact.sha256, asked.place.name)
             name = f"{asked.artifact.path} in {asked.place.name}"
             try:
@@ -162,16 +160,36 @@ def main(root: Path, positions: int, seconds: int, budget: str, threads: int) ->
         raise GateError(f"{len(refused)} did not pass: {', '.join(refused)}")
 
 
-def _asked(root: Path, model: ModelRun) -> Iterator[Elsewhere]:
-    for item in model.artifacts:
+def _with_references(
+    root: Path, model: ModelRun, budget: str, positions: int, threads: int
+) -> Iterator[tuple[Elsewhere, Callable[[], Reference]]]:
+    """What is left open of a model's exports, and what opens the reference of each, once."""
+    sources = [(model.checkpoint, None, model.artifacts)] + [
+        (recovery.checkpoint, model.checkpoint, recovery.variants) for recovery in model.made
+    ]
+    for checkpoint, original, planned in sources:
+        found = list(_asked(root, planned))
+        artifacts = [asked.artifact for asked in found]
+        source = Path(checkpoint or ""), original, artifacts
+        reference = cache(partial(_reference, *source, budget, positions, threads))
+        yield from ((asked, reference) for asked in found)
+
+
+def _asked(root: Path, planned: Sequence[PlannedArtifact]) -> Iterator[Elsewhere]:
+    for item in planned:
         artifact = open_artifact(root / item.path)
         yield from left_open(artifact, allow_degraded=item.allow_degraded)
 
 
 def _reference(
-    checkpoint: Path, artifacts: Sequence[Artifact], budget: str, positions: int, threads: int
+    checkpoint: Path,
+    given: str | None,
+    artifacts: Sequence[Artifact],
+    budget: str,
+    positions: int,
+    threads: int,
 ) -> Reference:
-    """The first texts, of the artifacts' own checkpoint.
+    """The first texts, of the artifacts' own checkpoint, or the `given` one it was recovered from.
 
     Raises:
         InputError: the checkpoint is gone, or an artifact was made from another.
@@ -179,7 +197,7 @@ def _reference(
     inputs = recorded_inputs(checkpoint, artifacts)
     for artifact in artifacts:
         check_current(artifact, inputs)
-    original = original_of(checkpoint, None)
+    original = original_of(checkpoint, given)
     files = original_inputs(original, checkpoint, inputs)
     suite = chosen_suite(budget, None)
     runtime = open_reference(original, threads)

@@ -12,6 +12,7 @@ from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.recovery import checkpoint_digest, read_recovery
 from runtimes.located import located
+from runtimes.parity.result import InputFile, RecoveredFrom
 from runtimes.parity.suite import Document
 from runtimes.peaks import Peak
 
@@ -49,6 +50,15 @@ def original_of(checkpoint: Path, given: str | None) -> Path:
             f" of {original.name} whose digest is {original.digest[:12]}…"
         )
     return found
+
+
+def recovered_from(checkpoint: Path, inputs: tuple[OutputFile, ...]) -> RecoveredFrom | None:
+    """What a report says of a recovered checkpoint, whose files are `inputs`; None of any other."""
+    recovery = read_recovery(checkpoint)
+    if recovery is None:
+        return None
+    files = tuple(InputFile(item.path, item.sha256) for item in inputs)
+    return RecoveredFrom(recovery.text.tokens, recovery.text.sha256, files)
 
 
 def original_inputs(

@@ -18,10 +18,32 @@ from runtimes.peaks import Peak
 
 
 @dataclass(frozen=True)
+class InputFile:
+    """A file that the artifacts were made from."""
+
+    path: str
+    """Its name in the checkpoint's folder."""
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class RecoveredFrom:
+    """The recovered checkpoint that an artifact was made from; its stored values are that one's."""
+
+    tokens: int
+    """Of the calibration text, which is the model's own where none was given."""
+    text: Sha256
+    """SHA-256 of these tokens' ids."""
+    inputs: tuple[InputFile, ...]
+    """Its files."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One artifact's result; `measurement` is None when it could not be opened.
 
-    `localisation` says where it breaks, if anybody asked or it does.
+    `localisation` says where it breaks, if anybody asked or it does; `recovered` from what it was
+    made, where a recovery made that.
     """
 
     artifact: Artifact
@@ -30,6 +52,7 @@ class Entry:
     judgement: Judgement
     measurement: Measurement | None
     localisation: Localisation | None = None
+    recovered: RecoveredFrom | None = None
 
     @property
     def name(self) -> str:
@@ -62,15 +85,6 @@ class ComparedText:
 
 
 @dataclass(frozen=True)
-class InputFile:
-    """A file that the artifacts were made from."""
-
-    path: str
-    """Its name in the checkpoint's folder."""
-    sha256: Sha256
-
-
-@dataclass(frozen=True)
 class ReferenceFacts:
     """What every artifact was compared with."""
 
@@ -91,7 +105,7 @@ class ReferenceFacts:
     floors: dict[str, Floor]
     """Runtime → the KL of a float32 artifact with exact weights."""
     inputs: tuple[InputFile, ...]
-    """The checkpoint's files that the artifacts were made from."""
+    """The checkpoint's files that the artifacts were made from, but recovered ones."""
     original: tuple[InputFile, ...] | None = None
     """Where a recovery made that checkpoint, the files of the model it was made from: what logits,
     replies and weights alone were compared with. Null where that is the checkpoint itself."""

@@ -34,7 +34,7 @@ from runtimes.parity.long_range import load_probe
 from runtimes.parity.looks import stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
 from runtimes.parity.omissions import not_compared, not_judged, set_apart
-from runtimes.parity.original import original_inputs, peaks_over
+from runtimes.parity.original import original_inputs, peaks_over, recovered_from
 from runtimes.parity.reference import load_reference
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
 from runtimes.parity.stages import Stages
@@ -108,6 +108,7 @@ def run_parity(
     inputs = recorded_inputs(checkpoint, artifacts)
     compared_with = original or checkpoint
     own = compared_with.samefile(checkpoint)
+    recovered = recovered_from(checkpoint, inputs)
     files = original_inputs(compared_with, checkpoint, inputs)
     stages = Stages()
     stages.expect(len(artifacts))
@@ -164,7 +165,9 @@ def run_parity(
         artifacts, requests, gated, results, strict=True
     ):
         explained = judgement.noted(*floor_notes(measurement, limits, known))
-        entry = Entry(artifact, request.allow_degraded, limits, explained, measurement)
+        entry = Entry(
+            artifact, request.allow_degraded, limits, explained, measurement, recovered=recovered
+        )
         if extent.localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
             entry = _localised(entry, request.runtime, weighed, bench, always=extent.localise_all)
         entries.append(entry)

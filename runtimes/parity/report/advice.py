@@ -28,6 +28,7 @@ def advice_lines(advice: Advice) -> dict[str, list[str]]:
             _ship_text(found) for found in advice.recommendations
         ],
         "What fewer than 8 bits cost": [cost.text for cost in advice.costs],
+        "What recovery mends": [found.text for found in advice.mended],
         "Not beaten in both size and mean KL (Pareto front)": front,
         "Beaten": [f"{point.export} {dominated_text(point)}" for point in points],
     }

@@ -14,7 +14,13 @@ from runtimes.parity.fields import Keywords, Sha256
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
-from runtimes.parity.result import Entry, ModelResult, ReferenceFacts, Unreadable
+from runtimes.parity.result import (
+    Entry,
+    ModelResult,
+    RecoveredFrom,
+    ReferenceFacts,
+    Unreadable,
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class ComparedArtifact:
     """Null where nobody asked: it passed."""
     measurement: Measurement | None
     """Null when the artifact could not be opened."""
+    recovered: RecoveredFrom | None
+    """Null where it was made from the model as it is."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,7 @@ def _artifact(entry: Entry) -> ComparedArtifact:
         accepted=entry.accepted,
         localisation=entry.localisation,
         measurement=entry.measurement,
+        recovered=entry.recovered,
     )
 
 
