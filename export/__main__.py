@@ -73,6 +73,7 @@ def main(
       python -m export --model ./my-checkpoint --dry-run
       python -m export --format gguf --format mlc
       python -m export --plan edgeproof.toml --out build/artifacts
+      python -m export --plan benchmarks/recovered.toml && python -m runtimes.parity --recover
     """  # noqa: D301
     if plan_path is None and LOCAL_PLAN.exists():
         plan_path = LOCAL_PLAN

@@ -55,6 +55,7 @@ def _exported(run: ModelRun, root: Path) -> Iterable[PlannedRecovery]:
         folders = export_source(source, wanted, root, VERIFIED, strict)
         yield replace(
             recovery,
+            exported=True,
             variants=tuple(
                 replace(item, path=folder.relative_to(root).as_posix())
                 for item, folder in zip(recovery.variants, folders, strict=True)

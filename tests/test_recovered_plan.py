@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +23,7 @@ from export.plan import load_plan
 from export.release.card import SourceCard, model_card
 from export.release.repositories import repositories
 from export.release.selection import select
+from runtimes.child import run_module
 from runtimes.parity import __main__ as parity
 from runtimes.parity import tokenizer
 from runtimes.recover import planned
@@ -185,6 +187,22 @@ def test_a_recovery_that_fails_leaves_the_other_verdicts(
     done = run("parity", "--root", out, *text, "--threads", "1", "--recover")
     assert done.exit_code == 2
     assert [item.name for item in read_report(out / "tiny/parity.json").compared] == ["gguf q8_0"]
+
+
+def test_what_ends_the_run_ends_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_module("platform") == 0
+    assert run_module("json.tool", "/nowhere") != 0
+    begun = []
+
+    def interrupted(run: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        begun.append(run)
+        monkeypatch.undo()
+        raise SystemExit(130)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(SystemExit):
+        run_module("http.server", "0")
+    assert begun[0].returncode not in (None, 0)
 
 
 @pytest.mark.parametrize("form", OURS)

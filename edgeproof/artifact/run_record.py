@@ -56,13 +56,15 @@ class Origin:
 class PlannedRecovery:
     """Recovered variants that a plan asks for, which are made after the others are compared.
 
-    `checkpoint` is the recovered checkpoint's folder on this machine; None: not made yet.
+    `checkpoint` is the recovered checkpoint's folder on this machine, None: not made yet;
+    `exported` tells that the variants were made of it.
     """
 
     origin: Origin
     goal: Goal
     variants: tuple[PlannedVariant, ...]
     checkpoint: str | None = None
+    exported: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class ModelRun:
 
     @property
     def made(self) -> tuple[PlannedRecovery, ...]:
-        """The recoveries whose checkpoint is there."""
-        return tuple(item for item in self.recovered if item.checkpoint is not None)
+        """The recoveries whose variants are there."""
+        return tuple(item for item in self.recovered if item.exported)
 
     @property
     def everything(self) -> tuple[PlannedArtifact, ...]:

@@ -264,7 +264,7 @@ def tell_of_unmade(record: RunRecord, root: Path) -> None:
         variant.path
         for model in record.models
         for recovery in model.recovered
-        if recovery.checkpoint is None
+        if not recovery.exported
         for variant in recovery.variants
     ]
     if unmade:

@@ -46,14 +46,18 @@ def main(root: Path, threads: int) -> None:
       python -m export --plan benchmarks/recovered.toml
       python -m runtimes.recover.planned
     """  # noqa: D301
-    make_planned(root, threads, click.echo)
+    if not make_planned(root, threads, click.echo):
+        click.echo(f"{root}: the plan has no recovered variants")
+        return
     code = run_module("export.recovered", root)
     if code:
         sys.exit(code)
 
 
-def make_planned(root: Path, threads: int, say: Say) -> None:
+def make_planned(root: Path, threads: int, say: Say) -> int:
     """Make every recovered checkpoint that the record asks for, and note where it lies.
+
+    Returns how many there are.
 
     Raises:
         InputError: there is no record, or a model that cannot be recovered so.
@@ -64,11 +68,12 @@ def make_planned(root: Path, threads: int, say: Say) -> None:
         made = []
         for recovery in run.recovered:
             folder = recovered_checkpoint(run, recovery, threads, say)
-            made.append(replace(recovery, checkpoint=str(folder)))
+            made.append(replace(recovery, checkpoint=str(folder), exported=False))
         models = list(record.models)
         models[number] = replace(run, recovered=tuple(made))
         record = RunRecord(tuple(models), record.gates)
         record.save(root)
+    return sum(len(run.recovered) for run in record.models)
 
 
 def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, say: Say) -> Path:
