@@ -24,6 +24,7 @@ from export.release.card import SourceCard, model_card
 from export.release.repositories import repositories
 from export.release.selection import select
 from runtimes.child import run_module
+from runtimes.demo.build import describe
 from runtimes.parity import __main__ as parity
 from runtimes.parity import tokenizer
 from runtimes.recover import planned
@@ -145,6 +146,10 @@ def test_reports_and_cards_say_what_is_recovered(folder: Path, made: str) -> Non
     assert [item.recovered for item in report.compared] == [None, 512, 512]
     released = select(folder / "out" / "tiny", report, allow_degraded=True)
     source = SourceCard({}, released[0].artifact.manifest.model)
+    shown = [describe(item.artifact) for item in released]
+    recovered = ["recovered" in model.dtype for model in shown]
+    assert [any("tokens of calibration" in text for text in m.found) for m in shown] == recovered
+    assert all(any(text.startswith("mean KL ") for text in model.found) for model in shown)
     for repository in repositories(released):
         card = model_card(repository, source, report, "me").decode()
         assert card.count("was made from a *recovered* checkpoint") == 1

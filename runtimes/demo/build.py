@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Any
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.artifact.manifest import MANIFEST
+from edgeproof.display import number
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import file_sha256
 from edgeproof.files.lock import exclusive
-from edgeproof.verdicts import REPORT, read_report
+from edgeproof.verdicts import REPORT, Compared, read_report
 from runtimes.browser.packages import NOTICE, web_packages
 from runtimes.formats import Engine, reader_of
 
@@ -32,8 +33,8 @@ SUFFIX = 12  # characters of a digest in a folder's name
 class ShownModel:
     """What the page knows of an artifact before it is loaded; `manifest` is edgeproof.json's.
 
-    `verdict` is None where the artifact, in these very bytes, has not been compared. `engine` is
-    the script that runs it.
+    `verdict` is None where the artifact, in these very bytes, has not been compared; `found` says
+    in words what that comparison measured. `engine` is the script that runs it.
     """
 
     id: str
@@ -46,6 +47,7 @@ class ShownModel:
     bits: float
     verdict: str | None
     reasons: list[str]
+    found: list[str]
     manifest: dict[str, Any]
     engine: str
 
@@ -115,9 +117,24 @@ def describe(artifact: Artifact) -> ShownModel:
         bits=manifest.effective_bpw,
         verdict=compared.verdict.value if compared else None,
         reasons=list(compared.reasons) if compared else [],
+        found=list(_found(compared)) if compared else [],
         manifest={"bytes": (artifact.path / MANIFEST).stat().st_size, "sha256": digest},
         engine=engine.modules[0],
     )
+
+
+def _found(compared: Compared) -> Iterator[str]:
+    """KL, clear top-1 and acceptance, so far as they are known; and whether it was recovered."""
+    values = {name: metric.value for name, metric in compared.metrics.items()}
+    kl, clear, accepted = (values.get(name) for name in ("mean_kl", "clear_top1", "acceptance"))
+    if compared.recovered is not None:
+        yield f"recovered with {compared.recovered:,} tokens of calibration text"
+    if kl is not None:
+        yield f"mean KL {number(kl)}"
+    if clear is not None:
+        yield f"clear top-1 {clear:.1%}"
+    if accepted is not None:
+        yield f"acceptance {accepted:.1%}"
 
 
 def _refuse_other(target: Path) -> None:

@@ -55,6 +55,7 @@ async function showModels() {
         model.name,
         megabytes(model.bytes),
         `${model.bits.toFixed(2)} bits per weight`,
+        ...model.found,
         ...(model.verdict ? [VERDICTS[model.verdict]] : []),
         ...model.reasons.slice(0, 1),
         ...(cached[index] ? ['kept on this device'] : []),
