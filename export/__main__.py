@@ -83,6 +83,8 @@ def main(
         raise InputError("--name needs one --model")
     plan = load_plan(plan_path).only(formats)
     plan = plan if recover else plan.unrecovered
+    if not plan.variants:
+        raise InputError("--no-recover leaves nothing of the plan: all its variants are recovered")
     requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
     flags = ExportFlags(force=force, dry_run=dry_run, verify=verify)
     runs = carry_out(plan, requests, out, flags, name)

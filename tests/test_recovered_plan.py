@@ -253,6 +253,13 @@ def test_a_wrong_wish_is_refused_in_one_line(tmp_path: Path, text: str, message:
     assert "\n" not in str(caught.value)
 
 
+def test_a_plan_of_recovered_variants_alone_is_nothing_without_them(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(VARIANT + "{ bits = 5.0 }")
+    done = run("export", "--plan", tmp_path / "plan.toml", "-o", tmp_path, "--no-recover")
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    assert "--no-recover leaves nothing" in done.output
+
+
 def test_a_goal_says_what_it_asks() -> None:
     assert parse_goal({"bits": 5}, "gguf", mixes=True) == Goal("gguf", bits=5.0)
     assert parse_goal({}, "mlc", mixes=False) == Goal("mlc")
