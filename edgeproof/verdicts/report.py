@@ -253,7 +253,7 @@ def _compared(raw: _Artifact) -> Compared:
         activations=execution.activations,
         unseen=execution.unseen,
         part=None if measured is None or measured.whole_text else measured.positions,
-        recovered=raw.recovered and raw.recovered.tokens,
+        recovered=None if raw.recovered is None else raw.recovered.tokens,
     )
 
 
