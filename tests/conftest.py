@@ -22,6 +22,8 @@ pytest_runtest_makereport = required.pytest_runtest_makereport
 
 # Commands run in the tests' own process, where they may be changed; those of watching say so.
 os.environ["EDGEPROOF_WATCH"] = "0"
+# A terminal's width, which pytest-xdist hands to its workers, cuts tables.
+os.environ.pop("COLUMNS", None)
 spin_shortly()  # before any test module imports PyTorch
 
 # A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt.

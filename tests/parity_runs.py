@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from export.__main__ import main as export_main
-from runtimes.parity import tokenizer
+from runtimes.parity import statistics, tokenizer
 from runtimes.parity.__main__ import main as parity_main
 from tests.caches import new_cache
 from tests.tiny import make_checkpoint
@@ -57,9 +57,10 @@ def export_plan(folder: Path) -> Path:
 def copied(exported: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the exports that a test may damage; captures and compiled code are shared.
 
-    Tokenizers are compared on a few strings.
+    Tokenizers are compared on a few strings, intervals are of few resamples.
     """
     monkeypatch.setattr(tokenizer, "COUNT", 100)
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
     monkeypatch.setenv("EDGEPROOF_CACHE", str(exported / "cache"))
     return Path(shutil.copytree(exported / "out", folder / "out"))
 

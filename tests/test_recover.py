@@ -19,13 +19,17 @@ from edgeproof.cli import main
 from edgeproof.files.hashing import file_sha256
 from edgeproof.recovery import IQ4_NL_LEVELS, Recovery, checkpoint_digest, read_recovery
 from runtimes.located import Model
+from runtimes.parity import statistics
 from runtimes.pytorch import open_reference
+from runtimes.pytorch.loading import PROBE
 from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
 from runtimes.recover.__main__ import KEPT
 from runtimes.recover.grids import GRIDS
 from runtimes.recover.run import Stages
 from runtimes.recover.targets import TARGETS
+from runtimes.recover.text import Windows, evaluation_windows
+from runtimes.recover.vocabulary import Vocabulary
 from tests.tiny import CHAT_TEMPLATE, FAMILIES, change_json, make_checkpoint
 
 LEVELS = {
@@ -83,12 +87,25 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
 
 
+WINDOWS: dict[tuple[int, ...], Windows] = {}
+
+
+def windows_once(vocabulary: Vocabulary) -> Windows:
+    """`evaluation_windows`, once for all models with this tokenizer."""
+    key = tuple(vocabulary.tokenize(PROBE))
+    if key not in WINDOWS:
+        WINDOWS[key] = evaluation_windows(vocabulary)
+    return WINDOWS[key]
+
+
 @pytest.fixture(autouse=True)
 def _found_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder needs no process that finds it, and little text tells what these tests ask.
 
     `found_as_users_do` is for tests that start processes themselves.
     """
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    monkeypatch.setattr(runs, "evaluation_windows", windows_once)
     if "found_as_users_do" not in request.fixturenames:
         monkeypatch.setattr(runs, "LEAST_HELD", HELD)
         monkeypatch.setattr(
@@ -202,11 +219,12 @@ def test_the_same_command_gives_the_same_bytes(
         assert digests(tmp_path / other) == digests(tmp_path / "first"), other
 
 
-# Runs the command, and ends it without a word after so many files have been kept in the cache.
+# Runs the command several times, and ends each without a word after so many files have been kept
+# in the cache.
 KILLED = """
 import os, sys
-from runtimes.recover import stages, store
-save, left = store.save, int(sys.argv.pop(1))
+from runtimes.recover import run, stages, store
+save, left = store.save, 0
 
 def counted(path, tensors):
     global left
@@ -218,7 +236,11 @@ def counted(path, tensors):
 store.save = counted
 stages.KEEP_EVERY = 0.0
 from runtimes.recover.__main__ import main
-main()
+for left in map(int, sys.argv.pop(1).split()):
+    child = os.fork()
+    if child == 0:
+        main()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, "not killed"
 """
 
 
@@ -229,11 +251,9 @@ def test_killed_and_begun_again_it_gives_the_same_bytes(
     """While moments are measured, and while matrices are rounded: killed twice."""
     asked = ["-m", str(tiny), "--format", "gguf", "--bits", "5.5", *SMALL, "-o"]
     monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "interrupted"))
-    for after in (2, 12):
-        command = [sys.executable, "-c", KILLED, str(after), *asked, str(tmp_path / "killed")]
-        killed = subprocess.run(command, capture_output=True, check=False)
-        assert killed.returncode == 9
-        assert not (tmp_path / "killed").exists()
+    command = [sys.executable, "-c", KILLED, "2 12", *asked, str(tmp_path / "killed")]
+    subprocess.run(command, capture_output=True, check=True)
+    assert not (tmp_path / "killed").exists()
     recovered(tiny, tmp_path / "killed", *asked[2:6])
     monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "undisturbed"))
     recovered(tiny, tmp_path / "whole", *asked[2:6])

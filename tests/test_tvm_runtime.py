@@ -40,7 +40,7 @@ AWKWARD = {
 }
 # Changes of tiny.config by scheme.
 MODELS: dict[str, dict[str, Any]] = {
-    "q0f16": {},
+    "q0f16": AWKWARD,
     "q0f32": {**AWKWARD, "tie_word_embeddings": False},
     "q4f16_1": AWKWARD,
     "q0bf16": AWKWARD,
@@ -49,7 +49,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "q4f32_1": {**AWKWARD, "tie_word_embeddings": False},
     "q4bf16_1": AWKWARD,
     "q3f16_0": {**AWKWARD, "tie_word_embeddings": False},
-    "q3f16_1": {},
+    "q3f16_1": AWKWARD,
 }
 BITS_AND_GROUP = {"4": (4, 32), "3": (3, 40)}
 FUSED = {
