@@ -16,16 +16,7 @@ from edgeproof.artifact import Artifact, Facts
 from edgeproof.extras import not_installed
 from runtimes.protocol import Runtime
 
-# Threads that wait sleep after some microseconds. By default those of OpenMP (which PyTorch and
-# llama.cpp share) and of TVM spin for much longer, and on a busy machine take 5 to 50 times longer.
-# Libraries read this once, when they are first loaded.
-SHORT_SPIN = {"GOMP_SPINCOUNT": "2000", "TVM_THREAD_POOL_SPIN_COUNT": "100"}
-
-
-def spin_shortly() -> None:
-    """Let threads that wait sleep soon, unless the user's environment says otherwise."""
-    for name, count in SHORT_SPIN.items():
-        os.environ.setdefault(name, count)
+SPIN_COUNT = "2000"  # some microseconds, then threads sleep
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,9 @@ class OptionalModule:
         Raises:
             InputError: a package of it is not installed; the message says how to install it.
         """
-        spin_shortly()
+        # PyTorch and llama.cpp share one OpenMP runtime, which reads this when it is first loaded.
+        # Its default, threads that spin at every barrier, takes 5 to 20 times longer when busy.
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         try:
             for package in self.packages:
                 importlib.import_module(package)

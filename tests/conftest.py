@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeproof.errors import InputError
-from runtimes.adapter import spin_shortly
+from runtimes.adapter import SPIN_COUNT
 from tests import required
 from tests.caches import COMPILED, new_cache
 from tests.required import missing
@@ -24,7 +24,10 @@ pytest_runtest_makereport = required.pytest_runtest_makereport
 os.environ["EDGEPROOF_WATCH"] = "0"
 # A terminal's width, which pytest-xdist hands to its workers, cuts tables.
 os.environ.pop("COLUMNS", None)
-spin_shortly()  # before any test module imports PyTorch
+# Before any test module imports PyTorch or TVM, whose threads read these once. TVM's own count is
+# a tenth faster on an idle machine, and many times slower where two processes share the cores.
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "100")
 
 # A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

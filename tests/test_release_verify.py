@@ -83,7 +83,7 @@ def test_keys_that_are_none_are_bad_input(built: Path, keys: Path, release: Path
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_flipping_any_bit_of_any_file_names_the_file(
