@@ -31,9 +31,11 @@ WHOLE_ON_WEBGPU := tests/test_real_webgpu.py tests/test_real_browser_webgpu.py
 
 # A module's tests stay in one process: they share what they export. Serial: make test PARALLEL=
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# Processes of one thread each: threads that wait for others' cores would take a tenth more.
+ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # PyTorch without AVX2, OpenBLAS and NumPy as before 2011, one thread. What a library does not know it ignores.
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
-	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
 .PHONY: help setup export-all release demo gguf-table size-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint lock clean
 
@@ -73,7 +75,7 @@ size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, ru
 	$(BIN)/python -m benchmarks.size_table "$(OUT)"/sizes/*/parity.json
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
-	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-processors: setup ## The tests that compare numbers again, computed as an older processor with one core would
 	$(OLDER_PROCESSOR) $(BIN)/python -m pytest -m "numbers and not slow" $(PARALLEL)

@@ -29,6 +29,7 @@ from runtimes.load import Load, Meter, disturbed
 from runtimes.protocol import Runtime
 from runtimes.registry import adapter_of
 from runtimes.runtime_option import runtime_option
+from runtimes.threads import threads_option
 
 # Seconds of runs after which there is no other one: large models are slow, and vary less.
 ENOUGH = 10.0
@@ -132,7 +133,7 @@ def footprint(
 
 @click.command(cls=EdgeproofCommand, name="footprint")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 @runtime_option(
     "Run it in this runtime, not in its format's usual one.", lambda adapter: adapter.in_process
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Reply, Sampling
 from runtimes.chat.screen import stream, stream_both
 from runtimes.chat.voice import Voice, open_voice
+from runtimes.threads import threads_option
 
 ASK = "> "
 
@@ -41,7 +41,7 @@ ASK = "> "
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--seed", type=click.IntRange(0), help="Of the random numbers; otherwise by chance.")
 @root_option(": its run.json knows models by name")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 def main(
     target: str | None,
     pair: tuple[str, str] | None,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from edgeproof.command import EdgeproofCommand, progress
+from runtimes.threads import threads_option
 
 
 @click.command(cls=EdgeproofCommand, name="imatrix")
@@ -34,7 +34,7 @@ from edgeproof.command import EdgeproofCommand, progress
     "--tokens", type=click.IntRange(1), default=8192, show_default=True, help="At most so many."
 )
 @click.option("--force", is_flag=True, help="Compute it again even if it is in the cache.")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 def main(
     checkpoint: Path, out: Path, calibration: Path | None, tokens: int, force: bool, threads: int
 ) -> None:

@@ -21,6 +21,7 @@ from runtimes.child import run_module
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of, watch
 from runtimes.runtime_option import runtime_option
+from runtimes.threads import threads_option
 
 if TYPE_CHECKING:
     from runtimes.parity.models import ComparedModel
@@ -113,7 +114,7 @@ class WatchedCommand(EdgeproofCommand):
     help="Then make the recovered variants that the plan asks for, unless they are there, and"
     " compare them with the original too; PyTorch takes minutes for it.",
 )
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 @click.option(
     "--watch/--no-watch",
     default=True,

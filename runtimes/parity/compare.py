@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from os.path import realpath
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgeproof.files.atomic import write_atomic
 from edgeproof.files.space import require_files
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.verdict import more_text, unknown_text
+from runtimes.threads import threads_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +41,7 @@ SCHEMA = 1
 @root_option("")
 @text_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures too.")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 def main(
     first: Path,
     second: Path,

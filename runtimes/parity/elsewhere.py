@@ -8,7 +8,6 @@ hundreds of positions; what shows in replies, batches and long texts does not.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from runtimes.parity.statistics import summarise
 from runtimes.parity.text_options import chosen_suite
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.registry import open_reference, open_runtime
+from runtimes.threads import threads_option
 
 POSITIONS, SECONDS = 200, 120
 
@@ -123,7 +123,7 @@ def run_short(
 @click.option("--positions", type=click.IntRange(1), default=POSITIONS, show_default=True)
 @click.option("--seconds", type=click.IntRange(1), default=SECONDS, show_default=True)
 @click.option("--budget", default="default", show_default=True, help="The compared text's.")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 def main(root: Path, positions: int, seconds: int, budget: str, threads: int) -> None:
     """Run exports briefly where their users run them and the comparison did not: on WebGPU.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 from edgeproof.command import EdgeproofCommand
 from edgeproof.goal import GATES, LEAST_MB, LEAST_TOKENS, MOST_BITS, TOKENS
 from runtimes.recover.targets import TARGETS
+from runtimes.threads import threads_option
 
 KEPT = "what is done is kept in the cache; the same command goes on there"
 
@@ -52,7 +52,7 @@ KEPT = "what is done is kept in the cache; the same command goes on there"
     required=True,
     help="The checkpoint's folder.",
 )
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 def main(
     model: str,
     revision: str | None,

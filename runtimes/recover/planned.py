@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from edgeproof.recovery import Recovery, checkpoint_digest, read_recovery
 from runtimes.child import run_module
 from runtimes.located import Model
 from runtimes.recover.__main__ import KEPT
+from runtimes.threads import threads_option
 
 RECOVERED = "recovered"  # folder of the cache
 
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 @click.command(cls=EdgeproofCommand, name="planned", kept=KEPT)
 @root_option("; its run.json names what to recover")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default=True)
+@threads_option
 def main(root: Path, threads: int) -> None:
     """Recover and export what the last `python -m export` left for later: variants with `recover`.
 

@@ -6,7 +6,6 @@ is never read: a new sequence need not clear it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.families.rope import Rope, scaled_frequencies
 from runtimes.sequence import SequenceRuntime
+from runtimes.threads import processors
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels
 from runtimes.tvm.library import open_decoder, open_loader, open_probe
@@ -133,10 +133,8 @@ def use_threads(count: int) -> None:
 
     TVM's own default is half the processors, on the guess that they are hyperthreads.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    processors = sorted(affinity(0)) if affinity else range(os.cpu_count() or 1)
     tvm.get_global_func("runtime.config_threadpool")(
-        SHARE_PROCESSORS, count, [str(processor) for processor in processors]
+        SHARE_PROCESSORS, count, [str(processor) for processor in processors()]
     )
 
 
