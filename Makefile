@@ -37,7 +37,7 @@ ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
-.PHONY: help setup export-all release demo gguf-table size-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint lock clean
+.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, ru
 	$(BIN)/python -m export --plan benchmarks/sizes.toml --out "$(OUT)"/sizes
 	$(BIN)/python -m runtimes.parity --root "$(OUT)"/sizes --budget $(BUDGET) --whole-text
 	$(BIN)/python -m benchmarks.size_table "$(OUT)"/sizes/*/parity.json
+
+recovery-table: setup ## Few bits with and without a recovery, in all formats (two hours); OUT/recovery has what is done
+	$(BIN)/python -m benchmarks.recovery_table "$(OUT)"/recovery
 
 test: setup ## Fast tests on tiny generated checkpoints, no network
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow" $(PARALLEL)
