@@ -42,23 +42,31 @@ OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## Create .venv with everything (once; later calls do nothing)
+# Set-up by need: each part once, when a target first asks for it. llama.cpp, which is compiled, comes last.
+READY := $(VENV)/.ready
+setup: $(READY)-dev ## Create .venv with everything (once; later calls do nothing)
 
-$(VENV)/.ready: pyproject.toml constraints.txt tools/setup.sh
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/setup.sh
+$(READY)-python $(READY)-llamacpp $(READY)-demo $(READY)-release $(READY)-dev: $(READY)-%: pyproject.toml constraints.txt tools/setup.sh tools/llama_cpp.cmake
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/setup.sh $*
 	@touch $@
 
-export-all: setup ## Export the plan (MODEL="A B" overrides its models), run every file, compare
+$(READY)-llamacpp: $(READY)-python
+$(READY)-demo $(READY)-release: $(READY)-llamacpp
+$(READY)-dev: $(READY)-demo $(READY)-release
+
+# The default plan is exported before llama.cpp is compiled, which only K-quants and the comparison need.
+export-all: $(READY)-python $(if $(PLAN),$(READY)-llamacpp) ## Export the plan (MODEL="A B" overrides its models), run every file, compare
 	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)" $(RECOVERED)
+	@$(MAKE) --no-print-directory $(READY)-llamacpp
 	$(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(RECOVERED) $(PARITY)
 
-demo: setup ## A chat page with the exports of the last export-all, built into build/demo and served
+demo: $(READY)-demo ## A chat page with the exports of the last export-all, built into build/demo and served
 	@# A short text leaves some verdicts open, which the page shows.
 	@test -f "$(OUT)"/run.json || $(MAKE) export-all BUDGET=fast || test -f "$(OUT)"/run.json
 	$(BIN)/python -m runtimes.demo build "$(DEMO)" --root "$(OUT)"
 	$(BIN)/python -m runtimes.demo serve "$(DEMO)"
 
-release: setup ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
+release: $(READY)-release ## Build dist/<model>-<VERSION> from OUT (exported and compared first if need be), verify it
 	@ls "$(OUT)"/*/parity.json >/dev/null 2>&1 || $(MAKE) export-all
 	$(BIN)/python -m runtimes.parity.elsewhere "$(OUT)" --budget $(BUDGET)
 	$(BIN)/python -m export.release build "$(OUT)" --out "$(DIST)" --version "$(VERSION)" $(if $(KEY),--key "$(KEY)") $(if $(NAMESPACE),--namespace "$(NAMESPACE)")

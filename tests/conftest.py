@@ -54,7 +54,7 @@ def _own_cache(
 
 @pytest.fixture(scope="session")
 def webgpu() -> None:
-    """A WebGPU device, or the test is skipped with what to do; `make setup` prepares one.
+    """A WebGPU device, or the test is skipped with what to do; `make test` prepares one.
 
     Its driver and compiled shaders are in the user's cache: compiling them takes a minute.
     """

@@ -40,7 +40,7 @@ def ggml_c() -> Quantise:
     spec = importlib.util.find_spec("llama_cpp")
     folders = spec.submodule_search_locations if spec else None
     found = [path for folder in folders or () for path in Path(folder, "lib").glob("*ggml-base.*")]
-    assert found, "llama-cpp-python, which `make setup` installs, has no ggml-base library"
+    assert found, "llama-cpp-python, which `make test` installs, has no ggml-base library"
     function = ctypes.CDLL(str(found[0])).ggml_quantize_chunk
     function.restype = ctypes.c_size_t
     pointer, count = ctypes.c_void_p, ctypes.c_int64
