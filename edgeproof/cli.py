@@ -59,6 +59,10 @@ OURS = {
         "List artifacts with their verdicts, and which an export would make again.",
     ),
     "clean": _entry("export.clean", "Remove stale artifacts, and what is cached."),
+    "doctor": _entry(
+        "runtimes.doctor.__main__",
+        "Say which runtimes, devices and tools are here, and what brings those that are missing.",
+    ),
     "chat": _entry(
         "runtimes.chat.__main__",
         "Chat with an export in its runtime, through its own chat template.",

@@ -65,6 +65,7 @@ SLOW = (
     "runtimes.demo.build.web_packages",
     "runtimes.demo.__main__.make_server",
     "runtimes.adapter.OptionalModule.load",
+    "runtimes.doctor.__main__._in_a_process",
 )
 
 

@@ -85,8 +85,17 @@ def driver_folder() -> Path:
     Raises:
         InputError: it cannot be had here; the message names the way out.
     """
+    return once_folder(_folder(), _fill)
+
+
+def driver_here() -> bool:
+    """Whether the driver is in the cache already."""
+    return _folder().exists()
+
+
+def _folder() -> Path:
     digest = hashlib.sha256(PACKAGES.encode()).hexdigest()[:16]
-    return once_folder(cache_folder() / "lavapipe" / digest, _fill)
+    return cache_folder() / "lavapipe" / digest
 
 
 def _fill(libraries: Path) -> None:

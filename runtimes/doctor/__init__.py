@@ -1,0 +1,1 @@
+"""What of edgeproof's surroundings is there: runtimes, devices, tools, room."""
