@@ -37,7 +37,7 @@ ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
-.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint lock clean
+.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,12 +46,13 @@ help: ## List the targets
 READY := $(VENV)/.ready
 setup: $(READY)-dev ## Create .venv with everything (once; later calls do nothing)
 
-$(READY)-python $(READY)-llamacpp $(READY)-demo $(READY)-release $(READY)-dev: $(READY)-%: pyproject.toml constraints.txt tools/setup.sh tools/llama_cpp.cmake
+$(READY)-python $(READY)-llamacpp $(READY)-demo $(READY)-release $(READY)-docs $(READY)-dev: $(READY)-%: pyproject.toml constraints.txt tools/setup.sh tools/llama_cpp.cmake
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/setup.sh $*
 	@touch $@
 
 $(READY)-llamacpp: $(READY)-python
 $(READY)-demo $(READY)-release: $(READY)-llamacpp
+$(READY)-docs: $(READY)-python
 $(READY)-dev: $(READY)-demo $(READY)-release
 
 # The default plan is exported before llama.cpp is compiled, which only K-quants and the comparison need.
@@ -118,6 +119,10 @@ lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the wor
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/lint-imports
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
+
+docs: $(READY)-docs ## The documentation as a site, in build/docs; a dead link fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "build/docs/index.html"
 
 lock: ## Resolve the hashed pins of environments made on demand again (needs uv)
 	python3 tools/lock_environments.py

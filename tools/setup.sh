@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One part of this checkout's virtual environment: python, llamacpp, demo, release or dev.
+# One part of this checkout's virtual environment: python, llamacpp, demo, release, docs or dev.
 # Called by the Makefile, which knows their order; safe to repeat.
 set -euo pipefail
 
@@ -51,6 +51,15 @@ part_release() {
   say "what releasing needs: signing, bills of materials, and WebGPU for its check of fp16"
   install release,webgpu
   gpu "\`make release\` says that fp16 was not run on WebGPU"
+}
+
+part_docs() {
+  say "what the documentation's site needs: MkDocs and its theme (20 MB)"
+  install docs
+  "$VENV/bin/python" -c 'import material' 2>/dev/null || {
+    echo "error: MkDocs' theme needs Python >= 3.11; use make PYTHON=python3.12" >&2
+    exit 2
+  }
 }
 
 part_dev() {
