@@ -121,7 +121,7 @@ lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the wor
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
 
 docs: $(READY)-docs ## The documentation as a site, in build/docs; a dead link fails it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "build/docs/index.html"
 
 lock: ## Resolve the hashed pins of environments made on demand again (needs uv)
