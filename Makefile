@@ -37,7 +37,7 @@ ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
-.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint docs lock clean
+.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint docs pictures lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the wor
 docs: $(READY)-docs ## The documentation as a site, in build/docs; a dead link fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "build/docs/index.html"
+
+pictures: $(READY)-dev ## What README shows, of the last export-all's report
+	$(BIN)/python -m tools.pictures "$(OUT)"/*/parity.html
 
 lock: ## Resolve the hashed pins of environments made on demand again (needs uv)
 	python3 tools/lock_environments.py

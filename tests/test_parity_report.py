@@ -185,10 +185,10 @@ def test_hostile_text_is_shown_as_it_is(hostile_page: str) -> None:
     assert "<script" not in hostile_page
 
 
-def test_the_page_shows_verdicts_first_and_marks_the_diverging_token(
+def test_the_page_shows_what_to_ship_first_and_marks_the_diverging_token(
     usual: ModelResult, usual_page: str
 ) -> None:
-    order = [usual_page.index(f'id="{name}"') for name in ("verdicts", "size", "exports")]
+    order = [usual_page.index(f'id="{name}"') for name in ("ship", "size", "verdicts", "exports")]
     assert order == sorted(order)
     for item in usual.entries:
         assert f">{item.name}<" in usual_page

@@ -67,7 +67,7 @@ class Size:
     font: float
 
 
-WIDE = Size(10.4, 5.4, 9.5)
+WIDE = Size(10.4, 4.2, 9.5)
 NARROW = Size(4.6, 5.6, 10)
 SMALL = Size(4.3, 1.7, 9.5)
 
