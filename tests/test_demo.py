@@ -50,7 +50,7 @@ def folder(
     web_packages: Path, artifacts: list[Artifact], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     target = tmp_path_factory.mktemp("demo") / "site"
-    fp32, fp16, _ = artifacts
+    fp32, fp16, third = artifacts
     other_bytes = replace(fp16.manifest, outputs=fp32.manifest.outputs)
     passed = entry("fp32", Verdict.PASS, measured=measurement())
     broken = entry("fp16", Verdict.FAIL, reasons=("broken",))
@@ -61,14 +61,16 @@ def folder(
     write_json(fp32.path.parents[1] / REPORT, compared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runtimes.demo.build.web_packages", lambda say: web_packages)
-        build(target, [artifact.path for artifact in artifacts], print)
+        build(target, [artifact.path for artifact in (fp16, third, fp32)], print)
     return target
 
 
 def test_the_site_says_what_each_export_is(folder: Path, artifacts: list[Artifact]) -> None:
     models = json.loads((folder / SITE).read_text())["models"]
     # The second was compared with other bytes of the same recipe, the third not at all.
+    # What is recommended comes first; of other bytes nothing is known, of the others neither.
     assert [model["verdict"] for model in models] == ["PASS", None, None]
+    assert [bool(model["ships_for"]) for model in models] == [True, False, False]
     for model, artifact in zip(models, artifacts, strict=True):
         sizes = {item.path: item.bytes for item in artifact.manifest.outputs}
         assert model["bytes"] == sum(sizes[name] for name in model["files"])

@@ -34,7 +34,8 @@ class ShownModel:
     """What the page knows of an artifact before it is loaded; `manifest` is edgeproof.json's.
 
     `verdict` is None where the artifact, in these very bytes, has not been compared; `found` says
-    in words what that comparison measured. `engine` is the script that runs it.
+    in words what that comparison measured, and `ships_for` names the targets that its report
+    recommends it for. `engine` is the script that runs it.
     """
 
     id: str
@@ -48,12 +49,15 @@ class ShownModel:
     verdict: str | None
     reasons: list[str]
     found: list[str]
+    ships_for: list[str]
     manifest: dict[str, Any]
     engine: str
 
 
 def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> list[ShownModel]:
     """Write the folder `target` anew, with the artifacts at `paths`, in this order.
+
+    Those that their report recommends for a target come first.
 
     Raises:
         InputError: no artifacts, damaged ones, one that no browser engine runs, npm's packages
@@ -62,8 +66,9 @@ def build(target: Path, paths: Sequence[Path], say: Callable[[str], None]) -> li
     if not paths:
         raise InputError("no artifacts to show: give their folders, or run `python -m export`")
     _refuse_other(target)
-    artifacts = [open_artifact(path) for path in paths]
-    models = [describe(artifact) for artifact in artifacts]
+    found = [open_artifact(path) for path in paths]
+    shown = sorted(((item, describe(item)) for item in found), key=lambda one: not one[1].ships_for)
+    artifacts, models = [item for item, _ in shown], [model for _, model in shown]
     for artifact in artifacts:
         artifact.check()
     packages = web_packages(say)
@@ -104,7 +109,9 @@ def describe(artifact: Artifact) -> ShownModel:
     chosen = engine.files(sizes)
     digest = artifact.sha256
     report = artifact.path.resolve().parents[1] / REPORT
-    compared = read_report(report).of(digest) if report.is_file() else None
+    whole = read_report(report) if report.is_file() else None
+    compared = whole.of(digest) if whole else None
+    targets = whole.recommendations if whole and compared else ()
     return ShownModel(
         id=f"{manifest.model.name}/{form}/{dtype}",
         name=manifest.model.name,
@@ -118,6 +125,7 @@ def describe(artifact: Artifact) -> ShownModel:
         verdict=compared.verdict.value if compared else None,
         reasons=list(compared.reasons) if compared else [],
         found=list(_found(compared)) if compared else [],
+        ships_for=[item.target for item in targets if compared and item.export == compared.name],
         manifest={"bytes": (artifact.path / MANIFEST).stat().st_size, "sha256": digest},
         engine=engine.modules[0],
     )

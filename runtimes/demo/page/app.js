@@ -52,6 +52,7 @@ async function showModels() {
       const name = element('span', '', `${model.format.toUpperCase()} ${model.dtype}`);
       const verdict = element('span', `verdict ${model.verdict ?? ''}`, model.verdict ?? 'not compared');
       const facts = [
+        ...(model.ships_for.length ? [`recommended for ${model.ships_for.join(', ')}`] : []),
         model.name,
         megabytes(model.bytes),
         `${model.bits.toFixed(2)} bits per weight`,
