@@ -10,10 +10,18 @@ import click
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
 from edgeproof.command import EdgeproofCommand, out_option
 from edgeproof.errors import InputError
-from export.command import KEPT, MODEL_HELP, export_variants, name_option, verify_option
+from export.command import (
+    KEPT,
+    MODEL_HELP,
+    adapter_options,
+    export_variants,
+    name_option,
+    verify_option,
+)
 from export.flags import ExportFlags
 from export.plan import ModelRequest, Plan, load_plan
 from export.plan.recoveries import planned_recoveries, recovered_lines
+from export.sources.adapters import requests
 
 LOCAL_PLAN = Path("edgeproof.toml")
 VERIFY_HELP = (
@@ -31,6 +39,7 @@ VERIFY_HELP = (
 )
 @click.option("--model", "-m", "models", multiple=True, help=f"Instead of the plan's. {MODEL_HELP}")
 @click.option("--revision", help="Branch, tag or commit for the models given by --model.")
+@adapter_options
 @name_option
 @click.option(
     "--format",
@@ -55,6 +64,8 @@ def main(
     plan_path: Path | None,
     models: tuple[str, ...],
     revision: str | None,
+    adapters: tuple[str, ...],
+    adapter_weights: tuple[float, ...],
     name: str | None,
     formats: tuple[str, ...],
     out: Path,
@@ -72,6 +83,7 @@ def main(
       python -m export
       python -m export --model ./my-checkpoint --dry-run
       python -m export --format gguf --format mlc
+      python -m export --model ./my-checkpoint --adapter ./my-lora
       python -m export --plan edgeproof.toml --out build/artifacts
       python -m export --plan benchmarks/recovered.toml && python -m runtimes.parity --recover
     """  # noqa: D301
@@ -79,15 +91,18 @@ def main(
         plan_path = LOCAL_PLAN
     if revision and not models:
         raise InputError("--revision needs --model; a plan gives each model its own revision")
+    merged = requests(adapters, adapter_weights)
+    if merged and not models:
+        raise InputError("--adapter needs --model; a plan gives each model its own adapters")
     if name and len(models) != 1:
         raise InputError("--name needs one --model")
     plan = load_plan(plan_path).only(formats)
     plan = plan if recover else plan.unrecovered
     if not plan.variants:
         raise InputError("--no-recover leaves nothing of the plan: all its variants are recovered")
-    requests = tuple(ModelRequest(model, revision) for model in models) or plan.models
+    wanted = tuple(ModelRequest(model, revision, merged) for model in models) or plan.models
     flags = ExportFlags(force=force, dry_run=dry_run, verify=verify)
-    runs = carry_out(plan, requests, out, flags, name)
+    runs = carry_out(plan, wanted, out, flags, name)
     if not dry_run:
         RunRecord(runs, plan.gates).save(out)
 
@@ -117,7 +132,7 @@ def carry_out(
     runs = []
     for model in models:
         source, folders = export_variants(
-            model.id, model.revision, variants, out, flags, strict, name
+            model.id, model.revision, variants, out, flags, strict, name, model.adapters
         )
         artifacts = tuple(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
@@ -138,7 +153,7 @@ def _refuse_one_folder_for_two(models: Sequence[ModelRequest]) -> None:
 
     places: dict[str, Path] = {}
     for model in models:
-        source = resolve(model.id, model.revision)
+        source = resolve(model.id, model.revision, model.adapters)
         place = source.path.resolve()
         if places.setdefault(source.label, place) != place:
             raise InputError(

@@ -17,6 +17,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.space import require_folder
 from export.flags import ExportFlags
 from export.format import DIRECT
+from export.sources.adapters import AdapterRequest, requests
 
 if TYPE_CHECKING:
     from edgeproof.artifact import Variant
@@ -40,6 +41,21 @@ def _model_name(context: click.Context, option: click.Parameter, value: str | No
     if value is not None and not MODEL_NAME.fullmatch(value):
         raise InputError(f"--name {value!r}: give letters, digits, '-', '_' and '.' only")
     return value
+
+
+ADAPTER_HELP = (
+    "PEFT LoRA (folder or hub id) that is merged into the model, in float32. Repeatable: one after"
+    " the other."
+)
+WEIGHT_HELP = "What an adapter's change is multiplied with: once for each --adapter. Default: 1."
+
+
+def adapter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--adapter` and `--adapter-weight`; see `export.sources.adapters.requests`."""
+    weight = click.option(
+        "--adapter-weight", "adapter_weights", type=float, multiple=True, help=WEIGHT_HELP
+    )
+    return click.option("--adapter", "adapters", multiple=True, help=ADAPTER_HELP)(weight(command))
 
 
 name_option = click.option(
@@ -73,6 +89,7 @@ def format_command(form: Format[Any]) -> click.Command:
     )
     @click.option("--model", "-m", default="bundled", show_default=True, help=MODEL_HELP)
     @click.option("--revision", help="Branch, tag or commit of a hub id, for example v0.1.")
+    @adapter_options
     @name_option
     @click.option(
         "--dtype",
@@ -99,6 +116,8 @@ def format_command(form: Format[Any]) -> click.Command:
     def command(
         model: str,
         revision: str | None,
+        adapters: tuple[str, ...],
+        adapter_weights: tuple[float, ...],
         name: str | None,
         dtypes: tuple[str, ...],
         out: Path,
@@ -116,7 +135,8 @@ def format_command(form: Format[Any]) -> click.Command:
         accepted = _accepted(maker, options)
         variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
         flags = ExportFlags(force=force, dry_run=dry_run, strict=strict, verify=verify)
-        export_variants(model, revision, variants, out, flags, name=name)
+        merged = requests(adapters, adapter_weights)
+        export_variants(model, revision, variants, out, flags, name=name, adapters=merged)
 
     if form.check is not None:
         verify_option(form.check.help, default=False)(command)
@@ -155,10 +175,12 @@ def export_variants(
     flags: ExportFlags,
     strict: Collection[Variant[Any]] = (),
     name: str | None = None,
+    adapters: Sequence[AdapterRequest] = (),
 ) -> tuple[Source, list[Path]]:
     """Resolve a model once and export variants of it, as `export_source` does.
 
-    `name` is what the model is called in files and cards, instead of what its source says.
+    `name` is what the model is called in files and cards, instead of what its source says;
+    `adapters` are merged into it first.
 
     Returns the model's source and each variant's artifact folder.
 
@@ -169,7 +191,7 @@ def export_variants(
 
     if not flags.dry_run:
         require_folder(out)
-    source = resolve(model, revision)
+    source = resolve(model, revision, adapters)
     if name is not None:
         source = replace(source, name=name)
     return source, export_source(source, variants, out, flags, strict)

@@ -69,8 +69,8 @@ def adapter_of(folder: Path) -> str | None:
     except InputError:
         base = None
     return (
-        f"{folder}: an adapter of {base or 'another model'}, not a model; merge it into that one"
-        " (merge_and_unload in PEFT) and export the result"
+        f"{folder}: an adapter of {base or 'another model'}, not a model; the exporters merge it:"
+        f" --model {base or 'BASE'} --adapter {folder}"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +21,7 @@ from edgeproof.goal import Goal, parse_goal
 from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
 from export.format import DIRECT, Exporter, RecoveredDtypes
 from export.formats import load_format
+from export.sources.adapters import AdapterRequest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,15 +31,17 @@ else:
 SCHEMA = Schema(current=1, oldest=1, again="copy the default plan and edit it")
 PLAN_KEYS = {"schema", "models", "variant", "gates"}
 VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine", "recover"}
-MODEL_KEYS = {"id", "revision"}
+MODEL_KEYS = {"id", "revision", "adapter", "adapters"}
+ADAPTER_KEYS = {"id", "weight"}
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A model as `--model` and `--revision` name it."""
+    """A model as `--model`, `--revision` and `--adapter` name it."""
 
     id: str
     revision: str | None = None
+    adapters: tuple[AdapterRequest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,25 @@ def _model(item: Any) -> ModelRequest:
     if isinstance(item, str):
         return ModelRequest(item)
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-        raise InputError("a model is a string or a table with id and revision")
+        raise InputError("a model is a string or a table with id, revision and adapters")
     _only(item, MODEL_KEYS, "model")
-    return ModelRequest(item["id"], item.get("revision"))
+    return ModelRequest(item["id"], item.get("revision"), tuple(_adapters(item)))
+
+
+def _adapters(model: Mapping[str, Any]) -> Iterator[AdapterRequest]:
+    """`adapter` is one, `adapters` are some; each a string, or a table with id and weight."""
+    if "adapter" in model and "adapters" in model:
+        raise InputError("a model has adapter or adapters, not both")
+    given = model.get("adapter", model.get("adapters", []))
+    for item in given if isinstance(given, list) else [given]:
+        table = {"id": item} if isinstance(item, str) else item
+        if not isinstance(table, dict) or not isinstance(table.get("id"), str):
+            raise InputError("an adapter is a string or a table with id and weight")
+        _only(table, ADAPTER_KEYS, "adapter")
+        weight = table.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise InputError(f"an adapter's weight must be a number, not {weight!r}")
+        yield AdapterRequest(table["id"], float(weight))
 
 
 def _variant(item: Any) -> list[VariantRequest]:

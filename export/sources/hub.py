@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
-from edgeproof.checkpoints.weight_files import INDEX
+from edgeproof.checkpoints.weight_files import ADAPTER, INDEX
 from edgeproof.display import errors_on_terminal
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import storage_errors
@@ -23,6 +23,8 @@ from export.checkpoint.model_card import MODEL_CARD
 from export.sources.source import Source
 
 WANTED = ("config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, MODEL_CARD)
+# Of an adapter of PEFT.
+WANTED_OF_ADAPTERS = (ADAPTER, "adapter_model.safetensors", *TOKENIZER_FILES, MODEL_CARD)
 # Other layouts of the same weights, in folders or beside: twice the download, never read.
 UNWANTED = ("*/*", "consolidated*.safetensors", "adapter*.safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -40,7 +42,7 @@ def resolve_hub(repo: str, revision: str | None) -> Source:
     from huggingface_hub import constants
 
     with storage_errors(Path(constants.HF_HUB_CACHE)), _quiet_library():
-        folder = _with_retries(repo, revision, lambda: _snapshot(repo, revision))
+        folder = _with_retries(repo, revision, lambda: _snapshot(repo, revision, WANTED, UNWANTED))
         if not any(folder.glob("*.safetensors")):
             _with_retries(repo, revision, lambda: _refuse_weights(repo, folder.name))
     name = repo.split("/")[1]
@@ -48,13 +50,45 @@ def resolve_hub(repo: str, revision: str | None) -> Source:
     return Source(folder, label, name, repo, revision=folder.name)
 
 
-def _snapshot(repo: str, revision: str | None) -> Path:
+def download_adapter(repo: str) -> Source:
+    """Download what is missing of an adapter, `org/name` at main; `path` is its folder.
+
+    Raises:
+        InputError: as for `resolve_hub`.
+    """
+    from huggingface_hub import constants
+
+    with storage_errors(Path(constants.HF_HUB_CACHE)), _quiet_library():
+        folder = _with_retries(
+            repo, None, lambda: _snapshot(repo, None, WANTED_OF_ADAPTERS, ("*/*",))
+        )
+        if not any(folder.glob("*.safetensors")):
+            _with_retries(repo, None, lambda: _refuse_weights(repo, folder.name))
+    name = repo.split("/")[1]
+    return Source(folder, name, name, repo, revision=folder.name)
+
+
+def is_cached(repo: str, revision: str | None) -> bool:
+    """Whether config and weights of a repository are in the hub library's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return False
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _snapshot(
+    repo: str, revision: str | None, wanted: Sequence[str], unwanted: Sequence[str]
+) -> Path:
     from huggingface_hub import snapshot_download
 
     # The cache's layout is documented: .../snapshots/<commit>.
     return Path(
         snapshot_download(
-            repo, revision=revision, allow_patterns=[*WANTED], ignore_patterns=[*UNWANTED]
+            repo, revision=revision, allow_patterns=[*wanted], ignore_patterns=[*unwanted]
         )
     )
 
@@ -63,6 +97,8 @@ def _refuse_weights(repo: str, commit: str) -> NoReturn:
     from huggingface_hub import HfApi
 
     files = HfApi().list_repo_files(repo, revision=commit)
+    if "adapter_model.safetensors" in files:
+        raise InputError(f"{repo}: an adapter, not a model; give --model BASE --adapter {repo}")
     pickled = sorted(name for name in files if name.endswith(PICKLED))
     if pickled:
         raise InputError(

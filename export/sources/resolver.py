@@ -1,22 +1,25 @@
 """`resolve`: hub id, local folder, .gguf file or a built-in model → a checkpoint folder here.
 
+With adapters, or where the folder is one itself, that is the base with them merged in.
+
 Invariant: importing this module and resolving a warm built-in model imports no heavy library; each
 kind of model has a module of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from edgeproof.checkpoints.origin import HUB_ID
 from edgeproof.errors import InputError
-from export.sources.bundled import resolve_bundled
+from export.sources.adapters.request import AdapterRequest
+from export.sources.bundled import BUNDLED, resolve_bundled
 from export.sources.grown import GROWN, resolve_grown
+from export.sources.on_disk import on_disk
 from export.sources.source import Source
 
-BUNDLED = "bundled"
 BUILT_IN: dict[str, Callable[[], Source]] = {
     BUNDLED: resolve_bundled,
     **{name: partial(resolve_grown, name) for name in GROWN},
@@ -24,19 +27,37 @@ BUILT_IN: dict[str, Callable[[], Source]] = {
 GGUF_MAGIC = b"GGUF"
 
 
-def resolve(model: str, revision: str | None = None) -> Source:
-    """Find the model, downloading or converting it into the cache where needed.
+def resolve(
+    model: str, revision: str | None = None, adapters: Sequence[AdapterRequest] = ()
+) -> Source:
+    """Find the model, downloading, converting or merging it into the cache where needed.
 
     What exists on this disk wins over a hub id of the same spelling; `./bundled` names a folder.
 
     Args:
         model: a name of `BUILT_IN`, a checkpoint folder, a `.gguf` file, or a hub id `org/name`.
         revision: branch, tag or commit; only for hub ids.
+        adapters: what is merged into it, in this order.
 
     Raises:
-        InputError: nothing is there, it cannot be reached, or it is not a supported model.
+        InputError: nothing is there, it cannot be reached, it is not a supported model, or an
+            adapter does not fit it.
     """
-    if model not in BUILT_IN and not _on_disk(model) and HUB_ID.fullmatch(model):
+    if model not in BUILT_IN and on_disk(model):
+        from export.sources.adapters.place import is_adapter
+
+        if is_adapter(Path(model).expanduser()):
+            return _resolve_adapter(model, revision, adapters)
+    source = _resolve_model(model, revision)
+    if not adapters:
+        return source
+    from export.sources.adapters.merged import resolve_merged
+
+    return resolve_merged(source, adapters)
+
+
+def _resolve_model(model: str, revision: str | None) -> Source:
+    if model not in BUILT_IN and not on_disk(model) and HUB_ID.fullmatch(model):
         if model.endswith(".gguf"):
             raise InputError(f"{model}: no such file")
         from export.sources.hub import resolve_hub
@@ -50,7 +71,7 @@ def resolve(model: str, revision: str | None = None) -> Source:
 
 
 def _resolve_path(model: str) -> Source:
-    if not _on_disk(model):
+    if not on_disk(model):
         raise InputError(
             f"{model!r}: no such folder or .gguf file, and not a hub id (org/name);"
             " the built-in model is called 'bundled'"
@@ -67,11 +88,16 @@ def _resolve_path(model: str) -> Source:
     raise InputError(f"{path}: expected a checkpoint folder or a .gguf file; name its folder?")
 
 
-def _on_disk(model: str) -> bool:
-    try:
-        return bool(model) and Path(model).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # too long, unreadable, no such user, a NUL
-        return False
+def _resolve_adapter(
+    folder: str, revision: str | None, adapters: Sequence[AdapterRequest]
+) -> Source:
+    """An adapter that is given as the model: merged into the base that it names."""
+    from export.sources.adapters.base import find_base
+    from export.sources.adapters.config import read_config
+
+    config = read_config(Path(folder).expanduser())
+    base, its_revision = find_base(config)
+    return resolve(base, revision or its_revision, [AdapterRequest(folder), *adapters])
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:
