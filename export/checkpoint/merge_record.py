@@ -35,8 +35,8 @@ class MergedPart:
 
     @property
     def title(self) -> str:
-        """Its name, or the hash that tells it apart."""
-        return self.repo or self.name or f"the files with {self.files[-1].sha256[:12]}…"
+        """Its name, or the hash of its weights."""
+        return self.repo or self.name or f"SHA-256 {self.files[-1].sha256[:12]}…"
 
 
 @dataclass(frozen=True)

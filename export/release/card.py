@@ -19,6 +19,7 @@ from edgeproof.display import markdown_row, markdown_text, megabytes, number
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
 from edgeproof.verdicts import Interval, ParityReport, ShortRun
+from export.checkpoint.merge_record import MERGE_RECORD, MergeRecord, read_merge_record
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
 from export.formats import load_format
 from export.publication import Publication, Released, Repository, recommended
@@ -42,10 +43,14 @@ WARNINGS = {
 
 @dataclass(frozen=True)
 class SourceCard:
-    """The facts of the checkpoint's own card, and what the card must name as its source."""
+    """The facts of the checkpoint's own card, and what the card must name as its source.
+
+    `merged` is what a checkpoint with adapters was made of.
+    """
 
     facts: dict[str, Any]
     model: ModelIdentity
+    merged: MergeRecord | None = None
 
     @property
     def hub_repo(self) -> str | None:
@@ -73,12 +78,19 @@ def source_card(model: ModelIdentity, checkpoint: Path) -> SourceCard:
     recorded = {item.path: item.sha256 for item in model.inputs}
     base = _base(checkpoint / CONFIG, recorded.get(CONFIG))
     facts = {"base_model": base} if base else {}
+    merged = None
+    if MERGE_RECORD in recorded:
+        _check_recorded(checkpoint / MERGE_RECORD, recorded[MERGE_RECORD])
+        merged = read_merge_record(checkpoint)
     if MODEL_CARD not in recorded:
-        return SourceCard(facts, model)
-    path = checkpoint / MODEL_CARD
-    if not path.is_file() or file_sha256(path) != recorded[MODEL_CARD]:
-        raise InputError(f"{path}: not the card that was exported; --checkpoint names its folder")
-    return SourceCard({**facts, **read_model_card(checkpoint)}, model)
+        return SourceCard(facts, model, merged)
+    _check_recorded(checkpoint / MODEL_CARD, recorded[MODEL_CARD])
+    return SourceCard({**facts, **read_model_card(checkpoint)}, model, merged)
+
+
+def _check_recorded(path: Path, sha256: str) -> None:
+    if not path.is_file() or file_sha256(path) != sha256:
+        raise InputError(f"{path}: not the one that was exported; --checkpoint names its folder")
 
 
 def _base(path: Path, recorded: str | None) -> str | None:
