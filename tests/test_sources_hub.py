@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from export.checkpoint import open_checkpoint
+from export.checkpoint.merge_record import read_merge_record
 from tests import hub_server, tiny
+from tests.lora import make_lora
 
 ROOT = Path(__file__).parents[1]
 # huggingface_hub reads its settings when it is imported, so it runs in a child; one child serves
@@ -22,10 +24,13 @@ CHILD = """
 import dataclasses, json, sys
 from edgeproof.errors import InputError
 from export.sources import hub, resolve
+from export.sources.adapters import AdapterRequest
 hub.PAUSES_S = (0.02, 0.02, 0.02)
 for line in sys.stdin:
     try:
-        answer = dataclasses.asdict(resolve(*json.loads(line)))
+        model, revision, *adapters = json.loads(line)
+        merged = [AdapterRequest(adapter) for adapter in adapters]
+        answer = dataclasses.asdict(resolve(model, revision, merged))
     except InputError as error:
         answer = {"error": str(error)}
     print(json.dumps(answer, default=str), flush=True)
@@ -48,9 +53,9 @@ class Client:
             stderr=subprocess.PIPE,
         )
 
-    def resolve(self, model: str, revision: str | None = None) -> dict[str, Any]:
+    def resolve(self, model: str, revision: str | None = None, *adapters: str) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([model, revision]) + "\n")
+        self._process.stdin.write(json.dumps([model, revision, *adapters]) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
@@ -199,6 +204,30 @@ def test_a_repository_without_safetensors_is_refused_and_nothing_of_it_loaded(
     hub.add(name, {"main": {**kept, file: b"x"}})
     assert expected in client.error(name)
     assert not [r for r in hub.requests if r.path.endswith(f"{name}/resolve/main/{file}")]
+
+
+def test_an_adapter_of_the_hub_is_merged_and_named_by_both(
+    hub: hub_server.Hub, client: Client, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    base = tiny.make_checkpoint(tmp_path / "base")
+    lora = make_lora(tmp_path / "lora", base, base_model_name_or_path="org/Base-1M")
+    published = {path.name: path.read_bytes() for path in lora.iterdir()}
+    hub.add("org/Base-1M", {"main": files})
+    repo = hub.add("org/Lora", {"main": {**published, "optimizer.pt": b"unwanted"}})
+    hub.add("org/Pickled", {"main": {"adapter_config.json": b"{}", "adapter_model.bin": b"x"}})
+    source = client.resolve("org/Base-1M", None, "org/Lora")
+    assert (source["label"], source["name"]) == ("Base-1M+Lora", "Base-1M-Lora")
+    assert (source["repo"], source["revision"]) == (None, None)
+    record = read_merge_record(Path(source["path"]))
+    assert record is not None
+    assert record.base.repo == "org/Base-1M"
+    (adapter,) = record.adapters
+    assert (adapter.repo, adapter.revision) == ("org/Lora", repo.refs["main"])
+    assert not [request for request in hub.requests if request.path.endswith("optimizer.pt")]
+    assert "give --model BASE --adapter org/Lora" in client.error("org/Lora")
+    assert client.resolve(str(lora))["label"] == "Base-1M+lora"
+    pickled = client.resolve("org/Base-1M", None, "org/Pickled")["error"]
+    assert "pickled weights (adapter_model.bin)" in pickled
 
 
 def test_offline_uses_the_cache_and_says_so_where_it_is_empty(

@@ -43,7 +43,8 @@ def resolve_hub(repo: str, revision: str | None) -> Source:
 
     with storage_errors(Path(constants.HF_HUB_CACHE)), _quiet_library():
         folder = _with_retries(repo, revision, lambda: _snapshot(repo, revision, WANTED, UNWANTED))
-        if not any(folder.glob("*.safetensors")):
+        # An adapter of that commit may be in the same folder.
+        if all(path.name.startswith("adapter") for path in folder.glob("*.safetensors")):
             _with_retries(repo, revision, lambda: _refuse_weights(repo, folder.name))
     name = repo.split("/")[1]
     label = f"{name}@{revision.replace('/', '-')}" if revision else name

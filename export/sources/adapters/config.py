@@ -32,7 +32,10 @@ UNMERGEABLE = {
 }
 # Values of init_lora_weights with which PEFT changes the base when it loads the adapter.
 BASE_CHANGING = ("pissa", "corda", "olora", "loftq", "lora_ga")
-LAYER = r".*\.[^.]*\.(\d+)\."
+# Patterns of settings, as PEFT puts them into larger ones.
+WHOLE, END = "{}", r"(.*\.)?({})$"
+LAYERS = r".*\.{}\.(?P<layer>\d+)\."
+ANY_LAYERS = "[^.]*"
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,10 @@ class AdapterConfig:
     def _has_layer(self, module: str) -> bool:
         if self.layers is None:
             return True
-        patterns = [rf".*\.{pattern}\.(\d+)\." for pattern in self.layer_patterns] or [LAYER]
-        found = next(filter(None, (re.match(pattern, module) for pattern in patterns)), None)
-        return found is not None and int(found[1]) in self.layers
+        patterns = self.layer_patterns or (ANY_LAYERS,)
+        matches = (re.match(LAYERS.format(pattern), module) for pattern in patterns)
+        found = next(filter(None, matches), None)
+        return found is not None and int(found["layer"]) in self.layers
 
 
 def read_config(folder: Path) -> AdapterConfig:
@@ -192,12 +196,12 @@ class _Settings:
         value = self.raw.get(key)
         if not isinstance(value, str):
             return self.names(key)
-        return value if value == ALL_LINEAR else self._pattern(key, value)
+        return value if value == ALL_LINEAR else self._pattern(key, value, WHOLE)
 
     def patterns(self, key: str) -> tuple[str, ...]:
         value = self.raw.get(key)
         found = (value,) if isinstance(value, str) and value else self.names(key)
-        return tuple(self._pattern(key, item) for item in found)
+        return tuple(self._pattern(key, item, LAYERS) for item in found)
 
     def layers(self) -> tuple[int, ...] | None:
         key = "layers_to_transform"
@@ -214,7 +218,7 @@ class _Settings:
         sound = _is_rank if whole else _is_number
         if not isinstance(value, dict) or not all(map(sound, value.values())):
             raise self.wrong(key, "patterns and numbers")
-        return {self._pattern(key, pattern): item for pattern, item in value.items()}
+        return {self._pattern(key, pattern, END): item for pattern, item in value.items()}
 
     def token_rows(self) -> dict[str, tuple[int, ...]]:
         key = "trainable_token_indices"
@@ -228,9 +232,9 @@ class _Settings:
                 raise self.wrong(key, "tokens' ids, each once")
         return {name: tuple(rows) for name, rows in tables.items()}
 
-    def _pattern(self, key: str, text: str) -> str:
+    def _pattern(self, key: str, text: str, where: str) -> str:
         try:
-            re.compile(text)
+            re.compile(where.format(text))
         except (re.error, OverflowError, RecursionError):
             raise InputError(f"{self.path}: {key}: {_shown(text)} is no pattern") from None
         return text
@@ -238,7 +242,7 @@ class _Settings:
 
 def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if re.match(END.format(pattern), module):
             return value
     return default
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeproof.display import printable
 from edgeproof.errors import InputError
 from export.checkpoint.safetensors_file import SafetensorsFile
 
@@ -118,6 +119,8 @@ def read_tensors(folder: Path) -> dict[str, Module]:
     file = SafetensorsFile(path)
     modules: dict[str, Module] = {}
     for name in file.entries:
+        if not name.isprintable():
+            raise InputError(f"{path}: {printable(name)} is no tensor's name; the file is damaged")
         stored = Stored(file, name)
         found = _placed(stored)
         if found is None:
