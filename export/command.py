@@ -85,7 +85,8 @@ def format_command(form: Format[Any]) -> click.Command:
         cls=EdgeproofCommand,
         kept=KEPT,
         name=form.name,
-        help=f"Export a Llama-family checkpoint to {form.title}.\n\n\b\nExample:\n  {form.example}",
+        help=f"Export a Llama-family checkpoint to {form.title}.\n\n\b\nExamples:\n  {form.example}"
+        f"\n  edgeproof {form.name} -m ./base --adapter ./my-lora -d {form.variants[0].name}",
     )
     @click.option("--model", "-m", default="bundled", show_default=True, help=MODEL_HELP)
     @click.option("--revision", help="Branch, tag or commit of a hub id, for example v0.1.")
