@@ -34,6 +34,10 @@ OURS = {
     "export": _entry(
         "export.__main__", "Export every model of a plan in every variant of the plan."
     ),
+    "gguf-adapter": _entry(
+        "export.gguf.adapter",
+        "Write a PEFT LoRA as llama.cpp's GGUF adapter: `llama-cli -m base.gguf --lora NAME.gguf`.",
+    ),
     "imatrix": _entry(
         "runtimes.imatrix.__main__",
         "Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.",

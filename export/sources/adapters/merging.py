@@ -105,6 +105,11 @@ class _Source:
         return self.checkpoint.blocks(Target(base.name, (base,), base.shape))
 
 
+def untied_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
+    """The base's parameters by name, in its order, with the head also where it is tied."""
+    return {item.name: item for item in read_config({**checkpoint.raw_config, TIED: False})[1]}
+
+
 def plan_merge(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Merge:
     """Bind all adapters, which are merged in this order. Reads no weights but what ties compare.
 
@@ -112,8 +117,7 @@ def plan_merge(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Merge:
         InputError: an adapter does not fit the base, or the one before it.
     """
     tied = checkpoint.config.tied
-    untied = {**checkpoint.raw_config, TIED: False}
-    parameters = {item.name: item for item in read_config(untied)[1]}
+    parameters = untied_parameters(checkpoint)
     by_role = {item.role: item.name for item in parameters.values() if item.role in TABLES}
     embedding, head = by_role[Role.EMBEDDING], by_role[Role.HEAD]
     rows = dict.fromkeys((embedding, head), checkpoint.config.vocab)
