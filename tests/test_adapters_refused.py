@@ -133,6 +133,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a bias": (put(base_layer__bias=small(64)), "q_proj has none"),
     "a saved module": (configured(modules_to_save=["embed_tokens"]), "of which the adapter has no"),
+    "token rows": (configured(trainable_token_indices=[3]), "of which the adapter has no"),
     "a table's columns": (with_table(384, 32), r"embed_tokens.weight has shape \[384, 32\]"),
     "twice": (
         put(modules_to_save__weight=small(64, 64), base_layer__weight=small(64, 64)), "same tensor",
@@ -264,7 +265,7 @@ def test_whatever_an_adapter_has_in_it_the_outcome_is_a_merge_or_one_line(
 ) -> None:
     sound = make_lora(tmp_path / "sound", base)
     rng, lora, merges = random.Random(18), tmp_path / "lora", 0
-    for _ in range(100):
+    for _ in range(60):
         shutil.copytree(sound, lora)
         damaged(rng, lora)
         try:
@@ -273,6 +274,6 @@ def test_whatever_an_adapter_has_in_it_the_outcome_is_a_merge_or_one_line(
         except InputError as error:
             assert "\n" not in str(error)
         shutil.rmtree(lora)
-    assert 0 < merges < 100
+    assert 0 < merges < 60
     made = Path(os.environ["EDGEPROOF_CACHE"]) / "checkpoints"
     assert not list(made.glob(".*"))

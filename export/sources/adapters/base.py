@@ -59,7 +59,9 @@ def check_base(base: Source, config: AdapterConfig) -> None:
     if made_for is None:
         return
     if base.repo == REPO:
-        if made_for != BUNDLED and not (on_disk(made_for) and base.path.samefile(made_for)):
+        if not made_for.startswith(BUNDLED) and not (
+            on_disk(made_for) and base.path.samefile(made_for)
+        ):
             raise InputError(
                 f"{folder}: an adapter of {made_for}, whose channels the built-in model has in"
                 f" another order (docs/architecture.md): --model {made_for} --adapter {folder}"

@@ -210,13 +210,20 @@ def _check_complete(adapter: Adapter, parameters: Mapping[str, Parameter], *, ti
                 f"{adapter.folder}: target_modules in {adapter.config.path.name} name {module},"
                 " of which the adapter has no tensor"
             )
+        if tied and parameter.role is Role.HEAD:
+            continue
+        rows = any(module == end or module.endswith(f".{end}") for end in adapter.config.token_rows)
         saved = any(module.endswith(end) for end in adapter.config.saved)
-        follows = tied and parameter.role is Role.HEAD
-        if saved and not follows and Part.WEIGHT not in parts:
-            raise InputError(
-                f"{adapter.folder}: modules_to_save in {adapter.config.path.name} names {module},"
-                " of which the adapter has no weight"
-            )
+        named = {
+            "trainable_token_indices": (rows, Part.ROWS),
+            "modules_to_save": (saved, Part.WEIGHT),
+        }
+        for key, (asked, part) in named.items():
+            if asked and part not in parts:
+                raise InputError(
+                    f"{adapter.folder}: {key} in {adapter.config.path.name} names {module}, of"
+                    " which the adapter has no values"
+                )
 
 
 def _targeted(config: AdapterConfig, parameter: Parameter, module: str) -> bool:

@@ -72,10 +72,10 @@ def _write(
     folder: Path, checkpoint: Checkpoint, adapters: Sequence[Adapter], record: MergeRecord
 ) -> None:
     merge = plan_merge(checkpoint, adapters)
-    folders = [adapter.folder for adapter in adapters]
-    files = tokenizer_of(checkpoint, folders)
-    if files[TOKENIZER].parent in folders:
-        check_fits(files, _rows(merge.config), files[TOKENIZER].parent)
+    files = tokenizer_of(checkpoint, [adapter.folder for adapter in adapters])
+    rows = merge.config["vocab_size"]
+    if files[TOKENIZER].parent != checkpoint.path or rows != checkpoint.config.vocab:
+        check_fits(files, rows, adapters[-1].folder)
     config = json.dumps(merge.config, ensure_ascii=False, indent=1) + "\n"
     write_atomic(folder / CONFIG, config.encode())
     for name, path in files.items():
@@ -84,11 +84,6 @@ def _write(
     write_atomic(folder / MODEL_CARD, merged_card(record, read_model_card(checkpoint.path), cards))
     record.save(folder)
     write_safetensors(folder / SINGLE, merge.planned, merge.blocks)
-
-
-def _rows(config: dict[str, object]) -> int:
-    rows = config["vocab_size"]
-    return rows if isinstance(rows, int) else 0
 
 
 def _record(
