@@ -96,8 +96,17 @@ def small(*shape: int) -> np.ndarray:
     return np.full(shape, 0.1, np.float32)
 
 
+def trainer(folder: Path) -> None:
+    """The trainer's own folder: checkpoints below."""
+    for step in (500, 1000):
+        (folder / f"checkpoint-{step}").mkdir()
+        shutil.copy(folder / CONFIG, folder / f"checkpoint-{step}")
+    (folder / CONFIG).unlink()
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / CONFIG).unlink(), "adapter_config.json: missing"),
+    "trainer": (trainer, "the newest is .*checkpoint-1000"),
     "no JSON": (lambda f: (f / CONFIG).write_text("{"), "not valid JSON"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS}: missing"),
     "pickled": (pickled, "adapter_model.bin: pickled weights are never loaded"),

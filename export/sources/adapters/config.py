@@ -113,7 +113,7 @@ def read_config(folder: Path) -> AdapterConfig:
     """
     path = folder / ADAPTER
     if not path.is_file():
-        raise InputError(f"{path}: missing; is this the folder of a PEFT adapter?")
+        raise InputError(f"{path}: missing; {_where_else(folder)}")
     raw = read_object(path)
     kind = raw.get("peft_type")
     if kind != LORA:
@@ -238,6 +238,15 @@ class _Settings:
         except (re.error, OverflowError, RecursionError):
             raise InputError(f"{self.path}: {key}: {_shown(text)} is no pattern") from None
         return text
+
+
+def _where_else(folder: Path) -> str:
+    """What a folder without settings is."""
+    below = [item for item in folder.glob("checkpoint-*") if (item / ADAPTER).is_file()]
+    if below:
+        newest = max(below, key=lambda item: (len(item.name), item.name))
+        return f"this holds a trainer's checkpoints; the newest is {newest}"
+    return "is this the folder of a PEFT adapter?"
 
 
 def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:

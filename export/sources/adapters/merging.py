@@ -133,7 +133,14 @@ def plan_merge(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Merge:
             f"{adapters[-1].folder}: with the adapter {embedding} has {rows[embedding]} rows and"
             f" {head} {rows[head]}; both are needed in it"
         )
-    tied = tied and _same(changes.get(embedding, ()), changes.get(head, ()))
+    if tied and not _same(changes.get(embedding, ()), changes.get(head, ())):
+        tied = False
+        log.warning(
+            "%s: with the adapter %s is not %s any more: the merged model has both",
+            checkpoint.path,
+            head,
+            embedding,
+        )
     config = _config(checkpoint, rows[embedding], tied=tied)
     base = {item.name: item for item in checkpoint.parameters}
     tensors = {
