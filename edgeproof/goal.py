@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,10 @@ LEAST_TOKENS, TOKENS = 512, 40_960
 LEAST_BITS, MOST_BITS = 4.5, 16.0  # per weight: no grid of a recovery takes fewer
 LEAST_MB = 0.1
 SIZES = ("bits", "max-mb", "gate")
-KEYS = (*SIZES, "tokens", "format")
+KEYS = (*SIZES, "tokens", "format", "distill")
+MINUTES, LEAST_MINUTES, MOST_MINUTES = 10.0, 0.1, 10_080.0  # of a distillation: at most a week
+DISTILL = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(min|h)")
+MINUTES_IN = {"min": 1, "h": 60}
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Goal:
         max_mb: 10⁶ bytes of the model's files.
         gate: the smallest size that passes these gates.
         tokens: how much calibration text.
+        distill: minutes of training after that; None: none.
     """
 
     format: str
@@ -35,12 +40,15 @@ class Goal:
     max_mb: float | None = None
     gate: str | None = None
     tokens: int = TOKENS
+    distill: float | None = None
 
     @property
     def text(self) -> str:
         """In words, as a plan has it: `gguf, bits = 5.0`."""
         sizes = {"bits": self.bits, "max-mb": self.max_mb, "gate": self.gate}
         given = [f"{key} = {value}" for key, value in sizes.items() if value is not None]
+        if self.distill is not None:
+            given.append(f'distill = "{self.distill:g} min"')
         return ", ".join([self.format, *given])
 
 
@@ -76,7 +84,8 @@ def parse_goal(table: Any, form: str, *, mixes: bool) -> Goal:
     if type(tokens) is not int or tokens < LEAST_TOKENS:
         raise InputError(f"recover: tokens must be a whole number from {LEAST_TOKENS}")
     bits = _number(table, "bits", LEAST_BITS, MOST_BITS)
-    return Goal(target, bits, _number(table, "max-mb", LEAST_MB, math.inf), gate, tokens)
+    most = _number(table, "max-mb", LEAST_MB, math.inf)
+    return Goal(target, bits, most, gate, tokens, _minutes(table))
 
 
 def _number(table: Mapping[str, Any], key: str, least: float, most: float) -> float | None:
@@ -87,3 +96,14 @@ def _number(table: Mapping[str, Any], key: str, least: float, most: float) -> fl
         limits = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
         raise InputError(f"recover: {key} must be a number {limits}, not {value!r}")
     return float(value)
+
+
+def _minutes(table: Mapping[str, Any]) -> float | None:
+    if "distill" not in table:
+        return None
+    value = table["distill"]
+    found = DISTILL.fullmatch(value) if isinstance(value, str) else None
+    minutes = float(found[1]) * MINUTES_IN[found[2]] if found else 0.0
+    if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+        raise InputError(f'recover: distill must be a time, such as "10 min", not {value!r}')
+    return minutes

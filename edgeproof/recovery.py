@@ -20,7 +20,7 @@ from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
-from edgeproof.files.hashing import remembered_sha256
+from edgeproof.files.hashing import file_sha256, remembered_sha256
 from edgeproof.files.own import read_own, typed, wrong
 from edgeproof.files.schema import Schema
 
@@ -129,4 +129,14 @@ def checkpoint_digest(folder: Path) -> str:
     files = sorted([*weight_files(folder).paths, *beside], key=lambda path: path.name)
     digests = cache_folder() / "digests"
     lines = [f"{remembered_sha256(path, digests)}  {path.name}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """The same of the safetensors files alone, each read.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(weight_files(folder).paths)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -45,6 +45,11 @@ class Decoder:
         return [p for p in self.parameters.values() if p.role in wanted]
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.head.device
+
+    @property
     def head(self) -> torch.Tensor:
         """The output matrix [V, hidden]: logits = hidden · headᵀ."""
         weight: torch.Tensor = self.model.get_output_embeddings().weight

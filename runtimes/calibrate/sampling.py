@@ -62,9 +62,9 @@ def sample(
     From the model's own distribution (temperature 1, nothing cut off), past stop tokens. The same
     for the same seed, as far as the number of threads does not change a rounding.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(decoder.device).manual_seed(seed)
     cache = Cache(layers=[PreallocatedLayer(length) for _ in range(decoder.config.layers)])
-    ids = torch.tensor([list(prompt)[:length]] * rows)  # [rows, tokens so far]
+    ids = torch.tensor([list(prompt)[:length]] * rows, device=decoder.device)  # [rows, so far]
     last = ids
     while ids.shape[1] < length:
         hidden = decoder.hidden(decoder.embed(last), cache)[:, -1]

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeproof.command import EdgeproofCommand
-from edgeproof.goal import GATES, LEAST_MB, LEAST_TOKENS, MOST_BITS, TOKENS
+from edgeproof.goal import (
+    GATES,
+    LEAST_MB,
+    LEAST_MINUTES,
+    LEAST_TOKENS,
+    MINUTES,
+    MOST_BITS,
+    MOST_MINUTES,
+    TOKENS,
+)
+from runtimes.recover.distill.wish import DEVICES, checked_distillation
 from runtimes.recover.targets import TARGETS
 from runtimes.threads import threads_option
+
+if TYPE_CHECKING:
+    from runtimes.recover.distill.kept import Outcome
 
 KEPT = "what is done is kept in the cache; the same command goes on there"
 
@@ -52,6 +66,20 @@ KEPT = "what is done is kept in the cache; the same command goes on there"
     required=True,
     help="The checkpoint's folder.",
 )
+@click.option(
+    "--distill", is_flag=True, help="Then train what the grids leave free to match the original."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(LEAST_MINUTES, MOST_MINUTES),
+    metavar="N",
+    help=f"How long to train; {MINUTES:g} by default.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    help="Where to train; auto, the default, is the first that is there.",
+)
 @threads_option
 def main(
     model: str,
@@ -63,13 +91,20 @@ def main(
     calibration: Path | None,
     tokens: int,
     out: Path,
+    distill: bool,
+    minutes: float | None,
+    device: str | None,
     threads: int,
 ) -> None:
     """Make a checkpoint on the grids of a few bits that is close to the original.
 
-    No training: the model's own text says which errors matter, and each matrix is rounded so that
-    they are small. What is done is kept in the cache: killed or interrupted, the same command goes
-    on there and ends with the same bytes.
+    The model's own text says which errors matter, and each matrix is rounded so that they are
+    small; that needs no training. What is done is kept in the cache: killed or interrupted, the
+    same command goes on there and ends with the same bytes.
+
+    With --distill that is the start of a training on the same grids. The best checkpoint is kept,
+    and the start if nothing is better. It ends when the minutes are over: its bytes depend on how
+    fast the machine is.
 
     \b
     Examples:
@@ -77,6 +112,7 @@ def main(
       python -m export.gguf -m recovered/gguf-5.0 --dtype auto
       python -m runtimes.recover -m ./my-model --format onnx --gate 4-bit -o recovered/onnx
       python -m runtimes.recover -m ./my-model --format any -o recovered/shared-4-bit
+      python -m runtimes.recover -m bundled --format any -o recovered/d --distill --minutes 30
     """  # noqa: D301
     from runtimes.footprint import resident_mb
     from runtimes.located import located
@@ -85,12 +121,21 @@ def main(
     from runtimes.recover.run import Request, recover
 
     wish = checked_wish(TARGETS[format_name], bits, max_mb, gate)
+    distillation = checked_distillation(distill, minutes, device)
     check_out(out)
     begun = time.process_time()
     request = Request(
-        located(model, revision), TARGETS[format_name], wish, calibration, tokens, threads
+        located(model, revision),
+        TARGETS[format_name],
+        wish,
+        calibration,
+        tokens,
+        threads,
+        distillation,
     )
     result = recover(request, out, Progress(lambda line: click.echo(line, err=True)))
+    if result.distilled is not None:
+        click.echo(_training(result.distilled))
     counts = ", ".join(
         f"{list(result.grids.values()).count(grid)} × {grid}" for grid in TARGETS[format_name].grids
     )
@@ -105,6 +150,16 @@ def main(
         f" acceptance {found['acceptance'].value:.1%}"
         f"  ({time.process_time() - begun:.0f} CPU seconds{memory})"
     )
+
+
+def _training(outcome: Outcome) -> str:
+    done = (
+        f"{outcome.minutes:g} minutes on {outcome.device}, {outcome.steps} steps,"
+        f" {outcome.tokens} tokens"
+    )
+    if not outcome.improved:
+        return f"distilled, {done}: nothing was better than the start, which is kept"
+    return f"distilled, {done}: mean KL {outcome.start:.4f} → {outcome.best:.4f} on validation text"
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def _of_codebook() -> Callable[[torch.Tensor], torch.Tensor]:
     nearest = levels[torch.bucketize(steps, (levels[1:] + levels[:-1]) / 2)]
 
     def find(values: torch.Tensor) -> torch.Tensor:
-        return nearest[(values * 2 + 256).clamp(0, 511).to(torch.int32)]
+        return nearest.to(values.device)[(values * 2 + 256).clamp(0, 511).to(torch.int32)]
 
     return find
 

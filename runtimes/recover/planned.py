@@ -78,6 +78,7 @@ def make_planned(root: Path, threads: int, say: Say) -> int:
 
 def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, say: Say) -> Path:
     """The folder of one recovery, in the cache."""
+    from runtimes.recover.distill.wish import checked_distillation
     from runtimes.recover.progress import Progress
     from runtimes.recover.request import checked_wish
     from runtimes.recover.run import Request, recover
@@ -92,7 +93,8 @@ def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, 
         target = TARGETS[goal.format]
         wish = checked_wish(target, goal.bits, goal.max_mb, goal.gate)
         model = Model(original, origin.name, origin.repo, origin.revision, origin.found_by)
-        request = Request(model, target, wish, None, goal.tokens, threads)
+        distillation = checked_distillation(goal.distill is not None, goal.distill, None)
+        request = Request(model, target, wish, None, goal.tokens, threads, distillation)
         recover(request, folder, Progress(lambda line: click.echo(line, err=True)))
         found = read_recovery(folder)
         assert found is not None, "a recovery writes its record"
@@ -101,19 +103,26 @@ def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, 
 
 
 def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
-    """Where the recovered checkpoint is kept; all that decides its bytes names the folder."""
+    """Where the recovered checkpoint is kept; all that decides its bytes names the folder.
+
+    But for a distilled one's the clock: it is made once on a machine.
+    """
+    from runtimes.recover.distill.wish import checked_distillation
     from runtimes.recover.own_text import TEXT_VERSION
     from runtimes.recover.stages import RECIPE_VERSION, versions
     from runtimes.recover.writer import COPIED
 
     beside = [original / name for name in COPIED if (original / name).is_file()]
+    goal = planned.goal
+    distillation = checked_distillation(goal.distill is not None, goal.distill, None)
     recipe = {
         "recipe": RECIPE_VERSION,
         "text": TEXT_VERSION,
         "checkpoint": checkpoint_digest(original),
         "beside": [asdict(item) for item in input_records(beside, cache_folder() / "digests")],
         "origin": asdict(planned.origin),
-        "goal": asdict(planned.goal),
+        "goal": asdict(goal),
+        "device": None if distillation is None else distillation.device,
         "threads": threads,
         "versions": versions(),
     }
@@ -125,9 +134,13 @@ def _figures(found: Recovery) -> str:
     counts = ", ".join(f"{count} × {grid}" for grid, count in Counter(found.grids.values()).items())
     held = found.method["held_out"]["figures"]
     kl, low, high = held["mean_kl"]
+    trained = found.method.get("distilled")
+    before = (
+        "" if trained is None else f", {trained['held_out_before']['mean_kl'][0]:.4f} undistilled"
+    )
     return (
         f"{found.method['bits']:.3f} bits per weight ({counts}), held-out text of the model: mean"
-        f" KL {kl:.4f} [{low:.4f}, {high:.4f}], acceptance {held['acceptance'][0]:.1%}"
+        f" KL {kl:.4f} [{low:.4f}, {high:.4f}]{before}, acceptance {held['acceptance'][0]:.1%}"
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from edgeproof.display import duration
@@ -27,6 +28,7 @@ class Progress:
     _begun: float = field(init=False)
     _last: float = field(init=False)
     _ahead: float = 0.0
+    _fixed: float = 0.0
     _done: float = 0.0
 
     def __post_init__(self) -> None:
@@ -43,8 +45,20 @@ class Progress:
         now = self.clock()
         if now - self._last >= INTERVAL and self._done > 0:
             self._last = now
-            left = (now - self._begun) / self._done * self._ahead
+            left = (now - self._begun) / self._done * self._ahead + self._fixed
             self.say(f"{what}, about {duration(left)} left")
+
+    def plan_time(self, seconds: float) -> None:
+        """So long is something else done, whatever the machine."""
+        self._fixed += seconds
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Do that meanwhile; how long the rest takes does not follow from it."""
+        began = self.clock()
+        yield
+        self._fixed = 0.0
+        self._begun += self.clock() - began
 
     def skip(self, seconds: float) -> None:
         """That part of the plan is done already."""

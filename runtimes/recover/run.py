@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,38 @@ from edgeproof.files.atomic import atomic_folder, write_atomic
 from edgeproof.files.cache import cache_folder, usable
 from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
-from edgeproof.recovery import CalibrationText, Original, Recovery, checkpoint_digest
+from edgeproof.recovery import (
+    CalibrationText,
+    Original,
+    Recovery,
+    checkpoint_digest,
+    weights_digest,
+)
 from runtimes.calibrate import moments
 from runtimes.calibrate.decoder import Decoder, open_decoder, read_structure
 from runtimes.located import Model
 from runtimes.parity.intervals import Estimate
 from runtimes.recover import judge, progress, rounding, sizes, stages, writer
 from runtimes.recover.allocate import allocated, predicted_loss
+from runtimes.recover.distill.kept import Outcome
+from runtimes.recover.distill.run import (
+    VALIDATION_SEED,
+    VALIDATION_TOKENS,
+    Distilled,
+    Part,
+    Start,
+    distill,
+    needed_bytes,
+)
+from runtimes.recover.distill.wish import Distillation
 from runtimes.recover.gate import Measured, smallest
 from runtimes.recover.own_text import HELD_SEED, SEED, WHOLE, chunk_size, kept_text, own_text
 from runtimes.recover.progress import Progress
 from runtimes.recover.request import Wish
 from runtimes.recover.stages import Stages, stages_folder, versions
 from runtimes.recover.targets import Target
-from runtimes.recover.text import Text, evaluation_windows, read_text
-from runtimes.recover.vocabulary import open_vocabulary
+from runtimes.recover.text import Text, Windows, evaluation_windows, read_text
+from runtimes.recover.vocabulary import Vocabulary, open_vocabulary
 
 CALIBRATION = "calibration.json"
 RECORDED = ("mean_kl", "top1", "clear_top1", "acceptance")
@@ -49,16 +66,22 @@ class Request:
     calibration: Path | None
     tokens: int
     threads: int
+    distillation: Distillation | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out: bits per weight, about the files' size, and figures on held-out text."""
+    """What came out: bits per weight, about the files' size, and figures on held-out text.
+
+    `distilled` is what training came to, `start` the figures before it; None: nothing was trained.
+    """
 
     bits: float
     file_bytes: int
     grids: Mapping[str, str]
     figures: Mapping[str, Estimate]
+    start: Mapping[str, Estimate] | None = None
+    distilled: Outcome | None = None
 
 
 def recover(request: Request, out: Path, progress_lines: Progress) -> Result:
@@ -74,7 +97,8 @@ def recover(request: Request, out: Path, progress_lines: Progress) -> Result:
     sizes.check_rows(parameters)
     allowed = _allowed(request, parameters)
     whole = FLOAT_BYTES * sum(p.size for p in parameters)
-    require_space(usable(cache_folder()), int(CACHE_SHARE * whole))
+    trained = 0 if request.distillation is None else needed_bytes(parameters)
+    require_space(usable(cache_folder()), int(CACHE_SHARE * whole) + trained)
     require_space(out, whole)
     original = stages.Original(path, config, parameters)
     with exclusive(out):
@@ -103,7 +127,7 @@ class _Run:
         """Everything, from text to the folder."""
         path = self._request.model.path
         digest = checkpoint_digest(path)
-        text, held = self._texts(digest)
+        text, held, validation = self._texts(digest)
         folder = stages_folder(digest, text, self._request.threads)
         with exclusive(folder):
             made = Stages(folder, self._original, text)
@@ -118,15 +142,25 @@ class _Run:
             if allowed is None:
                 allowed = self._smallest(made, errors, against)
             grids = allocated(self._request.target, self._original.parameters, errors, allowed)
-            figures = self._judged(made, grids, against)
+            self._round(made, grids)
+            figures, values = self._judged(self._values(made, grids), against), None
+            start, outcome = None, None
+            if validation is not None:
+                found = self._distilled(digest, made, grids, text, validation)
+                start, outcome = figures, found.outcome
+                if found.outcome.improved:
+                    values, figures = found.values, self._judged(found.values, against)
             bits = sizes.stored_bits(self._request.target, self._original.parameters, grids)
             size = sizes.file_bytes(self._request.target, path, bits)
-            result = Result(bits / self._count, size, grids, figures)
+            result = Result(bits / self._count, size, grids, figures, start, outcome)
             with atomic_folder(out) as target:
                 writer.copy_rest(path, target)
-                writer.write_weights(target, self._values(made, grids))
+                writer.write_weights(target, values or self._values(made, grids))
                 write_atomic(target / CALIBRATION, text.content)
-                self._record(digest, text, held, result).save(target)
+                method = self._method(held, result)
+                if outcome is not None and validation is not None:
+                    method["distilled"] = _distillation(target, result, outcome, validation)
+                self._record(digest, text, method, result).save(target)
                 writer.sync(target)
         return result
 
@@ -139,11 +173,18 @@ class _Run:
             self._opened = open_decoder(self._request.model.path, self._request.threads)
         return self._opened
 
-    def _texts(self, digest: str) -> tuple[Text, Text]:
-        """Calibration text and held-out text."""
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return open_vocabulary(self._request.model.path, self._request.threads)
+
+    @cached_property
+    def _known(self) -> Windows:
+        return evaluation_windows(self._vocabulary)
+
+    def _texts(self, digest: str) -> tuple[Text, Text, Text | None]:
+        """Calibration text, held-out text, and what a distillation is validated on."""
         tokens, given = self._request.tokens, self._request.calibration
-        vocabulary = open_vocabulary(self._request.model.path, self._request.threads)
-        known = evaluation_windows(vocabulary)
+        vocabulary, known = self._vocabulary, self._known
 
         def own(count: int, seed: int) -> Text:
             place = kept_text(digest, vocabulary, count, seed)
@@ -158,7 +199,29 @@ class _Run:
             self._lines.skip(progress.SAMPLED_TOKEN * tokens)
         else:
             text = own(tokens, SEED)
-        return text, own(self._held_tokens, HELD_SEED)
+        held, trained = own(self._held_tokens, HELD_SEED), self._request.distillation is not None
+        return text, held, own(VALIDATION_TOKENS, VALIDATION_SEED) if trained else None
+
+    def _distilled(
+        self, digest: str, made: Stages, grids: Mapping[str, str], text: Text, validation: Text
+    ) -> Distilled:
+        """Train from what is rounded."""
+        wish = self._request.distillation
+        assert wish is not None, "there is a validation text only for that"
+        start = Start(
+            path=self._request.model.path,
+            digest=digest,
+            config=self._original.config,
+            parameters=self._original.parameters,
+            grids=grids,
+            text=text,
+            validation=validation,
+            vocabulary=self._vocabulary,
+            known=self._known,
+            threads=self._request.threads,
+        )
+        with self._lines.away():
+            return distill(wish, start, self._stored(made, grids), self._lines.say)
 
     @property
     def _held_tokens(self) -> int:
@@ -190,7 +253,8 @@ class _Run:
             return allocated(target, parameters, errors, bits * self._count)
 
         def measured(bits: float) -> Measured:
-            figures = self._judged(made, chosen(bits), against)
+            self._round(made, chosen(bits))
+            figures = self._judged(self._values(made, chosen(bits)), against)
             acceptance, passes = figures["acceptance"], judge.passes(figures)
             verdict = "passes" if passes else "does not pass"
             shown = f"{acceptance.value:.3f} (≥ {acceptance.low:.3f})"
@@ -208,13 +272,12 @@ class _Run:
         return bits * self._count
 
     def _judged(
-        self, made: Stages, grids: Mapping[str, str], against: judge.Reference
+        self, values: Iterable[Mapping[str, torch.Tensor]], against: judge.Reference
     ) -> dict[str, Estimate]:
-        """Round what is not yet, and compare with the original on held-out text."""
-        self._round(made, grids)
+        """Compare a model of these values with the original on held-out text."""
         decoder = self._decoder()
-        for values in self._values(made, grids):
-            decoder.assign(values)
+        for part in values:
+            decoder.assign(part)
         seconds = progress.JUDGED_TOKEN * self._held_tokens / len(against.chunks)
         figures = judge.judged(decoder, against, lambda: self._lines.advance(seconds, "comparing"))
         self._opened = None
@@ -225,8 +288,8 @@ class _Run:
         for name in grids:
             if made.has_rounded(name, grids[name]):
                 self._lines.skip(progress.ROUNDED_WEIGHT * self._sizes[name])
-        for values in self._values(made, grids):
-            del values
+        for part in self._stored(made, grids):
+            del part
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
@@ -234,16 +297,24 @@ class _Run:
 
     def _values(self, made: Stages, grids: Mapping[str, str]) -> Iterator[dict[str, torch.Tensor]]:
         """The recovered values of all parameters, layer by layer."""
+        for part in self._stored(made, grids):
+            yield {
+                name: item.values if isinstance(item, rounding.Rounded) else item
+                for name, item in part.items()
+            }
+
+    def _stored(self, made: Stages, grids: Mapping[str, str]) -> Iterator[Part]:
+        """What is stored of all parameters, layer by layer; rounded here, if it was not."""
         for layer in self._parts:
             folded = made.folded(layer)
-            values = dict(folded.weights)
+            part: dict[str, rounding.Rounded | torch.Tensor] = dict(folded.weights)
             for name in folded.errors:
                 there = made.has_rounded(name, grids[name])
-                values[name] = made.rounded(name, grids[name], folded).values
+                part[name] = made.rounded(name, grids[name], folded)
                 if not there:
-                    seconds = progress.ROUNDED_WEIGHT * values[name].numel()
+                    seconds = progress.ROUNDED_WEIGHT * self._sizes[name]
                     self._lines.advance(seconds, f"rounding {name}")
-            yield values
+            yield part
 
     @property
     def _parts(self) -> list[int | None]:
@@ -258,10 +329,14 @@ class _Run:
         self._lines.plan(progress.SAMPLED_TOKEN * (tokens + held) + self._measuring(tokens))
         self._lines.plan(progress.FOLDED_LAYER * len(self._parts))
         self._lines.plan(progress.ROUNDED_WEIGHT * self._count + progress.JUDGED_TOKEN * held)
+        if (wish := self._request.distillation) is not None:
+            self._lines.plan(progress.SAMPLED_TOKEN * VALIDATION_TOKENS)
+            self._lines.plan(progress.JUDGED_TOKEN * held)
+            self._lines.plan_time(60 * wish.minutes)
 
-    def _record(self, digest: str, text: Text, held: Text, result: Result) -> Recovery:
-        model, wish = self._request.model, self._request.wish
-        method: dict[str, Any] = {
+    def _method(self, held: Text, result: Result) -> dict[str, Any]:
+        wish = self._request.wish
+        return {
             "name": "moments, folding, compensated rounding, coordinate descent",
             "recipe": stages.RECIPE_VERSION,
             "format": self._request.target.name,
@@ -274,9 +349,14 @@ class _Run:
             "held_out": {
                 "sha256": held.sha256,
                 "tokens": held.tokens,
-                "figures": {name: _rounded(result.figures[name]) for name in RECORDED},
+                "figures": _recorded(result.figures),
             },
         }
+
+    def _record(
+        self, digest: str, text: Text, method: Mapping[str, Any], result: Result
+    ) -> Recovery:
+        model = self._request.model
         return Recovery(
             Original(model.name, digest, model.repo, model.revision, model.found_by),
             dict(result.grids),
@@ -286,5 +366,20 @@ class _Run:
         )
 
 
-def _rounded(found: Estimate) -> list[float]:
-    return [round(value, 5) for value in (found.value, found.low, found.high)]
+def _distillation(
+    folder: Path, result: Result, outcome: Outcome, validation: Text
+) -> dict[str, Any]:
+    """What recovery.json has of it; `sha256` is the weights', which nothing else identifies."""
+    assert result.start is not None, "the start is judged first"
+    return {
+        **asdict(outcome),
+        "kept_start": not outcome.improved,
+        "sha256": weights_digest(folder),
+        "validation": {"sha256": validation.sha256, "tokens": validation.tokens},
+        "held_out_before": _recorded(result.start),
+    }
+
+
+def _recorded(figures: Mapping[str, Estimate]) -> dict[str, list[float]]:
+    found = {name: figures[name] for name in RECORDED}
+    return {name: [round(x, 5) for x in (f.value, f.low, f.high)] for name, f in found.items()}

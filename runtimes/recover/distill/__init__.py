@@ -1,0 +1,1 @@
+"""Training of what a grid leaves free, so that a recovered model's logits near the original's."""

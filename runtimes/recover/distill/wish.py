@@ -1,0 +1,90 @@
+"""What is asked of a distillation: how long, and where; imports no PyTorch until it is checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeproof.errors import InputError
+from edgeproof.goal import MINUTES
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is computed at a time on a device: what memory and speed there allow.
+
+    Attributes:
+        step_rows: chunks of a training step.
+        micro_rows: of which so many are in memory at a time.
+        logit_rows: positions whose logits are in memory at a time.
+        sampled_rows: chunks of a text that is sampled when the last one is read.
+        cache_bytes: of keys and values meanwhile, at most.
+    """
+
+    step_rows: int
+    micro_rows: int
+    logit_rows: int
+    sampled_rows: int
+    cache_bytes: int
+
+
+PACES = {
+    "cuda": Pace(64, 16, 4096, 768, 8_000_000_000),
+    "mps": Pace(8, 4, 512, 64, 1_000_000_000),
+    "cpu": Pace(2, 1, 128, 16, 500_000_000),
+}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """So many minutes on a device of `PACES`."""
+
+    minutes: float
+    device: str
+
+
+def checked_distillation(
+    wanted: bool, minutes: float | None, device: str | None
+) -> Distillation | None:
+    """The distillation that `--distill`, `--minutes` and `--device` express; None: none.
+
+    Raises:
+        InputError: options without `--distill`, no number, or a device that is not there.
+    """
+    if not wanted:
+        for option, value in (("--minutes", minutes), ("--device", device)):
+            if value is not None:
+                raise InputError(f"{option} says how to distill; give --distill with it")
+        return None
+    if minutes is not None and not math.isfinite(minutes):
+        raise InputError(f"--minutes {minutes}: give a number")
+    return Distillation(MINUTES if minutes is None else minutes, chosen_device(device or "auto"))
+
+
+def chosen_device(name: str) -> str:
+    """A device of `PACES`; `auto` is the first one that is there, in their order.
+
+    Raises:
+        InputError: PyTorch does not find it.
+    """
+    there = _available()
+    if name == "auto":
+        return next(device for device in PACES if device in there)
+    if name not in there:
+        raise InputError(
+            f"--device {name}: PyTorch finds none on this machine; there is {', '.join(there)}"
+        )
+    return name
+
+
+def _available() -> list[str]:
+    import torch
+
+    found = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    return [device for device in PACES if found[device]]
