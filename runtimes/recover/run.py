@@ -127,7 +127,7 @@ class _Run:
         """Everything, from text to the folder."""
         path = self._request.model.path
         digest = checkpoint_digest(path)
-        text, held, validation = self._texts(digest)
+        text, held = self._texts(digest)
         folder = stages_folder(digest, text, self._request.threads)
         with exclusive(folder):
             made = Stages(folder, self._original, text)
@@ -143,23 +143,22 @@ class _Run:
                 allowed = self._smallest(made, errors, against)
             grids = allocated(self._request.target, self._original.parameters, errors, allowed)
             self._round(made, grids)
-            figures, values = self._judged(self._values(made, grids), against), None
+            figures = self._judged(self._values(made, grids), against)
+            values: Iterable[dict[str, torch.Tensor]] = self._values(made, grids)
             start, outcome = None, None
-            if validation is not None:
-                found = self._distilled(digest, made, grids, text, validation)
+            if (wish := self._request.distillation) is not None:
+                found = self._distilled(wish, digest, text, made, grids)
                 start, outcome = figures, found.outcome
-                if found.outcome.improved:
+                if outcome.improved:
                     values, figures = found.values, self._judged(found.values, against)
             bits = sizes.stored_bits(self._request.target, self._original.parameters, grids)
             size = sizes.file_bytes(self._request.target, path, bits)
             result = Result(bits / self._count, size, grids, figures, start, outcome)
             with atomic_folder(out) as target:
                 writer.copy_rest(path, target)
-                writer.write_weights(target, values or self._values(made, grids))
+                writer.write_weights(target, values)
                 write_atomic(target / CALIBRATION, text.content)
-                method = self._method(held, result)
-                if outcome is not None and validation is not None:
-                    method["distilled"] = _distillation(target, result, outcome, validation)
+                method = {**self._method(held, result), **_distillation(target, result)}
                 self._record(digest, text, method, result).save(target)
                 writer.sync(target)
         return result
@@ -181,33 +180,33 @@ class _Run:
     def _known(self) -> Windows:
         return evaluation_windows(self._vocabulary)
 
-    def _texts(self, digest: str) -> tuple[Text, Text, Text | None]:
-        """Calibration text, held-out text, and what a distillation is validated on."""
+    def _texts(self, digest: str) -> tuple[Text, Text]:
+        """Calibration text and held-out text."""
         tokens, given = self._request.tokens, self._request.calibration
-        vocabulary, known = self._vocabulary, self._known
-
-        def own(count: int, seed: int) -> Text:
-            place = kept_text(digest, vocabulary, count, seed)
-            with exclusive(place):
-                if (place / WHOLE).exists():
-                    self._lines.skip(progress.SAMPLED_TOKEN * count)
-                advance = self._lines.advance
-                return own_text(place, vocabulary, known, self._decoder, count, seed, advance)
-
         if given is not None:
-            text = read_text(given, vocabulary, known, tokens, chunk_size(vocabulary))
+            size = chunk_size(self._vocabulary)
+            text = read_text(given, self._vocabulary, self._known, tokens, size)
             self._lines.skip(progress.SAMPLED_TOKEN * tokens)
         else:
-            text = own(tokens, SEED)
-        held, trained = own(self._held_tokens, HELD_SEED), self._request.distillation is not None
-        return text, held, own(VALIDATION_TOKENS, VALIDATION_SEED) if trained else None
+            text = self._own(digest, tokens, SEED)
+        return text, self._own(digest, self._held_tokens, HELD_SEED)
+
+    def _own(self, digest: str, tokens: int, seed: int) -> Text:
+        place = kept_text(digest, self._vocabulary, tokens, seed)
+        with exclusive(place):
+            if (place / WHOLE).exists():
+                self._lines.skip(progress.SAMPLED_TOKEN * tokens)
+            advance = self._lines.advance
+            return own_text(
+                place, self._vocabulary, self._known, self._decoder, tokens, seed, advance
+            )
 
     def _distilled(
-        self, digest: str, made: Stages, grids: Mapping[str, str], text: Text, validation: Text
+        self, wish: Distillation, digest: str, text: Text, made: Stages, grids: Mapping[str, str]
     ) -> Distilled:
         """Train from what is rounded."""
-        wish = self._request.distillation
-        assert wish is not None, "there is a validation text only for that"
+        validation = self._own(digest, VALIDATION_TOKENS, VALIDATION_SEED)
+        self._opened = None
         start = Start(
             path=self._request.model.path,
             digest=digest,
@@ -366,18 +365,17 @@ class _Run:
         )
 
 
-def _distillation(
-    folder: Path, result: Result, outcome: Outcome, validation: Text
-) -> dict[str, Any]:
+def _distillation(folder: Path, result: Result) -> dict[str, Any]:
     """What recovery.json has of it; `sha256` is the weights', which nothing else identifies."""
-    assert result.start is not None, "the start is judged first"
-    return {
-        **asdict(outcome),
-        "kept_start": not outcome.improved,
+    if result.distilled is None or result.start is None:
+        return {}
+    said = {
+        **asdict(result.distilled),
+        "kept_start": not result.distilled.improved,
         "sha256": weights_digest(folder),
-        "validation": {"sha256": validation.sha256, "tokens": validation.tokens},
         "held_out_before": _recorded(result.start),
     }
+    return {"distilled": said}
 
 
 def _recorded(figures: Mapping[str, Estimate]) -> dict[str, list[float]]:

@@ -59,6 +59,7 @@ class Progress:
 class Outcome:
     """What a distillation came to, as recovery.json has it.
 
+    `tokens` are read, of so many `texts`; `validated_on` is the SHA-256 of the validation text.
     `start` and `best` are mean KL on the validation text in nats; the same, if no checkpoint was
     better than the start, which is the result then.
     """
@@ -71,6 +72,7 @@ class Outcome:
     texts: int
     start: float
     best: float
+    validated_on: str
 
     @property
     def improved(self) -> bool:

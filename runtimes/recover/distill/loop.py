@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from runtimes.recover.distill.kept import Kept, Outcome, Progress
 from runtimes.recover.distill.latents import Latent, Stride
 from runtimes.recover.distill.supply import Supply, of_equal_length
 from runtimes.recover.distill.wish import PACES, Distillation
-from runtimes.recover.text import Chunk
+from runtimes.recover.text import Text
 
 WARM = 0.02
 CLIP = 2.0  # times the norm that gradients have lately
@@ -57,7 +57,7 @@ class Training:
         wish: Distillation,
         pupil: Pupil,
         teacher: Decoder,
-        validation: Sequence[Chunk],
+        validation: Text,
         supply: Supply,
         kept: Kept,
         say: Callable[[str], None],
@@ -65,7 +65,8 @@ class Training:
     ) -> None:
         self._wish, self._pace = wish, PACES[wish.device]
         self._pupil, self._teacher = pupil, teacher
-        self._validation = loss.Validation(teacher, validation, self._pace.logit_rows)
+        self._validated_on = validation.sha256
+        self._validation = loss.Validation(teacher, validation.chunks, self._pace.logit_rows)
         self._supply, self._kept, self._say, self._clock = supply, kept, say, clock
         self._step_seconds = 0.0
         self._bad = 0
@@ -198,6 +199,7 @@ class Training:
             texts=now.place.text + 1,
             start=now.start,
             best=self._best,
+            validated_on=self._validated_on,
         )
 
 

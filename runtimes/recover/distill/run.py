@@ -146,7 +146,7 @@ def _trained(
     supply = Supply(
         kept.folder, start.text, start.vocabulary, start.known, teacher, PACES[wish.device]
     )
-    return Training(wish, pupil, teacher, start.validation.chunks, supply, kept, say).run()
+    return Training(wish, pupil, teacher, start.validation, supply, kept, say).run()
 
 
 @torch.no_grad()
