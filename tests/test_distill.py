@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 
 from edgeproof.artifact import open_artifact
-from edgeproof.artifact.run_record import Origin, PlannedRecovery
+from edgeproof.artifact.run_record import ModelRun, Origin, PlannedRecovery
 from edgeproof.cli import main
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
@@ -445,3 +445,24 @@ def test_a_plans_distilled_checkpoint_has_its_own_place(made: Made) -> None:
     goals = [Goal("any"), Goal("any", distill=1.0), Goal("any", distill=2.0)]
     model = made.folder / "tiny"
     assert len({planned.place(model, PlannedRecovery(origin, g, ()), 1) for g in goals}) == 3
+
+
+def test_a_plan_has_its_checkpoint_distilled_on_the_device_that_is_there(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, lines = [], []
+
+    def recover(request: runs.Request, out: Path, progress: Any) -> None:
+        asked.append(request.distillation)
+        shutil.copytree(made.out, out)
+
+    monkeypatch.setattr(runs, "recover", recover)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    run_of = ModelRun("tiny", str(made.folder / "tiny"), ())
+    recovery = PlannedRecovery(Origin("tiny", None, None, None), Goal("any", distill=3.0), ())
+    for _ in range(2):
+        planned.recovered_checkpoint(run_of, recovery, 1, lines.append)
+    assert asked == [Distillation(3.0, "cuda")]
+    before = made.record.method["distilled"]["held_out_before"]["mean_kl"][0]
+    assert all(f"{before:.4f} undistilled" in line for line in lines)
+    assert "reused" in lines[1]

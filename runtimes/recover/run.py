@@ -298,7 +298,7 @@ class _Run:
         """The recovered values of all parameters, layer by layer."""
         for part in self._stored(made, grids):
             yield {
-                name: item.values if isinstance(item, rounding.Rounded) else item
+                name: item if isinstance(item, torch.Tensor) else item.values
                 for name, item in part.items()
             }
 
