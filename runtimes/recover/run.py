@@ -220,7 +220,7 @@ class _Run:
             threads=self._request.threads,
         )
         with self._lines.away():
-            return distill(wish, start, self._stored(made, grids), self._lines.say)
+            return distill(wish, start, self._stored(made, grids), self._lines)
 
     @property
     def _held_tokens(self) -> int:

@@ -20,7 +20,7 @@ from runtimes.recover.distill.latents import Latent, Tensors, values_of
 from runtimes.recover.distill.supply import Place
 from runtimes.recover.writer import sync
 
-STATE, PROGRESS = "state-", "progress.json"
+STATE, STANDING = "state-", "standing.json"
 BEST, OUTCOME = "best", "outcome.json"
 KL = "kl"
 # Levels and their first moment in float32, the second ones of blocks; two states while one is
@@ -29,7 +29,7 @@ BYTES_OF_A_WEIGHT = 19
 
 
 @dataclass
-class Progress:
+class Standing:
     """How far training is.
 
     Attributes:
@@ -113,10 +113,10 @@ class Kept:
         for path in self.folder.glob("text-*.json"):
             path.unlink()
 
-    def save(self, progress: Progress, groups: Mapping[str, Mapping[str, Latent]]) -> None:
+    def save(self, standing: Standing, groups: Mapping[str, Mapping[str, Latent]]) -> None:
         """Write a state: a file for each group of latents, one group in memory at a time."""
         before = self._states
-        target = self.folder / f"{STATE}{progress.step}"
+        target = self.folder / f"{STATE}{standing.step}"
         with atomic_folder(target) as folder:
             for group, latents in groups.items():
                 content = {
@@ -125,13 +125,13 @@ class Kept:
                     for part, tensor in latent.state.items()
                 }
                 store.save(_file(folder, group), content)
-            (folder / PROGRESS).write_text(json.dumps(asdict(progress)))
+            (folder / STANDING).write_text(json.dumps(asdict(standing)))
             sync(folder)
         for path in before:
             if path != target:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def load(self, groups: Mapping[str, Mapping[str, Latent]]) -> Progress | None:
+    def load(self, groups: Mapping[str, Mapping[str, Latent]]) -> Standing | None:
         """Give latents what the newest state has; None: there is none."""
         if not self._states:
             return None
@@ -142,8 +142,8 @@ class Kept:
             for name, latent in latents.items():
                 parts = latent.state
                 latent.load({part: content[f"{name}/{part}"] for part in parts})
-        raw = json.loads((folder / PROGRESS).read_bytes())
-        return Progress(**{**raw, "place": Place(**raw["place"])})
+        raw = json.loads((folder / STANDING).read_bytes())
+        return Standing(**{**raw, "place": Place(**raw["place"])})
 
     @property
     def best(self) -> float | None:

@@ -8,8 +8,7 @@ many steps there are, and nothing else: texts and their order follow from seeds.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +16,11 @@ import torch
 from edgeproof.display import duration
 from runtimes.calibrate.decoder import Decoder
 from runtimes.recover.distill import loss
-from runtimes.recover.distill.kept import Kept, Outcome, Progress
+from runtimes.recover.distill.kept import Kept, Outcome, Standing
 from runtimes.recover.distill.latents import Latent, Stride
 from runtimes.recover.distill.supply import Supply, of_equal_length
 from runtimes.recover.distill.wish import PACES, Distillation
+from runtimes.recover.progress import Progress
 from runtimes.recover.text import Text
 
 WARM = 0.02
@@ -38,9 +38,13 @@ class _TimeUp(Exception):
 
 @dataclass(frozen=True)
 class Pupil:
-    """The model that is trained and what is trained behind its parameters, group by group."""
+    """The model that is trained, what is trained behind its parameters, and the original.
+
+    `groups` has the latents by the file that they are kept in, and by name.
+    """
 
     decoder: Decoder
+    teacher: Decoder
     groups: Mapping[str, Mapping[str, Latent]]
 
     @property
@@ -56,18 +60,17 @@ class Training:
         self,
         wish: Distillation,
         pupil: Pupil,
-        teacher: Decoder,
         validation: Text,
         supply: Supply,
         kept: Kept,
-        say: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
+        lines: Progress,
     ) -> None:
         self._wish, self._pace = wish, PACES[wish.device]
-        self._pupil, self._teacher = pupil, teacher
+        self._pupil, self._supply, self._kept = pupil, supply, kept
         self._validated_on = validation.sha256
-        self._validation = loss.Validation(teacher, validation.chunks, self._pace.logit_rows)
-        self._supply, self._kept, self._say, self._clock = supply, kept, say, clock
+        rows = self._pace.logit_rows
+        self._validation = loss.Validation(pupil.teacher, validation.chunks, rows)
+        self._say, self._clock = lines.say, lines.clock
         self._step_seconds = 0.0
         self._bad = 0
 
@@ -93,10 +96,10 @@ class Training:
             self._validate()
         return self._outcome()
 
-    def _untrained(self) -> Progress:
+    def _untrained(self) -> Standing:
         start = self._validation.mean_kl(self._pupil.decoder)
         seconds = self._clock() - self._begun
-        return Progress(start, seconds, validated=seconds, validation=seconds)
+        return Standing(start, seconds, validated=seconds, validation=seconds)
 
     @property
     def _seconds(self) -> float:
@@ -128,7 +131,7 @@ class Training:
         with loss.quick(self._wish.device):
             for part in of_equal_length(chunks, self._pace.micro_rows):
                 rows = self._pace.logit_rows
-                total += loss.pull(self._pupil.decoder, self._teacher, part, 1 / count, rows)
+                total += loss.pull(self._pupil.decoder, self._pupil.teacher, part, 1 / count, rows)
         self._move(float(total) / count, rate)
         now.place, now.step = place, now.step + 1
         now.tokens += sum(len(chunk.ids) for chunk in chunks)

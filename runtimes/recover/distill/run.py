@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from runtimes.recover.distill.loop import Pupil, Training
 from runtimes.recover.distill.supply import Supply
 from runtimes.recover.distill.wish import PACES, Distillation
 from runtimes.recover.grids import GRIDS
+from runtimes.recover.progress import Progress
 from runtimes.recover.rounding import Rounded
 from runtimes.recover.stages import versions
 from runtimes.recover.text import Text, Windows
@@ -80,9 +81,7 @@ def needed_bytes(parameters: Iterable[Parameter]) -> int:
     return BYTES_OF_A_WEIGHT * sum(p.size for p in parameters)
 
 
-def distill(
-    wish: Distillation, start: Start, parts: Iterable[Part], say: Callable[[str], None]
-) -> Distilled:
+def distill(wish: Distillation, start: Start, parts: Iterable[Part], lines: Progress) -> Distilled:
     """Train, or take what an earlier run of the same wish came to.
 
     `parts` are what the start stores, some parameters at a time, read once.
@@ -98,7 +97,7 @@ def distill(
         outcome = kept.outcome
         if outcome is None:
             try:
-                outcome = _trained(wish, start, parts, kept, say)
+                outcome = _trained(wish, start, parts, kept, lines)
             except torch.OutOfMemoryError:
                 raise InputError(
                     f"--device {wish.device}: too little memory for this model; --device cpu uses"
@@ -136,17 +135,17 @@ def _trained(
     start: Start,
     parts: Iterable[Part],
     kept: Kept,
-    say: Callable[[str], None],
+    lines: Progress,
 ) -> Outcome:
     teacher = open_decoder(start.path, start.threads)
     teacher.model.to(wish.device)
     model = copy.deepcopy(teacher.model).requires_grad_(True)
     student = Decoder(start.config, start.parameters, model)
-    pupil = Pupil(student, _latents(student, start, parts))
+    pupil = Pupil(student, teacher, _latents(student, start, parts))
     supply = Supply(
         kept.folder, start.text, start.vocabulary, start.known, teacher, PACES[wish.device]
     )
-    return Training(wish, pupil, teacher, start.validation, supply, kept, say).run()
+    return Training(wish, pupil, start.validation, supply, kept, lines).run()
 
 
 @torch.no_grad()
