@@ -22,6 +22,7 @@ import click
 
 from edgeproof import __version__
 from edgeproof.errors import GateError, InputError
+from edgeproof.processes import end_with_beginner
 
 # A fault of edgeproof itself: neither bad input (2) nor a gate that was not met (1).
 UNFORESEEN = 70
@@ -199,6 +200,7 @@ def _signals(session: Session) -> Iterator[None]:
     ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in ours:
         signal.signal(number, stop)
+    end_with_beginner()
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ NEWER = "a newer edgeproof wrote it"
 NOT_MADE = "its recovered checkpoint is not made yet (python -m runtimes.parity --recover)"
 DIGESTS = "digests"  # folder of the cache
 DEPTH = 3  # model, format, variant
+MOMENT = 60.0  # seconds
 # A checkpoint's files as they are now, or why they are not known.
 Inputs = tuple[OutputFile, ...] | str
 
@@ -109,13 +111,25 @@ def unmade(root: Path) -> list[State]:
 
 
 def left_overs(root: Path) -> list[Path]:
-    """Folders of runs that were killed."""
-    return sorted(path for path in root.glob(f"*/*/{TEMPORARY}*") if path.is_dir())
+    """Folders and files of runs that were killed.
+
+    A file is written in a moment, so that one which is new may be of a run that goes on.
+    """
+    found = [path for depth in range(DEPTH) for path in root.glob(f"{'*/' * depth}{TEMPORARY}*")]
+    return sorted(path for path in found if path.is_dir() or _old(path))
 
 
 def target_of(left_over: Path) -> Path:
-    """The artifact that a run was writing there; see `atomic_folder`."""
-    return left_over.with_name(left_over.name.removeprefix(TEMPORARY).rpartition("-")[0])
+    """The artifact that a run was writing there, see `atomic_folder`; for a file itself."""
+    name = left_over.name.removeprefix(TEMPORARY).rpartition("-")[0]
+    return left_over.with_name(name or left_over.name)
+
+
+def _old(path: Path) -> bool:
+    try:
+        return time.time() - path.lstat().st_mtime > MOMENT
+    except OSError:  # it is gone
+        return False
 
 
 def _folders(folder: Path, depth: int) -> Iterator[tuple[Path, str | None]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
+
+from edgeproof.processes import run
 
 
 def run_module(module: str, *arguments: str | Path) -> int:
@@ -13,9 +14,4 @@ def run_module(module: str, *arguments: str | Path) -> int:
     Whoever ends this process ends that one too, which then tidies up.
     """
     sys.stdout.flush()
-    with subprocess.Popen([sys.executable, "-m", module, *map(str, arguments)]) as run:
-        try:
-            return run.wait()
-        except BaseException:
-            run.terminate()
-            raise
+    return run([sys.executable, "-m", module, *map(str, arguments)]).returncode

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproof.errors import InputError
+from edgeproof.processes import run
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def located(model: str, revision: str | None) -> Model:
     """
     command = [sys.executable, "-m", "export.locate"]
     command += ["--revision", revision] if revision else []
-    done = subprocess.run([*command, "--", model], capture_output=True, text=True, check=False)
+    done = run([*command, "--", model], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
         raise InputError(last.removeprefix("error: ") or f"{model}: cannot be found")

@@ -142,6 +142,21 @@ def test_an_export_that_is_stopped_leaves_no_temporary_file(tmp_path: Path, numb
     assert [path for path in out.rglob("*") if TEMPORARY in path.name or path.is_file()] == []
 
 
+def test_a_command_that_is_killed_leaves_no_process_behind() -> None:
+    begun = (
+        "import time; from edgeproof.processes import end_with_beginner; end_with_beginner();"
+        "print('here', flush=True); time.sleep(600)"
+    )
+    code = (
+        f"import sys; from edgeproof.processes import run; run([sys.executable, '-c', {begun!r}])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"here\n"
+        killed.kill()
+        assert killed.stdout.read() == b""  # the pipe ends only when the other one is gone
+
+
 def test_a_full_disk_under_stdout_is_one_line_and_a_closed_pipe_is_quiet() -> None:
     command = [sys.executable, "-m", "edgeproof", "--help"]
     with Path("/dev/full").open("wb") as full:

@@ -249,9 +249,17 @@ def test_clean_keeps_what_is_good_and_removes_left_overs(root: Path) -> None:
     (dead / "half").write_bytes(b"x" * 1000)
     rows = status(root)
     assert str(dead) in run("status", root).output
+    files = [root / ".edgeproof-tmp-1", root / LABEL / ".edgeproof-tmp-2"]
+    for path in files:
+        path.write_bytes(b"half")
+    assert str(files[0]) not in run("status", root).output  # a run may be writing it
+    for path in files:
+        os.utime(path, (1, 1))
+    assert all(str(path) in run("status", root).output for path in files)
     done = run("clean", root, "--stale")
     assert done.output.splitlines() == [
-        f"removed: {dead} (0.0 MB): left over by a run that was killed"
+        f"removed: {path} (0.0 MB): left over by a run that was killed"
+        for path in sorted([dead, *files])
     ]
     assert status(root) == rows
     assert run("clean", root).exit_code == 2

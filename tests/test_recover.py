@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from runtimes.pytorch import open_reference
 from runtimes.pytorch.loading import PROBE
 from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
-from runtimes.recover.__main__ import KEPT
 from runtimes.recover.grids import GRIDS
 from runtimes.recover.run import Stages
 from runtimes.recover.targets import TARGETS
@@ -217,59 +214,6 @@ def test_the_same_command_gives_the_same_bytes(
     recovered(tiny, tmp_path / "replayed", *asked, "--calibration", replayed)
     for other in ("reused", "again", "replayed"):
         assert digests(tmp_path / other) == digests(tmp_path / "first"), other
-
-
-# Runs the command several times, and ends each without a word after so many files have been kept
-# in the cache.
-KILLED = """
-import os, sys
-from runtimes.recover import run, stages, store
-save, left = store.save, 0
-
-def counted(path, tensors):
-    global left
-    save(path, tensors)
-    left -= 1
-    if left == 0:
-        os._exit(9)
-
-store.save = counted
-stages.KEEP_EVERY = 0.0
-from runtimes.recover.__main__ import main
-for left in map(int, sys.argv.pop(1).split()):
-    child = os.fork()
-    if child == 0:
-        main()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, "not killed"
-"""
-
-
-@pytest.mark.usefixtures("found_as_users_do")
-def test_killed_and_begun_again_it_gives_the_same_bytes(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While moments are measured, and while matrices are rounded: killed twice."""
-    asked = ["-m", str(tiny), "--format", "gguf", "--bits", "5.5", *SMALL, "-o"]
-    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "interrupted"))
-    command = [sys.executable, "-c", KILLED, "2 12", *asked, str(tmp_path / "killed")]
-    subprocess.run(command, capture_output=True, check=True)
-    assert not (tmp_path / "killed").exists()
-    recovered(tiny, tmp_path / "killed", *asked[2:6])
-    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "undisturbed"))
-    recovered(tiny, tmp_path / "whole", *asked[2:6])
-    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
-
-
-def test_ctrl_c_says_how_to_go_on(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(kept_stages.calibrate, "measure", interrupted)
-    code, output = invoke("-m", tiny, "--format", "any", "-o", tmp_path / "out", *SMALL)
-    assert code == 130
-    assert output.endswith(f"interrupted: {KEPT}\n")
 
 
 def test_groups_of_layers_give_the_same_bytes(

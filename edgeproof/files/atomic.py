@@ -69,8 +69,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             if "-" not in stale.name.removeprefix(prefix):
                 shutil.rmtree(stale, ignore_errors=True)
         temporary = target.with_name(f"{prefix}{secrets.token_hex(8)}")
-        temporary.mkdir()
         try:
+            temporary.mkdir()
             yield temporary
             for folder, _, _ in os.walk(temporary):
                 sync_folder(Path(folder))
@@ -80,6 +80,20 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             raise
         sync_folder(target.parent)
         shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it holds the old content
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None, prefix: str = TEMPORARY) -> Iterator[Path]:
+    """Yield an empty folder that goes with the block, below `parent` or where the system has them.
+
+    Unlike tempfile's, it goes also where a signal comes in the moment in which it is made.
+    """
+    folder = (parent or Path(tempfile.gettempdir())) / f"{prefix}{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -12,8 +12,8 @@ from edgeproof.errors import InputError
 
 
 def stored_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder, as far as it can be looked into."""
-    size = 0
+    """Bytes of a file, or of all files below a folder, as far as it can be looked into."""
+    size = folder.lstat().st_size if folder.is_file() else 0
     for parent, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):

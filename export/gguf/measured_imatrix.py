@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
+from edgeproof.files.atomic import scratch_folder
+from edgeproof.processes import run
 from export.checkpoint import Checkpoint
 from export.gguf.imatrix import check_use
 from export.gguf.recipe import MatrixWish, Recipe
@@ -58,13 +59,13 @@ def complete_from_checkpoint(variant: Variant[Recipe], checkpoint: Checkpoint) -
 
 def _measure(checkpoint: Path, calibration: Path | None) -> str:
     """Have the matrix measured, or taken from the cache; its SHA-256."""
-    with tempfile.TemporaryDirectory(prefix="edgeproof-") as folder:
-        out = Path(folder, "imatrix.gguf")
+    with scratch_folder(prefix="edgeproof-") as folder:
+        out = folder / "imatrix.gguf"
         command = [sys.executable, "-m", "runtimes.imatrix"]
         command += ["--checkpoint", str(checkpoint), "--out", str(out)]
         command += [] if calibration is None else ["--calibration", str(calibration)]
         # Progress and errors go where ours go.
-        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+        if run(command, stdout=subprocess.DEVNULL).returncode != 0:
             raise InputError(
                 "--imatrix: the importance matrix could not be measured; what went wrong is above."
                 " `python -m runtimes.imatrix` makes one by hand"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import numpy as np
 from gguf import GGUFWriter, Keys
 
 from edgeproof.errors import InputError
+from edgeproof.files.atomic import scratch_folder
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import input_records
 from runtimes.imatrix.calibration import CHUNK_TOKENS, Calibration
@@ -95,8 +95,8 @@ def gguf_name(name: str) -> str:
 
 def encode(sums: Sums, dataset: str, chunks: int, chunk_size: int) -> bytes:
     """The GGUF file of sums of squares [in] and token counts by llama.cpp's names."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "imatrix.gguf")
+    with scratch_folder(prefix="edgeproof-") as folder:
+        path = folder / "imatrix.gguf"
         writer = ImatrixWriter(path, "")
         writer.add_type("imatrix")
         writer.add_array(Keys.IMatrix.DATASETS, [dataset])

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +21,9 @@ from types import FrameType
 
 from edgeproof.ending import OF_A_SIGNAL, Stopped
 from edgeproof.errors import InputError
+from edgeproof.files.atomic import scratch_folder
 from edgeproof.json_text import parse_json
+from edgeproof.processes import environment
 from runtimes.footprint import Crash
 
 CRASHES = frozenset(
@@ -96,12 +97,12 @@ def watch(module: str, arguments: Sequence[str]) -> int:
         Stopped: somebody ends both.
     """
     options: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="edgeproof-") as folder:
-        journal = Path(folder, "journal")
+    with scratch_folder(prefix="edgeproof-") as folder:
+        journal = folder / "journal"
         while True:
             command = [sys.executable, "-m", module, f"--journal={journal}"]
             with (
-                subprocess.Popen([*command, *options, *arguments]) as run,
+                subprocess.Popen([*command, *options, *arguments], env=environment()) as run,
                 _passing_on(run) as received,
             ):
                 code = run.wait()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgeproof.files.atomic import TEMPORARY, storage_errors
+from edgeproof.files.atomic import scratch_folder, storage_errors
 
 Tensors = dict[str, torch.Tensor]
 
@@ -23,8 +22,8 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
-            temporary = Path(folder, path.name)
+        with scratch_folder(path.parent) as folder:
+            temporary = folder / path.name
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
             temporary.replace(path)
 
