@@ -1,6 +1,6 @@
-"""Commands in awkward places: no stderr, no permission, narrow or colourless terminals, spaces.
+"""Commands in awkward places: closed streams, narrow or colourless terminals, the first moments.
 
-`test_ending`, `test_before_work`, `test_own_files` and `test_without_cache` have the other kinds.
+`test_awkward_commands` has the table of all kinds.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -39,38 +37,6 @@ def test_a_stream_that_is_closed_is_no_hindrance(
     with pytest.raises(SystemExit) as ended:
         main(["gguf", "-m", str(model), "-d", "f16", "-o", str(tmp_path / "out")])
     assert ended.value.code == 0
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("gguf", "-m", "gone", "-d", "f16"),
-        ("export", "-m", "gone", "-o", "{place}/below"),
-        ("compare", "a", "b", "--json", "{place}/x.json"),
-        ("release", "build", "gone"),
-        ("imatrix", "--checkpoint", "gone", "-o", "{place}/x.gguf"),
-    ],
-)
-def test_a_folder_that_may_not_be_changed_is_refused_before_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    done = run(*(text.format(place=tmp_path) for text in arguments))
-    assert done.exit_code == 2
-    (line,) = done.output.splitlines()
-    assert line.endswith(f"cannot be written ({tmp_path} may not be changed)")
-
-
-def test_an_artifact_is_as_private_as_the_umask_says(tmp_path: Path) -> None:
-    model = make_checkpoint(tmp_path / "m")
-    before = os.umask(0o077)
-    try:
-        assert run("gguf", "-m", model, "-d", "f16", "-o", tmp_path / "out").exit_code == 0
-    finally:
-        os.umask(before)
-    for path in (tmp_path / "out").rglob("*"):
-        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
 @pytest.mark.parametrize(
@@ -105,26 +71,6 @@ def test_colours_are_only_where_they_are_wanted(
     table_console().print(table)
     assert ("\x1b[31m" in shown.getvalue()) is coloured
     assert "bad" in shown.getvalue()
-
-
-def test_examples_of_a_help_are_on_lines_of_their_own() -> None:
-    for command in ("build", "sign", "verify", "publish"):
-        lines = [line.strip() for line in run("release", command, "--help").output.splitlines()]
-        begin = [line for line in lines if line.startswith(("python -m export.release", "openssl"))]
-        assert begin, command
-        assert all(line.count("python -m export.release") <= 1 for line in lines)
-
-
-def test_make_takes_folders_with_spaces() -> None:
-    asked = ("OUT=my files", "PLAN=my plan.toml", "DIST=my dist", "VERSION=1 0")
-    for target in ("export-all", "release"):
-        done = subprocess.run(
-            ["make", "--dry-run", "--always-make", target, *asked, f"VENV={sys.prefix}"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        for line in done.stdout.splitlines():
-            words = [text.partition("=")[2] for text in asked if text.partition("=")[2] in line]
-            assert all(f'"{word}' in line or f'{word}"' in line for word in words), line
 
 
 def test_an_interruption_while_modules_are_imported_is_no_traceback(

@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 from edgeproof.cli import main
 from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import GateError, InputError
-from edgeproof.files.atomic import TEMPORARY, atomic_folder
-from tests.tiny import make_checkpoint
+from edgeproof.files.atomic import atomic_folder
+from tests.test_every_command import commands
 
 ROOT = Path(__file__).parent.parent
 RAISED = {
@@ -123,25 +123,6 @@ def test_a_signal_removes_what_is_half_written_even_if_it_comes_twice(
     assert signal.getsignal(number) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_export_that_is_stopped_leaves_no_temporary_file(tmp_path: Path, number: int) -> None:
-    code = (
-        "import os, sys; from edgeproof.artifact import HashedFile\n"
-        "from edgeproof.cli import main\n"
-        f"HashedFile.finish = lambda *_, **__: os.kill(os.getpid(), {int(number)})\n"
-        "main(sys.argv[1:])"
-    )
-    model, out = make_checkpoint(tmp_path / "m"), tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "gguf", "-m", model, "-d", "f16", "-o", out],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 128 + number
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("interrupted: the artifacts that are finished are kept")
-    assert [path for path in out.rglob("*") if TEMPORARY in path.name or path.is_file()] == []
-
-
 def test_a_command_that_is_killed_leaves_no_process_behind() -> None:
     begun = (
         "import time; from edgeproof.processes import end_with_beginner; end_with_beginner();"
@@ -172,3 +153,17 @@ def test_a_full_disk_under_stdout_is_one_line_and_a_closed_pipe_is_quiet() -> No
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_every_command_is_quiet_about_a_closed_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, _ in commands(main):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "w") as closed, monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", closed)
+            with pytest.raises(SystemExit) as ended:
+                main([*words, "--help"])
+        assert ended.value.code == 141, words
+    assert capsys.readouterr().err == ""
