@@ -58,6 +58,7 @@ class Session:
 
 def end(run: Callable[[], object], session: Session) -> int:
     """Run a command that raises what it cannot do; its exit code, with all said that is to say."""
+    _take_all_characters()
     with _signals(session):
         try:
             code = _run(run, session)
@@ -74,6 +75,14 @@ def end(run: Callable[[], object], session: Session) -> int:
     if code in (CLOSED_PIPE, InputError.exit_code):
         _forget_unwritten()
     return code
+
+
+def _take_all_characters() -> None:
+    """Have streams escape what their encoding has not, as `≤` in Latin-1, rather than refuse it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            if stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

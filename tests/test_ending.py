@@ -155,6 +155,18 @@ def test_a_full_disk_under_stdout_is_one_line_and_a_closed_pipe_is_quiet() -> No
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_characters_that_an_encoding_has_not_are_escaped() -> None:
+    @click.command(cls=EdgeproofCommand)
+    def command() -> None:
+        click.echo("KL ≤ 0.01 – \udcff")
+
+    for encoding in ("latin-1", "cp1252", "utf-8"):
+        done = CliRunner(charset=encoding).invoke(command)
+        assert done.exit_code == 0
+        assert b"0.01" in done.stdout_bytes
+    assert done.output == "KL ≤ 0.01 – \\udcff\n"
+
+
 def test_every_command_is_quiet_about_a_closed_pipe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -39,15 +40,22 @@ PATHS = (
     "artifacts/tiny/gguf/q8_0", "artifacts/run.json", "artifacts/tiny/parity.json", "out", "out/x",
     "gone", "gone/x", "file", "file/x", "link", "loop", ".", "", "a\0b", "x" * 300,
 )  # fmt: skip
-ENVIRONMENTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("EDGEPROOF_CACHE", ("file", "file/x", "x" * 300, "loop")),
+ENVIRONMENTS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    ("EDGEPROOF_CACHE", ("file", "file/x", "x" * 300, "loop", "/proc/read-only")),
     ("EDGEPROOF_WATCH", ("0", "no", "maybe", "")),
-    ("COLUMNS", ("0", "1", "80", "-5", "x", "100000", "")),
+    ("COLUMNS", ("0", "1", "80", "-5", "abc", "100000", "")),
     ("NO_COLOR", ("1", "")),
     ("TERM", ("dumb", "xterm-256color", "")),
-    ("HOME", ("/", "gone", "")),
+    ("HOME", ("/", "gone", "", None)),
+    ("LANG", ("C", "de_DE.ISO-8859-1", "x", None)),
+    ("LC_ALL", ("C", "POSIX", "")),
+    ("TMPDIR", ("gone", "file", "", None)),
+    ("EDGEPROOF_THREADS", ("0", "x", "1")),
     ("GITHUB_STEP_SUMMARY", ("file", "gone/x", "artifacts", "")),
 )
+
+
+ENCODINGS = ("utf-8", "utf-8", "utf-8", "ascii", "latin-1", "cp1252")  # of a terminal or a file
 
 
 def refuse(*_: object, **__: object) -> NoReturn:
@@ -84,6 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        patch.setattr("tempfile.tempdir", None)  # set anew for each command
         for name in SLOW:
             patch.setattr(name, refuse)
         patch.setattr("edgeproof.plugins.brought", lambda *_: {})  # reads what is installed
@@ -145,10 +154,17 @@ def values(parameter: click.Parameter, dice: random.Random) -> str:
     return dice.choice(TEXTS)
 
 
-def ends_well(place: Path, arguments: tuple[str, ...], env: dict[str, str], case: str) -> None:
+def ends_well(
+    place: Path,
+    arguments: tuple[str, ...],
+    case: str,
+    env: dict[str, str | None] | None = None,
+    encoding: str = "utf-8",
+) -> None:
     """Run a command: a documented exit code, no traceback, no file that is half of something."""
-    done = CliRunner().invoke(main, arguments, env=env)
-    said = f"{case}: {arguments} {env}\n{done.output[-2000:]}"
+    tempfile.tempdir = None  # it is looked for anew
+    done = CliRunner(charset=encoding).invoke(main, arguments, env=env)
+    said = f"{case}: {arguments} {env} {encoding}\n{done.output[-2000:]}"
     assert done.exit_code in DOCUMENTED, said
     assert isinstance(done.exception, SystemExit | None), said
     assert "Traceback" not in done.output, said
@@ -252,7 +268,7 @@ def test_any_arguments_in_any_environment_with_a_damaged_file(place: Path) -> No
         arguments = (*path, *words(everything[path], dice))
         env = {name: dice.choice(found) for name, found in ENVIRONMENTS if dice.random() < 0.3}
         with one_damaged(place, dice) as damage:
-            ends_well(place, arguments, env, f"case {number}, {damage}")
+            ends_well(place, arguments, f"case {number}, {damage}", env, dice.choice(ENCODINGS))
         shutil.rmtree(place / "out", ignore_errors=True)
 
 
@@ -261,5 +277,5 @@ def test_any_damage_is_read_and_nothing_is_changed(place: Path) -> None:
     for number in range(DAMAGES):
         with one_damaged(place, dice) as damage:
             before = everything_below(place)
-            ends_well(place, dice.choice(READING), {}, f"case {number}, {damage}")
+            ends_well(place, dice.choice(READING), f"case {number}, {damage}")
             assert everything_below(place) == before, damage
