@@ -60,13 +60,14 @@ def end(run: Callable[[], object], session: Session) -> int:
     """Run a command that raises what it cannot do; its exit code, with all said that is to say."""
     _take_all_characters()
     with _signals(session):
+        told_by_another = end_with_beginner()
         try:
             code = _run(run, session)
             with contextlib.suppress(AttributeError):  # there is no stdout
                 sys.stdout.flush()
         except Stopped as stop:
             code = int(stop.code or 0)
-            if code != CLOSED_PIPE:
+            if code != CLOSED_PIPE and not told_by_another:
                 _say(session, "interrupted", session.kept, code)
         except BrokenPipeError:
             code = CLOSED_PIPE
@@ -209,7 +210,6 @@ def _signals(session: Session) -> Iterator[None]:
     ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in ours:
         signal.signal(number, stop)
-    end_with_beginner()
     try:
         yield
     finally:

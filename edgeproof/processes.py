@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 BEGUN_BY = "EDGEPROOF_BEGUN_BY"  # the process that is to be outlived by no more than so long
+QUIETLY = "quietly"
 SECONDS = 0.5
 
 
-def environment() -> dict[str, str]:
-    """This process's, for one that is to end with it."""
-    return {**os.environ, BEGUN_BY: str(os.getpid())}
+def environment(*tells: str) -> dict[str, str]:
+    """This process's, for one that is to end with it; with QUIETLY this one tells of that."""
+    return {**os.environ, BEGUN_BY: " ".join((str(os.getpid()), *tells))}
 
 
 def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run` of texts without its check, but what ends this process is passed on."""
-    with subprocess.Popen(command, env=environment(), text=True, **options) as process:
+    with subprocess.Popen(command, env=environment(QUIETLY), text=True, **options) as process:
         try:
             output, errors = process.communicate()
         except BaseException:
@@ -34,11 +35,15 @@ def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedPr
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def end_with_beginner() -> None:
-    """From now on SIGTERM comes when the process is gone that has begun this one, on POSIX."""
-    beginner = os.environ.pop(BEGUN_BY, "")
+def end_with_beginner() -> bool:
+    """From now on SIGTERM comes when the process is gone that has begun this one, on POSIX.
+
+    Returns whether that one tells of being interrupted, for both.
+    """
+    beginner, _, how = os.environ.pop(BEGUN_BY, "").partition(" ")
     if os.name == "posix" and beginner.isdecimal():
         threading.Thread(target=_wait_for_end, args=(int(beginner),), daemon=True).start()
+    return how == QUIETLY
 
 
 def _wait_for_end(beginner: int) -> None:

@@ -155,6 +155,29 @@ def test_a_full_disk_under_stdout_is_one_line_and_a_closed_pipe_is_quiet() -> No
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_one_line_tells_of_the_end_of_a_command_and_of_those_that_it_has_begun() -> None:
+    begun = (
+        "import time, click; from edgeproof.command import EdgeproofCommand\n"
+        "@click.command(cls=EdgeproofCommand)\n"
+        "def main(): print('here', flush=True); time.sleep(600)\n"
+        "main([])"
+    )
+    code = (
+        "import sys, click; from edgeproof.command import EdgeproofCommand\n"
+        "from edgeproof.processes import run\n"
+        "@click.command(cls=EdgeproofCommand, kept='all of it is there')\n"
+        f"def main(): run([sys.executable, '-c', {begun!r}])\n"
+        "main([])"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as outer:
+        assert outer.stdout is not None
+        assert outer.stdout.readline() == b"here\n"
+        outer.terminate()
+        _, errors = outer.communicate()
+    assert (outer.returncode, errors) == (143, b"interrupted: all of it is there\n")
+
+
 def test_characters_that_an_encoding_has_not_are_escaped() -> None:
     @click.command(cls=EdgeproofCommand)
     def command() -> None:
