@@ -31,6 +31,7 @@ CLOSED_PIPE = 141  # as where SIGPIPE ends a program
 KEPT = "nothing half-written is left, and the same command begins again"
 # Signals that come sooner than so many seconds are one wish, and must not end the tidying up.
 ONE_WISH = 2.0
+A_MOMENT = 0.01  # seconds
 HELP_WITHOUT_ARGUMENTS: type[Exception] | tuple[()] = getattr(
     click.exceptions, "NoArgsIsHelpError", ()
 )
@@ -195,7 +196,7 @@ def _signals(session: Session) -> Iterator[None]:
     asked = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32":
         asked.append(signal.SIGHUP)
-    last = -ONE_WISH
+    last, later = -ONE_WISH, threading.Timer(0, lambda: None)
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal last
@@ -206,12 +207,27 @@ def _signals(session: Session) -> Iterator[None]:
             last = now
             raise Stopped(OF_A_SIGNAL + number)
 
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        """In a `__del__` Python drops what is raised: it comes again a moment later."""
+        nonlocal last, later
+        if not isinstance(unraisable.exc_value, Stopped):
+            hook(unraisable)
+            return
+        last = -ONE_WISH
+        number = int(unraisable.exc_value.code or 0) - OF_A_SIGNAL
+        later.cancel()
+        later = threading.Timer(A_MOMENT, os.kill, (os.getpid(), number))
+        later.start()
+
     before = {number: signal.getsignal(number) for number in asked}
     ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in ours:
         signal.signal(number, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        later.cancel()
         for number in ours:
             signal.signal(number, before[number])

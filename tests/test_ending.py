@@ -123,6 +123,23 @@ def test_a_signal_removes_what_is_half_written_even_if_it_comes_twice(
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_that_comes_where_nothing_can_be_raised_comes_again() -> None:
+    class Last:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @click.command(cls=EdgeproofCommand)
+    def command() -> None:
+        for _ in range(3):
+            Last()
+        threading.Event().wait(10)
+        click.echo("nobody ended it")
+
+    done = CliRunner().invoke(command)
+    assert (done.exit_code, done.output.count("\n")) == (143, 1)
+    assert done.output.startswith("interrupted")
+
+
 def test_a_command_that_is_killed_leaves_no_process_behind() -> None:
     begun = (
         "import time; from edgeproof.processes import end_with_beginner; end_with_beginner();"
