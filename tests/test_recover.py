@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from edgeproof.cli import main
+from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
 from edgeproof.recovery import IQ4_NL_LEVELS, Recovery, checkpoint_digest, read_recovery
 from runtimes.located import Model
@@ -22,6 +24,7 @@ from runtimes.pytorch import open_reference
 from runtimes.pytorch.loading import PROBE
 from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
+from runtimes.recover import store
 from runtimes.recover.grids import GRIDS
 from runtimes.recover.run import Stages
 from runtimes.recover.targets import TARGETS
@@ -325,3 +328,14 @@ def test_a_base_model_has_documents_only(tmp_path: Path) -> None:
     recovered(base, tmp_path / "out", "--format", "any")
     text = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert {chunk["prefix"] for chunk in text["chunks"]} == {0}
+
+
+def test_a_disk_that_becomes_full_is_said_in_the_systems_words(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"stage: cannot be written \(File too large\)"):
+            store.save(tmp_path / "stage", {"values": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [*tmp_path.iterdir()] == []

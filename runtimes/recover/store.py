@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from edgeproof.files.atomic import scratch_folder, storage_errors
 
 Tensors = dict[str, torch.Tensor]
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust's standard library ends such a message
 
 
 def save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -24,8 +28,26 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(path.parent) as folder:
             temporary = folder / path.name
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+            write_file(temporary, {name: value.contiguous() for name, value in tensors.items()})
             temporary.replace(path)
+
+
+def write_file(
+    path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None
+) -> None:
+    """Safetensors' own `save_file`, but what the system refuses is an OSError, as in Python.
+
+    Raises:
+        OSError: a disk that is full, or another reason of the system's.
+    """
+    try:
+        save_file(tensors, path, about)
+    except SafetensorError as error:
+        refused = OS_ERROR.search(str(error))
+        if refused is None:
+            raise
+        number = int(refused[1])
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def load(path: Path) -> Tensors | None:

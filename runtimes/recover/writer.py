@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE
+from runtimes.recover.store import write_file
 
 SHARD_BYTES = 1_000_000_000
 FLOAT_BYTES = 4
@@ -65,7 +65,7 @@ def _write_shard(folder: Path, number: int, tensors: Mapping[str, torch.Tensor])
     path = folder / f"{number}.safetensors"
     path.touch()
     mode = path.stat().st_mode  # as the umask has it
-    save_file(values, path, {"format": "pt"})
+    write_file(path, values, {"format": "pt"})
     path.chmod(stat.S_IMODE(mode))
     return sorted(tensors)
 
