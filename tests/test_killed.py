@@ -63,6 +63,8 @@ HEAVY = (
 TIMED = frozenset(("load_seconds", "prefill_tokens_per_second"))
 ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 SEED = 19
+# Of the undisturbed time: no two runs take as long, and one that has ended cannot be killed.
+SURE = 0.8
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ COMMANDS = {
         "export --plan {0}/plan.toml -m {0}/model -o {0}/out",
         LIGHT,
         "the artifacts that are finished are kept",
-        (4, 20),
+        (3, 20),
     ),
     "parity": Command(
         "parity {0}/artifacts/tiny/gguf/q8_0 --checkpoint {0}/checkpoint --text {0}/text.txt"
@@ -96,7 +98,7 @@ COMMANDS = {
         "recover -m {0}/model --format gguf --bits 5.5 --tokens 512 --threads 1 -o {0}/out/made",
         HEAVY,
         "what is done is kept in the cache",
-        (2, 6),
+        (1, 6),
     ),
     "release": Command(
         "release build {0}/artifacts -o {0}/out --version 1",
@@ -120,7 +122,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("before")
     make_root(place)
     shutil.rmtree(place / "artifacts" / "cache")
-    make_checkpoint(place / "model", max_position_embeddings=65)
+    make_checkpoint(place / "model", max_position_embeddings=65, num_hidden_layers=1)
     (place / "plan.toml").write_text(PLAN)
     (place / "text.txt").write_text(TEXT)
     for name in ("tmp", "cache", "out"):
@@ -192,7 +194,7 @@ def moments(calm: Ended, dice: random.Random) -> Iterator[Moment]:
     while True:
         for number in ENDS:
             if dice.random() < 0.5:
-                yield Moment(number, seconds=dice.random() * calm.seconds)
+                yield Moment(number, seconds=dice.random() * calm.seconds * SURE)
             else:
                 yield Moment(number, change=dice.randint(1, calm.changes))
 
@@ -222,7 +224,7 @@ def ended_again_and_again(name: str, turns: int, place: Place) -> None:
             place.clean()
         assert place.left() == [], said
         assert place.contents() == whole, said
-    assert ended > turns / 2
+    assert ended >= turns / 2
 
 
 @pytest.fixture
