@@ -26,7 +26,7 @@ from export.rounding.registry import METHODS, NEAREST
 from export.targets import Target
 from tests.exported import export_tiny
 from tests.recorded_mlc import MD5, tail_checkpoint, whole_group_checkpoint
-from tests.tiny import FAMILIES, make_checkpoint, write_weights
+from tests.tiny import FAMILIES, LLAMA3_ROPE, make_checkpoint, write_weights
 
 CONFIGS = ["mlc-chat-config.json", "tensor-cache.json", "ndarray-cache.json"]
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
@@ -322,19 +322,28 @@ def test_a_weight_too_large_for_float16_fits_q0f32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "feature"),
+    ("changes", "feature"),
     [
-        ("qwen2", "architecture 'qwen2'"),
-        ("qwen3", "architecture 'qwen3'"),
-        ("attention bias", "biases of linear layers"),
-        ("biases", "biases of linear layers"),
-        ("llama3 rope", "rope scaling"),
-        ("linear rope", "rope scaling"),
+        (FAMILIES["attention bias"], "biases of linear layers is not supported yet"),
+        (FAMILIES["biases"], "biases of linear layers is not supported yet"),
+        (FAMILIES["linear rope"], "rope scaling is not supported yet"),
+        (FAMILIES["qwen2 linear rope"], "rope scaling is not supported yet"),
+        ({**FAMILIES["qwen2"], "rope_scaling": LLAMA3_ROPE}, "rope scaling is not supported yet"),
+        (
+            {**FAMILIES["qwen2"], "head_dim": 32},
+            "4 heads of 32 beside 64 channels",
+        ),
+        (
+            {**FAMILIES["qwen3"], "hidden_act": "gelu_pytorch_tanh"},
+            "hidden_act 'gelu_pytorch_tanh' is not supported by MLC's definition of this model",
+        ),
     ],
 )
-def test_what_mlc_does_not_express_is_refused(tmp_path: Path, family: str, feature: str) -> None:
-    folder = make_checkpoint(tmp_path / "checkpoint", **FAMILIES[family])
-    with pytest.raises(InputError, match=f"MLC: {feature} is not supported yet") as caught:
+def test_what_mlc_does_not_express_is_refused(
+    tmp_path: Path, changes: dict[str, Any], feature: str
+) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", **changes)
+    with pytest.raises(InputError, match=feature) as caught:
         export_tiny(folder, "mlc", "q0f16", tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.bin"))

@@ -170,6 +170,14 @@ def test_logits_are_pytorchs_on_the_stored_weights(scheme: str, export: Export) 
     assert relative_error(logits, expected) < OTHER_RUNTIME
 
 
+def test_rope_scaling_is_what_the_artifact_states(export: Export) -> None:
+    artifact = export("q0f16", rope_scaling=tiny.LLAMA3_ROPE)
+    expected = reference_logits(artifact, some_ids())
+    assert relative_error(open_runtime(artifact, 2).logits(some_ids()), expected) < OTHER_RUNTIME
+    unscaled = reference_logits(export("q0f16"), some_ids())
+    assert relative_error(unscaled, expected) > 0.01
+
+
 @pytest.mark.parametrize("prompt", [1, 2, 6, 97, 150])
 @pytest.mark.parametrize("scheme", ["q0f16", "q4f16_1"])
 def test_steps_through_the_kv_cache_give_the_rows_of_logits(
@@ -260,7 +268,8 @@ def test_the_callers_processors_stay_as_they_were(export: Export) -> None:
         ("num_hidden_layers", "3"),
         ("rms_norm_eps", None),
         ("num_key_value_heads", 2),
-        ("rope_scaling", {"type": "linear"}),
+        ("rope_scaling", {"rope_type": "linear", "factor": 2.0}),
+        ("rope_scaling", {"rope_type": "llama3", "factor": 2.0}),
     ],
 )
 def test_a_nonsense_config_is_refused(key: str, value: object, damaged: Path) -> None:

@@ -9,7 +9,7 @@ from edgeproof.families.decoder import DecoderConfig
 from edgeproof.families.dense import NAMES, read_dense
 from edgeproof.families.family import Family
 from edgeproof.families.llama_cpp import ALL_BIASES, LlamaCppArchitecture
-from edgeproof.families.mlc import MlcArchitecture
+from edgeproof.families.mlc import MlcArchitecture, scaled
 from edgeproof.families.roles import Role
 
 ATTENTION = frozenset({Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT})
@@ -32,6 +32,6 @@ FAMILY = Family(
     config,
     NAMES,
     LlamaCppArchitecture("llama", True, ALL_BIASES, rope_freqs=True, extents=True),
-    MlcArchitecture("llama"),
+    MlcArchitecture("llama", scaled),
     {"bos": 1, "eos": 2},
 )

@@ -10,11 +10,14 @@ from edgeproof.families.decoder import DecoderConfig
 from edgeproof.families.dense import NAMES, read_dense
 from edgeproof.families.family import Family
 from edgeproof.families.llama_cpp import INPUT_BIASES, LlamaCppArchitecture
+from edgeproof.families.mlc import ROPE_SCALING, MlcArchitecture, activated
 from edgeproof.families.roles import Role
 
 BIASED = frozenset({Role.QUERY, Role.KEY, Role.VALUE})
 DEFAULT_WINDOW = 4096
 DEFAULT_FIRST_WINDOWED = 28
+# Keys of `model_config` that MLC's Qwen definitions have not.
+MLC_LACKS = frozenset({ROPE_SCALING, "pipeline_parallel_stages", "disaggregation"})
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
@@ -48,9 +51,23 @@ def windows(raw: Mapping[str, Any]) -> tuple[Any, int]:
     return raw.get("sliding_window", DEFAULT_WINDOW), first
 
 
+def mlc_keys(config: DecoderConfig) -> dict[str, Any]:
+    """What MLC's Qwen definitions ask beyond Llama's."""
+    return {"hidden_act": config.structure.activation.value}
+
+
 FAMILY = Family(
     config,
     NAMES,
     LlamaCppArchitecture("qwen2", False, INPUT_BIASES, rope_freqs=False, extents=False),
-    mlc=None,
+    MlcArchitecture(
+        "qwen2",
+        activated,
+        mlc_keys,
+        biases=lambda keys: BIASED,
+        attention="c_attn",
+        theta="rope_theta",
+        lacks=MLC_LACKS,
+        square=True,
+    ),
 )

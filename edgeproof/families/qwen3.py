@@ -11,7 +11,8 @@ from edgeproof.families.dense import NAMES, read_dense
 from edgeproof.families.family import Family
 from edgeproof.families.llama import ATTENTION, NONE
 from edgeproof.families.llama_cpp import INPUT_BIASES, LlamaCppArchitecture
-from edgeproof.families.qwen2 import windows
+from edgeproof.families.mlc import MlcArchitecture, activated
+from edgeproof.families.qwen2 import MLC_LACKS, mlc_keys, windows
 from edgeproof.families.roles import Role
 from edgeproof.families.structure import Norm, Structure
 
@@ -46,11 +47,34 @@ def as_qwen3(plain: Structure, keys: Mapping[str, Any]) -> Structure:
     return with_head_norms(plain)
 
 
+def as_mlc_qwen3(plain: Structure, keys: Mapping[str, Any]) -> Structure:
+    """What MLC's model definition computes."""
+    return with_head_norms(activated(plain, keys))
+
+
+def mlc_biases(keys: Mapping[str, Any]) -> frozenset[Role]:
+    """Of all attention's layers, or none."""
+    return ATTENTION if keys["attention_bias"] else NONE
+
+
+def mlc_qwen3_keys(config: DecoderConfig) -> dict[str, Any]:
+    """What MLC's model definition asks beyond Llama's."""
+    return {**mlc_keys(config), "attention_bias": Role.OUTPUT in config.biased}
+
+
 FAMILY = Family(
     config,
     NAMES,
     LlamaCppArchitecture(
         "qwen3", False, INPUT_BIASES, rope_freqs=False, extents=False, structure=as_qwen3
     ),
-    mlc=None,
+    MlcArchitecture(
+        "qwen3",
+        as_mlc_qwen3,
+        mlc_qwen3_keys,
+        biases=mlc_biases,
+        attention="c_attn",
+        theta="rope_theta",
+        lacks=MLC_LACKS,
+    ),
 )

@@ -117,11 +117,22 @@ def read_rope(raw: Mapping[str, Any]) -> Rope:
     if rope.get("partial_rotary_factor", raw.get("partial_rotary_factor")) not in (None, 1.0):
         raise InputError("partial_rotary_factor is not supported: every channel must be rotated")
     theta = _positive(rope if "rope_theta" in rope else raw, "rope_theta", DEFAULT_THETA)
+    return Rope(theta, read_scaling(rope, raw))
+
+
+def read_scaling(
+    rope: Mapping[str, Any], raw: Mapping[str, Any] | None = None
+) -> RopeScaling | None:
+    """The scaling that `rope` names, in a config `raw` where that says something of it too.
+
+    Raises:
+        InputError: as for `read_rope`.
+    """
     kind = rope.get("rope_type", rope.get("type", "default"))
     if not isinstance(kind, str) or kind not in SCALINGS:
         known = ", ".join(repr(name) for name in SCALINGS)
         raise InputError(f"rope scaling of type {kind!r} is not supported; supported: {known}")
-    return Rope(theta, SCALINGS[kind](rope, raw))
+    return SCALINGS[kind](rope, raw or {})
 
 
 def _linear(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig, family
-from edgeproof.families.mlc import MlcArchitecture
+from edgeproof.families.mlc import ROPE_SCALING, MlcArchitecture, rope_scaling
 from edgeproof.families.structure import differences, plain_structure
 
 # mlc_llm's own default; longer prompts are prefilled in chunks.
@@ -30,9 +30,10 @@ def architecture_of(config: DecoderConfig) -> MlcArchitecture:
 def model_config(c: DecoderConfig) -> dict[str, Any]:
     """The dimensions that a model library is compiled for.
 
-    `position_embedding_base` is always written: without it MLC assumes 10000.
+    The rotary base is always written: without it MLC's Llama assumes 10000.
     """
-    return {
+    architecture = architecture_of(c)
+    llamas = {
         "hidden_size": c.hidden,
         "intermediate_size": c.intermediate,
         "num_attention_heads": c.heads,
@@ -40,8 +41,8 @@ def model_config(c: DecoderConfig) -> dict[str, Any]:
         "rms_norm_eps": c.norm_eps,
         "vocab_size": c.vocab,
         "tie_word_embeddings": c.tied,
-        "position_embedding_base": int(c.rope.theta) if c.rope.theta % 1 == 0 else c.rope.theta,
-        "rope_scaling": None,
+        architecture.theta: int(c.rope.theta) if c.rope.theta % 1 == 0 else c.rope.theta,
+        ROPE_SCALING: rope_scaling(c.rope.scaling),
         "context_window_size": c.max_positions,
         "prefill_chunk_size": min(c.max_positions, MAX_PREFILL_CHUNK),
         "num_key_value_heads": c.kv_heads,
@@ -50,8 +51,9 @@ def model_config(c: DecoderConfig) -> dict[str, Any]:
         "pipeline_parallel_stages": 1,
         "max_batch_size": MAX_BATCH,
         "disaggregation": False,
-        **architecture_of(c).keys(c),
     }
+    stated = {key: value for key, value in llamas.items() if key not in architecture.lacks}
+    return {**stated, **architecture.keys(c)}
 
 
 def check_structure(config: DecoderConfig) -> None:
@@ -61,11 +63,15 @@ def check_structure(config: DecoderConfig) -> None:
         InputError: naming the first feature.
     """
     architecture = architecture_of(config)
-    if config.biased:
+    stated = model_config(config)
+    if config.biased != architecture.biases(stated):
         raise _unsupported("biases of linear layers")
+    if architecture.square and config.heads * config.head_dim != config.hidden:
+        raise _unsupported(
+            f"{config.heads} heads of {config.head_dim} beside {config.hidden} channels"
+        )
     plain = plain_structure(config.layers, config.head_dim, replace(config.rope, scaling=None))
-    runtime = architecture.structure(plain, model_config(config))
-    for difference in differences(config.structure, runtime):
+    for difference in differences(config.structure, architecture.structure(plain, stated)):
         raise _unsupported(difference)
 
 

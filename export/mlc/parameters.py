@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from edgeproof.families import Parameter, family
-from edgeproof.families.mlc import mlc_modules
 from export.checkpoint import Checkpoint
 from export.checkpoint.known_names import MODEL
+from export.mlc.model_config import architecture_of
 from export.targets import Target, check_bound, stack_rows, with_norm_offset
 
 
@@ -22,11 +22,11 @@ def mlc_targets(checkpoint: Checkpoint) -> list[Target]:
         InputError: a parameter of the checkpoint would be dropped or used twice.
     """
     config = checkpoint.config
-    modules = mlc_modules(family(config.family).names, config.structure)
+    modules = architecture_of(config).modules(family(config.family).names, config.structure)
     members: dict[str, list[Parameter]] = defaultdict(list)
     for parameter in checkpoint.parameters:
         module = modules[parameter.role].format(layer=parameter.layer)
-        members[f"{module}.weight"].append(parameter)
+        members[f"{module}.{parameter.name.rpartition('.')[2]}"].append(parameter)
     targets = [
         with_norm_offset(_target(name, sources), config.structure)
         for name, sources in members.items()

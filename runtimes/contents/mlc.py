@@ -34,6 +34,7 @@ METHODS = {"ByteLevel": "byte_level", "ByteFallback": "byte_fallback"}
 PREPEND = {"type": "Prepend", "prepend": "▁"}
 STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 TOPICS = {"tokenizer_info": Topic.TOKENIZER, "active_vocab_size": Topic.TOKENIZER}
+SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 READ = Exercised("every weight is read through it and compared")
 MEBI, PREFILL = 1 << 20, 1024
 
@@ -71,7 +72,7 @@ def _read(artifact: Artifact, name: str) -> Any:
 
 
 def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
-    facts, architecture = origin.facts, origin.family.mlc
+    facts = origin.facts
     context = facts["max_position_embeddings"]
     chunk = Expected(f"1 to {context}", lambda said: 0 < said <= context)
     alone = {"tensor_parallel_shards": 1, "pipeline_parallel_stages": 1}
@@ -79,29 +80,11 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
     ids = {f"{role}_token_id": origin.generation_id(role) for role in ("pad", "bos", "eos")}
     return {
         "version": "0.1.0",
-        "model_type": architecture.name if architecture else None,
+        "model_type": origin.family.mlc.name if origin.family.mlc else None,
         "quantization": scheme,
-        "model_config": {
-            **{
-                name: facts[name]
-                for name in (
-                    "hidden_size", "intermediate_size", "num_attention_heads",
-                    "num_hidden_layers", "rms_norm_eps", "vocab_size", "num_key_value_heads",
-                    "head_dim",
-                )
-            },
-            "tie_word_embeddings": bool(facts.get("tie_word_embeddings", False)),
-            "position_embedding_base": facts["rope_theta"],
-            "rope_scaling": None if scaling_of(origin.config) == "default" else rope_of(
-                origin.config
-            ),
-            "context_window_size": context,
-            "prefill_chunk_size": chunk,
-            "max_batch_size": free(f"{CONFIG} model_config.max_batch_size"),
-            "disaggregation": False,
-            **alone,
-            **(architecture.keys(origin.decoder) if architecture else {}),
-        },
+        "model_config": _model(origin, {
+            "context_window_size": context, "prefill_chunk_size": chunk, **alone,
+        }),
         "vocab_size": facts["vocab_size"],
         "context_window_size": context,
         "sliding_window_size": facts["sliding_window"],
@@ -117,6 +100,35 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
         "model_task": "chat",
         "embedding_metadata": None,
     }  # fmt: skip
+
+
+def _model(origin: Origin, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """`model_config`: the fields of the model definition's config class."""
+    facts, architecture = origin.facts, origin.family.mlc
+    if architecture is None:
+        return {}
+    llamas = {
+        **{
+            name: facts[name]
+            for name in (
+                "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers",
+                "rms_norm_eps", "vocab_size", "num_key_value_heads", "head_dim",
+            )
+        },
+        "tie_word_embeddings": bool(facts.get("tie_word_embeddings", False)),
+        architecture.theta: facts["rope_theta"],
+        "rope_scaling": _rope_scaling(origin.config),
+        "max_batch_size": free(f"{CONFIG} model_config.max_batch_size"),
+        "disaggregation": False,
+        **sizes,
+    }  # fmt: skip
+    stated = {key: value for key, value in llamas.items() if key not in architecture.lacks}
+    return {**stated, **architecture.keys(origin.decoder)}
+
+
+def _rope_scaling(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    kind, rope = scaling_of(config), rope_of(config)
+    return None if kind == "default" else {"rope_type": kind, **{key: rope[key] for key in SCALING}}
 
 
 def _tokenizer_info(tokenizer: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ SYSTEM_SLOT = "{system_message}"
 FACTS = {
     **{name: name for name in SAME_NAME},
     "position_embedding_base": "rope_theta",
+    "rope_theta": "rope_theta",
     "context_window_size": "max_position_embeddings",
 }
 

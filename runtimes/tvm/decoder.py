@@ -24,17 +24,21 @@ from runtimes.tvm.model_config import DecoderShape
 
 
 class Matrix(nn.Module):  # type: ignore[misc]
-    """A weight [outs, ins], stored as panels in the model dtype."""
+    """A weight [outs, ins], stored as panels in the model dtype, with a bias or without."""
 
-    def __init__(self, outs: int, ins: int, dtype: str) -> None:
+    def __init__(self, outs: int, ins: int, dtype: str, *, biased: bool = False) -> None:
         self.outs, self.ins, self.dtype = outs, ins, dtype
-        self.stored_shape: tuple[int, ...] = (outs, ins)
+        self.stored: dict[str, tuple[int, ...]] = {"weight": (outs, ins)}
         self.weight = nn.Parameter((panels(outs), ins, LANES), dtype)
+        if biased:
+            self.stored["bias"] = (outs,)
+            self.bias = nn.Parameter((outs,), dtype)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Float32 [n, ins] · weightᵀ → float32 [n, outs]."""
+        """Float32 [n, ins] · weightᵀ + bias → float32 [n, outs]."""
         kernel = kernels.matmul(self.outs, self.ins, self.dtype)
-        return _call(kernel, "matmul", [x, self.weight], (x.shape[0], self.outs))
+        y = _call(kernel, "matmul", [x, self.weight], (x.shape[0], self.outs))
+        return y + op.astype(self.bias, "float32") if "bias" in self.stored else y
 
     def take(self, ids: Tensor) -> Tensor:
         """Rows: float32 [n, ins]."""
@@ -46,8 +50,8 @@ class Norm(nn.Module):  # type: ignore[misc]
     """RMSNorm in float32: residual channels exceed what float16 can square."""
 
     def __init__(self, size: int, eps: float, dtype: str) -> None:
-        self.stored_shape: tuple[int, ...] = (size,)
-        self.weight = nn.Parameter(self.stored_shape, dtype)
+        self.stored: dict[str, tuple[int, ...]] = {"weight": (size,)}
+        self.weight = nn.Parameter((size,), dtype)
         self.eps = eps
 
     def apply(self, x: Tensor) -> Tensor:
@@ -69,8 +73,8 @@ class Layer(nn.Module):  # type: ignore[misc]
             width = shape.head_dim if norms[role].per_head else widths.get(role, shape.hidden)
             setattr(self, role.value, Norm(width, shape.norm_eps, dtype))
         inner = shape.intermediate * (2 if shape.structure.gated else 1)
-        self.query = Matrix(shape.qkv_rows, shape.hidden, dtype)
-        self.output = Matrix(shape.hidden, shape.query_rows, dtype)
+        self.query = Matrix(shape.qkv_rows, shape.hidden, dtype, biased=shape.input_biases)
+        self.output = Matrix(shape.hidden, shape.query_rows, dtype, biased=shape.output_bias)
         self.up = Matrix(inner, shape.hidden, dtype)
         self.down = Matrix(shape.hidden, shape.intermediate, dtype)
 
@@ -182,9 +186,9 @@ def parameters(shape: DecoderShape, dtype: str) -> dict[str, tuple[int, ...]]:
     decoder = Decoder(shape, dtype)
     shapes = {}
     for name, _ in decoder.named_parameters():
-        path = name.removesuffix(".weight")
+        path, _, kind = name.rpartition(".")
         role = Role(path.rpartition(".")[2])
-        shapes[f"{shape.modules[role]}.weight"] = attrgetter(path)(decoder).stored_shape
+        shapes[f"{shape.modules[role]}.{kind}"] = attrgetter(path)(decoder).stored[kind]
     return shapes
 
 

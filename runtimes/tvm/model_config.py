@@ -10,7 +10,7 @@ from typing import Any
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from edgeproof.families import Family, Role, mlc_family, mlc_names
-from edgeproof.families.mlc import mlc_modules
+from edgeproof.families.mlc import MlcArchitecture
 from edgeproof.families.rope import Rope
 from edgeproof.families.structure import Structure, differences, plain_structure
 from edgeproof.json_text import parse_json
@@ -28,14 +28,15 @@ COUNTS = {
     "vocab": "vocab_size",
     "context": "context_window_size",
 }
-NORM_EPS, THETA = "rms_norm_eps", "position_embedding_base"
+NORM_EPS = "rms_norm_eps"
 
 
 @dataclass(frozen=True)
 class DecoderShape:
     """Dimensions, constants and structure of a decoder; `context` is the longest sequence.
 
-    `modules` are MLC's names by role, with `{layer}` for the number of a layer.
+    `input_biases` says whether queries, keys and values have biases, `output_bias` whether what
+    attention gives has one. `modules` are MLC's names by role, with `{layer}` for a layer's number.
     """
 
     hidden: int
@@ -49,6 +50,8 @@ class DecoderShape:
     norm_eps: float
     tied: bool
     structure: Structure
+    output_bias: bool
+    input_biases: bool
     modules: Mapping[Role, str]
 
     @property
@@ -80,10 +83,12 @@ def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
         raw = parse_json(path.read_text("utf-8"))
         model, quantization, name = raw["model_config"], raw["quantization"], raw["model_type"]
         counts = {field: model[key] for field, key in COUNTS.items()}
-        numbers = {key: model[key] for key in (NORM_EPS, THETA)}
+        family, architecture = _definition(path, name)
+        numbers = {key: model[key] for key in (NORM_EPS, architecture.theta)}
         tied = bool(model.get("tie_word_embeddings", False))
         _check(path, counts, numbers)
-        family, structure = _structure(path, name, model)
+        structure = _structure(path, architecture, model)
+        biased = architecture.biases(model)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except KeyError as error:
@@ -95,25 +100,33 @@ def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
         norm_eps=numbers[NORM_EPS],
         tied=tied,
         structure=structure,
-        modules=mlc_modules(family.names, structure),
+        input_biases=Role.QUERY in biased,
+        output_bias=Role.OUTPUT in biased,
+        modules=architecture.modules(family.names, structure),
     )
     return shape, scheme_of(quantization, str(path))
 
 
-def _structure(path: Path, name: Any, model: Mapping[str, Any]) -> tuple[Family, Structure]:
-    """What MLC's model definition of that name computes from the artifact's `model_config`."""
-    scaling, family = model.get("rope_scaling"), mlc_family(name)
-    if family is None or family.mlc is None or scaling:
-        raise InputError(
-            f"{path}: model_type {name!r} with rope_scaling {scaling!r} is not supported;"
-            f" this adapter runs {', '.join(map(repr, mlc_names()))} without rope scaling"
-        )
-    rope = Rope(float(model[THETA]))
+def _definition(path: Path, name: Any) -> tuple[Family, MlcArchitecture]:
+    """MLC's model definition of that name."""
+    family = mlc_family(name)
+    if family is None or family.mlc is None:
+        known = ", ".join(map(repr, mlc_names()))
+        raise InputError(f"{path}: model_type {name!r} is not supported; this adapter runs {known}")
+    return family, family.mlc
+
+
+def _structure(path: Path, architecture: MlcArchitecture, model: Mapping[str, Any]) -> Structure:
+    """What the model definition computes from the artifact's `model_config`."""
+    rope = Rope(float(model[architecture.theta]))
     plain = plain_structure(model[COUNTS["layers"]], model[COUNTS["head_dim"]], rope)
-    structure = family.mlc.structure(plain, model)
+    try:
+        structure = architecture.structure(plain, model)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     for difference in differences(structure, structure.without_limits()):
         raise InputError(f"{path}: {difference} is not supported by this adapter")
-    return family, structure
+    return structure
 
 
 def read_stop_tokens(folder: Path) -> frozenset[int]:

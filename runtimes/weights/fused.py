@@ -27,7 +27,12 @@ class Heads:
         return Heads(query, int(config.get("num_key_value_heads") or query), size)
 
 
-FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
+FUSED = {
+    "qkv_proj": QUERY_KEY_VALUE,
+    "c_attn": QUERY_KEY_VALUE,
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
 
 
 def parts(name: str) -> tuple[str, ...]:

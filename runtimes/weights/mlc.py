@@ -72,7 +72,7 @@ def read(artifact: Artifact) -> StoredWeights:
     sources: dict[str, Callable[[], np.ndarray]] = {}
     for name in stored:
         module, _, kind = name.rpartition(".")
-        if kind == "weight":
+        if kind in ("weight", "bias"):
             sources[name] = stored[name]
         elif kind == "q_weight":
             sources[f"{module}.weight"] = partial(
@@ -152,7 +152,7 @@ def _widths(config: Mapping[str, Any]) -> dict[str, int]:
     """Input channels of each quantisable layer: they tell weights from padding."""
     hidden = int(config["hidden_size"])
     return {
-        **dict.fromkeys(("embed_tokens", "lm_head", "qkv_proj", "gate_up_proj"), hidden),
+        **dict.fromkeys(("embed_tokens", "lm_head", "qkv_proj", "c_attn", "gate_up_proj"), hidden),
         "o_proj": int(config["num_attention_heads"]) * int(config["head_dim"]),
         "down_proj": int(config["intermediate_size"]),
     }

@@ -37,12 +37,13 @@ OPTIONS = (
     Call("gguf", "q8_0", ("--split-max-tensors=9",)),
 )
 PLAIN_LLAMA = (Call("mlc", MLC), Call("mlc", "q0f32,q4f32_1", ("--raw-f32",)))
+PLAIN_QWEN = (Call("mlc", "q0f16,q4f16_0"),)
 CALLS = {
     "llama": (*PLAIN, *PLAIN_LLAMA, *OPTIONS),
     "llama-untied-biases": (*PLAIN, *OPTIONS),
     "mistral": PLAIN,
-    "qwen2": PLAIN,
-    "qwen3": (*PLAIN, *OPTIONS),
+    "qwen2": (*PLAIN, *PLAIN_QWEN),
+    "qwen3": (*PLAIN, *PLAIN_QWEN, *OPTIONS),
 }
 
 
