@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-DEFAULT_THETA = 10000.0  # of transformers' configs that state none
+# Of transformers' configs that state none, and by `model_type` of those that have another.
+DEFAULT_THETA, DEFAULT_THETAS = 10000.0, {"smollm3": 2e6}
 # What float16 makes of a value near 1, and how much of its size an angle in float32 may be off.
 TABLE_ERROR, ANGLE_ERROR = 1e-3, 2.0**-21
 BLOCK_POSITIONS = 4096
@@ -55,7 +56,8 @@ def rope_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def theta_of(config: Mapping[str, Any]) -> float:
     """The rotary base."""
-    return float(rope_of(config).get("rope_theta", config.get("rope_theta", DEFAULT_THETA)))
+    assumed = DEFAULT_THETAS.get(str(config.get("model_type")), DEFAULT_THETA)
+    return float(rope_of(config).get("rope_theta", config.get("rope_theta", assumed)))
 
 
 def scaling_of(config: Mapping[str, Any]) -> str:

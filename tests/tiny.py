@@ -80,6 +80,26 @@ LLAMA3_ROPE = {
 }
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32}
+OLMO2 = {
+    "architectures": ["Olmo2ForCausalLM"],
+    "model_type": "olmo2",
+    "tie_word_embeddings": False,
+}
+SMOLLM3 = {
+    "architectures": ["SmolLM3ForCausalLM"],
+    "model_type": "smollm3",
+    "num_hidden_layers": 4,
+}
+GRANITE = {
+    "architectures": ["GraniteForCausalLM"],
+    "model_type": "granite",
+    "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.1,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 8.0,
+}
+# Decoders that are not quite Llama's, each with what its runtimes' own definitions can have.
+OTHERS = {"olmo2": OLMO2, "smollm3": SMOLLM3, "granite": GRANITE}
 # The decoders that every runtime must compute as PyTorch does: changes of `config`.
 FAMILIES: dict[str, dict[str, Any]] = {
     "tied": {},

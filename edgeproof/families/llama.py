@@ -23,9 +23,13 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
     Raises:
         InputError: as for `read_dense`.
     """
+    return read_dense(raw, "llama", biased=llama_biases(raw))
+
+
+def llama_biases(raw: Mapping[str, Any]) -> frozenset[Role]:
+    """The linear layers with a bias, by `attention_bias` and `mlp_bias` of config.json."""
     attention = ATTENTION if raw.get("attention_bias") else NONE
-    mlp = MLP if raw.get("mlp_bias") else NONE
-    return read_dense(raw, "llama", biased=attention | mlp)
+    return attention | (MLP if raw.get("mlp_bias") else NONE)
 
 
 FAMILY = Family(

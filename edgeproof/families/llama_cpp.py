@@ -31,6 +31,7 @@ class LlamaCppArchitecture:
         extents: whether llama.cpp's converter states the vocabulary's size, the number of rotated
             channels and whether a space is put before a text.
         tied: whether a head may be the embedding, and be no tensor of its own.
+        square: whether all heads together must be as wide as the residual stream.
         structure: what the graph computes, from what Llama's would with the same metadata, and from
             the keys that follow.
         keys: what the metadata has beyond the keys of every architecture, without the prefix:
@@ -43,5 +44,6 @@ class LlamaCppArchitecture:
     rope_freqs: bool
     extents: bool
     tied: bool = True
+    square: bool = False
     structure: Callable[[Structure, Mapping[str, Any]], Structure] = as_llama
     keys: Callable[[DecoderConfig], dict[str, Any]] = no_keys

@@ -98,6 +98,11 @@ def activated(plain: Structure, keys: Mapping[str, Any]) -> Structure:
     return replace(plain, activation=ACTIVATIONS[name])
 
 
+def hidden_act(config: DecoderConfig) -> dict[str, Any]:
+    """What definitions that choose an activation ask beyond Llama's."""
+    return {"hidden_act": config.structure.activation.value}
+
+
 def rope_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
     """What `rope_scaling` of `model_config` says; None of a scaling that MLC has not."""
     if not isinstance(scaling, Llama3Scaling):

@@ -10,7 +10,7 @@ from edgeproof.families.decoder import DecoderConfig
 from edgeproof.families.dense import NAMES, read_dense
 from edgeproof.families.family import Family
 from edgeproof.families.llama_cpp import INPUT_BIASES, LlamaCppArchitecture
-from edgeproof.families.mlc import ROPE_SCALING, MlcArchitecture, activated
+from edgeproof.families.mlc import ROPE_SCALING, MlcArchitecture, activated, hidden_act
 from edgeproof.families.roles import Role
 
 BIASED = frozenset({Role.QUERY, Role.KEY, Role.VALUE})
@@ -51,11 +51,6 @@ def windows(raw: Mapping[str, Any]) -> tuple[Any, int]:
     return raw.get("sliding_window", DEFAULT_WINDOW), first
 
 
-def mlc_keys(config: DecoderConfig) -> dict[str, Any]:
-    """What MLC's Qwen definitions ask beyond Llama's."""
-    return {"hidden_act": config.structure.activation.value}
-
-
 FAMILY = Family(
     config,
     NAMES,
@@ -63,7 +58,7 @@ FAMILY = Family(
     MlcArchitecture(
         "qwen2",
         activated,
-        mlc_keys,
+        hidden_act,
         biases=lambda keys: BIASED,
         attention="c_attn",
         theta="rope_theta",

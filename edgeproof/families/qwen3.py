@@ -11,8 +11,8 @@ from edgeproof.families.dense import NAMES, read_dense
 from edgeproof.families.family import Family
 from edgeproof.families.llama import ATTENTION, NONE
 from edgeproof.families.llama_cpp import INPUT_BIASES, LlamaCppArchitecture
-from edgeproof.families.mlc import MlcArchitecture, activated
-from edgeproof.families.qwen2 import MLC_LACKS, mlc_keys, windows
+from edgeproof.families.mlc import MlcArchitecture, activated, hidden_act
+from edgeproof.families.qwen2 import MLC_LACKS, windows
 from edgeproof.families.roles import Role
 from edgeproof.families.structure import Norm, Structure
 
@@ -59,7 +59,7 @@ def mlc_biases(keys: Mapping[str, Any]) -> frozenset[Role]:
 
 def mlc_qwen3_keys(config: DecoderConfig) -> dict[str, Any]:
     """What MLC's model definition asks beyond Llama's."""
-    return {**mlc_keys(config), "attention_bias": Role.OUTPUT in config.biased}
+    return {**hidden_act(config), "attention_bias": Role.OUTPUT in config.biased}
 
 
 FAMILY = Family(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproof import plugins
 from edgeproof.errors import InputError
-from edgeproof.families import llama, mistral, qwen2, qwen3
+from edgeproof.families import granite, llama, mistral, olmo2, qwen2, qwen3, smollm3
 from edgeproof.families.decoder import DecoderConfig, Parameter
 from edgeproof.families.family import Family
 
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 GROUP = "edgeproof.families"
 OURS: dict[str, Family] = {
+    "granite": granite.FAMILY,
     "llama": llama.FAMILY,
     "mistral": mistral.FAMILY,
+    "olmo2": olmo2.FAMILY,
     "qwen2": qwen2.FAMILY,
     "qwen3": qwen3.FAMILY,
+    "smollm3": smollm3.FAMILY,
 }
 
 

@@ -33,6 +33,11 @@ def check_structure(config: DecoderConfig) -> None:
         raise InputError(
             f"tie_word_embeddings: llama.cpp's {architecture.name} has no tied head; {INSTEAD}"
         )
+    if architecture.square and config.heads * config.head_dim != config.hidden:
+        raise InputError(
+            f"{config.heads} heads of {config.head_dim} beside {config.hidden} channels:"
+            f" llama.cpp's {architecture.name} has not that; {INSTEAD}"
+        )
     plain = plain_structure(config.layers, config.head_dim, config.rope)
     runtime = architecture.structure(plain, architecture.keys(config))
     for difference in differences(config.structure, runtime):

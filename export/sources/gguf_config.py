@@ -19,9 +19,25 @@ EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # llama.cpp's architecture → the class that transformers names in config.json. Its `model_type` is
 # the architecture's name.
-CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+CLASSES = {
+    "granite": "GraniteForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
 # What a Llama file with biases has; the others follow, or are missing.
 ATTENTION_BIAS, MLP_BIAS = "blk.0.attn_output.bias", "blk.0.ffn_down.bias"
+# Key → of config.json, of architectures that read a multiplier there.
+MULTIPLIERS = {
+    "granite": {
+        "attention.scale": "attention_multiplier",
+        "embedding_scale": "embedding_multiplier",
+        "residual_scale": "residual_multiplier",
+        "logit_scale": "logits_scaling",
+    }
+}
 # Key → is its value the plain decoder's? Each of these changes the function computed.
 PLAIN: dict[str, Callable[[Any], bool]] = {
     "expert_count": lambda value: value == 0,
@@ -68,6 +84,10 @@ def model_config(file: GgufFile) -> dict[str, Any]:
         "max_position_embeddings": meta.integer(f"{family}.context_length"),
         "rms_norm_eps": meta.number(f"{family}.attention.layer_norm_rms_epsilon"),
         **rope_config(file, family, head_dim),
+        **{
+            name: meta.number(f"{family}.{key}")
+            for key, name in MULTIPLIERS.get(family, {}).items()
+        },
         "hidden_act": "silu",
         "attention_bias": ATTENTION_BIAS in file.tensors,
         "mlp_bias": MLP_BIAS in file.tensors,
@@ -103,9 +123,10 @@ def _plain_family(meta: Metadata) -> str:
     if architecture not in CLASSES:
         known = ", ".join(CLASSES)
         raise InputError(f"{meta.path}: unknown architecture {architecture!r}; supported: {known}")
+    known_keys = MULTIPLIERS.get(architecture, {})
     for key, plain in PLAIN.items():
         value = meta.value(f"{architecture}.{key}")
-        if value is not None and not plain(value):
+        if value is not None and key not in known_keys and not plain(value):
             raise InputError(f"{meta.path}: {architecture}.{key} = {value!r} is not supported yet")
     return architecture
 

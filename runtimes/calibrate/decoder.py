@@ -53,7 +53,8 @@ class Decoder:
     def head(self) -> torch.Tensor:
         """The output matrix [V, hidden]: logits = hidden · headᵀ."""
         weight: torch.Tensor = self.model.get_output_embeddings().weight
-        return weight
+        factor = self.config.structure.multipliers.logits
+        return weight if factor == 1 else weight * factor
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """The embedding's rows of tokens [batch, time]: [batch, time, hidden]."""

@@ -7,6 +7,7 @@ an exported file run through the same arithmetic as the originals.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,13 +23,14 @@ from edgeproof.templates import Renderer
 from runtimes.memory import return_large_blocks
 from runtimes.peaks import Peak
 from runtimes.protocol import AddedToken
-from runtimes.pytorch.loading import load_model, load_tokenizer
+from runtimes.pytorch.loading import load_model, load_tokenizer, logits_divisor
 from runtimes.pytorch.watch import Watch
 from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime, left_padded
 
 # Logits of so many positions are in memory at a time.
 LOGIT_ROWS = 64
+LAYER = re.compile(r".*\.layers\.\d+")
 
 
 class TorchRuntime(SequenceRuntime):
@@ -44,6 +46,7 @@ class TorchRuntime(SequenceRuntime):
         self._said = said
         self.vocabulary = int(self._loaded.config.vocab_size)
         self.context = int(self._loaded.config.max_position_embeddings)
+        self._divisor = logits_divisor(self._loaded)
         self._cache = transformers.DynamicCache()
         self._mask = torch.zeros((0, 0), dtype=torch.int64)  # of `step_many`'s sequences
         self._watch = Watch()
@@ -85,9 +88,12 @@ class TorchRuntime(SequenceRuntime):
 
     @property
     def head(self) -> np.ndarray:
-        """The output matrix, float32 [V, hidden]: logits = hidden · headᵀ."""
+        """The output matrix, float32 [V, hidden]: logits = hidden · headᵀ.
+
+        A copy, divided, of a model that divides its logits.
+        """
         weight: np.ndarray = self._model.get_output_embeddings().weight.detach().numpy()
-        return weight
+        return weight if self._divisor == 1 else weight / np.float32(self._divisor)
 
     def hidden(self, ids: Sequence[int]) -> np.ndarray:
         """Hidden states after the last norm, at every position of a new sequence: float32 [T, H].
@@ -233,7 +239,7 @@ class TorchRuntime(SequenceRuntime):
                 hidden = self._model.base_model(
                     input_ids=last, past_key_values=cache, use_cache=True
                 ).last_hidden_state[:, -1]
-                logits = self._model.get_output_embeddings()(hidden)  # [rows, V]
+                logits = self._projected(hidden)  # [rows, V]
                 last = torch.multinomial(logits.softmax(-1), 1, generator=generator)
                 ids = torch.cat((ids, last), 1)
         return [list(row) for row in ids.tolist()]
@@ -269,8 +275,9 @@ class TorchRuntime(SequenceRuntime):
     ) -> dict[str, np.ndarray]:
         """What goes into and comes out of each norm and linear layer: float32 [T, width] of each.
 
-        `<module>.input` and `<module>`, by Hugging Face name and without the head; also
-        `<attention>.q_rope` and `k_rope`, queries and keys after the rotary embedding. Modules
+        `<module>.input` and `<module>`, by Hugging Face name and without the head; also each
+        layer's input, and `<attention>.q_rope` and `k_rope`, queries and keys as attention takes
+        them: after the rotary embedding, where the layer has one. Modules
         that are `given` an input (whole layers too) run on that instead of what they would take,
         which `<module>.input` still is: their results are then of their own work alone.
 
@@ -297,6 +304,12 @@ class TorchRuntime(SequenceRuntime):
 
             return give
 
+        def take(name: str) -> Callable[..., None]:
+            def watch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+                states.setdefault(f"{name}.input", _rows(inputs[0]))
+
+            return watch
+
         def rotation(_: torch.nn.Module, __: Any, output: Any) -> None:
             rotations.append(tuple(part[0].numpy() for part in output))
 
@@ -305,6 +318,8 @@ class TorchRuntime(SequenceRuntime):
                 if given is not None and name in given:
                     hook = module.register_forward_pre_hook(replace(name, given[name]))
                     hooks.callback(hook.remove)
+                if LAYER.fullmatch(name):
+                    hooks.callback(module.register_forward_pre_hook(take(name)).remove)
                 if isinstance(module, torch.nn.Linear) or "norm" in type(module).__name__.lower():
                     hooks.callback(module.register_forward_hook(keep(name)).remove)
             hooks.callback(base.rotary_emb.register_forward_hook(rotation).remove)
@@ -312,9 +327,9 @@ class TorchRuntime(SequenceRuntime):
         for name in [name for name in states if name.endswith(("self_attn.q_proj", "k_proj"))]:
             attention, kind = name.rsplit(".", 1)[0], name[-6]
             before = states.get(f"{attention}.{kind}_norm", states[name])
-            states[f"{attention}.{kind}_rope"] = _rotated(
-                before.reshape(states[name].shape), *rotations[0]
-            )
+            rows = before.reshape(states[name].shape)
+            turned = getattr(self._model.get_submodule(attention), "use_rope", True)  # SmolLM3's
+            states[f"{attention}.{kind}_rope"] = _rotated(rows, *rotations[0]) if turned else rows
         return states
 
     def close(self) -> None:
@@ -344,8 +359,13 @@ class TorchRuntime(SequenceRuntime):
     def _logits(self, hidden: torch.Tensor) -> np.ndarray:
         """Of hidden states [n, H]: [n, V]."""
         with torch.inference_mode():
-            logits: np.ndarray = self._model.get_output_embeddings()(hidden).numpy()
+            logits: np.ndarray = self._projected(hidden).numpy()
         return logits
+
+    def _projected(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What transformers' model makes of its base model's result."""
+        logits: torch.Tensor = self._model.get_output_embeddings()(hidden)
+        return logits if self._divisor == 1 else logits / self._divisor
 
     def _hidden(self, ids: np.ndarray) -> torch.Tensor:
         """Append tokens [n] to the cache: hidden states after the last norm, [n, H]."""

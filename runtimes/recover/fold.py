@@ -45,11 +45,14 @@ class Folded:
 
 def folds(config: DecoderConfig) -> tuple[Fold, ...]:
     """What can be folded in a layer of this decoder, and what else is to be rounded."""
-    gated = config.structure.gated
+    gated, norms = config.structure.gated, config.structure.norms
+    input_norm, mlp_norm = (
+        role if role in norms else None for role in (Role.INPUT_NORM, Role.MLP_NORM)
+    )
     return (
-        Fold(Role.INPUT_NORM, (Role.QUERY, Role.KEY, Role.VALUE)),
+        Fold(input_norm, (Role.QUERY, Role.KEY, Role.VALUE)),
         Fold(None, (Role.OUTPUT,)),
-        Fold(Role.MLP_NORM, (Role.GATE, Role.UP) if gated else (Role.UP,)),
+        Fold(mlp_norm, (Role.GATE, Role.UP) if gated else (Role.UP,)),
         # Without a gate the activation is between the two.
         Fold(Role.UP if gated else None, (Role.DOWN,)),
     )

@@ -4,9 +4,9 @@ They carry the names of `runtimes.pytorch.TorchRuntime.states`, as many of them 
 shows, and are laid out alike: float32 [T, width], queries and keys in Hugging Face's rotary order;
 the logits are there as `LOGITS`.
 
-The residual stream is there before every layer, as what its first norm takes
-(`model.layers.N.input_layernorm.input`), and before the last norm (`model.norm.input`). A format's
-`trace` raises InputError where the runtime refuses the artifact or shows no residual stream of it.
+The residual stream is there before every layer (`model.layers.N.input`), and before the last norm
+(`model.norm.input`). A format's `trace` raises InputError where the runtime refuses the artifact
+or shows no residual stream of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LAST_NORM = "model.norm"
 
 def residual(layer: int) -> str:
     """The residual stream before a layer."""
-    return f"model.layers.{layer}.input_layernorm.input"
+    return f"model.layers.{layer}.input"
 
 
 __all__ = ["LAST_NORM", "LOGITS", "residual"]

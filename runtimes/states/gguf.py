@@ -36,6 +36,7 @@ LAYER_STATES = (
     ("kqv_out", LAST, "self_attn.o_proj.input"),
     ("attn_out", LAST, "self_attn.o_proj"),
     ("ffn_inp", LAST, "post_attention_layernorm.input"),
+    ("attn_post_norm", LAST, "post_attention_layernorm"),
     ("ffn_norm", LAST, "post_attention_layernorm"),
     ("ffn_gate", LAST, "mlp.gate_proj"),
     ("ffn_up", LAST, "mlp.up_proj"),
@@ -44,6 +45,8 @@ LAYER_STATES = (
     ("ffn_swiglu", LAST, "mlp.down_proj.input"),
     ("ffn_out", LAST, "mlp.down_proj"),
 )
+# In a layer without a norm before the MLP, which is then what takes the sum.
+SUM, WITHOUT_NORM = "ffn_inp", "mlp.gate_proj.input"
 # States whose heads are rotated in pairs where the architecture does that.
 QUERIES = ("q_proj", "q_norm", "q_rope")
 KEYS = ("k_proj", "k_norm", "k_rope")
@@ -67,7 +70,9 @@ def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.
     states |= {f"{LAST_NORM}.input": streams[-1], LAST_NORM: seen["result_norm"][LAST]}
     pairs = _paired_heads(path)
     for layer in range(layers):
-        for name, which, state in LAYER_STATES:
+        normed = f"ffn_norm-{layer}" in seen
+        for name, which, usual in LAYER_STATES:
+            state = WITHOUT_NORM if name == SUM and not normed else usual
             if tensors := seen.get(f"{name}-{layer}"):
                 heads = pairs.get(state.rpartition(".")[2])
                 rows = tensors[which]

@@ -7,6 +7,7 @@ PyTorch's exporter gives a traced one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,17 @@ RESULTS = {
             "input_layernorm", "self_attn.qkv_proj", "self_attn.q_proj", "self_attn.k_proj",
             "self_attn.v_proj", "self_attn.q_norm", "self_attn.k_norm", "self_attn.o_proj",
             "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+            "post_feedforward_layernorm",
         )
     },
     "self_attn.query": "self_attn.q_rope",
 }  # fmt: skip
 # Those whose input is taken.
-INPUTS = ("input_layernorm", "self_attn.o_proj", "post_attention_layernorm", "mlp.down_proj")
+INPUTS = ("self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj")
+# What reads the residual stream first: one of these.
+FIRST = ("input_layernorm", "self_attn.qkv_proj", "self_attn.q_proj")
 # What is in the units of the residual stream, which a graph may scale.
-STREAM = ("layernorm.input", f"{LAST_NORM}.input", "o_proj", "down_proj")
+STREAM = re.compile(r".*(layers\.\d+\.input|layernorm\.input|norm\.input|o_proj|down_proj)")
 SKIP_NORM, SUM = "SkipSimplifiedLayerNormalization", 3
 
 
@@ -74,7 +78,7 @@ def trace(
     scale = np.float32(artifact.manifest.variant.facts.residual_scale)
     states: dict[str, np.ndarray] = {}
     for name, value in found.items():
-        rows = _rows(value) / (scale if name.endswith(STREAM) else np.float32(1))
+        rows = _rows(value) / (scale if STREAM.fullmatch(name) else np.float32(1))
         # The outputs of a fused projection are cut as the rows of its weight are.
         for part, columns in split(f"{name}.weight", rows.T, heads):
             states[part.removesuffix(".weight")] = columns.T
@@ -99,6 +103,8 @@ def _chosen(graph: GraphProto, layers: int) -> dict[str, str]:
         for name, state in RESULTS.items():
             if nodes := modules.get(_path(f"{layer}.{name}")):
                 chosen[f"model.{layer}.{state}"] = nodes[-1].output[0]
+        if readers := [nodes for name in FIRST if (nodes := modules.get(_path(f"{layer}.{name}")))]:
+            chosen[f"model.{layer}.input"] = _taken(readers[0][0], stored)
         for name in INPUTS:
             if nodes := modules.get(_path(f"{layer}.{name}")):
                 chosen[f"model.{layer}.{name}.input"] = _taken(nodes[0], stored)

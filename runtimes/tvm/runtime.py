@@ -71,8 +71,8 @@ class TvmRuntime(SequenceRuntime):
     def states(self, ids: Sequence[int]) -> dict[str, np.ndarray]:
         """What happens inside one new sequence of at most `chunk` tokens: float32 [T, width] each.
 
-        By module, as `probe.watched_states`; `<norm>.input` is the residual stream before a layer
-        and before the last norm, `<attention>.k_rope` the keys in the cache.
+        By module, as `probe.watched_states`; `<layer>.input` and `model.norm.input` are the
+        residual stream before a layer and the last norm, `<attention>.k_rope` the keys kept.
         """
         (tokens,) = self._begin(ids)
         probe: Any = open_probe(self._shape, self._dtype)
@@ -80,7 +80,7 @@ class TvmRuntime(SequenceRuntime):
         states = {}
         for number, (rotation, cache, weights) in enumerate(self._each_layer()):
             layer = f"model.layers.{number}"
-            states[f"{layer}.input_layernorm.input"] = hidden.numpy()
+            states[f"{layer}.input"] = hidden.numpy()
             hidden, *inside = probe["watch_layer"](
                 hidden, ShapeTuple([0]), *rotation, *cache, weights
             )

@@ -22,6 +22,8 @@ LAYER_NAMES = {
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -37,7 +39,10 @@ DERIVED = {"rope_freqs.weight"}
 # Layers whose rows the graphs of some architectures rotate in pairs → the metadata key of their
 # head count. Of the others, rows are in Hugging Face's order.
 ROTATED = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}
-ROTATED_BY = {"llama": ROTATED, "qwen2": {}, "qwen3": {}}
+ROTATED_BY = {
+    **dict.fromkeys(("llama", "granite", "smollm3"), ROTATED),
+    **{name: {} for name in ("olmo2", "qwen2", "qwen3")},
+}
 
 
 def read(artifact: Artifact) -> StoredWeights:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,14 @@ from threadpoolctl import ThreadpoolController
 from edgeproof.artifact import Artifact, Precision
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
+from edgeproof.families.structure import Structure
+from runtimes.config_facts import decoder_of
 from runtimes.formats import dequantise, readable, reader_of
 from runtimes.parity.localise.layers import (
+    Flow,
     Step,
     first_fault,
+    flow_of,
     given,
     layer_errors,
     limits_of,
@@ -46,10 +50,10 @@ if TYPE_CHECKING:
 
 # Tokens of the text that hidden states are compared on.
 TOKENS = 64
-EMBEDDING = "model.embed_tokens.weight"
 # How the three worst are listed in one line.
 LISTED = 3
 ORDER = list(Cause)
+UNKNOWN_STEPS = "the steps inside layers of this family are not compared"
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ def localise(
         *_asked(lambda: compare_metadata(subject.artifact, subject.checkpoint)),
     ]
     got: dict[str, np.ndarray] = {}
-    if trace and subject.runtime is None:
+    flow = flow_of(_structure(subject))
+    if trace and subject.runtime is None and flow is not None:
         found += _asked(lambda: got.update(_traced(subject, ids)))
         if measurement is not None:
             found += _asked(partial(_rerun, subject, ids, measurement))
@@ -125,9 +130,9 @@ def localise(
     found += weighed.findings
     layers: tuple[LayerError, ...] = ()
     steps: list[Step] = []
-    if got:
+    if got and flow is not None:
         try:
-            layers, steps = _compare_states(subject.original, ids, got, stored)
+            layers, steps = _compare_states(subject.original, ids, got, stored, flow)
         except InputError as error:
             found.append(Finding(Cause.FILE, str(error)))
         fault = first_fault(steps, limits_of(subject.artifact))
@@ -136,7 +141,15 @@ def localise(
     found.sort(key=lambda finding: ORDER.index(finding.cause))
     if not found:
         found = [_nothing_wrong(subject.artifact, weighed.tensors, layers, steps)]
+        if trace and flow is None:
+            found = [replace(found[0], text=f"{found[0].text}; {UNKNOWN_STEPS}")]
     return Localisation(tuple(found), layers, weighed.tensors)
+
+
+def _structure(subject: Subject) -> Structure | None:
+    """What the model computes, where a family here reads its config."""
+    decoder = decoder_of(read_json(subject.checkpoint / "config.json"))
+    return None if decoder is None else decoder.structure
 
 
 def _traced(subject: Subject, ids: Sequence[int]) -> dict[str, np.ndarray]:
@@ -177,6 +190,7 @@ def _compare_states(
     ids: list[int],
     got: Mapping[str, np.ndarray],
     stored: Mapping[str, np.ndarray],
+    flow: Flow,
 ) -> tuple[tuple[LayerError, ...], list[Step]]:
     """Errors by layer, and every step's own; with the checkpoint's weights if none are `stored`.
 
@@ -186,9 +200,9 @@ def _compare_states(
     original = model.states(ids)
     original[LOGITS] = original[LAST_NORM] @ model.head.T
     with model.running(stored or model.weights):
-        forced = model.states(ids, given(got))
+        forced = model.states(ids, given(got, flow))
         forced[LOGITS] = forced[LAST_NORM] @ model.head.T
-        steps = own_steps(got, forced, model.weights[EMBEDDING][ids])
+        steps = own_steps(got, forced, flow)
     return layer_errors(got, original, steps), steps
 
 

@@ -9,11 +9,13 @@ steps that are off themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgeproof.artifact import Artifact, Precision
+from edgeproof.families import Role
+from edgeproof.families.structure import Structure
 from runtimes.parity.localise.errors import relative_error
 from runtimes.parity.localise.names import COMPONENTS
 from runtimes.parity.localise.result import Cause, Component, Finding, LayerError
@@ -22,19 +24,67 @@ from runtimes.states import LAST_NORM, LOGITS, residual
 States = Mapping[str, np.ndarray]
 # Steps that add no product: their error is a float's, or what they are given.
 ROPE_OF = {"self_attn.q_rope": "self_attn.q_proj", "self_attn.k_rope": "self_attn.k_proj"}
-LIGHT = {Component.EMBEDDING, Component.INPUT_NORM, Component.MLP_NORM, Component.FINAL_NORM}
-# State → the modules that take it.
-TAKEN = {
-    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "self_attn.o_proj.input": ("self_attn.o_proj",),
-    "post_attention_layernorm.input": ("post_attention_layernorm",),
-    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp.down_proj.input": ("mlp.down_proj",),
+LIGHT = {
+    Component.EMBEDDING,
+    Component.INPUT_NORM,
+    Component.ATTENTION_OUT_NORM,
+    Component.MLP_NORM,
+    Component.MLP_OUT_NORM,
+    Component.FINAL_NORM,
 }
-MIDDLE = "post_attention_layernorm.input"
 # ONNX shows rotated keys as it keeps them for the next step, and what attention made of its own.
 KEPT, ATTENDED = "self_attn.k_rope", "self_attn.o_proj.input"
 END = "end"  # the residual stream after a layer
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How states follow from each other in a layer.
+
+    Attributes:
+        taken: state → the modules that take it.
+        middle: the residual stream between attention and MLP.
+        last: what is added to it, times `factor`.
+        components: state → the part of the decoder that makes it, in the order of computation.
+    """
+
+    taken: Mapping[str, tuple[str, ...]]
+    middle: str
+    last: str
+    components: Mapping[str, Component]
+    factor: float = 1.0
+
+
+PRE_NORMS = Flow(
+    {
+        "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "self_attn.o_proj.input": ("self_attn.o_proj",),
+        "post_attention_layernorm.input": ("post_attention_layernorm",),
+        "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+        "mlp.down_proj.input": ("mlp.down_proj",),
+    },
+    "post_attention_layernorm.input",
+    "mlp.down_proj",
+    COMPONENTS,
+)
+POST_NORMS = Flow(
+    {
+        "self_attn.o_proj.input": ("self_attn.o_proj",),
+        "post_attention_layernorm.input": ("post_attention_layernorm",),
+        "mlp.gate_proj.input": ("mlp.gate_proj", "mlp.up_proj"),
+        "mlp.down_proj.input": ("mlp.down_proj",),
+        "mlp.down_proj": ("post_feedforward_layernorm",),
+    },
+    "mlp.gate_proj.input",
+    "post_feedforward_layernorm",
+    {
+        **COMPONENTS,
+        "post_attention_layernorm": Component.ATTENTION_OUT_NORM,
+        "mlp.gate_proj.input": Component.ATTENTION_OUT_NORM,
+    },
+)
+# (norms before attention and MLP, norms after them) → the flow.
+FLOWS = {(2, 0): PRE_NORMS, (0, 2): POST_NORMS}
 
 
 @dataclass(frozen=True)
@@ -93,14 +143,26 @@ def stream(states: States) -> list[np.ndarray]:
     return [*(states[residual(layer)] for layer in range(layers)), states[f"{LAST_NORM}.input"]]
 
 
-def given(got: States) -> dict[str, np.ndarray]:
+def flow_of(structure: Structure | None) -> Flow | None:
+    """How states follow from each other in that decoder; None where that is not known here."""
+    if structure is None:
+        return PRE_NORMS
+    before = {Role.INPUT_NORM, Role.MLP_NORM} & structure.norms.keys()
+    after = {Role.ATTENTION_OUT_NORM, Role.MLP_OUT_NORM} & structure.norms.keys()
+    sides = (len(before), len(after))
+    if sides not in FLOWS or not structure.gated:
+        return None
+    return replace(FLOWS[sides], factor=structure.multipliers.residual)
+
+
+def given(got: States, flow: Flow) -> dict[str, np.ndarray]:
     """What PyTorch's modules are given of the runtime's states, as far as it shows them."""
     streams = stream(got)
     taken = {LAST_NORM: streams[-1]}
     for layer, rows in enumerate(streams[:-1]):
         prefix = f"model.layers.{layer}"
         taken[prefix] = rows
-        for source, modules in TAKEN.items():
+        for source, modules in flow.taken.items():
             if f"{prefix}.{source}" in got:
                 for module in modules:
                     taken[f"{prefix}.{module}"] = got[f"{prefix}.{source}"]
@@ -121,24 +183,25 @@ def layer_errors(got: States, original: States, own: Sequence[Step]) -> tuple[La
     )
 
 
-def own_steps(got: States, forced: States, embedded: np.ndarray) -> list[Step]:
+def own_steps(got: States, forced: States, flow: Flow) -> list[Step]:
     """Own error of every step that the runtime shows, in the order of computation.
 
     `forced` are the states of PyTorch with the artifact's weights, its modules `given` the
-    runtime's; `embedded` are the rows of the artifact's embedding.
+    runtime's: what a layer would take is there as it would be.
     """
     streams = stream(got)
-    steps = [Step(None, END, Component.EMBEDDING, relative_error(streams[0], embedded))]
+    embedded = relative_error(streams[0], forced[residual(0)])
+    steps = [Step(None, END, Component.EMBEDDING, embedded)]
     for layer in range(len(streams) - 1):
         prefix = f"model.layers.{layer}."
-        for name, component in COMPONENTS.items():
+        for name, component in flow.components.items():
             if prefix + name in got:
                 error = relative_error(got[prefix + name], forced[prefix + name])
                 steps.append(Step(layer, name, component, error))
-        middle = got.get(prefix + MIDDLE, forced[prefix + MIDDLE])
-        after = middle + forced[f"{prefix}mlp.down_proj"]
+        middle = got.get(prefix + flow.middle, forced[prefix + flow.middle])
+        after = middle + np.float32(flow.factor) * forced[prefix + flow.last]
         error = relative_error(streams[layer + 1], after)
-        steps.append(Step(layer, END, Component.DOWN_PROJ, error))
+        steps.append(Step(layer, END, flow.components[flow.last], error))
     if LAST_NORM in got:
         error = relative_error(got[LAST_NORM], forced[LAST_NORM])
         steps.append(Step(None, LAST_NORM, Component.FINAL_NORM, error))

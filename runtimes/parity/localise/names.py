@@ -25,6 +25,7 @@ COMPONENTS = {
     "mlp.up_proj": Component.UP_PROJ,
     "mlp.down_proj.input": Component.ACTIVATION,
     "mlp.down_proj": Component.DOWN_PROJ,
+    "post_feedforward_layernorm": Component.MLP_OUT_NORM,
 }
 GLOBAL = {
     "model.embed_tokens": Component.EMBEDDING,

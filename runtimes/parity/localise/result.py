@@ -25,7 +25,7 @@ class Cause(str, Enum):
 
 
 class Component(str, Enum):
-    """Part of a decoder. Norms: before attention, before the MLP, of queries or keys, last."""
+    """Part of a decoder. Norms: before and after attention and MLP, of queries or keys, last."""
 
     EMBEDDING = "embedding"
     INPUT_NORM = "input norm"
@@ -36,11 +36,13 @@ class Component(str, Enum):
     ROPE = "rope"
     ATTENTION = "attention"  # scores, mask, softmax, mixing of values, the KV cache
     O_PROJ = "o_proj"
+    ATTENTION_OUT_NORM = "norm after attention"
     MLP_NORM = "MLP norm"
     GATE_PROJ = "gate_proj"
     UP_PROJ = "up_proj"
     ACTIVATION = "activation"
     DOWN_PROJ = "down_proj"
+    MLP_OUT_NORM = "norm after the MLP"
     FINAL_NORM = "final norm"
     HEAD = "head"
 
