@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from edgeproof.errors import InputError
 from edgeproof.families import read_config
 from edgeproof.families.dense import FULL, SLIDING
 from edgeproof.families.rope import divisors, frequencies, scaled_frequencies
-from tests.tiny import FAMILIES, LLAMA3_ROPE, config
+from tests.tiny import FAMILIES, GRANITE, LLAMA3_ROPE, OTHERS, SMOLLM3, config
 
 pytestmark = pytest.mark.numbers
 
@@ -31,9 +32,12 @@ def model_of(raw: dict[str, Any]) -> Any:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(raw["model_type"], **rest))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+EVERY = {**FAMILIES, **OTHERS}
+
+
+@pytest.mark.parametrize("family", EVERY)
 def test_the_tables_are_transformers_parameters(family: str) -> None:
-    raw = raw_config(**FAMILIES[family])
+    raw = raw_config(**EVERY[family])
     _, parameters = read_config(raw)
     expected = {name: tuple(p.shape) for name, p in model_of(raw).named_parameters()}
     assert {parameter.name: parameter.shape for parameter in parameters} == expected
@@ -101,3 +105,45 @@ def test_windows_are_of_the_layers_that_transformers_gives_them(
     theirs = AutoConfig.for_model(raw["model_type"], **rest)
     types = getattr(theirs, "layer_types", [SLIDING] * 3)
     assert [theirs.sliding_window if kind == SLIDING else None for kind in types] == windows
+
+
+@pytest.mark.parametrize(
+    ("changes", "rotating", "windows"),
+    [
+        ({}, [1, 1, 1, 0], [None] * 4),
+        ({"no_rope_layers": [0, 1, 1, 1, 0, 0]}, [0, 1, 1, 1], [None] * 4),
+        ({"no_rope_layer_interval": 2}, [1, 0, 1, 0], [None] * 4),
+        ({"use_sliding_window": True, "sliding_window": 8}, [1, 1, 1, 0], [None, None, None, 8]),
+        ({"use_sliding_window": False, "sliding_window": 8}, [1, 1, 1, 0], [None] * 4),
+    ],
+)
+def test_smollm3_rotates_the_layers_that_transformers_rotates(
+    changes: dict[str, Any], rotating: list[int], windows: list[int | None]
+) -> None:
+    raw = config(**{**SMOLLM3, **changes})
+    layers = read_config(raw)[0].structure.layers
+    assert [int(layer.rope is not None) for layer in layers] == rotating
+    assert [layer.window for layer in layers] == windows
+    model = model_of(raw)
+    found = [layer.self_attn.use_rope for layer in model.model.layers]
+    assert [int(rotates) for rotates in found] == rotating
+    assert [layer.self_attn.sliding_window for layer in model.model.layers] == windows
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({**SMOLLM3, "no_rope_layers": [1, 1]}, "no_rope_layers must be a list of 0 and 1"),
+        ({**SMOLLM3, "no_rope_layers": [1, 1, 2, 0]}, "one for each of 4 layers"),
+        ({**SMOLLM3, "no_rope_layer_interval": 0}, "no_rope_layer_interval must be a positive"),
+        ({**GRANITE, "logits_scaling": 0}, "logits_scaling must be a positive number, not 0"),
+        ({**GRANITE, "residual_multiplier": "0.2"}, "residual_multiplier must be a positive"),
+        ({**GRANITE, "embedding_multiplier": True}, "embedding_multiplier must be a positive"),
+        ({"model_type": "lfm2"}, "'lfm2' is a hybrid of attention and short convolutions"),
+        ({"model_type": "qwen3_5"}, "'qwen3_5' is a hybrid of attention and linear attention"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_config(config(**changes))
+    assert "\n" not in str(caught.value)

@@ -11,9 +11,21 @@ from safetensors.numpy import load_file
 
 from edgeproof.errors import InputError
 from export.sources.gguf_cache import converted
+from runtimes.formats import dequantise
+from runtimes.gguf_file import read_metadata
+from runtimes.parity.localise import Cause, Subject, weigh
+from runtimes.registry import open_reference
 from tests.exported import export_tiny
-from tests.family_checks import check_logits, check_stored, check_traced
-from tests.tiny import OTHERS, make_checkpoint
+from tests.family_checks import check_logits, check_stored, check_traced, some_ids
+from tests.tiny import (
+    GRANITE,
+    LLAMA3_ROPE,
+    OLMO2,
+    OTHERS,
+    SMOLLM3,
+    make_checkpoint,
+    write_weights,
+)
 from tests.tolerance import OTHER_RUNTIME
 
 pytestmark = pytest.mark.numbers
@@ -53,3 +65,60 @@ def test_a_gguf_file_of_it_is_a_source(tmp_path: Path, name: str) -> None:
     for tensor, values in expected.items():
         np.testing.assert_array_equal(found[tensor], values, err_msg=tensor)
     check_logits(artifact, made, OTHER_RUNTIME)
+
+
+def test_granites_multipliers_are_metadata(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "m", **GRANITE)
+    found = read_metadata(export_tiny(folder, "gguf", "f16", tmp_path).file(".gguf"))
+    expected = {
+        "granite.attention.scale": 0.1,
+        "granite.embedding_scale": 12.0,
+        "granite.residual_scale": 0.22,
+        "granite.logit_scale": 8.0,
+        "granite.vocab_size": 384,
+        "granite.rope.dimension_count": 16,
+    }
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "tied OLMo 2": ("gguf", {**OLMO2, "tie_word_embeddings": True}, "olmo2 has no tied head"),
+    "wide OLMo 2": ("gguf", {**OLMO2, "head_dim": 32}, "4 heads of 32 beside 64 channels"),
+    "biased OLMo 2": ("gguf", {**OLMO2, "attention_bias": True}, "olmo2 has no such bias"),
+    "biased OLMo 2 in MLC": ("mlc", {**OLMO2, "attention_bias": True}, "biases of linear layers"),
+    "other layers": ("gguf", {**SMOLLM3, "no_rope_layers": [0, 1, 1, 1]}, "in layer 0"),
+    "scaled SmolLM3": ("gguf", {**SMOLLM3, "rope_scaling": LLAMA3_ROPE}, "smollm3 has none"),
+    "a window": (
+        "onnx",
+        {**SMOLLM3, "use_sliding_window": True, "sliding_window": 8},
+        "sliding window of 8 positions",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_runtime_does_not_compute_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    form, changes, message = REFUSED[case]
+    folder = make_checkpoint(tmp_path / "m", **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        export_tiny(folder, form, FLOATS[form][0], tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+WRONG = {
+    "olmo2": "model.layers.1.post_feedforward_layernorm.weight",
+    "smollm3": "model.layers.3.self_attn.k_proj.weight",
+    "granite": "model.layers.2.mlp.up_proj.weight",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_wrong_tensor_is_named(tmp_path: Path, name: str) -> None:
+    folder = make_checkpoint(tmp_path / "m", **OTHERS[name])
+    artifact = export_tiny(folder, "gguf", "f32", tmp_path)
+    tensors = dict(load_file(folder / "model.safetensors"))
+    tensors[WRONG[name]] = tensors[WRONG[name]] * np.float32(1.3)
+    write_weights(folder, tensors)
+    subject = Subject(artifact, folder, open_reference(folder, 1), some_ids(), 1)
+    (finding,) = weigh(subject, dequantise(artifact)).findings
+    assert (finding.cause, finding.tensor) == (Cause.WEIGHTS, WRONG[name])

@@ -221,6 +221,7 @@ BYTES = {**BYTE_LEVEL, "use_regex": False}
         ("gpt-2", tokenizer_json([BYTE_LEVEL])),
         ("smollm", tokenizer_json([DIGITS, WORDS])),
         ("llama-bpe", tokenizer_json([split(LLAMA3_SPLIT), BYTES], ignore=True)),
+        ("dbrx", tokenizer_json([split(LLAMA3_SPLIT), BYTES])),
         (
             "qwen2",
             tokenizer_json([split(LLAMA3_SPLIT.replace("{1,3}", "")), BYTES], {"type": "NFC"}),
@@ -238,7 +239,6 @@ def test_known_pre_tokenizers_are_named(name: str, tokenizer: dict[str, Any]) ->
         tokenizer_json([DIGITS, {**WORDS, "add_prefix_space": True}]),
         tokenizer_json([DIGITS, WORDS], {"type": "Lowercase"}),
         tokenizer_json([DIGITS, WORDS], ignore=True),
-        tokenizer_json([split(LLAMA3_SPLIT), BYTES]),
         tokenizer_json([split(LLAMA3_SPLIT + "|x"), BYTES], ignore=True),
         tokenizer_json([{"type": "Whitespace"}, BYTES]),
         tokenizer_json([BYTES]),

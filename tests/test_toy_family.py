@@ -218,7 +218,8 @@ def test_onnx_computes_it(tmp_path: Path, name: str, graph: str) -> None:
     check(export_tiny(folder, "onnx", "fp32", tmp_path, graph=graph), folder, OTHER_RUNTIME)
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
+# That of OLMo 2 is one of our families' (`test_family_formats`); the multipliers are in the last.
+@pytest.mark.parametrize("name", ["as Gemma 3", "of everything"])
 def test_the_decoder_in_tvm_computes_what_mlc_would(tmp_path: Path, name: str) -> None:
     pytest.importorskip("tvm")
     folder = checkpoint(tmp_path, STRUCTURES[name])

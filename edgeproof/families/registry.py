@@ -30,6 +30,16 @@ OURS: dict[str, Family] = {
 }
 
 
+# Decoders of which only some layers attend: what else there is, by `model_type`.
+HYBRID = {
+    "lfm2": "short convolutions",
+    "qwen3_5": "linear attention",
+    "qwen3_5_text": "linear attention",
+    "qwen3_next": "linear attention",
+    "granitemoehybrid": "state space layers",
+}
+
+
 def known_families() -> list[str]:
     """Their names, ours first."""
     return [*OURS, *_brought()]
@@ -94,6 +104,12 @@ def assumed_ids(raw: Mapping[str, Any]) -> Mapping[str, int]:
 
 def _unknown(name: object) -> InputError:
     known = ", ".join(sorted(known_families()))
+    other = HYBRID.get(name) if isinstance(name, str) else None
+    if other:
+        return InputError(
+            f"architecture {name!r} is a hybrid of attention and {other}, which is not exported;"
+            f" supported: {known}"
+        )
     return InputError(f"unknown architecture {name!r}; supported: {known}")
 
 

@@ -58,6 +58,9 @@ PRE_TYPES: dict[str, PreType] = {
     "llama-bpe": LLAMA_BPE,
     "llama3": LLAMA_BPE,
     "llama-v3": LLAMA_BPE,
+    # OLMo 2's and SmolLM3's own files have these: Llama 3's words, and always its merges.
+    "dbrx": PreType((_split(LLAMA3),)),
+    "smaug-bpe": PreType((_split(LLAMA3),)),
     "qwen2": PreType((_split(QWEN2),), normalizer={"type": "NFC"}),
     "tekken": PreType((_split(TEKKEN),), ignore_merges=True, add_bos=True),
     "default": PreType(
