@@ -14,7 +14,7 @@ from runtimes.parity.localise import Cause, Subject, localise
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.registry import open_reference, open_runtime
 from tests.tiny import VOCAB
-from tests.tolerance import relative_error
+from tests.tolerance import REORDERED_FLOAT32, relative_error
 
 LENGTH, PROMPT = 60, 41
 
@@ -54,7 +54,11 @@ def check_stored(artifact: Artifact, folder: Path) -> None:
 
 
 def check_traced(artifact: Artifact, folder: Path) -> None:
-    """A search for the cause of a fault in a sound file finds none, layer by layer."""
-    found = localise(Subject(artifact, folder, open_reference(folder, 1), some_ids(), 1), None)
+    """The reference is transformers' model, and step by step a sound file does what it does."""
+    reference = open_reference(folder, 1)
+    with torch.no_grad():
+        expected = transformers_model(folder)(torch.tensor([some_ids()])).logits[0].numpy()
+    assert relative_error(reference.logits(some_ids()), expected) < REORDERED_FLOAT32
+    found = localise(Subject(artifact, folder, reference, some_ids(), 1), None)
     assert [item.cause for item in found.findings] == [Cause.NONE], found
     assert len(found.layer_errors) > 3

@@ -12,7 +12,7 @@ from runtimes.formats import dequantise
 from runtimes.parity.localise import Cause
 from runtimes.parity.localise.metadata import compare_metadata
 from tests.exported import export_tiny
-from tests.family_checks import check_logits, check_stored, check_traced
+from tests.family_checks import check_logits, check_stored
 from tests.tiny import QWEN2, QWEN3, change_json, make_checkpoint
 from tests.tolerance import OTHER_RUNTIME
 
@@ -43,8 +43,6 @@ def test_a_family_is_exported_run_and_proved(tmp_path: Path, name: str) -> None:
     assert chat["model_config"].keys() == FIELDS[name]
     check_logits(artifact, folder, OTHER_RUNTIME)
     check_stored(artifact, folder)
-    if name == "qwen3":  # which has all that the other has; a probe costs as much as the decoder
-        check_traced(artifact, folder)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -30,7 +30,7 @@ from runtimes.recover.run import Stages
 from runtimes.recover.targets import TARGETS
 from runtimes.recover.text import Windows, evaluation_windows
 from runtimes.recover.vocabulary import Vocabulary
-from tests.tiny import CHAT_TEMPLATE, FAMILIES, change_json, make_checkpoint
+from tests.tiny import CHAT_TEMPLATE, FAMILIES, OTHERS, change_json, make_checkpoint
 
 LEVELS = {
     "q4": np.arange(-8, 8),
@@ -157,10 +157,10 @@ def test_the_result_lies_on_its_grids_within_its_size(
         assert len(set(record.grids.values())) > 1
 
 
-@pytest.mark.parametrize("name", ["biases", "mistral", "qwen2 untied", "qwen3"])
+@pytest.mark.parametrize("name", ["biases", "mistral", "qwen2 untied", "qwen3", "olmo2"])
 def test_other_families_are_recovered_and_opens_in_transformers(tmp_path: Path, name: str) -> None:
     """With 8 bits nearly the original's logits: nothing was left out or scaled by half."""
-    model = make_small(tmp_path / "model", **FAMILIES[name])
+    model = make_small(tmp_path / "model", **{**FAMILIES, **OTHERS}[name])
     recovered(model, tmp_path / "out", "--format", "gguf", "--bits", "12")
     ids = list(range(5, 60))
     first, second = (
