@@ -24,6 +24,7 @@ from runtimes.memory import return_large_blocks
 from runtimes.peaks import Peak
 from runtimes.protocol import AddedToken
 from runtimes.pytorch.loading import load_model, load_tokenizer, logits_divisor
+from runtimes.pytorch.rotation import rotated
 from runtimes.pytorch.watch import Watch
 from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime, left_padded
@@ -329,7 +330,7 @@ class TorchRuntime(SequenceRuntime):
             before = states.get(f"{attention}.{kind}_norm", states[name])
             rows = before.reshape(states[name].shape)
             turned = getattr(self._model.get_submodule(attention), "use_rope", True)  # SmolLM3's
-            states[f"{attention}.{kind}_rope"] = _rotated(rows, *rotations[0]) if turned else rows
+            states[f"{attention}.{kind}_rope"] = rotated(rows, *rotations[0]) if turned else rows
         return states
 
     def close(self) -> None:
@@ -395,11 +396,3 @@ def _rows(values: torch.Tensor) -> np.ndarray:
     """[1, T, …] → a copy [T, width]."""
     rows: np.ndarray = values[0].flatten(1).numpy().copy()
     return rows
-
-
-def _rotated(rows: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
-    """Rotate heads [T, heads × size] by angles whose cosines are [T, size], halves as partners."""
-    heads = rows.reshape(len(rows), -1, cosine.shape[-1])
-    first, second = np.split(heads, 2, axis=-1)
-    partner = np.concatenate((-second, first), -1)
-    return np.asarray(heads * cosine[:, None] + partner * sine[:, None]).reshape(rows.shape)
