@@ -13,6 +13,7 @@ from edgeproof.errors import InputError
 from export.command import (
     KEPT,
     MODEL_HELP,
+    WantedModel,
     adapter_options,
     export_variants,
     name_option,
@@ -131,9 +132,8 @@ def carry_out(
     }
     runs = []
     for model in models:
-        source, folders = export_variants(
-            model.id, model.revision, variants, out, flags, strict, name, model.adapters
-        )
+        wanted = WantedModel(model.id, model.revision, model.adapters, name)
+        source, folders = export_variants(wanted, variants, out, flags, strict)
         artifacts = tuple(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
             for folder, allow_degraded in zip(folders, allowed.values(), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +136,8 @@ def format_command(form: Format[Any]) -> click.Command:
         accepted = _accepted(maker, options)
         variants = [(maker, maker.variant(name, **accepted)) for name in wanted]
         flags = ExportFlags(force=force, dry_run=dry_run, strict=strict, verify=verify)
-        merged = requests(adapters, adapter_weights)
-        export_variants(model, revision, variants, out, flags, name=name, adapters=merged)
+        wanted_model = WantedModel(model, revision, requests(adapters, adapter_weights), name)
+        export_variants(wanted_model, variants, out, flags)
 
     if form.check is not None:
         verify_option(form.check.help, default=False)(command)
@@ -168,20 +168,28 @@ def _accepted(form: Exporter[Any], options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in known}
 
 
+@dataclass(frozen=True)
+class WantedModel:
+    """A model as a command line names it.
+
+    `adapters` are merged into it; `name` is what it is called in files and cards, instead of what
+    its source says.
+    """
+
+    id: str
+    revision: str | None = None
+    adapters: tuple[AdapterRequest, ...] = ()
+    name: str | None = None
+
+
 def export_variants(
-    model: str,
-    revision: str | None,
+    model: WantedModel,
     variants: Sequence[tuple[Exporter[Any], Variant[Any]]],
     out: Path,
     flags: ExportFlags,
     strict: Collection[Variant[Any]] = (),
-    name: str | None = None,
-    adapters: Sequence[AdapterRequest] = (),
 ) -> tuple[Source, list[Path]]:
     """Resolve a model once and export variants of it, as `export_source` does.
-
-    `name` is what the model is called in files and cards, instead of what its source says;
-    `adapters` are merged into it first.
 
     Returns the model's source and each variant's artifact folder.
 
@@ -192,9 +200,9 @@ def export_variants(
 
     if not flags.dry_run:
         require_folder(out)
-    source = resolve(model, revision, adapters)
-    if name is not None:
-        source = replace(source, name=name)
+    source = resolve(model.id, model.revision, model.adapters)
+    if model.name is not None:
+        source = replace(source, name=model.name)
     return source, export_source(source, variants, out, flags, strict)
 
 

@@ -96,7 +96,9 @@ def test_a_file_that_fails_is_not_published(
     variants = [(FORMAT, FORMAT.variant("f16"))]
     model = str(make_checkpoint(tmp_path / "m"))
     with pytest.raises(InputError, match="verification: tensor"):
-        command.export_variants(model, None, variants, tmp_path / "out", ExportFlags(verify=True))
+        command.export_variants(
+            command.WantedModel(model), variants, tmp_path / "out", ExportFlags(verify=True)
+        )
     assert list((tmp_path / "out").rglob("*.gguf")) == []
 
 
