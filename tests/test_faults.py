@@ -144,5 +144,5 @@ def test_faults_in_the_real_model_are_found(tmp_path: Path) -> None:
         Case(form, fault) for form, name in REAL.items() for fault in FAULTS if fault.name == name
     ]
     real = {None: resolve("bundled").path}
-    for outcome in run_cases(chosen, real, built_in(Budget.FAST), 200, tmp_path / "planted", 1):
+    for outcome in run_cases(chosen, real, built_in(Budget.FAST), 200, tmp_path / "planted", 2):
         assert outcome.correct, (outcome.case, outcome.verdict, outcome.where)
