@@ -29,9 +29,12 @@ os.environ.pop("COLUMNS", None)
 os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "100")
 
-# A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt.
+# A shell's background job ignores Ctrl-C, what nohup begins a hang-up, and so would the programs
+# that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -17,6 +18,14 @@ from tests.tiny import VOCAB
 from tests.tolerance import REORDERED_FLOAT32, relative_error
 
 LENGTH, PROMPT = 60, 41
+
+
+RUNTIMES = {"onnx": "onnxruntime", "gguf": "llama_cpp", "mlc": "tvm"}
+
+
+def require_runtime(form: str) -> None:
+    """Skip a test of a format whose runtime is not installed."""
+    pytest.importorskip(RUNTIMES[form])
 
 
 def some_ids() -> list[int]:

@@ -16,7 +16,13 @@ from runtimes.gguf_file import read_metadata
 from runtimes.parity.localise import Cause, Subject, weigh
 from runtimes.registry import open_reference
 from tests.exported import export_tiny
-from tests.family_checks import check_logits, check_stored, check_traced, some_ids
+from tests.family_checks import (
+    check_logits,
+    check_stored,
+    check_traced,
+    require_runtime,
+    some_ids,
+)
 from tests.tiny import (
     GRANITE,
     LLAMA3_ROPE,
@@ -35,7 +41,6 @@ FLOATS: dict[str, tuple[str, dict[str, Any]]] = {
     "gguf": ("f32", {}),
     "mlc": ("q0f32", {"raw_f32": True}),
 }
-REQUIRED = {"onnx": "onnxruntime", "gguf": "llama_cpp", "mlc": "tvm"}
 IN_MLC = ("olmo2",)
 
 
@@ -48,7 +53,7 @@ def test_a_family_is_exported_run_and_proved(tmp_path: Path, name: str, form: st
         with pytest.raises(InputError, match=f"MLC: architecture '{name}' is not supported yet"):
             export_tiny(folder, form, variant, tmp_path, **options)
         return
-    pytest.importorskip(REQUIRED[form])
+    require_runtime(form)
     artifact = export_tiny(folder, form, variant, tmp_path, **options)
     check_logits(artifact, folder, OTHER_RUNTIME)
     check_stored(artifact, folder)
@@ -59,7 +64,7 @@ def test_a_family_is_exported_run_and_proved(tmp_path: Path, name: str, form: st
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IN_MLC)
 def test_a_family_is_traced_in_tvm(tmp_path: Path, name: str) -> None:
-    pytest.importorskip(REQUIRED["mlc"])
+    require_runtime("mlc")
     folder = make_checkpoint(tmp_path / "m", **OTHERS[name])
     variant, options = FLOATS["mlc"]
     check_traced(export_tiny(folder, "mlc", variant, tmp_path, **options), folder)
