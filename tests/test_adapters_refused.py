@@ -220,9 +220,10 @@ def test_an_adapter_of_an_adapter_names_both(tmp_path: Path, lora: Path) -> None
 
 def test_the_built_in_model_has_channels_of_its_own(base: Path, lora: Path) -> None:
     source = Source(base, "built-in", "Built-in", REPO, "1")
-    configured(base_model_name_or_path="HuggingFaceTB/SmolLM2-135M-Instruct")(lora)
-    with pytest.raises(InputError, match="in another order"):
-        resolve_merged(source, [AdapterRequest(str(lora))])
+    for made_for in ("HuggingFaceTB/SmolLM2-135M-Instruct", None, "", "bundled-labs/x"):
+        configured(base_model_name_or_path=made_for)(lora)
+        with pytest.raises(InputError, match="in another order"):
+            resolve_merged(source, [AdapterRequest(str(lora))])
     configured(base_model_name_or_path="bundled")(lora)
     assert resolve_merged(source, [AdapterRequest(str(lora))]).path.is_dir()
 

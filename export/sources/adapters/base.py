@@ -10,6 +10,7 @@ from edgeproof.errors import InputError
 from export.sources.adapters.config import AdapterConfig
 from export.sources.adapters.place import is_adapter
 from export.sources.bundled import BUNDLED, REPO
+from export.sources.grown import GROWN
 from export.sources.on_disk import on_disk
 from export.sources.source import Source
 
@@ -56,15 +57,13 @@ def check_base(base: Source, config: AdapterConfig) -> None:
             "%s: fan_in_fan_out is not for layers like the base's and has no effect, as in PEFT",
             config.path,
         )
-    if made_for is None:
-        return
     if base.repo == REPO:
-        if not made_for.startswith(BUNDLED) and not (
-            on_disk(made_for) and base.path.samefile(made_for)
-        ):
+        here = made_for is not None and on_disk(made_for) and base.path.samefile(made_for)
+        if made_for not in (BUNDLED, *GROWN) and not here:
             raise InputError(
-                f"{folder}: an adapter of {made_for}, whose channels the built-in model has in"
-                f" another order (docs/architecture.md): --model {made_for} --adapter {folder}"
+                f"{folder}: an adapter of {made_for or 'a model that it does not name'}, whose"
+                " channels the built-in model has in another order (docs/architecture.md):"
+                f" --model {made_for or 'BASE'} --adapter {folder}"
             )
-    elif made_for != base.repo and all(map(HUB_ID.fullmatch, (made_for, base.repo or ""))):
+    elif made_for != base.repo and all(map(HUB_ID.fullmatch, (made_for or "", base.repo or ""))):
         log.warning("%s: made for %s, merged into %s", folder, made_for, base.repo)
