@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -34,12 +35,32 @@ class NamedPath(click.Path):
         return named
 
 
-def name_paths(parameters: Iterable[click.Parameter]) -> None:
-    """Have parameters that take a path take what names something."""
+class FiniteRange(click.FloatRange):
+    """A range of numbers that NaN and infinity, which no limit keeps out, are not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse them."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is no number", param, ctx)
+        return number
+
+    @staticmethod
+    def of(numbers: click.FloatRange) -> FiniteRange:
+        """The same range, and that rule."""
+        finite = FiniteRange()
+        vars(finite).update(vars(numbers))
+        return finite
+
+
+def sharpen(parameters: Iterable[click.Parameter]) -> None:
+    """Have parameters that take a path take what names something, and of numbers finite ones."""
     for parameter in parameters:
         kind = parameter.type
         if isinstance(kind, click.Path) and not isinstance(kind, NamedPath):
             parameter.type = NamedPath.of(kind)
+        elif isinstance(kind, click.FloatRange) and not isinstance(kind, FiniteRange):
+            parameter.type = FiniteRange.of(kind)
 
 
 class Ending(click.Command):
@@ -124,7 +145,7 @@ class EdgeproofCommand(Ending):
         **extra: Any,
     ) -> click.Context:
         """Parse the arguments; from then on it says what an end would leave."""
-        name_paths(self.params)
+        sharpen(self.params)
         context = super().make_context(info_name, args, parent, **extra)
         session = context.ensure_object(Session)
         session.kept, session.takes_interrupts = self._kept, self._takes_interrupts

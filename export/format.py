@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import click
 
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Variant
-from edgeproof.command import name_paths
+from edgeproof.command import sharpen
 from edgeproof.errors import InputError
 from export.checkpoint import CheckpointFolder
 from export.publication import Publication
@@ -117,7 +117,7 @@ class Exporter(Generic[Opened]):
             for value in (values if isinstance(values, list) else [values])
             if value is not False
         ]
-        name_paths(self.options)
+        sharpen(self.options)
         parser = click.Command(self.name, params=list(self.options), add_help_option=False)
         try:
             return parser.make_context(self.name, arguments).params

@@ -11,6 +11,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 # Where users of CI and of containers with a quota, which no process can see, say it once.
 VARIABLE = "EDGEPROOF_THREADS"
+MOST = 512  # GGML_MAX_N_THREADS of llama.cpp, which ends the process beyond it
 
 
 def processors() -> list[int]:
@@ -23,7 +24,7 @@ def threads_option(command: F) -> F:
     """`--threads`: what EDGEPROOF_THREADS says, else as many as there are processors."""
     return click.option(
         "--threads",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST),
         envvar=VARIABLE,
         default=lambda: len(processors()),
         show_default=f"{VARIABLE}, else the processors of this process",

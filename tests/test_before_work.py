@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from edgeproof.cli import main
 from edgeproof.errors import InputError
 from edgeproof.files.space import require_files, require_folder
 from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
+from export.plan import load_plan
 from export.release.signature import require_key
 from runtimes.chat.__main__ import _talk
 from runtimes.chat.conversation import Conversation
@@ -48,3 +52,42 @@ def test_a_chat_takes_no_other_encoding(data: bytes, monkeypatch: pytest.MonkeyP
 def test_a_chat_without_stdin_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
     _talk(Console(file=io.StringIO()), [], Conversation(), Sampling(0, 1, 1, 0))
+
+
+def test_no_file_takes_the_place_of_a_device_or_pipe(place: Path) -> None:
+    os.mkfifo(place / "pipe")
+    for path in (place / "pipe", Path(os.devnull)):
+        with pytest.raises(InputError, match="no regular file"):
+            require_files(path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("recover", "-m", "m", "-o", "out", "--format", "gguf", "--bits", "nan"),
+        ("recover", "-m", "m", "-o", "out", "--format", "gguf", "--max-mb", "inf"),
+        ("chat", "m", "--temperature", "nan"),
+        ("chat", "m", "--temperature", "inf"),
+        ("chat", "m", "--top-p", "nan"),
+    ],
+)
+def test_nan_and_infinity_are_no_numbers(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "is no number" in done.output or "not in the range" in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[gates.8-bit]\nmean_kl = {}",
+        '[[variant]]\nformat = "gguf"\ndtype = "auto"\nrecover = {{ bits = {} }}',
+        'models = [{{ id = "m", adapters = [{{ id = "a", weight = {} }}] }}]',
+        "schema = {}",
+    ],
+)
+def test_a_plan_has_no_number_that_toml_has_not(place: Path, text: str) -> None:
+    (place / "plan.toml").write_text(text.format("1" * 401))
+    with pytest.raises(InputError, match="a number of more than 64 bits"):
+        load_plan(place / "plan.toml")

@@ -45,3 +45,8 @@ def test_a_wrong_variable_is_one_line(command: str) -> None:
     assert done.exit_code == 2
     assert "--threads" in done.output
     assert len(done.output.splitlines()) == 1
+
+
+def test_more_threads_than_llama_cpp_can_have_are_refused() -> None:
+    done = CliRunner().invoke(printed, ["--threads", "99999999"])
+    assert done.exit_code == 2

@@ -58,11 +58,13 @@ def require_files(*paths: Path | None) -> None:
     """As `require_folder`, for files that are to be written, or replaced; None is no file.
 
     Raises:
-        InputError: one is a folder, or its folder cannot be written.
+        InputError: one is a folder, a device or a pipe, or its folder cannot be written.
     """
     for path in filter(None, paths):
         if path.is_dir():
             raise InputError(f"{path}: a folder; name a file")
+        if path.exists() and not path.is_file():  # a device or pipe, which a file would replace
+            raise InputError(f"{path}: no regular file; name one")
         require_folder(path.parent)
 
 

@@ -116,6 +116,8 @@ def load_plan(path: Path | None) -> Plan:
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not valid TOML ({error})") from None
+    if not _of_64_bits(raw):
+        raise InputError(f"{name}: has a number of more than 64 bits, which TOML has not")
     try:
         SCHEMA.check(raw.get("schema", SCHEMA.current), name)
     except TypeError:
@@ -124,6 +126,13 @@ def load_plan(path: Path | None) -> Plan:
         return _parse(raw)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+
+
+def _of_64_bits(value: Any) -> bool:
+    """Whether all whole numbers are."""
+    if isinstance(value, dict | list):
+        return all(map(_of_64_bits, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def default_text() -> str:
