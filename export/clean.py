@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -79,10 +80,10 @@ def _remove_stale(root: Path, verb: str, dry_run: bool) -> None:
 
 def _remove(path: Path, target: Path) -> bool:
     """Remove a folder or file, unless a run that was writing `target` has changed it meanwhile."""
-    before = path.stat().st_ino
+    before = path.lstat().st_ino
     with exclusive(target):
-        same = path.exists() and path.stat().st_ino == before
-        if same and path.is_dir():
+        same = os.path.lexists(path) and path.lstat().st_ino == before
+        if same and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif same:
             path.unlink()

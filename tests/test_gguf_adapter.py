@@ -108,3 +108,16 @@ def test_what_llama_cpp_cannot_add_is_refused(
     (line,) = done.output.splitlines()
     assert message in line
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
+    base = tiny.make_checkpoint(tmp_path / "base")
+    lora = make_lora(tmp_path / "lora", base)
+    before = {path: path.read_bytes() for path in lora.iterdir()}
+    for name in before:
+        done = CliRunner().invoke(
+            main, ["gguf-adapter", "-m", str(base), "--adapter", str(lora), "-o", str(name)]
+        )
+        assert done.exit_code == 2
+        assert "NAME.gguf" in done.output
+    assert {path: path.read_bytes() for path in lora.iterdir()} == before

@@ -320,3 +320,33 @@ def test_the_cache_is_shown_and_emptied(root: Path) -> None:
     assert (cache / "samples" / "one").exists()
     assert run("clean", root, "--cache").exit_code == 0
     assert not [path for path in cache.rglob("*") if path.is_file() and path.parent.name != "locks"]
+
+
+def test_links_that_a_killed_run_left_are_removed_and_not_followed(root: Path) -> None:
+    targets = {".edgeproof-tmp-a": "gone", ".edgeproof-tmp-b": LABEL}
+    for name, target in targets.items():
+        (root / name).symlink_to(target)
+        os.utime(root / name, (1, 1), follow_symlinks=False)
+    (root / ".edgeproof-tmp-c").mkdir()
+    kept = set((root / LABEL).rglob("*"))
+    done = run("clean", root, "--stale")
+    assert done.exit_code == 0, done.output
+    assert not list(root.glob(".edgeproof-tmp-*"))
+    assert set((root / LABEL).rglob("*")) == kept
+
+
+def test_a_pipe_in_place_of_a_record_ends_nothing(root: Path) -> None:
+    manifest = next(root.glob("*/*/*/edgeproof.json"))
+    for path in (manifest, root / "run.json"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        assert "no regular file" in run("status", root).output
+
+
+def test_reports_that_would_overwrite_each_other_are_refused(root: Path) -> None:
+    page, same = root / LABEL / "parity.html", root / "x"
+    for outputs in (["--junit", page], ["--junit", same, "--markdown", same]):
+        done = run("parity", "--root", root, *outputs)
+        assert done.exit_code == 2
+        assert "named for two outputs" in done.output
+    assert not same.exists()

@@ -27,7 +27,7 @@ from edgeproof.artifact.variant import Variant
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import OutputFile, file_sha256
-from edgeproof.files.own import DamagedFileError, UnreadableFileError
+from edgeproof.files.own import DamagedFileError, own_bytes
 from edgeproof.files.schema import NewerFileError
 
 
@@ -231,11 +231,11 @@ def open_artifact(path: Path) -> Artifact:
         InputError: there is none, or a newer edgeproof wrote it.
     """
     try:
-        data = (path / MANIFEST).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no {MANIFEST}, so this is not a finished artifact") from None
-    except OSError as error:
-        raise UnreadableFileError(f"{path / MANIFEST}: cannot be read ({error.strerror})") from None
+        data = None if path.is_file() else own_bytes(path / MANIFEST)
+    except FileNotFoundError:
+        data = None
+    if data is None:
+        raise InputError(f"{path}: no {MANIFEST}, so this is not a finished artifact")
     manifest = Manifest.from_json(data, str(path / MANIFEST))
     for item in manifest.outputs:
         parts = PurePosixPath(item.path)

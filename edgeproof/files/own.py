@@ -51,13 +51,24 @@ def read_own(path: Path, schema: Schema, take: Callable[[dict[str, Any]], T]) ->
         DamagedFileError: it is no JSON, has another schema's type, or `take` raises WrongJsonError.
         InputError: it is too old, or a newer edgeproof wrote it; and what `take` raises.
     """
+    return parse_own(own_bytes(path), str(path), schema, take)
+
+
+def own_bytes(path: Path) -> bytes:
+    """A file's bytes; of a pipe nobody would ever see the end.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFileError: the system does not give it, or it is no file.
+    """
     try:
-        data = path.read_bytes()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UnreadableFileError(f"{path}: cannot be read (no regular file)")
+        return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_own(data, str(path), schema, take)
 
 
 def parse_own(data: bytes, source: str, schema: Schema, take: Callable[[dict[str, Any]], T]) -> T:

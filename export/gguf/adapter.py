@@ -37,6 +37,7 @@ def main(adapter: str, model: str | None, revision: str | None, out: Path) -> No
       edgeproof gguf-adapter --model ./base --adapter ./my-lora --out my-lora.gguf
     """  # noqa: D301
     require_files(out)
+    _spare(out, model)
     opened = open_adapter(find_adapter(adapter).folder, 1.0)
     if model is None:
         if revision:
@@ -47,6 +48,14 @@ def main(adapter: str, model: str | None, revision: str | None, out: Path) -> No
     data = adapter_bytes(open_checkpoint(base.path), opened)
     write_atomic(out, data)
     click.echo(f"{out}  {len(data) / 1e6:.1f} MB  (llama.cpp adapter of {base.label})")
+
+
+def _spare(out: Path, model: str | None) -> None:
+    """Refuse to write over what was to be read."""
+    if out.suffix != ".gguf":
+        raise InputError(f"{out}: llama.cpp's adapters are called NAME.gguf")
+    if model is not None and out.exists() and Path(model).exists() and out.samefile(model):
+        raise InputError(f"{out}: is the model; choose another name for --out")
 
 
 if __name__ == "__main__":

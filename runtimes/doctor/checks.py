@@ -14,8 +14,7 @@ from importlib import metadata
 
 from edgeproof.errors import InputError
 from edgeproof.extras import EXTRAS
-from edgeproof.files.cache import cache_folder
-from edgeproof.files.space import require_folder
+from edgeproof.files.cache import cache_folder, usable
 from runtimes.adapter import OptionalModule
 from runtimes.formats import known_formats, reader
 from runtimes.registry import REFERENCE
@@ -81,7 +80,8 @@ def _processors() -> str:
 
 def _cache() -> str:
     folder = cache_folder()
-    require_folder(folder)
+    if usable(folder) != folder:
+        raise InputError(f"{folder} cannot be written; set EDGEPROOF_CACHE to a folder that can be")
     above = next(path for path in (folder, *folder.parents) if path.exists())
     return f"{folder}, {shutil.disk_usage(above).free / 1e9:.0f} GB free"
 

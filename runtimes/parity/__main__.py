@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import RunRecord, load_run_record
 from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.display import table_console
@@ -192,7 +193,9 @@ def main(
     reports = {model.report for model in asked}
     if json_path is not None and len(reports) > 1:
         raise InputError(f"--json is for one model, this run has {len(reports)}: leave it out")
-    require_files(*(json_path or report for report in reports), junit, markdown_path)
+    _require_outputs(
+        [json_path or report for report in reports], junit, markdown_path, with_pages=not no_html
+    )
     extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
     how = parts.Comparison(suite, threads, record.gates, extent)
     results: dict[Path, ModelResult] = {}
@@ -241,8 +244,26 @@ def by_hand(
 
     if checkpoint is None:
         raise InputError("--checkpoint DIR is needed with explicit artifacts")
+    if runtime is not None:
+        _require_runtime(artifacts, runtime)
     requests = [Request(path, allow_degraded, runtime) for path in artifacts]
     return ComparedModel(None, checkpoint, requests, Path(REPORT), original=original)
+
+
+def _require_runtime(artifacts: Sequence[Path], runtime: str) -> None:
+    """Refuse a runtime that does not execute what is there; what cannot be read is told later.
+
+    Raises:
+        InputError: naming the artifact.
+    """
+    from runtimes.registry import adapter_of
+
+    for path in artifacts:
+        try:
+            artifact = open_artifact(path)
+        except InputError:
+            continue
+        adapter_of(artifact, runtime)
 
 
 def summarise(
@@ -253,10 +274,27 @@ def summarise(
 
     if len(results) > 1:
         print_summary(table_console(), results)
-    step_summary = os.environ.get(STEP_SUMMARY)
-    OUTPUTS.load().write_summaries(
-        results, junit, markdown_path, Path(step_summary) if step_summary else None
-    )
+    OUTPUTS.load().write_summaries(results, junit, markdown_path, _step_summary())
+
+
+def _step_summary() -> Path | None:
+    return Path(os.environ[STEP_SUMMARY]) if os.environ.get(STEP_SUMMARY) else None
+
+
+def _require_outputs(reports: Sequence[Path], *summaries: Path | None, with_pages: bool) -> None:
+    """Refuse outputs that cannot be written, or would overwrite each other.
+
+    Raises:
+        InputError: naming one.
+    """
+    pages = [path.with_suffix(".html") for path in reports if with_pages]
+    targets = [*reports, *pages, *summaries]
+    require_files(*targets, _step_summary())
+    seen = set()
+    for path in filter(None, targets):
+        if os.path.realpath(path) in seen:
+            raise InputError(f"{path}: named for two outputs")
+        seen.add(os.path.realpath(path))
 
 
 def tell_of_unmade(record: RunRecord, root: Path) -> None:
