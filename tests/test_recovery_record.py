@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgeproof.recovery import (
     checkpoint_digest,
     read_recovery,
 )
+from runtimes.recover.planned import figures
 from tests.tiny import change_json
 
 RECORD = Recovery(
@@ -68,3 +70,18 @@ def test_the_digest_is_that_of_content(checkpoint_folder: Path, tmp_path: Path) 
     settings = json.loads((elsewhere / "config.json").read_text())
     change_json(elsewhere / "config.json", rms_norm_eps=2 * settings["rms_norm_eps"])
     assert checkpoint_digest(elsewhere) != checkpoint_digest(checkpoint_folder)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {},
+        {"bits": "many"},
+        {"bits": 5.0, "held_out": {"figures": {"mean_kl": [1], "acceptance": 1}}},
+    ],
+)
+def test_a_kept_recovery_without_its_figures_is_damaged(
+    tmp_path: Path, method: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"recovery.json: damaged; edgeproof clean --cache"):
+        figures(replace(RECORD, method=method), tmp_path)

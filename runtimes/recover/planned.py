@@ -19,9 +19,10 @@ import click
 
 from edgeproof.artifact.run_record import ModelRun, PlannedRecovery, RunRecord, load_run_record
 from edgeproof.command import EdgeproofCommand, root_option
+from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import input_records
-from edgeproof.recovery import Recovery, checkpoint_digest, read_recovery
+from edgeproof.recovery import RECOVERY, Recovery, checkpoint_digest, read_recovery
 from runtimes.child import run_module
 from runtimes.located import Model
 from runtimes.recover.__main__ import KEPT
@@ -98,7 +99,7 @@ def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, 
         recover(request, folder, Progress(lambda line: click.echo(line, err=True)))
         found = read_recovery(folder)
         assert found is not None, "a recovery writes its record"
-    say(f"recover {run.label} ({goal.text}): {_figures(found)}  {folder}{note}")
+    say(f"recover {run.label} ({goal.text}): {figures(found, folder)}  {folder}{note}")
     return folder
 
 
@@ -130,17 +131,26 @@ def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
     return cache_folder() / RECOVERED / key
 
 
-def _figures(found: Recovery) -> str:
+def figures(found: Recovery, folder: Path) -> str:
+    """What the recovery in a folder came to, in a line.
+
+    Raises:
+        InputError: its record is damaged.
+    """
+    try:
+        held, trained = found.method["held_out"]["figures"], found.method.get("distilled")
+        kl, low, high = held["mean_kl"]
+        before = trained and trained["held_out_before"]["mean_kl"][0]
+        bits, acceptance = float(found.method["bits"]), float(held["acceptance"][0])
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise InputError(
+            f"{folder / RECOVERY}: damaged; edgeproof clean --cache={RECOVERED} removes it"
+        ) from None
     counts = ", ".join(f"{count} × {grid}" for grid, count in Counter(found.grids.values()).items())
-    held = found.method["held_out"]["figures"]
-    kl, low, high = held["mean_kl"]
-    trained = found.method.get("distilled")
-    before = (
-        "" if trained is None else f", {trained['held_out_before']['mean_kl'][0]:.4f} undistilled"
-    )
+    start = "" if before is None else f", {before:.4f} undistilled"
     return (
-        f"{found.method['bits']:.3f} bits per weight ({counts}), held-out text of the model: mean"
-        f" KL {kl:.4f} [{low:.4f}, {high:.4f}]{before}, acceptance {held['acceptance'][0]:.1%}"
+        f"{bits:.3f} bits per weight ({counts}), held-out text of the model: mean KL {kl:.4f}"
+        f" [{low:.4f}, {high:.4f}]{start}, acceptance {acceptance:.1%}"
     )
 
 
