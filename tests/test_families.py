@@ -137,6 +137,10 @@ def test_smollm3_rotates_the_layers_that_transformers_rotates(
         ({**SMOLLM3, "no_rope_layers": [1, 1, 2, 0]}, "one for each of 4 layers"),
         ({**SMOLLM3, "no_rope_layer_interval": 0}, "no_rope_layer_interval must be a positive"),
         ({**GRANITE, "logits_scaling": 0}, "logits_scaling must be a positive number, not 0"),
+        *(
+            ({**GRANITE, "logits_scaling": value}, "logits_scaling must be a positive number")
+            for value in (10**400, 1e300, 5e-324)  # none is float32's, or its inverse is not
+        ),
         ({**GRANITE, "residual_multiplier": "0.2"}, "residual_multiplier must be a positive"),
         ({**GRANITE, "embedding_multiplier": True}, "embedding_multiplier must be a positive"),
         ({"model_type": "lfm2"}, "'lfm2' is a hybrid of attention and short convolutions"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,13 +21,14 @@ SCALES = {
     "residual_multiplier": "residual_scale",
     "logits_scaling": "logit_scale",
 }
+LEAST = 2.0**-126  # it and its inverse are normal numbers of float32
 
 
 def config(raw: Mapping[str, Any]) -> DecoderConfig:
     """Read config.json of a Granite decoder; logits are divided by `logits_scaling`.
 
     Raises:
-        InputError: as for `read_dense`, or a multiplier that is no positive number.
+        InputError: as for `read_dense`, or a multiplier that is no positive number of float32.
     """
     dense = read_dense(raw, "granite", biased=llama_biases(raw))
     attention, embedding, residual, logits = (_multiplier(raw, key) for key in SCALES)
@@ -39,8 +39,9 @@ def config(raw: Mapping[str, Any]) -> DecoderConfig:
 def _multiplier(raw: Mapping[str, Any], key: str) -> float:
     """llama.cpp takes 0 for a key that is not there."""
     value = raw.get(key, 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"{key} must be a positive number, not {value!r}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not LEAST <= value <= 1 / LEAST:
+        raise InputError(f"{key} must be a positive number, not {value!r:.40} (as float32)")
     return float(value)
 
 
