@@ -41,9 +41,15 @@ def transformers_model(folder: Path) -> torch.nn.Module:
 
 def check_logits(artifact: Artifact, folder: Path, limit: float) -> None:
     """Logits of a text, and step by step through the KV cache, are transformers'."""
-    ids, runtime = some_ids(), open_runtime(artifact, 1)
+    ids = some_ids()
     with torch.no_grad():
         expected = transformers_model(folder)(torch.tensor([ids])).logits[0].numpy()
+    check_runtime(artifact, ids, expected, limit)
+
+
+def check_runtime(artifact: Artifact, ids: list[int], expected: np.ndarray, limit: float) -> None:
+    """Logits [n, V] of a text, and step by step through the KV cache, are the expected ones."""
+    runtime = open_runtime(artifact, 1)
     try:
         assert relative_error(runtime.logits(ids), expected) < limit
         steps = [runtime.start(ids[:PROMPT]), *map(runtime.step, ids[PROMPT:])]

@@ -30,8 +30,9 @@ from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.registry import open_runtime
 from tests import numpy_decoder
 from tests.exported import export_tiny
+from tests.family_checks import check_runtime, some_ids
 from tests.numpy_decoder import GEMMA3, GRANITE, OLMO2, PLAIN
-from tests.tiny import VOCAB, make_checkpoint
+from tests.tiny import make_checkpoint
 from tests.tolerance import OTHER_RUNTIME, ROUNDED, relative_error
 
 pytestmark = pytest.mark.numbers
@@ -166,7 +167,6 @@ STRUCTURES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
-LENGTH, PROMPT = 60, 41
 
 
 def logits(folder: Path, ids: list[int]) -> np.ndarray:
@@ -195,20 +195,10 @@ def checkpoint(tmp_path: Path, changes: Mapping[str, Any]) -> Path:
     return make_checkpoint(tmp_path / "checkpoint", **{"model_type": "toy", **changes})
 
 
-def some_ids() -> list[int]:
-    return [int(token) for token in np.random.default_rng(0).integers(0, VOCAB, LENGTH)]
-
-
 def check(artifact: Artifact, folder: Path, limit: float) -> None:
     """Logits of a whole text, and step by step through the KV cache, are the NumPy model's."""
-    ids, runtime = some_ids(), open_runtime(artifact, 1)
-    expected = logits(folder, ids)
-    try:
-        assert relative_error(runtime.logits(ids), expected) < limit
-        steps = [runtime.start(ids[:PROMPT]), *map(runtime.step, ids[PROMPT:])]
-        assert relative_error(np.array(steps), expected[PROMPT - 1 :]) < limit
-    finally:
-        runtime.close()
+    ids = some_ids()
+    check_runtime(artifact, ids, logits(folder, ids), limit)
 
 
 @pytest.mark.parametrize("graph", ["fused", "portable"])

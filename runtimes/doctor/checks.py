@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 
 from edgeproof.errors import InputError
 from edgeproof.extras import EXTRAS
@@ -65,12 +66,9 @@ def _runtimes() -> Iterable[Check]:
 
 def _loaded(module: OptionalModule) -> str:
     module.load()
-    return ", ".join(f"{name} {_version(name)}" for name in module.packages)
-
-
-def _version(package: str) -> str:
-    distributions = metadata.packages_distributions().get(package, [package])
-    return metadata.version(distributions[0])
+    known = metadata.packages_distributions()
+    names = {name: known.get(name, [name])[0] for name in module.packages}
+    return ", ".join(f"{name} {metadata.version(of)}" for name, of in names.items())
 
 
 def _processors() -> str:
@@ -121,11 +119,7 @@ def _web_packages() -> str:
 
 
 def _releasing() -> str:
-    missing = [package for package in EXTRAS["release"] if not _installed(package)]
+    missing = [package for package in EXTRAS["release"] if find_spec(package) is None]
     if missing:
         raise InputError(f'{", ".join(missing)}; run: pip install "edgeproof[release]"')
     return f"model-signing {metadata.version('model-signing')}"
-
-
-def _installed(package: str) -> bool:
-    return package in metadata.packages_distributions()

@@ -22,10 +22,12 @@ from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import input_records
+from edgeproof.goal import Goal
 from edgeproof.recovery import RECOVERY, Recovery, checkpoint_digest, read_recovery
 from runtimes.child import run_module
 from runtimes.located import Model
 from runtimes.recover.__main__ import KEPT
+from runtimes.recover.distill.wish import Distillation, checked_distillation
 from runtimes.threads import threads_option
 
 RECOVERED = "recovered"  # folder of the cache
@@ -79,7 +81,6 @@ def make_planned(root: Path, threads: int, say: Say) -> int:
 
 def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, say: Say) -> Path:
     """The folder of one recovery, in the cache."""
-    from runtimes.recover.distill.wish import checked_distillation
     from runtimes.recover.progress import Progress
     from runtimes.recover.request import checked_wish
     from runtimes.recover.run import Request, recover
@@ -94,8 +95,7 @@ def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, 
         target = TARGETS[goal.format]
         wish = checked_wish(target, goal.bits, goal.max_mb, goal.gate)
         model = Model(original, origin.name, origin.repo, origin.revision, origin.found_by)
-        distillation = checked_distillation(goal.distill is not None, goal.distill, None)
-        request = Request(model, target, wish, None, goal.tokens, threads, distillation)
+        request = Request(model, target, wish, None, goal.tokens, threads, _distillation(goal))
         recover(request, folder, Progress(lambda line: click.echo(line, err=True)))
         found = read_recovery(folder)
         assert found is not None, "a recovery writes its record"
@@ -108,14 +108,13 @@ def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
 
     But for a distilled one's the clock: it is made once on a machine.
     """
-    from runtimes.recover.distill.wish import checked_distillation
     from runtimes.recover.own_text import TEXT_VERSION
     from runtimes.recover.stages import RECIPE_VERSION, versions
     from runtimes.recover.writer import COPIED
 
     beside = [original / name for name in COPIED if (original / name).is_file()]
     goal = planned.goal
-    distillation = checked_distillation(goal.distill is not None, goal.distill, None)
+    distillation = _distillation(goal)
     recipe = {
         "recipe": RECIPE_VERSION,
         "text": TEXT_VERSION,
@@ -129,6 +128,10 @@ def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     return cache_folder() / RECOVERED / key
+
+
+def _distillation(goal: Goal) -> Distillation | None:
+    return checked_distillation(goal.distill is not None, goal.distill, None)
 
 
 def figures(found: Recovery, folder: Path) -> str:
