@@ -19,7 +19,7 @@ from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.report.terminal import print_result, print_summary
-from runtimes.parity.result import Entry, RecoveredFrom
+from runtimes.parity.result import Entry, HeldOut, RecoveredFrom
 from tests.parity_results import entry, measurement, result
 
 # What a good export of each level reaches, besides its KL.
@@ -83,6 +83,21 @@ def test_a_recovered_export_is_beside_the_plain_one_of_its_format_with_the_neare
     (alone,) = advise([*ENTRIES[:5], recovered]).mended
     assert alone.before is None
     assert "plainly" not in alone.text
+
+
+def test_a_text_that_recovery_did_not_calibrate_for_is_named() -> None:
+    plain = made("gguf", "recovered", Precision.LOW_BIT, 86, 0.05)
+    assert plain.measurement is not None
+    kinds = {"unicode": 0.11, "code": 0.09, "prose": 0.04}
+    measured = replace(plain.measurement, mean_kl_by_kind=kinds)
+    for held, farther in ((0.05, ["unicode"]), (0.04, ["unicode", "code"]), (0.06, [])):
+        made_from = RecoveredFrom(40_960, "1" * 64, (), HeldOut(6144, 0.03, 0.02, held))
+        entry = replace(plain, measurement=measured, recovered=made_from)
+        (found,) = advise([entry]).mended
+        assert list(found.farther) == farther
+        assert "held-out text of the model: mean KL 0.03" in found.text
+        assert ("--calibration" in found.text) == bool(farther)
+        assert all(f"{kind} {kinds[kind]}" in found.text for kind in farther)
 
 
 def with_bits(found: Entry, bits: float) -> Entry:

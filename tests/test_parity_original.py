@@ -13,7 +13,8 @@ from edgeproof.errors import InputError
 from edgeproof.recovery import CalibrationText, Original, Recovery, checkpoint_digest
 from edgeproof.verdicts import Verdict
 from runtimes.parity import tokenizer
-from runtimes.parity.original import original_of
+from runtimes.parity.original import original_of, recovered_from
+from runtimes.parity.result import HeldOut
 from runtimes.parity.run import Extent, Request, run_parity
 from runtimes.parity.suite import Prompt, Suite
 from tests.exported import export_tiny
@@ -43,6 +44,29 @@ def make_pair(folder: Path) -> tuple[Path, Path]:
     made_from = Original("tiny", checkpoint_digest(original))
     Recovery(made_from, grids, {"made": "for a test"}, text, {}).save(recovered)
     return original, recovered
+
+
+@pytest.mark.parametrize(
+    ("held", "known"),
+    [
+        (
+            {"tokens": 6144, "figures": {"mean_kl": [0.04, 0.03, 0.05]}},
+            HeldOut(6144, 0.04, 0.03, 0.05),
+        ),
+        ({"tokens": 6144, "figures": {"mean_kl": [0.04]}}, None),
+        ({"tokens": "many", "figures": {"mean_kl": [0.04, 0.03, 0.05]}}, None),
+        ([], None),
+    ],
+)
+def test_what_a_recovery_knows_of_text_that_it_did_not_see_is_told(
+    tmp_path: Path, held: object, known: HeldOut | None
+) -> None:
+    made_from = Original("tiny", "0" * 64)
+    text = CalibrationText("1" * 64, 4096)
+    Recovery(made_from, {}, {"held_out": held}, text, {}).save(tmp_path)
+    found = recovered_from(tmp_path, ())
+    assert found is not None
+    assert found.held_out == known
 
 
 def test_the_function_is_compared_with_the_original_and_the_weights_with_the_recovered(

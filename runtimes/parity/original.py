@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.errors import InputError
@@ -12,7 +12,7 @@ from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.recovery import checkpoint_digest, read_recovery
 from runtimes.located import located
-from runtimes.parity.result import InputFile, RecoveredFrom
+from runtimes.parity.result import HeldOut, InputFile, RecoveredFrom
 from runtimes.parity.suite import Document
 from runtimes.peaks import Peak
 
@@ -58,7 +58,17 @@ def recovered_from(checkpoint: Path, inputs: tuple[OutputFile, ...]) -> Recovere
     if recovery is None:
         return None
     files = tuple(InputFile(item.path, item.sha256) for item in inputs)
-    return RecoveredFrom(recovery.text.tokens, recovery.text.sha256, files)
+    held = _held_out(recovery.method)
+    return RecoveredFrom(recovery.text.tokens, recovery.text.sha256, files, held)
+
+
+def _held_out(method: Mapping[str, Any]) -> HeldOut | None:
+    try:
+        held = method["held_out"]
+        kl, low, high = map(float, held["figures"]["mean_kl"])
+        return HeldOut(int(held["tokens"]), kl, low, high)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def original_inputs(

@@ -27,6 +27,22 @@ class InputFile:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """How far recovered weights, in float32, are from the original's on text that it wrote.
+
+    Nothing of a recovery is chosen by that text, but its size where that was searched by `--gate`.
+    """
+
+    tokens: int
+    mean_kl: AnyFloat
+    """Nats."""
+    low: AnyFloat
+    """Of its 95 % interval."""
+    high: AnyFloat
+    """Of the same."""
+
+
+@dataclass(frozen=True)
 class RecoveredFrom:
     """The recovered checkpoint that an artifact was made from; its stored values are that one's."""
 
@@ -36,6 +52,8 @@ class RecoveredFrom:
     """SHA-256 of these tokens' ids."""
     inputs: tuple[InputFile, ...]
     """Its files."""
+    held_out: HeldOut | None = None
+    """Null where recovery.json does not say."""
 
 
 @dataclass(frozen=True)
