@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.checkpoints.weight_files import weight_files
+from edgeproof.display import number
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
@@ -111,7 +112,7 @@ def run_parity(
     recovered = recovered_from(checkpoint, inputs)
     files = original_inputs(compared_with, checkpoint, inputs)
     stages = Stages()
-    stages.expect(len(artifacts))
+    stages.expect([_label(artifact) for artifact in artifacts])
     with stages.subject("reference"):
         with stages.phase("load"):
             torch_runtime = open_reference(compared_with, threads)
@@ -156,8 +157,10 @@ def run_parity(
     ]
     results = []
     for artifact, request, limits in zip(artifacts, requests, gated, strict=True):
-        with stages.artifact(_label(artifact)):
-            results.append(_compare(artifact, request.runtime, bench, limits))
+        with stages.artifact(_label(artifact)) as tell:
+            judgement, measurement, weighed = _compare(artifact, request.runtime, bench, limits)
+            results.append((judgement, measurement, weighed))
+            tell(_found(judgement, measurement))
     extent.journal.leave()
     known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
@@ -263,6 +266,13 @@ def _compare(
         *score_notes(limits, room),
     )
     return judgement.noted(*notes), m, weighed
+
+
+def _found(judgement: Judgement, measurement: Measurement | None) -> str:
+    """The verdict in a few words."""
+    if measurement is None:
+        return judgement.verdict.value
+    return f"{judgement.verdict.value}, mean KL {number(measurement.estimates['mean_kl'].value)}"
 
 
 def _label(artifact: Artifact) -> str:

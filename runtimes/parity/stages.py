@@ -38,21 +38,27 @@ class Stages:
 
     def __init__(self) -> None:
         self.spent: list[Spent] = []
-        self._subject, self._place, self._total = "", "", 0
+        self._subject, self._place = "", ""
+        self._expected: Sequence[str] = ()
+        self._begun = time.perf_counter()
         self._artifacts: list[float] = []  # seconds of those that are done
 
-    def expect(self, artifacts: int) -> None:
-        """How many artifacts there will be."""
-        self._total, self._artifacts = artifacts, []
+    def expect(self, artifacts: Sequence[str]) -> None:
+        """Which artifacts there will be, in their order."""
+        self._expected, self._artifacts = artifacts, []
 
     @contextlib.contextmanager
-    def artifact(self, label: str) -> Iterator[None]:
-        """One of the expected artifacts; then a line says what it took, and about what is left."""
+    def artifact(self, label: str) -> Iterator[Callable[[str], None]]:
+        """One of the expected artifacts, of which what is given is told what was found.
+
+        Then a line says that, what it took, and about what is left.
+        """
         self._subject, first, begin = label, len(self.spent), time.perf_counter()
-        self._place = f"[{len(self._artifacts) + 1}/{self._total}] "
-        yield
+        self._place = f"[{len(self._artifacts) + 1}/{len(self._expected)}] "
+        found: list[str] = []
+        yield found.append
         self._artifacts.append(time.perf_counter() - begin)
-        self._say(self.spent[first:], self._left())
+        self._say(self.spent[first:], self._left(), *found)
 
     @contextlib.contextmanager
     def subject(self, label: str) -> Iterator[None]:
@@ -76,39 +82,37 @@ class Stages:
 
     @contextlib.contextmanager
     def _bar(self, name: str, steps: int | None) -> Iterator[Callable[[], None]]:
-        """A bar where stderr is a terminal."""
+        """The live view where stderr is a terminal."""
         if not errors_on_terminal():
             yield lambda: None
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from runtimes.parity.live import Whole, shown
 
-        count = (MofNCompleteColumn(), TimeRemainingColumn()) if steps else ()
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *count)
-        with Progress(*columns, TimeElapsedColumn(), console=_console(), transient=True) as bar:
-            left = f" ({self._left()})" if self._left() else ""
-            task = bar.add_task(f"{self._place}{self._subject}: {name}{left}", total=steps)
-            yield lambda: bar.advance(task)
+        done, total = len(self._artifacts), len(self._expected)
+        begun, following = self._begun, self._expected[done + bool(self._place) :]
+        whole = Whole(done, total, lambda: time.perf_counter() - begun, self._left(), following)
+        now = f"{self._place}{self._subject}: {name}"
+        with shown(_console(), whole, now, steps) as advance:
+            yield advance
 
     def _left(self) -> str:
         """About how long the artifacts take that are not done; empty where nothing tells."""
-        left = self._total - len(self._artifacts)
+        left = len(self._expected) - len(self._artifacts)
         if not self._artifacts or not left:
             return ""
         return f"about {duration(left * sum(self._artifacts) / len(self._artifacts))} left"
 
-    def _say(self, spent: Sequence[Spent], left: str) -> None:
+    def _say(self, spent: Sequence[Spent], left: str, *found: str) -> None:
         whole = sum(item.seconds for item in spent)
         parts = ", ".join(f"{item.phase} {item.seconds:.0f}" for item in spent if item.seconds > 1)
-        line = f"  {self._place}{self._subject}: {whole:.0f} s"
-        line += (f" ({parts})" if parts else "") + (f"; {left}" if left else "")
-        _console().print(line, markup=False, highlight=False, soft_wrap=True)
+        took = f"{whole:.0f} s" + (f" ({parts})" if parts else "")
+        line = "; ".join([*found, took, *([left] if left else [])])
+        _console().print(
+            f"  {self._place}{self._subject}: {line}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _console() -> Console:
