@@ -215,6 +215,8 @@ def test_every_report_shows_it(tmp_path: Path) -> None:
         assert "dominated by gguf q5_1" in text
         assert "40,960 tokens of calibration text" in " ".join(text.split())
     assert "All models" not in terminal + plain
+    for text in (terminal, plain):
+        assert text.lower().index("what to ship") < text.index("DEGRADED") < text.index("dominated")
     assert 'aria-label="The smallest export for each target"' in written
     write_json(tmp_path / "parity.json", run)
     advice = json.loads((tmp_path / "parity.json").read_text("utf-8"))["advice"]

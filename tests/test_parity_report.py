@@ -82,8 +82,8 @@ def test_n_is_shown_where_it_is_not_the_whole_texts() -> None:
     print_result(Console(width=200, file=terminal), result(*entries))
     for text in (terminal.getvalue(), markdown([result(*entries)])):
         bad, good = (
-            next(line for line in text.splitlines() if name in line)
-            for name in ("gguf q4", "gguf q8")
+            next(line for line in text.splitlines() if name in line and verdict.value in line)
+            for name, verdict in (("gguf q4", Verdict.DEGRADED), ("gguf q8", Verdict.PASS))
         )
         assert "n = 1,712" in bad
         assert "n = " not in good

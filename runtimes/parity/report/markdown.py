@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from edgeproof.display import markdown_row as _row
 from edgeproof.display import markdown_text as _plain
 from edgeproof.display import megabytes
-from runtimes.parity.advice import Advice, advise
+from runtimes.parity.advice import advise
 from runtimes.parity.report.advice import SUMMARY_TITLES, advice_lines, summary_rows
 from runtimes.parity.report.columns import columns, part_text
 from runtimes.parity.report.speeds import speed_warning
@@ -18,7 +18,7 @@ from runtimes.parity.result import ModelResult, smallest_passing
 def markdown(results: Sequence[ModelResult]) -> str:
     """A table of all models, where there are several; then a section for each.
 
-    Its verdicts, why they are not PASS, what to ship and what few bits cost.
+    What to ship, its verdicts, why they are not PASS, and what few bits cost.
     """
     lines = [*_summary(results)] if len(results) > 1 else []
     lines += [line for result in results for line in _section(result)]
@@ -31,8 +31,8 @@ def _summary(results: Sequence[ModelResult]) -> Iterable[str]:
     yield ""
 
 
-def _advice(advice: Advice) -> Iterable[str]:
-    for title, lines in advice_lines(advice).items():
+def _advice(advice: Iterable[tuple[str, Sequence[str]]]) -> Iterable[str]:
+    for title, lines in advice:
         if lines:
             yield f"### {title}\n"
             yield from (f"- {_plain(line)}" for line in lines)
@@ -57,6 +57,8 @@ def _section(result: ModelResult) -> Iterable[str]:
     if best:
         yield f"Smallest that passes: **{_plain(best.name)}**, {megabytes(best.bytes)} MB."
     yield ""
+    ship, *others = advice_lines(advise(result.entries)).items()
+    yield from _advice([ship])
     shown = columns()
     titles = ("export", "verdict", "MB", "bits/w", *(column.title for column in shown))
     yield _row(titles)
@@ -90,4 +92,4 @@ def _section(result: ModelResult) -> Iterable[str]:
     for item in result.unreadable:
         yield f"- **{_plain(item.folder)}**: FAIL, not compared: {_plain(item.reason)}"
     yield ""
-    yield from _advice(advise(result.entries))
+    yield from _advice(others)

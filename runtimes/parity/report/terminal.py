@@ -29,9 +29,14 @@ COLOURS = {
 
 
 def print_result(console: Console, result: ModelResult) -> None:
-    """The table, each artifact's reasons and notes, and the room that float16 has."""
+    """What to ship; the table, each artifact's reasons and notes, float16's room; other advice."""
     from rich.markup import escape
 
+    (ship, recommended), *others = advice_lines(advise(result.entries)).items()
+    if recommended:
+        console.print(f"{escape(result.label)}: {ship[0].lower()}{ship[1:]}:")
+    for line in recommended:
+        console.print(f"  - {escape(line)}")
     console.print(terminal_table(result, console.width))
     for entry in result.entries:
         lines = (
@@ -50,7 +55,7 @@ def print_result(console: Console, result: ModelResult) -> None:
     if warning is not None:
         console.print(escape(warning))
     console.print(f"float16 headroom: {room_text(result.reference.peaks)}")
-    for heading, sentences in advice_lines(advise(result.entries)).items():
+    for heading, sentences in others:
         if sentences:
             console.print(f"{heading}:")
         for line in sentences:
