@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from edgeproof.command import EdgeproofCommand
-from edgeproof.display import megabytes
+from edgeproof.display import megabytes, printable
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_contents, cache_folder
 from edgeproof.files.lock import exclusive
@@ -71,11 +71,13 @@ def _empty_cache(wanted: str, verb: str, dry_run: bool) -> None:
 def _remove_stale(root: Path, verb: str, dry_run: bool) -> None:
     for item in states(root, check=True):
         if item.stale is not None and (dry_run or _remove(item.path, item.path)):
-            click.echo(f"{verb}: {item.path} ({megabytes(item.bytes)} MB): {item.stale}")
+            told = f"{verb}: {item.path} ({megabytes(item.bytes)} MB): {item.stale}"
+            click.echo(printable(told))
     for path in left_overs(root):
         size = stored_bytes(path)
         if dry_run or _remove(path, target_of(path)):
-            click.echo(f"{verb}: {path} ({megabytes(size)} MB): left over by a run that was killed")
+            told = f"{verb}: {path} ({megabytes(size)} MB): left over by a run that was killed"
+            click.echo(printable(told))
 
 
 def _remove(path: Path, target: Path) -> bool:

@@ -52,7 +52,7 @@ def main(root: Path, check: bool, as_json: bool, cache: bool) -> None:
         line = f"{item.model}  {item.name:20}{'–':>9} MB  missing: {item.unknown}"
         click.echo(printable(line))
     for path in left_overs(root):
-        click.echo(f"left over by a run that was killed: {path}")
+        click.echo(printable(f"left over by a run that was killed: {path}"))
     if not found and not missing:
         click.echo(f"{root}: no artifacts")
 

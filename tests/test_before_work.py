@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edgeproof.cli import main
 from edgeproof.errors import InputError
-from edgeproof.files.space import require_files, require_folder
+from edgeproof.files.space import require_files, require_folder, require_spared
 from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
 from export.plan import load_plan
 from export.release.signature import require_key
@@ -40,6 +40,21 @@ def test_a_file_that_is_there_or_can_be_made_is_fine(place: Path) -> None:
     require_folder(place / "new")
     with pytest.raises(InputError, match="not a private EC key"):
         require_key(place)
+
+
+def test_nothing_is_written_over_what_is_read(place: Path) -> None:
+    (place / "link").symlink_to(place / "file")
+    require_spared(place / "new", None, reads=[place / "file", None, place / "gone"])
+    for read in (place / "file", place / "link"):
+        with pytest.raises(InputError, match="is read, it must not be written"):
+            require_spared(place / "new", place / "file", reads=[read])
+
+
+@pytest.mark.parametrize("name", ["../x y", "", "-a", "a/b", "a" * 97, "a\n"])
+def test_an_owner_is_a_name_of_the_hub(name: str) -> None:
+    done = CliRunner().invoke(main, ["release", "build", "--version", "1", "--namespace", name])
+    assert done.exit_code == 2
+    assert "no name of a user or organization" in done.output
 
 
 @pytest.mark.parametrize("data", ["naïve\n".encode("latin-1"), bytes(range(128, 256))])

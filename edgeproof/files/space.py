@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgeproof.display import megabytes
@@ -66,6 +67,18 @@ def require_files(*paths: Path | None) -> None:
         if path.exists() and not path.is_file():  # a device or pipe, which a file would replace
             raise InputError(f"{path}: no regular file; name one")
         require_folder(path.parent)
+
+
+def require_spared(*outputs: Path | None, reads: Iterable[Path | None]) -> None:
+    """Refuse outputs that would take the place of a file that is read.
+
+    Raises:
+        InputError: naming the output.
+    """
+    read = [path for path in reads if path is not None and path.exists()]
+    for output in filter(None, outputs):
+        if output.exists() and any(output.samefile(path) for path in read):
+            raise InputError(f"{output}: is read, it must not be written; name another file")
 
 
 def _existing(path: Path) -> Path:

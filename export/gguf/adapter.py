@@ -9,7 +9,7 @@ import click
 from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
-from edgeproof.files.space import require_files
+from edgeproof.files.space import require_files, require_spared
 from export.checkpoint import open_checkpoint
 from export.gguf.adapter_file import adapter_bytes
 from export.sources import resolve
@@ -37,7 +37,8 @@ def main(adapter: str, model: str | None, revision: str | None, out: Path) -> No
       edgeproof gguf-adapter --model ./base --adapter ./my-lora --out my-lora.gguf
     """  # noqa: D301
     require_files(out)
-    _spare(out, model)
+    require_spared(out, reads=[Path(model)] if model else [])
+    _require_name(out)
     opened = open_adapter(find_adapter(adapter).folder, 1.0)
     if model is None:
         if revision:
@@ -50,12 +51,9 @@ def main(adapter: str, model: str | None, revision: str | None, out: Path) -> No
     click.echo(f"{out}  {len(data) / 1e6:.1f} MB  (llama.cpp adapter of {base.label})")
 
 
-def _spare(out: Path, model: str | None) -> None:
-    """Refuse to write over what was to be read."""
+def _require_name(out: Path) -> None:
     if out.suffix != ".gguf":
         raise InputError(f"{out}: llama.cpp's adapters are called NAME.gguf")
-    if model is not None and out.exists() and Path(model).exists() and out.samefile(model):
-        raise InputError(f"{out}: is the model; choose another name for --out")
 
 
 if __name__ == "__main__":

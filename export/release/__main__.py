@@ -17,6 +17,8 @@ from edgeproof.files.space import require_folder
 from edgeproof.verdicts import REPORT, Key, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+# What the hub's client takes in a repository's name (`validate_repo_id` of huggingface_hub).
+OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 NAMESPACE = "your-name"
 
 log = logging.getLogger("export.release")
@@ -100,6 +102,8 @@ def build(
 
     if not VERSION.fullmatch(version):
         raise InputError(f"--version {version}: use letters, digits, '.', '_', '+' and '-'")
+    if not OWNER.fullmatch(namespace):
+        raise InputError(f"--namespace {namespace}: no name of a user or organization of the hub")
     command = ["python", "-m", "export.release", "build", "ROOT", "--version", version]
     command += ["--namespace", namespace, *(f"--exclude={name}" for name in exclude)]
     command += ["--allow-degraded"] * allow_degraded + ["--no-archives"] * no_archives

@@ -51,12 +51,13 @@ def main(
     from edgeproof.files.atomic import write_atomic
     from edgeproof.files.cache import keep
     from edgeproof.files.once import once
-    from edgeproof.files.space import require_files
+    from edgeproof.files.space import require_files, require_spared
     from runtimes.imatrix.calibration import read_calibration
     from runtimes.imatrix.matrix import cached_path, compute
     from runtimes.registry import open_reference, reference_version
 
     require_files(out)
+    require_spared(out, reads=[calibration])
     chosen = read_calibration(calibration, tokens)
     cached = cached_path(checkpoint, reference_version(), chosen)
     reused = cached.exists() and not force

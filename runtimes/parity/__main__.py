@@ -15,7 +15,7 @@ from edgeproof.artifact.run_record import RunRecord, load_run_record
 from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
-from edgeproof.files.space import require_files
+from edgeproof.files.space import require_files, require_spared
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
 from runtimes.child import run_module
@@ -194,7 +194,11 @@ def main(
     if json_path is not None and len(reports) > 1:
         raise InputError(f"--json is for one model, this run has {len(reports)}: leave it out")
     _require_outputs(
-        [json_path or report for report in reports], junit, markdown_path, with_pages=not no_html
+        [json_path or report for report in reports],
+        junit,
+        markdown_path,
+        with_pages=not no_html,
+        text=text,
     )
     extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
     how = parts.Comparison(suite, threads, record.gates, extent)
@@ -281,8 +285,13 @@ def _step_summary() -> Path | None:
     return Path(os.environ[STEP_SUMMARY]) if os.environ.get(STEP_SUMMARY) else None
 
 
-def _require_outputs(reports: Sequence[Path], *summaries: Path | None, with_pages: bool) -> None:
-    """Refuse outputs that cannot be written, or would overwrite each other.
+def _require_outputs(
+    reports: Sequence[Path],
+    *summaries: Path | None,
+    with_pages: bool,
+    text: Path | None,
+) -> None:
+    """Refuse outputs that cannot be written, or would overwrite each other or the text.
 
     Raises:
         InputError: naming one.
@@ -290,6 +299,7 @@ def _require_outputs(reports: Sequence[Path], *summaries: Path | None, with_page
     pages = [path.with_suffix(".html") for path in reports if with_pages]
     targets = [*reports, *pages, *summaries]
     require_files(*targets, _step_summary())
+    require_spared(*targets, reads=[text])
     seen = set()
     for path in filter(None, targets):
         if os.path.realpath(path) in seen:

@@ -16,7 +16,7 @@ from edgeproof.command import EdgeproofCommand, root_option
 from edgeproof.display import table_console
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
-from edgeproof.files.space import require_files
+from edgeproof.files.space import require_files, require_spared
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.verdict import more_text, unknown_text
 from runtimes.threads import threads_option
@@ -66,6 +66,7 @@ def main(
     from runtimes.parity.report.json import finite
 
     require_files(json_path)
+    require_spared(json_path, reads=[text])
     a, b = open_artifact(first), open_artifact(second)
     source = checkpoint or _checkpoint_of(root, a.path)
     result = compare_artifacts(source, chosen_suite(budget, text), a, b, threads)
