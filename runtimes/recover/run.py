@@ -252,6 +252,7 @@ class _Run:
             return allocated(target, parameters, errors, bits * self._count)
 
         def measured(bits: float) -> Measured:
+            self._plan_trial()
             self._round(made, chosen(bits))
             figures = self._judged(self._values(made, chosen(bits)), against)
             acceptance, passes = figures["acceptance"], judge.passes(figures)
@@ -327,11 +328,16 @@ class _Run:
         tokens, held = self._request.tokens, self._held_tokens
         self._lines.plan(progress.SAMPLED_TOKEN * (tokens + held) + self._measuring(tokens))
         self._lines.plan(progress.FOLDED_LAYER * len(self._parts))
-        self._lines.plan(progress.ROUNDED_WEIGHT * self._count + progress.JUDGED_TOKEN * held)
+        self._plan_trial()
         if (wish := self._request.distillation) is not None:
             self._lines.plan(progress.SAMPLED_TOKEN * VALIDATION_TOKENS)
             self._lines.plan(progress.JUDGED_TOKEN * held)
             self._lines.plan_time(60 * wish.minutes)
+
+    def _plan_trial(self) -> None:
+        """To round for one size and to compare that; how many sizes a gate needs is not known."""
+        held = progress.JUDGED_TOKEN * self._held_tokens
+        self._lines.plan(progress.ROUNDED_WEIGHT * self._count + held)
 
     def _method(self, held: Text, result: Result) -> dict[str, Any]:
         wish = self._request.wish
