@@ -16,7 +16,7 @@ LEAST_TOKENS, TOKENS = 512, 40_960
 LEAST_BITS, MOST_BITS = 4.5, 16.0  # per weight: no grid of a recovery takes fewer
 LEAST_MB = 0.1
 SIZES = ("bits", "max-mb", "gate")
-KEYS = (*SIZES, "tokens", "format", "distill")
+KEYS = (*SIZES, "tokens", "format", "distill", "optional")
 MINUTES, LEAST_MINUTES, MOST_MINUTES = 10.0, 0.1, 10_080.0  # of a distillation: at most a week
 DISTILL = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(min|h)")
 MINUTES_IN = {"min": 1, "h": 60}
@@ -33,6 +33,7 @@ class Goal:
         gate: the smallest size that passes these gates.
         tokens: how much calibration text.
         distill: minutes of training after that; None: none.
+        optional: leave it out of a model that no grid fits.
     """
 
     format: str
@@ -41,6 +42,7 @@ class Goal:
     gate: str | None = None
     tokens: int = TOKENS
     distill: float | None = None
+    optional: bool = False
 
     @property
     def text(self) -> str:
@@ -85,7 +87,10 @@ def parse_goal(table: Any, form: str, *, mixes: bool) -> Goal:
         raise InputError(f"recover: tokens must be a whole number from {LEAST_TOKENS}")
     bits = _number(table, "bits", LEAST_BITS, MOST_BITS)
     most = _number(table, "max-mb", LEAST_MB, math.inf)
-    return Goal(target, bits, most, gate, tokens, _minutes(table))
+    optional = table.get("optional", False)
+    if not isinstance(optional, bool):
+        raise InputError(f"recover: optional must be true or false, not {optional!r}")
+    return Goal(target, bits, most, gate, tokens, _minutes(table), optional)
 
 
 def _number(table: Mapping[str, Any], key: str, least: float, most: float) -> float | None:

@@ -23,7 +23,17 @@ PAGES = [
 FENCED = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:make|edgeproof|python -m) [^`\n]+)`")
 # Programs of others, and what a shell does by itself.
-OTHERS = {".", "eval", "llama-cli", "llama-imatrix", "model_signing", "openssl", "pip", "pipx", "uvx"}
+OTHERS = {
+    ".",
+    "eval",
+    "llama-cli",
+    "llama-imatrix",
+    "model_signing",
+    "openssl",
+    "pip",
+    "pipx",
+    "uvx",
+}
 OURS = ("benchmarks", "edgeproof", "export", "runtimes", "tests")
 
 

@@ -210,6 +210,27 @@ def test_what_ends_the_run_ends_its_processes(monkeypatch: pytest.MonkeyPatch) -
     assert begun[0].returncode not in (None, 0)
 
 
+@pytest.mark.parametrize("optional", ["true", "false"])
+def test_what_is_optional_is_left_out_of_a_model_that_no_grid_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optional: str
+) -> None:
+    monkeypatch.setattr(planned, "run_module", in_process)
+    model = make_checkpoint(tmp_path / "tiny", intermediate_size=80)
+    wish = f'{{ format = "any", tokens = 512, optional = {optional} }}'
+    text = f'[[variant]]\nformat = "mlc"\ndtype = "auto"\nrecover = {wish}\n'
+    (tmp_path / "plan.toml").write_text(text)
+    out = tmp_path / "out"
+    assert run("export", "--plan", tmp_path / "plan.toml", "-m", model, "-o", out).exit_code == 0
+    done = CliRunner().invoke(planned.main, ["--root", str(out)])
+    assert "rows of 80 values, no multiple of 32" in done.output
+    if optional == "true":
+        assert done.exit_code == 0
+        assert "left out" in done.output
+        assert not load_run_record(out).models[0].recovered
+    else:
+        assert done.exit_code == 2
+
+
 @pytest.mark.parametrize("form", OURS)
 def test_export_and_recovery_agree_on_what_a_format_stores(form: str) -> None:
     recovered = load_format(form).recovered
@@ -238,6 +259,7 @@ VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "auto"\nrecover = '
         (VARIANT + '{ gate = "8-bit" }', "gate must be 4-bit"),
         (VARIANT + '{ gate = "4-bit", format = "any" }', "any has one size"),
         (VARIANT + '{ bits = 5.0, format = "onnx" }', "format must be 'gguf' or 'any'"),
+        (VARIANT + "{ bits = 5.0, optional = 1 }", "optional must be true or false, not 1"),
         (VARIANT + "{ bits = 5.0, tokens = 0 }", "tokens must be a whole number from 512"),
         (VARIANT.replace("auto", "q4_0") + "{ bits = 5.0 }", "no recovered 'q4_0'; .*auto"),
         (VARIANT.replace("gguf", "onnx") + "{ bits = 6.0 }", "no recovered 'auto'; .*q4, q4f16"),

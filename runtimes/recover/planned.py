@@ -60,23 +60,41 @@ def main(root: Path, threads: int) -> None:
 def make_planned(root: Path, threads: int, say: Say) -> int:
     """Make every recovered checkpoint that the record asks for, and note where it lies.
 
-    Returns how many there are.
+    What is optional and cannot be made is taken out of the record. Returns how many were asked for.
 
     Raises:
         InputError: there is no record, or a model that cannot be recovered so.
         GateError: no size passes the gates that a plan asks for.
     """
     record = load_run_record(root)
+    asked = sum(len(run.recovered) for run in record.models)
     for number, run in enumerate(record.models):
         made = []
         for recovery in run.recovered:
+            unfit = recovery.goal.optional and _unfit(Path(run.checkpoint))
+            if unfit:
+                say(f"recover {run.label} ({recovery.goal.text}): left out: {unfit}")
+                continue
             folder = recovered_checkpoint(run, recovery, threads, say)
             made.append(replace(recovery, checkpoint=str(folder), exported=False))
         models = list(record.models)
         models[number] = replace(run, recovered=tuple(made))
         record = RunRecord(tuple(models), record.gates)
         record.save(root)
-    return sum(len(run.recovered) for run in record.models)
+    return asked
+
+
+def _unfit(original: Path) -> str | None:
+    """Why no recovery of a model is possible, whatever its size; None if one is."""
+    from runtimes.calibrate.decoder import read_structure
+    from runtimes.recover.sizes import check_rows
+
+    try:
+        _, parameters = read_structure(original)
+        check_rows(parameters)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, say: Say) -> Path:
@@ -121,7 +139,7 @@ def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
         "checkpoint": checkpoint_digest(original),
         "beside": [asdict(item) for item in input_records(beside, cache_folder() / "digests")],
         "origin": asdict(planned.origin),
-        "goal": asdict(goal),
+        "goal": asdict(replace(goal, optional=False)),
         "device": None if distillation is None else distillation.device,
         "threads": threads,
         "versions": versions(),
