@@ -30,6 +30,7 @@ from edgeproof.checkpoints.tokenizer import (
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
 from edgeproof.families import assumed_ids
+from edgeproof.quantised import QUANTISED_RECORD
 from edgeproof.recovery import RECOVERY, Recovery, read_recovery
 from export.checkpoint.merge_record import MERGE_RECORD
 from export.checkpoint.model_card import MODEL_CARD
@@ -83,7 +84,9 @@ class CheckpointFolder:
         index = self.path / INDEX
         indexed = index.is_file() and self._files[0].path.name != SINGLE
         side = [self.path / "config.json", *self.tokenizer_files.values()]
-        beside = [self.path / name for name in (MODEL_CARD, RECOVERY, MERGE_RECORD)]
+        beside = [
+            self.path / name for name in (MODEL_CARD, RECOVERY, MERGE_RECORD, QUANTISED_RECORD)
+        ]
         extra = [path for path in beside if path.is_file()] + ([index] if indexed else [])
         return side + extra + [file.path for file in self._files]
 

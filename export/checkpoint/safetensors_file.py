@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,18 @@ class TensorEntry:
 
 
 class SafetensorsFile:
-    """A mapped safetensors file.
+    """A mapped safetensors file; `dtypes` are those that are read, by the format's names.
 
     Raises:
         InputError: the file is missing, truncated, malformed or holds an unsupported dtype.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dtypes: Mapping[str, np.dtype[Any]] = DTYPES) -> None:
         self.path = path
         try:
             with path.open("rb") as file:
                 size = file.seek(0, 2)
-                self.entries = _read_header(path, file, size)
+                self.entries = _read_header(path, file, size, dtypes)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise InputError(f"{path}: no such file") from None
@@ -77,7 +78,9 @@ class SafetensorsFile:
         release_pages(self._map, entry.offset + begin, entry.offset + stop)
 
 
-def _read_header(path: Path, file: Any, size: int) -> dict[str, TensorEntry]:
+def _read_header(
+    path: Path, file: Any, size: int, dtypes: Mapping[str, np.dtype[Any]]
+) -> dict[str, TensorEntry]:
     file.seek(0)
     prefix = file.read(8)
     if len(prefix) < 8:
@@ -95,18 +98,22 @@ def _read_header(path: Path, file: Any, size: int) -> dict[str, TensorEntry]:
     try:
         header = parse_json(file.read(length))
         header.pop("__metadata__", None)
-        entries = {name: _entry(path, name, spec, 8 + length) for name, spec in header.items()}
+        entries = {
+            name: _entry(path, name, spec, 8 + length, dtypes) for name, spec in header.items()
+        }
     except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
         raise InputError(f"{path}: malformed safetensors header; download the file again") from None
     _check_layout(path, entries, 8 + length, size)
     return entries
 
 
-def _entry(path: Path, name: str, spec: dict[str, Any], base: int) -> TensorEntry:
-    dtype = DTYPES.get(spec["dtype"])
+def _entry(
+    path: Path, name: str, spec: dict[str, Any], base: int, dtypes: Mapping[str, np.dtype[Any]]
+) -> TensorEntry:
+    dtype = dtypes.get(spec["dtype"])
     if dtype is None:
         raise DtypeError(
-            f"{path}: tensor {name} has dtype {spec['dtype']}; supported are {', '.join(DTYPES)}"
+            f"{path}: tensor {name} has dtype {spec['dtype']}; supported are {', '.join(dtypes)}"
         )
     begin, end = (int(value) for value in spec["data_offsets"])
     shape = tuple(int(value) for value in spec["shape"])

@@ -1,6 +1,7 @@
 """`resolve`: hub id, local folder, .gguf file or a built-in model → a checkpoint folder here.
 
-With adapters, or where the folder is one itself, that is the base with them merged in.
+With adapters, or where the folder is one itself, that is the base with them merged in. Weights that
+are stored quantised are read as floats, into a checkpoint in the cache.
 
 Invariant: importing this module and resolving a warm built-in model imports no heavy library; each
 kind of model has a module of its own.
@@ -62,12 +63,19 @@ def _resolve_model(model: str, revision: str | None) -> Source:
             raise InputError(f"{model}: no such file")
         from export.sources.hub import resolve_hub
 
-        return resolve_hub(model, revision or None)
+        return _plain(resolve_hub(model, revision or None))
     if revision:
         raise InputError(f"--revision {revision} applies to hub ids (org/name), not to {model}")
     if model in BUILT_IN:
         return BUILT_IN[model]()
     return _resolve_path(model)
+
+
+def _plain(source: Source) -> Source:
+    """The source with its weights as floats, whatever they are stored as."""
+    from export.sources.quantised.dequantised import dequantised
+
+    return dequantised(source)
 
 
 def _resolve_path(model: str) -> Source:
@@ -80,7 +88,7 @@ def _resolve_path(model: str) -> Source:
     if path.is_dir():
         from export.sources.local import resolve_local
 
-        return resolve_local(path)
+        return _plain(resolve_local(path))
     if path.suffix == ".gguf" or _starts_with(path, GGUF_MAGIC):
         from export.sources.gguf_file import resolve_gguf
 

@@ -1,0 +1,1 @@
+"""Checkpoints whose weights are stored quantised, read as floats."""
