@@ -1,4 +1,4 @@
-"""Tiny quantised checkpoints, and what their bits mean: value by value, from the formats' definitions.
+"""Tiny quantised checkpoints, and what their bits mean, from the formats' definitions.
 
 Nothing here is shared with the readers: codes are packed and unpacked one by one.
 """

@@ -10,6 +10,7 @@ from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
+from edgeproof.quantised import read_quantised_record
 from edgeproof.recovery import checkpoint_digest, read_recovery
 from runtimes.located import located
 from runtimes.parity.result import HeldOut, InputFile, RecoveredFrom
@@ -69,6 +70,16 @@ def _held_out(method: Mapping[str, Any]) -> HeldOut | None:
         return HeldOut(int(held["tokens"]), kl, low, high)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def reading_of(checkpoint: Path) -> str:
+    """What follows the reference's name where its weights were stored quantised.
+
+    Raises:
+        InputError: the record of how they were read is damaged.
+    """
+    record = read_quantised_record(checkpoint)
+    return f", {record.said}" if record else ""
 
 
 def original_inputs(

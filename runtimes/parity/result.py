@@ -107,7 +107,7 @@ class ReferenceFacts:
     """What every artifact was compared with."""
 
     runtime: str
-    """PyTorch and transformers, with versions."""
+    """PyTorch and transformers, with versions; and what read weights that are stored quantised."""
     text: ComparedText
     documents: int
     positions: int

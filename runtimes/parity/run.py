@@ -35,7 +35,12 @@ from runtimes.parity.long_range import load_probe
 from runtimes.parity.looks import stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
 from runtimes.parity.omissions import not_compared, not_judged, set_apart
-from runtimes.parity.original import original_inputs, peaks_over, recovered_from
+from runtimes.parity.original import (
+    original_inputs,
+    peaks_over,
+    reading_of,
+    recovered_from,
+)
 from runtimes.parity.reference import load_reference
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
 from runtimes.parity.stages import Stages
@@ -176,7 +181,7 @@ def run_parity(
         entries.append(entry)
     extent.journal.leave()
     facts = ReferenceFacts(
-        runtime=f"{torch_runtime.name} {torch_runtime.version}",
+        runtime=f"{torch_runtime.name} {torch_runtime.version}{reading_of(compared_with)}",
         text=ComparedText(suite.name, suite.digest),
         documents=len(reference.documents),
         positions=reference.positions,

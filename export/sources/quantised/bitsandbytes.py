@@ -30,6 +30,7 @@ import numpy as np
 
 from edgeproof.checkpoints.json_object import parse_object
 from export.sources.quantised.reader import Matrix, Reading, Shape, stem
+from export.sources.quantised.settings import is_whole
 from export.sources.quantised.tensors import FLOAT8, INT8, UINT8, Tensors
 
 FLOAT32 = np.dtype("<f4")
@@ -178,6 +179,6 @@ def _state(tensors: Tensors, name: str) -> Mapping[str, Any]:
 
 def _positive(tensors: Tensors, where: str, state: Mapping[str, Any], key: str) -> int:
     value = state.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_whole(value) or int(value or 0) < 1:
         raise tensors.wrong(where, f"says {key} {value!r}, which is no size of a block")
-    return value
+    return int(value or 0)

@@ -20,8 +20,8 @@ def block_rows(
     """
     rows, columns = block
     values = codes.astype(np.float32)
-    which = (start + np.arange(len(values))) // rows
-    across = scales.astype(np.float32).repeat(columns, axis=1)[:, : values.shape[1]]
+    down = (start + np.arange(len(values))) // rows
+    across = np.arange(values.shape[1]) // columns
     with np.errstate(over="ignore", invalid="ignore"):  # who streams them looks
-        values *= across[which]
+        values *= scales[down].astype(np.float32)[:, across]
     return values

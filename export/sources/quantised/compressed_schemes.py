@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproof.errors import InputError
-from export.sources.quantised.settings import WHERE, table, whole, word
+from export.sources.quantised.settings import MOST, WHERE, table, whole, word
 
 BITS = (4, 8)
 FORMS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
@@ -122,4 +122,4 @@ def _block(said: Any) -> tuple[int, ...]:
         sizes = tuple(int(part) for part in parts or ())
     except (TypeError, ValueError):
         return ()
-    return sizes if len(sizes) == 2 and min(sizes) > 0 else ()
+    return sizes if len(sizes) == 2 and 0 < min(sizes) <= max(sizes) < MOST else ()

@@ -23,7 +23,7 @@ import numpy as np
 from edgeproof.errors import InputError
 from export.sources.quantised.blocks import block_rows
 from export.sources.quantised.reader import Matrix, Reading, Shape, stem
-from export.sources.quantised.settings import WHERE
+from export.sources.quantised.settings import WHERE, is_whole
 from export.sources.quantised.tensors import FLOAT8, Tensors
 
 SCALES = ("weight_scale_inv", "weight_scale")
@@ -56,7 +56,7 @@ def _block(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     if (
         not isinstance(block, list)
         or len(block) != 2
-        or not all(isinstance(item, int) and item > 0 for item in block)
+        or not all(is_whole(item) and item > 0 for item in block)
     ):
         raise InputError(f"{WHERE}: weight_block_size must be two whole numbers, it is {block!r}")
     return block[0], block[1]
@@ -67,17 +67,14 @@ def _matrix(tensors: Tensors, at: str, shape: Shape, block: tuple[int, int] | No
     tensors.require(codes, codes, (FLOAT8,), shape)
     allowed: list[tuple[int, ...]] = [(), (1,), (1, 1), (out, 1), (out,)]
     if block:
-        grid = (-(-out // block[0]), -(-inputs // block[1]))
-        allowed.insert(0, grid)
+        allowed = [(-(-out // block[0]), -(-inputs // block[1])), ()]
     name = next((f"{at}.{key}" for key in SCALES if f"{at}.{key}" in tensors), None)
     scales = tensors.scales(name or f"{at}.{SCALES[0]}", codes, *allowed)
-    stored = tensors.shape(scales)
-    if block is None or stored != grid:
-        block = (out, inputs) if tensors.size(scales) == 1 else (1, inputs)
+    one = tensors.size(scales) == 1
+    sizes = (out, inputs) if one else block or (1, inputs)
 
     def rows(start: int, stop: int) -> np.ndarray:
-        across = -(-inputs // block[1])
-        grid = tensors.array(scales).reshape(-1, across)
-        return block_rows(tensors.array(codes)[start:stop], grid, block, start)
+        grid = tensors.array(scales).reshape(-1, -(-inputs // sizes[1]))
+        return block_rows(tensors.array(codes)[start:stop], grid, sizes, start)
 
     return Matrix(shape, (codes, scales), rows)

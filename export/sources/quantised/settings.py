@@ -8,6 +8,7 @@ from typing import Any
 from edgeproof.errors import InputError
 
 WHERE = "config.json: quantization_config"
+MOST = 1 << 31
 
 
 def whole(settings: Mapping[str, Any], key: str, default: int | None = None) -> int:
@@ -18,9 +19,14 @@ def whole(settings: Mapping[str, Any], key: str, default: int | None = None) -> 
     """
     value = settings.get(key)
     value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_whole(value):
         raise InputError(f"{WHERE}: {key} must be a whole number, it is {value!r}")
-    return value
+    return int(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, and none that no size can have."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST
 
 
 def word(settings: Mapping[str, Any], keys: Sequence[str], default: str) -> str:
