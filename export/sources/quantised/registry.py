@@ -22,7 +22,6 @@ READERS: Mapping[str, Reader] = {
 # What else than the usual helps.
 FIXES: Mapping[str, str] = {
     "auto-round": "save it again with auto-round's format auto_gptq or auto_awq",
-    "gguf": "give the .gguf file itself as the model",
     "mxfp4": "load it in transformers with Mxfp4Config(dequantize=True) and save that",
 }
 USUAL = (
