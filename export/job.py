@@ -20,6 +20,7 @@ from edgeproof.artifact import (
     weights_record,
 )
 from edgeproof.errors import InputError
+from edgeproof.families import family_name
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import input_records
 from edgeproof.files.lock import exclusive
@@ -111,7 +112,7 @@ def identify(source: Source, checkpoint: CheckpointFolder) -> ModelIdentity:
 
 def derived_name(checkpoint: CheckpointFolder) -> str:
     """A name from the content, for a folder of unknown origin: family and size."""
-    return f"{checkpoint.raw_config.get('model_type')}-{round(checkpoint.parameter_count / 1e6)}M"
+    return f"{family_name(checkpoint.raw_config)}-{round(checkpoint.parameter_count / 1e6)}M"
 
 
 def run(job: Job, root: Path, advance: Advance, flags: ExportFlags = DEFAULTS) -> Outcome:

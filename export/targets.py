@@ -61,6 +61,13 @@ def stack_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays, axis=0)
 
 
+def streamable(target: Target) -> list[Target]:
+    """Targets with the same rows in the same order; of stacked weights each source, as it is."""
+    if target.transform is not stack_rows:
+        return [target]
+    return [Target(source.name, (source,), source.shape) for source in target.sources]
+
+
 def check_bound(targets: Iterable[Target], parameters: Iterable[Parameter]) -> None:
     """Refuse a mapping that drops, repeats or invents a parameter, or repeats a target name.
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgeproof.errors import InputError
 from edgeproof.families import DecoderConfig, read_config
-from runtimes.rotary import RotaryTable, frequencies, theta_of
+from edgeproof.families.context import bounded, in_llama_cpp
+from runtimes.rotary import RotaryTable, amplitude_of, frequencies, rotated_channels, theta_of
 from runtimes.said import said_of
 from runtimes.weights.fused import Heads
 
@@ -33,6 +34,7 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that a Hugging Face config states; transformers 5 nests those of the rope."""
     heads, decoder = Heads.of(config), decoder_of(config)
     scale = decoder.structure.multipliers.attention if decoder else heads.size**-0.5
+    positions = config.get("max_position_embeddings")
     alike = decoder is None or decoder.structure.ropes == (decoder.rope,)
     facts = {
         **{name: config[name] for name in SAME_NAME if name in config},
@@ -45,14 +47,25 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "interleaved": 0,
         "sliding_window": sliding_window(config),
         "softcap": config.get("attn_logit_softcapping") or 0.0,
-        "max_position_embeddings": config.get("max_position_embeddings"),
+        "max_position_embeddings": positions,
+        "context": positions,
+        "windowed_context": positions,
+        "llama_cpp_context": positions,
         "model_type": config.get("model_type"),
         "rope_theta": theta_of(config),
+        "rotary_dim": rotated_channels(config, heads.size),
     }
-    rotated, positions = frequencies(config, heads.size), config.get("max_position_embeddings")
+    if decoder is not None:
+        facts |= {
+            "context": bounded(decoder).max_positions,
+            "windowed_context": bounded(decoder, windows=True).max_positions,
+            "llama_cpp_context": in_llama_cpp(decoder).max_positions,
+        }
+    rotated, positions = frequencies(config, heads.size), facts["windowed_context"]
     if alike and rotated is not None and positions is not None:
-        facts["rotary_cosine"] = RotaryTable(rotated, positions, np.cos)
-        facts["rotary_sine"] = RotaryTable(rotated, positions, np.sin)
+        size = amplitude_of(config)
+        facts["rotary_cosine"] = RotaryTable(rotated, positions, np.cos, size)
+        facts["rotary_sine"] = RotaryTable(rotated, positions, np.sin, size)
     return {name: value for name, value in facts.items() if value is not None}
 
 

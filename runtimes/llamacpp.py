@@ -51,7 +51,7 @@ class LlamaCpp(SequenceRuntime):
         self._model: Any = _load(path)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        self.context = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        self.context = _longest(self._model)
         self._batch: Any = _batch(self.chunk)
         self._context: Any = self._new_context(min(FIRST_CONTEXT, self.context))
         self._lengths: list[int] = []  # of `step_many`'s sequences
@@ -285,6 +285,17 @@ def stop_tokens(path: Path) -> frozenset[int]:
 def _stop_tokens(vocab: Any) -> frozenset[int]:
     count = int(llama_cpp.llama_vocab_n_tokens(vocab))
     return frozenset(i for i in range(count) if llama_cpp.llama_vocab_is_eog(vocab, i))
+
+
+def _longest(model: Any) -> int:
+    """Its context; with two tables of rotary divisors, that of the first.
+
+    In a longer context llama.cpp takes the other one for all positions of every text.
+    """
+    longest = int(llama_cpp.llama_model_n_ctx_train(model))
+    architecture = _metadata(model, "general.architecture")
+    original = _metadata(model, f"{architecture}.rope.scaling.original_context_length")
+    return min(longest, int(original)) if original.isdecimal() else longest
 
 
 def _metadata(model: Any, key: str) -> str:

@@ -102,12 +102,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "biased OLMo 2": ("gguf", {**OLMO2, "attention_bias": True}, "olmo2 has no such bias"),
     "biased OLMo 2 in MLC": ("mlc", {**OLMO2, "attention_bias": True}, "biases of linear layers"),
     "other layers": ("gguf", {**SMOLLM3, "no_rope_layers": [0, 1, 1, 1]}, "in layer 0"),
-    "scaled SmolLM3": ("gguf", {**SMOLLM3, "rope_scaling": LLAMA3_ROPE}, "smollm3 has none"),
     "a window": (
         "onnx",
         {**SMOLLM3, "use_sliding_window": True, "sliding_window": 8},
         "sliding window of 8 positions",
     ),
+    "scaled SmolLM3": ("gguf", {**SMOLLM3, "rope_scaling": LLAMA3_ROPE}, "smollm3 has none"),
 }
 
 

@@ -98,6 +98,20 @@ GRANITE = {
     "residual_multiplier": 0.22,
     "logits_scaling": 8.0,
 }
+# As Phi-4-mini, in small: half of a head's 32 channels rotate, by 8 pairs of divisors.
+PHI3 = {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "hidden_size": 128,
+    "max_position_embeddings": 1024,
+    "original_max_position_embeddings": 256,
+    "partial_rotary_factor": 0.5,
+    "rope_scaling": {
+        "type": "longrope",
+        "short_factor": [1.0, 1.05, 1.1, 1.2, 1.4, 1.7, 2.0, 2.5],
+        "long_factor": [1.0, 1.3, 1.9, 2.8, 4.0, 6.0, 9.0, 12.0],
+    },
+}
 # Decoders that are not quite Llama's, each with what its runtimes' own definitions can have.
 OTHERS = {"olmo2": OLMO2, "smollm3": SMOLLM3, "granite": GRANITE}
 # The decoders that every runtime must compute as PyTorch does: changes of `config`.
@@ -183,7 +197,11 @@ def make_checkpoint(
     write_tokenizer(folder)
     rng = np.random.default_rng(seed)
     _, parameters = read_config(raw)
-    tensors = {p.name: weight(p, rng).astype(DTYPES[dtype]) for p in parameters}
+    tensors: dict[str, np.ndarray] = {}
+    for p in parameters:
+        values, name = weight(p, rng).astype(DTYPES[dtype]), p.within or p.name
+        held = (tensors[name], values) if name in tensors else (values,)
+        tensors[name] = np.concatenate(held)
     write_weights(folder, tensors, shards)
     return folder
 

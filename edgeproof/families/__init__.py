@@ -5,6 +5,7 @@ from edgeproof.families.family import Family
 from edgeproof.families.registry import (
     assumed_ids,
     family,
+    family_name,
     mlc_family,
     mlc_names,
     read_config,
@@ -19,6 +20,7 @@ __all__ = [
     "Role",
     "assumed_ids",
     "family",
+    "family_name",
     "mlc_family",
     "mlc_names",
     "read_config",

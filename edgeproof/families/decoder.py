@@ -44,12 +44,17 @@ def no_keys(config: DecoderConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tensor of the checkpoint: its Hugging Face name, its shape, what it does and where."""
+    """One tensor of the checkpoint: its Hugging Face name, its shape, what it does and where.
+
+    `within` is the tensor that the checkpoint's file has, where that holds this one's rows and
+    those of others; the name is then the one that other families have for it.
+    """
 
     name: str
     shape: tuple[int, ...]
     role: Role
     layer: int | None = None
+    within: str | None = None
 
     @property
     def size(self) -> int:

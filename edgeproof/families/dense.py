@@ -70,6 +70,7 @@ def read_dense(
     biased: frozenset[Role] = frozenset(),
     window: Any = None,
     first_windowed: int = 0,
+    rope: Rope | None = None,
 ) -> DecoderConfig:
     """Read config.json of a dense decoder: Llama's structure with an activation and windows.
 
@@ -80,6 +81,7 @@ def read_dense(
         biased: linear layers with a bias.
         window: how many positions a token sees in some layers; None for all before it.
         first_windowed: the first layer with a window, where `layer_types` does not name them.
+        rope: the rotary embedding, where the family reads its own kinds.
 
     Raises:
         InputError: a key is missing or asks for something that is not exported.
@@ -97,7 +99,7 @@ def read_dense(
         raise InputError(
             f"{hidden} channels, {heads} heads, {kv_heads} key/value heads of {head_dim} do not fit"
         )
-    rope = read_rope(raw)
+    rope = rope or read_rope(raw)
     layers = _layers(raw, rope, window, first_windowed)
     return DecoderConfig(
         family=family,
@@ -157,16 +159,19 @@ def _layers(
     return tuple(Layer(rope, window if hides and kind == SLIDING else None) for kind in types)
 
 
-def dense_parameters(c: DecoderConfig, names: Mapping[Role, str]) -> tuple[Parameter, ...]:
+def dense_parameters(
+    c: DecoderConfig, names: Mapping[Role, str], fused: Mapping[Role, str]
+) -> tuple[Parameter, ...]:
     """Every tensor of the checkpoint, in forward order. Linear weights are [out, in].
 
-    `names` are the checkpoint's modules by role.
+    `names` are the checkpoint's modules by role, `fused` those that hold several, in this order.
     """
     shapes = _shapes(c)
 
     def parameters(role: Role, layer: int | None = None) -> list[Parameter]:
         module, shape = names[role].format(layer=layer), shapes[role]
-        found = [Parameter(f"{module}.weight", shape, role, layer)]
+        within = f"{fused[role].format(layer=layer)}.weight" if role in fused else None
+        found = [Parameter(f"{module}.weight", shape, role, layer, within)]
         if role in c.biased:
             found.append(Parameter(f"{module}.bias", shape[:1], BIASES[role], layer))
         return found

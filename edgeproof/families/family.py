@@ -24,6 +24,10 @@ class Family:
         mlc: its model definition in MLC; None where there is none.
         assumed: ids of special tokens, by role (`bos`), that transformers' class has where
             config.json says nothing of them.
+        fused: the checkpoint's module by role, of linear layers without a bias whose rows it has
+            one after the other, in forward order, as llama.cpp's and MLC's have them; their `names`
+            are what each would have alone.
+        called: how a model of it is called that has no name of its own; None: its `model_type`.
     """
 
     config: Callable[[Mapping[str, Any]], DecoderConfig]
@@ -31,7 +35,9 @@ class Family:
     llama_cpp: LlamaCppArchitecture | None
     mlc: MlcArchitecture | None
     assumed: Mapping[str, int] = field(default_factory=dict)
+    fused: Mapping[Role, str] = field(default_factory=dict)
+    called: str | None = None
 
     def parameters(self, config: DecoderConfig) -> tuple[Parameter, ...]:
         """Every tensor of the checkpoint, in forward order. Linear weights are [out, in]."""
-        return dense_parameters(config, self.names)
+        return dense_parameters(config, self.names, self.fused)

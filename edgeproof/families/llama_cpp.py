@@ -28,6 +28,8 @@ class LlamaCppArchitecture:
             graph, or, with `rotary_pairs`, 2i with 2i + 1: then rows are stored interleaved.
         biases: those that the graph adds.
         rope_freqs: whether it reads divisors of the rotary frequencies (scaling of type llama3).
+        long_rope: whether it reads two tables of divisors and which share of channels is rotated.
+        lacks: keys that every architecture has in llama.cpp's converter, and this one has not.
         extents: whether llama.cpp's converter states the vocabulary's size, the number of rotated
             channels and whether a space is put before a text.
         tied: whether a head may be the embedding, and be no tensor of its own.
@@ -45,5 +47,7 @@ class LlamaCppArchitecture:
     extents: bool
     tied: bool = True
     square: bool = False
+    long_rope: bool = False
+    lacks: frozenset[str] = frozenset()
     structure: Callable[[Structure, Mapping[str, Any]], Structure] = as_llama
     keys: Callable[[DecoderConfig], dict[str, Any]] = no_keys

@@ -6,7 +6,7 @@ Source: mlc_llm, `model/*/*_model.py` (config classes and modules) and `model/*/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeproof.errors import InputError
@@ -37,6 +37,7 @@ class MlcArchitecture:
             for what it has not (InputError), lack keys (KeyError) or have bad values (TypeError,
             ValueError).
         keys: what `model_config` has beyond the keys that every model has.
+        names: its modules by role, where they are not the checkpoint's own.
         biases: the linear layers with a bias, from `model_config`; of fused ones all or none.
         attention: the layer that queries, keys and values are fused into.
         theta: the key of the rotary base.
@@ -52,18 +53,19 @@ class MlcArchitecture:
     theta: str = THETA
     lacks: frozenset[str] = frozenset()
     square: bool = False
+    names: Mapping[Role, str] = field(default_factory=dict)
 
     def modules(self, names: Mapping[Role, str], structure: Structure) -> dict[Role, str]:
         """The modules in MLC by role, of biases too: `names`, the checkpoint's, or what is fused.
 
         Of linear layers that share their input, the first role's rows are on top.
         """
-        modules = dict(names)
+        modules = {**names, **self.names}
         fused: dict[str, tuple[Role, ...]] = {self.attention: ATTENTION_INPUTS}
         if structure.gated:
             fused["gate_up_proj"] = MLP_INPUTS
         for module, roles in fused.items():
-            modules |= {role: f"{names[role].rpartition('.')[0]}.{module}" for role in roles}
+            modules |= {role: f"{modules[role].rpartition('.')[0]}.{module}" for role in roles}
         return modules | {bias: modules[role] for role, bias in BIASES.items() if role in modules}
 
 

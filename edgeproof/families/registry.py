@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproof import plugins
 from edgeproof.errors import InputError
-from edgeproof.families import granite, llama, mistral, olmo2, qwen2, qwen3, smollm3
+from edgeproof.families import granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3
 from edgeproof.families.decoder import DecoderConfig, Parameter
 from edgeproof.families.family import Family
 
@@ -24,6 +24,7 @@ OURS: dict[str, Family] = {
     "llama": llama.FAMILY,
     "mistral": mistral.FAMILY,
     "olmo2": olmo2.FAMILY,
+    "phi3": phi3.FAMILY,
     "qwen2": qwen2.FAMILY,
     "qwen3": qwen3.FAMILY,
     "smollm3": smollm3.FAMILY,
@@ -100,6 +101,15 @@ def assumed_ids(raw: Mapping[str, Any]) -> Mapping[str, int]:
         return family(name).assumed if isinstance(name, str) else {}
     except InputError:
         return {}
+
+
+def family_name(raw: Mapping[str, Any]) -> str:
+    """How a model of that config is called that has no name of its own."""
+    name = raw.get("model_type")
+    try:
+        return (family(name).called if isinstance(name, str) else None) or str(name)
+    except InputError:
+        return str(name)
 
 
 def _unknown(name: object) -> InputError:

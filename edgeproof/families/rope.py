@@ -30,9 +30,20 @@ class RopeScaling(ABC):
     def kind(self) -> str:
         """Its name in `rope_type` of config.json."""
 
+    @property
+    def amplitude(self) -> float:
+        """What cosines and sines are multiplied with."""
+        return 1.0
+
     @abstractmethod
     def kept_share(self, frequencies: np.ndarray) -> np.ndarray:
-        """How much of each frequency stays as it is: 0 … 1, float32 [head_dim / 2]."""
+        """How much of each frequency stays as it is: 0 … 1, float32 [rotated / 2]."""
+
+    def frequencies(self, powers: np.ndarray) -> np.ndarray:
+        """Radians per position, from the powers of the base: float32 [rotated / 2] both."""
+        plain = ONE / powers
+        kept = self.kept_share(plain)
+        return np.asarray((ONE - kept) * plain / np.float32(self.factor) + kept * plain)
 
 
 @dataclass(frozen=True)
@@ -69,27 +80,66 @@ class Llama3Scaling(RopeScaling):
 
 
 @dataclass(frozen=True)
+class LongScaling(RopeScaling):
+    """Each frequency is divided by a number of its own; there are two tables of them.
+
+    transformers takes `short` for a text of at most `original_positions` and `long` for a longer
+    one, at all of its positions. Cosines and sines are multiplied with `attention`.
+    """
+
+    original_positions: int
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    attention: float
+
+    kind = "longrope"
+
+    @property
+    def amplitude(self) -> float:
+        """See `RopeScaling`."""
+        return self.attention
+
+    def kept_share(self, frequencies: np.ndarray) -> np.ndarray:
+        """See `RopeScaling`; none of them does."""
+        return np.zeros_like(frequencies)
+
+    def frequencies(self, powers: np.ndarray) -> np.ndarray:
+        """See `RopeScaling`; of a text of at most `original_positions`."""
+        return np.asarray(ONE / (np.array(self.short, np.float32) * powers))
+
+
+@dataclass(frozen=True)
 class Rope:
-    """A rotary embedding: its base, before `scaling`."""
+    """A rotary embedding: its base, before `scaling`, and the share of channels that it rotates."""
 
     theta: float
     scaling: RopeScaling | None = None
+    share: float = 1.0
+
+    @property
+    def amplitude(self) -> float:
+        """What cosines and sines are multiplied with."""
+        return self.scaling.amplitude if self.scaling else 1.0
+
+    def rotated(self, head_dim: int) -> int:
+        """How many channels of a head it rotates, the first ones."""
+        return int(head_dim * self.share)
 
 
-def frequencies(head_dim: int, theta: float) -> np.ndarray:
-    """Radians per position of each rotated pair, before any scaling: float32 [head_dim / 2]."""
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    powers = np.array([theta ** float(exponent) for exponent in exponents], np.float32)
-    return np.asarray(ONE / powers)
+def frequencies(rotated: int, theta: float) -> np.ndarray:
+    """Radians per position of each rotated pair, before any scaling: float32 [rotated / 2]."""
+    return np.asarray(ONE / _powers(rotated, theta))
 
 
 def scaled_frequencies(head_dim: int, rope: Rope) -> np.ndarray:
-    """Radians per position of each rotated pair: float32 [head_dim / 2]."""
-    plain = frequencies(head_dim, rope.theta)
-    if rope.scaling is None:
-        return plain
-    kept = rope.scaling.kept_share(plain)
-    return np.asarray((ONE - kept) * plain / np.float32(rope.scaling.factor) + kept * plain)
+    """Radians per position of each rotated pair: float32 [rotated / 2]."""
+    powers = _powers(rope.rotated(head_dim), rope.theta)
+    return np.asarray(ONE / powers) if rope.scaling is None else rope.scaling.frequencies(powers)
+
+
+def _powers(rotated: int, theta: float) -> np.ndarray:
+    exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
+    return np.array([theta ** float(exponent) for exponent in exponents], np.float32)
 
 
 def divisors(head_dim: int, theta: float, scaling: RopeScaling) -> np.ndarray:
@@ -116,7 +166,7 @@ def read_rope(raw: Mapping[str, Any]) -> Rope:
         raise InputError("rope parameters that differ between layers are not supported")
     if rope.get("partial_rotary_factor", raw.get("partial_rotary_factor")) not in (None, 1.0):
         raise InputError("partial_rotary_factor is not supported: every channel must be rotated")
-    theta = _positive(rope if "rope_theta" in rope else raw, "rope_theta", DEFAULT_THETA)
+    theta = positive(rope if "rope_theta" in rope else raw, "rope_theta", DEFAULT_THETA)
     return Rope(theta, read_scaling(rope, raw))
 
 
@@ -136,19 +186,19 @@ def read_scaling(
 
 
 def _linear(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling:
-    return LinearScaling(_positive(rope, "factor"))
+    return LinearScaling(positive(rope, "factor"))
 
 
 def _llama3(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling:
     key = "original_max_position_embeddings"
     original = rope.get(key)
-    low, high = _positive(rope, "low_freq_factor"), _positive(rope, "high_freq_factor")
+    low, high = positive(rope, "low_freq_factor"), positive(rope, "high_freq_factor")
     if not isinstance(original, int) or raw.get(key, original) != original or low >= high:
         raise InputError(
             f"rope scaling of type 'llama3': low_freq_factor {low:g} must be below high_freq_factor"
             f" {high:g}, and {key} {original!r} an integer, the same everywhere"
         )
-    return Llama3Scaling(_positive(rope, "factor"), low, high, original)
+    return Llama3Scaling(positive(rope, "factor"), low, high, original)
 
 
 def _unscaled(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
@@ -159,7 +209,12 @@ def _unscaled(rope: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
 SCALINGS = {"default": _unscaled, "linear": _linear, "llama3": _llama3}
 
 
-def _positive(values: Mapping[str, Any], key: str, default: float | None = None) -> float:
+def positive(values: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    """A positive number of a config.
+
+    Raises:
+        InputError: it is none.
+    """
     value = values.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
         raise InputError(f"{key} must be a positive number, not {value!r}")

@@ -156,3 +156,5 @@ def _layer_differences(number: int, model: Layer, runtime: Layer) -> Iterator[st
             yield f"rope_theta {model.rope.theta:g} in layer {number}"
         if model.rope.scaling != runtime.rope.scaling:
             yield "rope scaling"
+        if model.rope.share != runtime.rope.share:
+            yield f"rotation of {model.rope.share:g} of the channels in layer {number}"

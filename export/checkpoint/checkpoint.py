@@ -22,6 +22,7 @@ from export.checkpoint.folder import (
     read_raw_config,
     require_tokenizer,
 )
+from export.checkpoint.fused import holders, split
 from export.checkpoint.known_names import DERIVED_BUFFERS, rename
 from export.checkpoint.safetensors_file import SafetensorsFile
 from export.targets import Target
@@ -52,6 +53,16 @@ class Checkpoint(CheckpointFolder):
     def parameter_count(self) -> int:
         """Number of weights; a tied head is counted once."""
         return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def weight_map(self) -> dict[str, str]:
+        """See `CheckpointFolder`; of a tensor that holds several, its parts."""
+        parts = holders(self.parameters)
+        return {
+            part: file
+            for name, file in super().weight_map.items()
+            for part in ([item.name for item in parts[name]] if name in parts else [name])
+        }
 
     @property
     def stored_order(self) -> list[str]:
@@ -132,6 +143,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     require_tokenizer(path)
     files = open_plain_weights(path, raw)
     rename(path, files, parameters)
+    split(path, files, parameters)
     _check_tensors(path, config, parameters, files)
     checkpoint = Checkpoint(path, plain_config(path, raw), config, parameters, files)
     checkpoint.json_file("tokenizer.json")

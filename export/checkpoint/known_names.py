@@ -33,7 +33,7 @@ def rename(folder: Path, files: Sequence[SafetensorsFile], parameters: Sequence[
         InputError: a wrapper's prefix is on the names.
     """
     names = [name for file in files for name in file.entries]
-    known = {parameter.name for parameter in parameters}
+    known = {parameter.within or parameter.name for parameter in parameters}
     if known & set(names):
         return
     for prefix in WRAPPERS:

@@ -26,7 +26,7 @@ from export.gguf.storage import TYPES
 from export.rounding import Rounder
 from export.rounding.cast import FLOAT32, cast
 from export.sources.gguf_container import GgufFile
-from export.targets import Target
+from export.targets import Target, streamable
 
 K_BLOCK = 256  # rows of a multiple of this get what a mixture asks for
 COPY_BYTES = 4 << 20
@@ -78,12 +78,18 @@ def _grids(checkpoint: Checkpoint) -> Mapping[str, str]:
     return checkpoint.recovery.grids if checkpoint.recovery else {}
 
 
+def _blocks(checkpoint: Checkpoint, target: Target) -> Iterator[np.ndarray]:
+    """Its values in blocks of rows; what holds several is never whole in memory."""
+    for part in streamable(target):
+        yield from checkpoint.blocks(part)
+
+
 def _encoded(
     checkpoint: Checkpoint, item: Item, rounder: Rounder, advance: Advance
 ) -> Iterator[memoryview]:
     """A tensor's bytes in a type of ours, block of rows by block of rows."""
     storage = TYPES[item.type.name]
-    for block in checkpoint.blocks(item.target):
+    for block in _blocks(checkpoint, item.target):
         yield storage.encode(block, item.target, rounder).data
         advance(block.size)
 
@@ -134,7 +140,7 @@ def _write_f32(
     with path.open("wb") as file:
         file.write(encode_header(metadata, _float_infos(targets)))
         for target in targets:
-            for block in checkpoint.blocks(target):
+            for block in _blocks(checkpoint, target):
                 file.write(cast(block, FLOAT32, target.origin).data)
                 advance(block.size)
             file.write(bytes(-file.tell() % ALIGNMENT))
@@ -146,7 +152,7 @@ def _float_infos(targets: Sequence[Target]) -> list[TensorInfo]:
 
 def _sized(checkpoint: Checkpoint, item: Item, advance: Advance) -> Iterator[memoryview]:
     """As many bytes as the tensor will have, after its values were read and found finite."""
-    for block in checkpoint.blocks(item.target):
+    for block in _blocks(checkpoint, item.target):
         advance(block.size)
     yield memoryview(bytes(item.nbytes))
 

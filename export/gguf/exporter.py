@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeproof.artifact import ArtifactWriter, HashedFile, ModelIdentity, Variant
+from edgeproof.families.context import in_llama_cpp
 from export.checkpoint import Checkpoint, recovered_grids
+from export.context import within_context
 from export.format import Advance
 from export.gguf.assignment import Item, assign, main_type
 from export.gguf.container import ALIGNMENT, TensorInfo, encode_header
@@ -40,6 +42,7 @@ def write(
             and not installed.
     """
     recipe = variant.recipe
+    checkpoint = within_context(checkpoint, in_llama_cpp(checkpoint.config))
     targets = bind(checkpoint)
     recipe.check(targets)
     rounder = rounder_of(recipe.rounding, checkpoint.parameters)
@@ -77,10 +80,9 @@ def _named(checkpoint: Checkpoint, targets: list[Target], recipe: Recipe) -> Rec
 
 def _count(writer: ArtifactWriter, item: Item) -> None:
     """A tensor that follows from the config is no weight."""
-    for source in item.target.sources:
-        writer.stats.add(
-            item.type.name, source.size, item.nbytes, kind=item.kind, fallback=item.fallback
-        )
+    if item.target.sources:
+        size = sum(source.size for source in item.target.sources)
+        writer.stats.add(item.type.name, size, item.nbytes, kind=item.kind, fallback=item.fallback)
 
 
 def _stream(content: Content, item: Item, file: HashedFile) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeproof.artifact import ModelIdentity
 from edgeproof.families import DecoderConfig
+from edgeproof.families.llama_cpp import LlamaCppArchitecture
 from edgeproof.families.rope import LinearScaling
 from export.checkpoint import Checkpoint
 from export.checkpoint.model_card import read_model_card
@@ -21,6 +22,7 @@ from export.gguf.authorship import (
     sampling_entries,
 )
 from export.gguf.container import BOOL, FLOAT32, STRING, UINT32, MetadataEntry, ValueType
+from export.gguf.model_names import check_name
 from export.gguf.naming import size_label, split_name
 from export.gguf.vocabulary import vocabulary_entries
 from export.llamacpp.architectures import architecture_of
@@ -46,9 +48,9 @@ def metadata_entries(
         MetadataEntry(f"{name}.vocab_size", UINT32, config.vocab),
         MetadataEntry(f"{name}.rope.dimension_count", UINT32, config.head_dim),
     ]
-    return [
+    entries = [
         *_general(name, checkpoint, identity),
-        *_dimensions(name, config),
+        *_dimensions(architecture, config),
         MetadataEntry("general.file_type", UINT32, file_type),
         *(extents if architecture.extents else ()),
         *(
@@ -58,6 +60,9 @@ def metadata_entries(
         MetadataEntry("general.quantization_version", UINT32, QUANTIZATION_VERSION),
         *vocabulary_entries(checkpoint, space_prefix=architecture.extents),
     ]
+    stated = {entry.key: entry.value for entry in entries}
+    check_name(str(stated["general.name"]), set(stated["tokenizer.ggml.tokens"]))
+    return entries
 
 
 def naming_texts(entries: Sequence[MetadataEntry]) -> dict[str, str]:
@@ -118,7 +123,7 @@ def _source_urls(identity: ModelIdentity) -> dict[str, str]:
     return {"source.url": tree, "source.repo_url": page}
 
 
-def _dimensions(architecture: str, config: DecoderConfig) -> list[MetadataEntry]:
+def _dimensions(architecture: LlamaCppArchitecture, config: DecoderConfig) -> list[MetadataEntry]:
     scaling = config.rope.scaling
     linear = (
         (
@@ -141,4 +146,8 @@ def _dimensions(architecture: str, config: DecoderConfig) -> list[MetadataEntry]
         ("attention.key_length", UINT32, config.head_dim),
         ("attention.value_length", UINT32, config.head_dim),
     )
-    return [MetadataEntry(f"{architecture}.{key}", kind, value) for key, kind, value in values]
+    return [
+        MetadataEntry(f"{architecture.name}.{key}", kind, value)
+        for key, kind, value in values
+        if key not in architecture.lacks
+    ]

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from edgeproof.families import DecoderConfig, Parameter, Role
 from export.llamacpp.architectures import architecture_of
 
-# Not a parameter: it follows from the config's rope scaling.
+# No parameters: they follow from the config's rope scaling.
 ROPE_FREQS = "rope_freqs.weight"
+ROPE_LONG, ROPE_SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 NAMES = {
     Role.EMBEDDING: "token_embd.weight",
     Role.INPUT_NORM: "blk.{layer}.attn_norm.weight",
@@ -37,6 +38,11 @@ NAMES = {
     Role.QUERY_NORM: "blk.{layer}.attn_q_norm.weight",
     Role.KEY_NORM: "blk.{layer}.attn_k_norm.weight",
 }
+# Of linear layers that the checkpoint has in one tensor: so has llama.cpp.
+FUSED = {
+    **dict.fromkeys((Role.QUERY, Role.KEY, Role.VALUE), "blk.{layer}.attn_qkv.weight"),
+    **dict.fromkeys((Role.GATE, Role.UP), "blk.{layer}.ffn_up.weight"),
+}
 # Rows of these roles are rotated, or weigh what is: head by head.
 ROTARY_HEADS: dict[Role, Callable[[DecoderConfig], int]] = {
     **dict.fromkeys((Role.QUERY, Role.QUERY_BIAS), lambda config: config.heads),
@@ -47,8 +53,9 @@ ROTARY_HEADS: dict[Role, Callable[[DecoderConfig], int]] = {
 
 
 def tensor_name(parameter: Parameter) -> str:
-    """The tensor's name in a GGUF file."""
-    return NAMES[parameter.role].format(layer=parameter.layer)
+    """The name of the tensor in a GGUF file that it is, or whose rows it is some of."""
+    names = NAMES if parameter.within is None else FUSED
+    return names[parameter.role].format(layer=parameter.layer)
 
 
 def rotary_heads(parameter: Parameter, config: DecoderConfig) -> int | None:

@@ -15,7 +15,9 @@ import numpy as np
 
 from edgeproof.artifact import ArtifactWriter, ModelIdentity, Variant
 from edgeproof.families import DecoderConfig
+from edgeproof.families.context import bounded
 from export.checkpoint import Checkpoint
+from export.context import within_context
 from export.format import Advance
 from export.mlc.app_record import FILE as APP_FILE
 from export.mlc.app_record import app_config, library_file, mlc_name, runs_in_webllm
@@ -24,13 +26,13 @@ from export.mlc.looking import check_recovered
 from export.mlc.model_config import check_structure
 from export.mlc.model_library import check_compiled_for, read_model_library
 from export.mlc.packing import pack, words_per_group
-from export.mlc.parameters import mlc_targets, streamable
+from export.mlc.parameters import mlc_targets
 from export.mlc.recipe import MODEL_LIB, Recipe
 from export.mlc.schemes import Scheme
 from export.mlc.shards import ShardFiles, StoredArray, plan_shards, write_index
 from export.rounding import Grid, Rounder, rounder_of
 from export.rounding.cast import cast
-from export.targets import Target
+from export.targets import Target, streamable
 
 # Rounding makes a dozen passes over a block: at this size its temporaries stay in the L2 cache.
 CACHE_ELEMENTS = 1 << 17
@@ -54,6 +56,7 @@ def write(
             not compute, a chat template that MLC cannot express, or a model library or an
             importance matrix of another model.
     """
+    checkpoint = within_context(checkpoint, bounded(checkpoint.config))
     check_structure(checkpoint.config)
     recipe, scheme = variant.recipe, variant.recipe.scheme
     rounder = rounder_of(recipe.rounding, checkpoint.parameters)

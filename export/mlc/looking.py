@@ -8,12 +8,12 @@ from edgeproof.artifact import Variant
 from edgeproof.errors import InputError
 from edgeproof.recovery import RECOVERY
 from export.checkpoint import Checkpoint, recovered_grids
-from export.mlc.parameters import mlc_targets, streamable
+from export.mlc.parameters import mlc_targets
 from export.mlc.recipe import Recipe
 from export.mlc.schemes import Scheme
 from export.rounding.looking import begins_on_grid, lies_on_grid, looks, with_on_grid
 from export.rounding.recipe import OnGrid
-from export.targets import Target
+from export.targets import Target, streamable
 
 GRID = "q4"
 

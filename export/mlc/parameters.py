@@ -36,13 +36,6 @@ def mlc_targets(checkpoint: Checkpoint) -> list[Target]:
     return sorted(targets, key=lambda t: min(position[source.name] for source in t.sources))
 
 
-def streamable(target: Target) -> list[Target]:
-    """Targets with the same rows in the same order; of fused weights each source, as it is."""
-    if target.transform is not stack_rows:
-        return [target]
-    return [Target(source.name, (source,), source.shape) for source in target.sources]
-
-
 def _target(name: str, sources: list[Parameter]) -> Target:
     """Sources are in forward order, which is that of fused rows."""
     if len(sources) == 1:

@@ -83,12 +83,12 @@ class DecoderGraph:
         return self.config.norm_eps * self.residual_scale**2
 
     def rotary_tables(self) -> dict[Rope, list[str]]:
-        """Stored cosines and sines [positions, head dim / 2] of each rotary embedding there is."""
+        """Stored cosines and sines [positions, rotated / 2] of each rotary embedding there is."""
         c = self.config
-        shape = (c.max_positions, c.head_dim // 2)
         stored = {}
         for number, rope in enumerate(filter(None, c.structure.ropes)):
-            angles = c.max_positions, scaled_frequencies(c.head_dim, rope)
+            shape = (c.max_positions, rope.rotated(c.head_dim) // 2)
+            angles = c.max_positions, scaled_frequencies(c.head_dim, rope), rope.amplitude
             name = f"rotary.{number}" if number else "rotary"
             tables = {f"{name}.cosine": cosines, f"{name}.sine": sines}
             stored[rope] = [

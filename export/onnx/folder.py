@@ -15,7 +15,9 @@ import numpy as np
 
 from edgeproof.artifact import ArtifactWriter
 from edgeproof.checkpoints.settings import SETTINGS, shipped_settings
+from edgeproof.families.context import bounded
 from export.checkpoint import Checkpoint, CheckpointFolder, recovered_grids
+from export.context import within_context
 from export.format import Advance
 from export.onnx.decoder import GraphParts, build_decoder
 from export.onnx.genai import genai_config
@@ -50,6 +52,7 @@ def write_folder(
         InputError: a value is not finite, or overflows the variant's type; the importance matrix is
             another model's.
     """
+    checkpoint = within_context(checkpoint, bounded(checkpoint.config, windows=True))
     file = GRAPH_FILES[recipe.dtype]
     parts = _parts(checkpoint, recipe)
     graphs = {

@@ -17,7 +17,8 @@ from export.onnx.weights import plain
 from export.targets import Target
 
 INT32 = np.dtype(np.int32)
-# GroupQueryAttention with rotary inside refuses other head sizes.
+# GroupQueryAttention with rotary inside refuses other head sizes, and other numbers of rotated
+# channels.
 HEAD_DIM_MULTIPLE = 16
 
 
@@ -34,6 +35,12 @@ class FusedOperators:
                 f"head_dim = {b.config.head_dim}: ONNX Runtime's GroupQueryAttention needs a"
                 f" multiple of {HEAD_DIM_MULTIPLE}; export with --graph portable, or to GGUF"
             )
+        for rope in filter(None, b.config.structure.ropes):
+            if (rotated := rope.rotated(b.config.head_dim)) % HEAD_DIM_MULTIPLE:
+                raise InputError(
+                    f"{rotated} rotated channels: ONNX Runtime's GroupQueryAttention needs a"
+                    f" multiple of {HEAD_DIM_MULTIPLE}; export with --graph portable, or to GGUF"
+                )
         self.b = b
         g, path = b.graph, "/model/attention"
         batch = g.node("Shape", ["input_ids"], f"{path}/batch", start=0, end=1)

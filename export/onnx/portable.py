@@ -125,4 +125,6 @@ class PortableOperators:
         if rope is None:
             return x
         inputs = [x, *self.tables[rope], self.positions]
-        return self.b.graph.node("RotaryEmbedding", inputs, path, num_heads=heads)
+        rotated = rope.rotated(self.b.config.head_dim)
+        some = {} if rotated == self.b.config.head_dim else {"rotary_embedding_dim": rotated}
+        return self.b.graph.node("RotaryEmbedding", inputs, path, num_heads=heads, **some)

@@ -24,25 +24,31 @@ COSINE_TERMS = tuple((-1) ** k / math.factorial(2 * k) for k in range(10))
 BLOCK_POSITIONS = 4096
 
 
-def cosines(positions: int, frequencies: np.ndarray) -> Iterator[np.ndarray]:
-    """Cosines of position × frequency: blocks of rows of a float32 [positions, head_dim / 2].
+def cosines(
+    positions: int, frequencies: np.ndarray, amplitude: float = 1.0
+) -> Iterator[np.ndarray]:
+    """Cosines of position × frequency, times the amplitude: blocks of rows of a float32 table.
 
-    Frequencies, float32 [head_dim / 2], and angles are rounded as the reference does (transformers,
-    `LlamaRotaryEmbedding`), so that far positions rotate by the same, rounded, angle.
+    The table is [positions, pairs]. Frequencies, float32 [pairs], and angles are rounded as the
+    reference does (transformers, `LlamaRotaryEmbedding`), so that far positions rotate by the same,
+    rounded, angle.
     """
-    return _table(positions, frequencies, quarter_turns=0)
+    return _table(positions, frequencies, amplitude, quarter_turns=0)
 
 
-def sines(positions: int, frequencies: np.ndarray) -> Iterator[np.ndarray]:
+def sines(positions: int, frequencies: np.ndarray, amplitude: float = 1.0) -> Iterator[np.ndarray]:
     """As `cosines`: sin x = cos(x + 3 quarter turns)."""
-    return _table(positions, frequencies, quarter_turns=3)
+    return _table(positions, frequencies, amplitude, quarter_turns=3)
 
 
-def _table(positions: int, frequencies: np.ndarray, quarter_turns: int) -> Iterator[np.ndarray]:
+def _table(
+    positions: int, frequencies: np.ndarray, amplitude: float, quarter_turns: int
+) -> Iterator[np.ndarray]:
     for start in range(0, positions, BLOCK_POSITIONS):
         stop = min(start + BLOCK_POSITIONS, positions)
         angles = np.arange(start, stop, dtype=np.float32)[:, None] * frequencies
-        yield _cosine(angles.astype(np.float64), quarter_turns).astype(np.float32)
+        exact = _cosine(angles.astype(np.float64), quarter_turns).astype(np.float32)
+        yield exact if amplitude == 1 else exact * np.float32(amplitude)
 
 
 def _cosine(angles: np.ndarray, quarter_turns: int) -> np.ndarray:

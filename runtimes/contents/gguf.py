@@ -11,13 +11,13 @@ from typing import Any
 from edgeproof.artifact import Artifact
 from edgeproof.checkpoints.special_tokens import listed
 from edgeproof.checkpoints.tokenizer import around
-from runtimes.config_facts import NO_WINDOW
+from edgeproof.families.context import in_llama_cpp
 from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.files import Content, Topic
 from runtimes.contents.free import free_keys
 from runtimes.contents.origin import Origin
 from runtimes.gguf_file import GgufTensor, read_file
-from runtimes.rotary import divisors, rope_of, scaling_of
+from runtimes.rotary import LONG, divisors, rope_of, scaling_of
 
 # Fields of generation_config.json that llama.cpp takes as its own defaults, and their types.
 SAMPLING: dict[str, tuple[str, type | tuple[type, ...]]] = {
@@ -48,6 +48,10 @@ TOPICS = {
     "tokenizer.": Topic.TOKENIZER,
 }
 DIVISORS = "rope_freqs.weight"
+LONG_TABLES = {
+    "rope_factors_long.weight": "long_factor",
+    "rope_factors_short.weight": "short_factor",
+}
 
 
 def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
@@ -69,13 +73,16 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
 
 def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:
     """Tensors that follow from the config, which no comparison of weights has."""
-    return {item.name: item.data.view("<f4").tolist() for item in stored if item.name == DIVISORS}
+    derived = {DIVISORS, *LONG_TABLES}
+    return {item.name: item.data.view("<f4").tolist() for item in stored if item.name in derived}
 
 
 def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
     architecture = origin.family.llama_cpp
     name = architecture.name if architecture else None
-    own = architecture.keys(origin.decoder) if architecture else {}
+    own = architecture.keys(in_llama_cpp(origin.decoder)) if architecture else {}
+    lacks = architecture.lacks if architecture else frozenset()
+    model = {key: value for key, value in _model(origin).items() if key not in lacks}
     return {
         **free_keys(said),
         "general.architecture": name,
@@ -83,7 +90,7 @@ def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
         "general.quantization_version": 2,
         "general.alignment": Exercised("tensors are found by it"),
         **_sampling(origin),
-        **{f"{name}.{key}": value for key, value in {**_model(origin), **own}.items()},
+        **{f"{name}.{key}": value for key, value in {**model, **own}.items()},
         **_vocabulary(origin),
     }
 
@@ -93,7 +100,7 @@ def _model(origin: Origin) -> dict[str, Any]:
     rope, kind = rope_of(origin.config), scaling_of(origin.config)
     expected = {
         "block_count": facts["num_hidden_layers"],
-        "context_length": facts["max_position_embeddings"],
+        "context_length": facts["llama_cpp_context"],
         "embedding_length": facts["hidden_size"],
         "feed_forward_length": facts["intermediate_size"],
         "attention.head_count": facts["num_attention_heads"],
@@ -102,18 +109,20 @@ def _model(origin: Origin) -> dict[str, Any]:
         "attention.value_length": facts["head_dim"],
         "attention.layer_norm_rms_epsilon": facts["rms_norm_eps"],
         "rope.freq_base": facts["rope_theta"],
-        "rope.dimension_count": Maybe(facts["head_dim"]),
+        "rope.dimension_count": Maybe(facts["rotary_dim"]),
         "vocab_size": Maybe(facts["vocab_size"]),
     }
     if kind == "linear":
         expected |= {"rope.scaling.type": kind, "rope.scaling.factor": rope["factor"]}
-    if facts["sliding_window"] != NO_WINDOW:
-        expected["attention.sliding_window"] = facts["sliding_window"]
     return expected
 
 
 def _scaled(origin: Origin) -> dict[str, Any]:
     """What llama.cpp divides rotary frequencies by, where only a table can say it."""
+    rope = rope_of(origin.config)
+    if scaling_of(origin.config) == LONG:
+        tables = {name: rope[key] for name, key in LONG_TABLES.items()}
+        return {name: [_near(float(value)) for value in tables[name]] for name in tables}
     if scaling_of(origin.config) != "llama3":
         return {}
     values = divisors(origin.config, origin.facts["head_dim"])

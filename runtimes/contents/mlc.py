@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
+from edgeproof.families.context import bounded
 from runtimes.contents.conversation import conversation
 from runtimes.contents.expectation import Exercised, Expected
 from runtimes.contents.files import SETTINGS, TOKENIZER, Content, Topic, copied
@@ -73,7 +74,7 @@ def _read(artifact: Artifact, name: str) -> Any:
 
 def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
     facts = origin.facts
-    context = facts["max_position_embeddings"]
+    context = facts["context"]
     chunk = Expected(f"1 to {context}", lambda said: 0 < said <= context)
     alone = {"tensor_parallel_shards": 1, "pipeline_parallel_stages": 1}
     tokens = {*origin.tokenizer["model"]["vocab"], *origin.added}
@@ -87,7 +88,7 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
         }),
         "vocab_size": facts["vocab_size"],
         "context_window_size": context,
-        "sliding_window_size": facts["sliding_window"],
+        "sliding_window_size": -1,
         "prefill_chunk_size": chunk,
         "attention_sink_size": -1,
         **alone,
@@ -123,12 +124,12 @@ def _model(origin: Origin, sizes: Mapping[str, Any]) -> dict[str, Any]:
         **sizes,
     }  # fmt: skip
     stated = {key: value for key, value in llamas.items() if key not in architecture.lacks}
-    return {**stated, **architecture.keys(origin.decoder)}
+    return {**stated, **architecture.keys(bounded(origin.decoder))}
 
 
 def _rope_scaling(config: Mapping[str, Any]) -> dict[str, Any] | None:
     kind, rope = scaling_of(config), rope_of(config)
-    return None if kind == "default" else {"rope_type": kind, **{key: rope[key] for key in SCALING}}
+    return {"rope_type": kind, **{key: rope[key] for key in SCALING}} if kind == "llama3" else None
 
 
 def _tokenizer_info(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _record(
 ) -> dict[str, Any]:
     """WebLLM's record of the model. It refuses GPUs whose buffers are smaller than it says."""
     facts, size, sizes = origin.facts, SIZES[dtype], [_bytes(record) for record in records]
-    longest, layers = facts["max_position_embeddings"], facts["num_hidden_layers"]
+    longest, layers = facts["context"], facts["num_hidden_layers"]
     context = min(longest, 4096)  # what WebLLM's own records take
     width = 2 * facts["num_key_value_heads"] * facts["head_dim"] * size
     values = min(longest, PREFILL) * (4 * facts["intermediate_size"] + facts["hidden_size"]) * size

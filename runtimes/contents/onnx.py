@@ -94,6 +94,7 @@ def _config(origin: Origin, path: str, graph: GraphProto) -> dict[str, Any]:
     (cache,) = (DTYPES.get(kind) for kind in caches)
     return {
         **origin.config,
+        "max_position_embeddings": origin.facts["windowed_context"],
         ADDED: {
             **origin.config.get(ADDED, {}),
             "use_external_data_format": {file: chunks},
@@ -112,7 +113,7 @@ def _genai(origin: Origin, file: str, graph: GraphProto) -> dict[str, Any]:
         "model": {
             "type": "decoder",
             "vocab_size": facts["vocab_size"],
-            "context_length": facts["max_position_embeddings"],
+            "context_length": facts["windowed_context"],
             **{name: value for name, value in ids.items() if value is not None},
             "decoder": {
                 "session_options": {"log_id": LOG, "provider_options": []},
@@ -139,7 +140,7 @@ def _genai(origin: Origin, file: str, graph: GraphProto) -> dict[str, Any]:
             "top_p": origin.generation_number("top_p", TOP_P),
             "top_k": int(origin.generation_number("top_k", 0)),
             "repetition_penalty": origin.generation_number("repetition_penalty", 1.0),
-            "max_length": facts["max_position_embeddings"],
+            "max_length": facts["windowed_context"],
             # Only this operator writes into a cache of full length.
             "past_present_share_buffer": any(node.op_type == FUSED for node in graph.node),
         },

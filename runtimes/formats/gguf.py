@@ -26,10 +26,10 @@ FACTS = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
-    "rope.dimension_count": "head_dim",
+    "rope.dimension_count": "rotary_dim",
     "rope.freq_base": "rope_theta",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "context_length": "max_position_embeddings",
+    "context_length": "llama_cpp_context",
     "vocab_size": "vocab_size",
 }
 

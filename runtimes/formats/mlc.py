@@ -26,7 +26,7 @@ FACTS = {
     **{name: name for name in SAME_NAME},
     "position_embedding_base": "rope_theta",
     "rope_theta": "rope_theta",
-    "context_window_size": "max_position_embeddings",
+    "context_window_size": "context",
 }
 
 

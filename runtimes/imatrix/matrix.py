@@ -21,7 +21,7 @@ from edgeproof.files.atomic import scratch_folder
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import input_records
 from runtimes.imatrix.calibration import CHUNK_TOKENS, Calibration
-from runtimes.weights.gguf import LAYER_NAMES
+from runtimes.weights.gguf import FUSED_NAMES, LAYER_NAMES
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
@@ -30,7 +30,9 @@ MATRIX_VERSION = 1
 # What the model's arithmetic, its tokenizer and its chat template depend on.
 INPUTS = ("*.safetensors", "*.json", "*.jinja")
 LAYER_WEIGHT = re.compile(r"model\.layers\.(\d+)\.(.+)\.weight")
-GGUF_NAMES = {theirs: ours for ours, theirs in LAYER_NAMES.items()}
+GGUF_NAMES = {
+    theirs: ours for names in (LAYER_NAMES, *FUSED_NAMES.values()) for ours, theirs in names.items()
+}
 
 Sums = Mapping[str, tuple[np.ndarray, int]]
 

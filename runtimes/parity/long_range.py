@@ -43,11 +43,15 @@ ROWS = 128  # compared at a time
 
 @dataclass(frozen=True)
 class Probe:
-    """Token ids, and the reference's hidden states from position `first` on: float32 [.., H]."""
+    """Token ids, and the reference's hidden states from position `first` on: float32 [.., H].
+
+    A file without the model's sliding windows may end at `windowless` positions.
+    """
 
     ids: tuple[int, ...]
     first: int
     hidden: np.ndarray
+    windowless: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def load_probe(runtime: TorchRuntime, tokens: int, inputs: tuple[OutputFile, ...
         keep(path, buffer.getvalue())
         return hidden
 
-    return Probe(ids, first, once(path, lambda: _read(path), make))
+    hidden = once(path, lambda: _read(path), make)
+    return Probe(ids, first, hidden, runtime.windowless)
 
 
 def probe_ids(text: Sequence[int], length: int, repeated: int) -> tuple[int, ...]:
@@ -115,8 +120,13 @@ def probe_ids(text: Sequence[int], length: int, repeated: int) -> tuple[int, ...
 
 def measure_long_range(
     runtime: Runtime, probe: Probe, head: np.ndarray, usual_kl: float
-) -> LongRange:
-    """Compare the end of the probe; `usual_kl` is the mean KL of the other text, in nats."""
+) -> LongRange | None:
+    """Compare the end of the probe; `usual_kl` is the mean KL of the other text, in nats.
+
+    None where the file rightly ends before it.
+    """
+    if runtime.context == probe.windowless < len(probe.ids):
+        return None
     limit = max(FLOOR, TIMES * usual_kl)
     if runtime.context < len(probe.ids):
         return LongRange(len(probe.ids), 0, float("inf"), limit)

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 from edgeproof.artifact.json_file import read_json
 from edgeproof.checkpoints.config import settled
 from edgeproof.errors import InputError
+from edgeproof.families.context import bounded
+from runtimes.config_facts import decoder_of
 
 # Digits, runs of spaces, newlines, code, unicode: what wrongly rebuilt tokenizers get wrong.
 PROBE = "in 1999,  42\n\n    def f(x):\treturn x**2  # naïve — Größe 東京 🙂 I'll\r\n 0x1F "
@@ -48,6 +50,23 @@ def load_model(checkpoint: Path) -> Any:
 def logits_divisor(model: Any) -> float:
     """What transformers' Granite divides its logits by; 1 of other models."""
     return float(getattr(model.config, "logits_scaling", 1.0))
+
+
+def longest(model: Any) -> int:
+    """The longest text of one rotation: with long rope, transformers changes it beyond.
+
+    All positions rotate otherwise then, so that step by step nothing could be kept.
+    """
+    decoder = decoder_of(model.config.to_dict())
+    if decoder is None:
+        return int(model.config.max_position_embeddings)
+    return bounded(decoder, windows=True).max_positions
+
+
+def windowless(model: Any) -> int:
+    """As `longest`, where a file has no sliding windows: the context that it then states."""
+    decoder = decoder_of(model.config.to_dict())
+    return longest(model) if decoder is None else bounded(decoder).max_positions
 
 
 def load_tokenizer(checkpoint: Path) -> Any:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 
-def rotated(rows: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
-    """Rotate heads [T, heads × size] by angles whose cosines are [T, size], halves as partners."""
-    heads = rows.reshape(len(rows), -1, cosine.shape[-1])
-    first, second = np.split(heads, 2, axis=-1)
+def rotated(rows: np.ndarray, cosine: np.ndarray, sine: np.ndarray, size: int) -> np.ndarray:
+    """Rotate heads [T, heads × size] by angles whose cosines are [T, channels], halves as partners.
+
+    Channels beyond those stay as they are.
+    """
+    heads = rows.reshape(len(rows), -1, size)
+    turned, rest = np.split(heads, [cosine.shape[-1]], axis=-1)
+    first, second = np.split(turned, 2, axis=-1)
     partner = np.concatenate((-second, first), -1)
-    return np.asarray(heads * cosine[:, None] + partner * sine[:, None]).reshape(rows.shape)
+    turned = turned * cosine[:, None] + partner * sine[:, None]
+    return np.concatenate((turned, rest), -1).reshape(rows.shape)

@@ -23,7 +23,8 @@ from edgeproof.templates import Renderer
 from runtimes.memory import return_large_blocks
 from runtimes.peaks import Peak
 from runtimes.protocol import AddedToken
-from runtimes.pytorch.loading import load_model, load_tokenizer, logits_divisor
+from runtimes.pytorch.fused import apart, columns, fill, heads_of, held, named
+from runtimes.pytorch.loading import load_model, load_tokenizer, logits_divisor, longest, windowless
 from runtimes.pytorch.rotation import rotated
 from runtimes.pytorch.watch import Watch
 from runtimes.said import said_of
@@ -46,8 +47,9 @@ class TorchRuntime(SequenceRuntime):
         self._tokenizer = tokenizer
         self._said = said
         self.vocabulary = int(self._loaded.config.vocab_size)
-        self.context = int(self._loaded.config.max_position_embeddings)
+        self.context, self.windowless = longest(self._loaded), windowless(self._loaded)
         self._divisor = logits_divisor(self._loaded)
+        self._heads = heads_of(self._loaded)
         self._cache = transformers.DynamicCache()
         self._mask = torch.zeros((0, 0), dtype=torch.int64)  # of `step_many`'s sequences
         self._watch = Watch()
@@ -176,7 +178,8 @@ class TorchRuntime(SequenceRuntime):
             InputError: a missing, unknown or misshapen tensor.
         """
         parameters = dict(self._model.named_parameters())
-        missing, unknown = parameters.keys() - tensors.keys(), tensors.keys() - parameters.keys()
+        names = {part for name in parameters for part in named(name)}
+        missing, unknown = names - tensors.keys(), tensors.keys() - names
         if missing or unknown:
             raise InputError(
                 f"weights do not fit the model: missing {sorted(missing)[:3]},"
@@ -184,12 +187,7 @@ class TorchRuntime(SequenceRuntime):
             )
         try:
             for name, parameter in parameters.items():
-                values = tensors[name]
-                if values.shape != tuple(parameter.shape):
-                    raise InputError(
-                        f"{name}: shape {list(values.shape)}, expected {list(parameter.shape)}"
-                    )
-                np.copyto(parameter.data.numpy(), values)
+                fill(name, parameter.data.numpy(), tensors, self._heads)
             self._clear()
             self.length = 0
             with self._watch.aside():
@@ -199,8 +197,15 @@ class TorchRuntime(SequenceRuntime):
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """The parameters in use, by their Hugging Face names; not copies: do not write to them."""
-        return {name: value.numpy() for name, value in self._model.named_parameters()}
+        """The parameters in use, by their Hugging Face names; not copies: do not write to them.
+
+        Linear layers that are fused are apart here, as other families have them.
+        """
+        return {
+            part: rows
+            for name, value in self._model.named_parameters()
+            for part, rows in apart(name, value.numpy(), self._heads)
+        }
 
     def has_weights(self, tensors: Mapping[str, np.ndarray]) -> bool:
         """Whether these tensors are the model's own parameters, value by value."""
@@ -248,7 +253,8 @@ class TorchRuntime(SequenceRuntime):
     def input_square_sums(self, ids: Sequence[int]) -> dict[str, tuple[np.ndarray, int]]:
         """Sums of squares of what enters each linear layer, over the tokens of a new sequence.
 
-        Weight's Hugging Face name → float64 [in] and the number of tokens; without the head.
+        Weight's Hugging Face name → float64 [in] and the number of tokens; without the head. What
+        is fused has one.
 
         Raises:
             ValueError: as for `logits`.
@@ -291,8 +297,9 @@ class TorchRuntime(SequenceRuntime):
 
         def keep(name: str) -> Callable[..., None]:
             def watch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-                states.setdefault(f"{name}.input", _rows(inputs[0]))
-                states[name] = _rows(output)
+                for part, rows in columns(name, _rows(output), self._heads):
+                    states.setdefault(f"{part}.input", _rows(inputs[0]))
+                    states[part] = rows
 
             return watch
 
@@ -300,7 +307,7 @@ class TorchRuntime(SequenceRuntime):
             def give(
                 _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
             ) -> tuple[torch.Tensor, ...]:
-                states[f"{name}.input"] = _rows(inputs[0])
+                states.update((f"{part}.input", _rows(inputs[0])) for part in held(name))
                 return torch.from_numpy(np.require(rows, np.float32, ["C", "W"]))[None], *inputs[1:]
 
             return give
@@ -316,8 +323,9 @@ class TorchRuntime(SequenceRuntime):
 
         with contextlib.ExitStack() as hooks, self._watch.aside():
             for name, module in base.named_modules(prefix=self._model.base_model_prefix):
-                if given is not None and name in given:
-                    hook = module.register_forward_pre_hook(replace(name, given[name]))
+                first = held(name)[0]
+                if given is not None and first in given:
+                    hook = module.register_forward_pre_hook(replace(name, given[first]))
                     hooks.callback(hook.remove)
                 if LAYER.fullmatch(name):
                     hooks.callback(module.register_forward_pre_hook(take(name)).remove)
@@ -330,7 +338,10 @@ class TorchRuntime(SequenceRuntime):
             before = states.get(f"{attention}.{kind}_norm", states[name])
             rows = before.reshape(states[name].shape)
             turned = getattr(self._model.get_submodule(attention), "use_rope", True)  # SmolLM3's
-            states[f"{attention}.{kind}_rope"] = rotated(rows, *rotations[0]) if turned else rows
+            if turned:
+                cosine, sine = rotations[0]
+                rows = rotated(rows, cosine, sine, _head_size(self._model, attention))
+            states[f"{attention}.{kind}_rope"] = rows
         return states
 
     def close(self) -> None:
@@ -390,6 +401,10 @@ def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
     return_large_blocks()
     load, tokenizer = partial(load_model, checkpoint), load_tokenizer(checkpoint)
     return TorchRuntime(load, tokenizer, said_of(checkpoint))
+
+
+def _head_size(model: Any, attention: str) -> int:
+    return int(model.get_submodule(attention).head_dim)
 
 
 def _rows(values: torch.Tensor) -> np.ndarray:

@@ -15,6 +15,7 @@ LAYER = re.compile(r"\.layers\.(\d+)\.")
 HEAD_NORMS = ("q_norm", "k_norm")
 # What an attention module of transformers has; of one without, scores are not bounded.
 ATTENTION = ("q_proj", "k_proj", "scaling", "head_dim")
+FUSED_ATTENTION = ("qkv_proj", "scaling", "head_dim", "config")
 
 Where = tuple[Place, int | None]
 
@@ -23,7 +24,7 @@ class Watch:
     """The peaks of everything that the watched models have run yet.
 
     Of attention scores the upper bound that the lengths of queries and keys give: rotary embeddings
-    keep lengths, and a product is at most that of its factors' lengths.
+    keep lengths, or make all larger alike, and a product is at most that of its factors' lengths.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,8 @@ class Watch:
 
     def add(self, model: Any) -> None:
         """Watch a model from now on."""
+        rotary = getattr(model.base_model, "rotary_emb", None)
+        longer = float(getattr(rotary, "attention_scaling", 1.0)) ** 2
         for name, module in model.named_modules():
             layer = _layer(name)
             if "norm" in type(module).__name__.lower():
@@ -60,10 +63,18 @@ class Watch:
             elif name.endswith("down_proj"):
                 module.register_forward_pre_hook(self._inputs((Place.PRODUCT, layer)))
             if all(hasattr(module, name) for name in ATTENTION):
-                self._scales[layer] = float(module.scaling)
+                self._scales[layer] = float(module.scaling) * longer
                 for part in ("q", "k"):
                     last = getattr(module, f"{part}_norm", getattr(module, f"{part}_proj"))
                     last.register_forward_hook(self._heads((layer, part), module.head_dim))
+            elif all(hasattr(module, name) for name in FUSED_ATTENTION):
+                self._scales[layer] = float(module.scaling) * longer
+                first, size = 0, module.head_dim
+                counts = {"q": module.config.num_attention_heads}
+                counts["k"] = module.config.num_key_value_heads
+                for part, count in counts.items():
+                    columns = slice(first, first := first + count * size)
+                    module.qkv_proj.register_forward_hook(self._heads((layer, part), size, columns))
 
     def _inputs(self, where: Where) -> Callable[..., None]:
         def watch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -71,9 +82,12 @@ class Watch:
 
         return watch
 
-    def _heads(self, key: tuple[int | None, str], size: int) -> Callable[..., None]:
+    def _heads(
+        self, key: tuple[int | None, str], size: int, columns: slice = slice(None)
+    ) -> Callable[..., None]:
         def watch(_: torch.nn.Module, __: Any, output: torch.Tensor) -> None:
-            rows = output.reshape(output.shape[0] * output.shape[1], -1, size)  # [tokens, heads, d]
+            taken = output[..., columns].flatten(0, 1)
+            rows = taken.reshape(len(taken), -1, size)  # [tokens, heads, d]
             lengths = torch.linalg.vector_norm(rows, dim=-1).amax(0)  # [heads]
             self._lengths[key] = _larger(self._lengths.get(key), lengths)
 

@@ -19,6 +19,7 @@ from edgeproof.errors import InputError
 from runtimes.gguf_file import read_metadata
 from runtimes.llamacpp import GGML_TYPE_F32, LlamaCpp
 from runtimes.states import LAST_NORM, LOGITS, residual
+from runtimes.weights.fused import split
 from runtimes.weights.gguf import ROTATED_BY, split_rotary_pairs
 
 BEFORE_ROPE, LAST = -2, -1
@@ -45,6 +46,19 @@ LAYER_STATES = (
     ("ffn_swiglu", LAST, "mlp.down_proj.input"),
     ("ffn_out", LAST, "mlp.down_proj"),
 )
+# Of graphs that name what they compute otherwise; queries are scaled after their rotation.
+OTHER_STATES = {
+    "phi3": (
+        ("attn_norm", LAST, "input_layernorm"),
+        ("Qcur", BEFORE_ROPE, "self_attn.q_rope"),
+        ("Kcur", LAST, "self_attn.k_rope"),
+        ("kqv_out", LAST, "self_attn.o_proj.input"),
+        ("ffn_norm", LAST, "post_attention_layernorm"),
+        ("ffn_up", LAST, "mlp.gate_up_proj"),
+        ("ffn_swiglu", LAST, "mlp.down_proj.input"),
+        ("ffn_out", LAST, "mlp.down_proj"),
+    )
+}
 # In a layer without a norm before the MLP, which is then what takes the sum.
 SUM, WITHOUT_NORM = "ffn_inp", "mlp.gate_proj.input"
 # States whose heads are rotated in pairs where the architecture does that.
@@ -68,17 +82,18 @@ def trace(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, np.
     streams = [seen["embd"][LAST], *(seen[f"l_out-{layer}"][LAST] for layer in range(layers))]
     states = {residual(layer): rows for layer, rows in enumerate(streams[:-1])}
     states |= {f"{LAST_NORM}.input": streams[-1], LAST_NORM: seen["result_norm"][LAST]}
+    family = read_metadata(path)["general.architecture"]
     pairs = _paired_heads(path)
     for layer in range(layers):
         normed = f"ffn_norm-{layer}" in seen
-        for name, which, usual in LAYER_STATES:
+        for name, which, usual in OTHER_STATES.get(family, LAYER_STATES):
             state = WITHOUT_NORM if name == SUM and not normed else usual
             if tensors := seen.get(f"{name}-{layer}"):
                 heads = pairs.get(state.rpartition(".")[2])
                 rows = tensors[which]
-                states[f"model.layers.{layer}.{state}"] = (
-                    split_rotary_pairs(rows.T, heads).T if heads else rows
-                )
+                whole = split_rotary_pairs(rows.T, heads).T if heads else rows
+                for part, columns in split(f"model.layers.{layer}.{state}.weight", whole.T, None):
+                    states[part.removesuffix(".weight")] = columns.T
     return {**states, LOGITS: logits}
 
 

@@ -197,7 +197,7 @@ def signatures(shape: DecoderShape) -> dict[str, dict[str, Any]]:
     tensor, integer = nn.spec.Tensor, nn.spec.Int()
     weighted = {"$": {"param_mode": "packed", "effect_mode": "none"}}
     hidden = tensor(["n", shape.hidden], "float32")
-    rotation = tensor(["positions", shape.head_dim // 2], "float32")
+    rotation = tensor(["positions", shape.rotated // 2], "float32")
     return {
         "embed": {"ids": tensor(["n"], "int32"), **weighted},
         "run_layer": {

@@ -95,12 +95,13 @@ def append_kv(shape: DecoderShape) -> PrimFunc:
     """Rotate the new keys and put keys and values into the KV cache, in place.
 
     qkv float32 [n, qkv_rows] holds the projections of positions start … start + n − 1; cosine and
-    sine are float32 [positions, head_dim / 2]. Channel d pairs with d + head_dim / 2, as in
-    transformers. The cache is float32: keys [blocks, kv_heads, head_dim, LANES], values
-    [blocks, LANES, kv_heads, head_dim], position p in block p // LANES.
+    sine are float32 [positions, rotated / 2]. Channel d of those that rotate pairs with
+    d + rotated / 2, as in transformers; the others follow as they are. The cache is float32: keys
+    [blocks, kv_heads, head_dim, LANES], values [blocks, LANES, kv_heads, head_dim], position p in
+    block p // LANES.
     """
-    heads, kv_heads, dim, half = shape.heads, shape.kv_heads, shape.head_dim, shape.head_dim // 2
-    width = shape.qkv_rows
+    heads, kv_heads, dim, half = shape.heads, shape.kv_heads, shape.head_dim, shape.rotated // 2
+    width, rest = shape.qkv_rows, shape.head_dim - shape.rotated
 
     @T.prim_func(private=True)
     def append_kv(
@@ -127,6 +128,10 @@ def append_kv(shape: DecoderShape) -> PrimFunc:
             keys[position // LANES, head, d + half, position % LANES] = (
                 qkv[i, column + half] * cosine[position, d] + qkv[i, column] * sine[position, d]
             )
+        for i, head, d in T.grid(n, kv_heads, rest):
+            keys[(start + i) // LANES, head, 2 * half + d, (start + i) % LANES] = qkv[
+                i, (heads + head) * dim + 2 * half + d
+            ]
         for i, head, d in T.grid(n, kv_heads, dim):
             values[(start + i) // LANES, (start + i) % LANES, head, d] = qkv[
                 i, (heads + kv_heads + head) * dim + d
@@ -140,12 +145,13 @@ def attend(shape: DecoderShape) -> PrimFunc:
 
     Takes what `append_kv` takes, after it; rotates the queries itself.
     """
-    heads, kv_heads, dim, half = shape.heads, shape.kv_heads, shape.head_dim, shape.head_dim // 2
+    heads, kv_heads, dim, half = shape.heads, shape.kv_heads, shape.head_dim, shape.rotated // 2
+    rest = shape.head_dim - shape.rotated
     width, query_width, shared = shape.qkv_rows, shape.query_rows, shape.heads // shape.kv_heads
     scale = shape.structure.multipliers.attention
 
     @T.prim_func(private=True)
-    def attend(
+    def attend(  # noqa: PLR0912  (an inner function would be inlined by the parser anyway)
         qkv_: T.handle,
         cosine_: T.handle,
         sine_: T.handle,
@@ -182,6 +188,8 @@ def attend(shape: DecoderShape) -> PrimFunc:
                     qkv[i, head * dim + half + d] * cosine[position, d]
                     + qkv[i, head * dim + d] * sine[position, d]
                 )
+            for d in T.serial(rest):
+                query[dim - rest + d] = scale * qkv[i, (head + 1) * dim - rest + d]
             for block in T.serial(position // LANES + 1):
                 for lane in T.vectorized(LANES):
                     lanes[lane] = T.float32(0)

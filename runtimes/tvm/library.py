@@ -57,7 +57,7 @@ def open_loader(scheme: Scheme) -> relax.VirtualMachine:
 def _dimensions(shape: DecoderShape) -> str:
     """All that the code depends on: not the layers' number nor angles, nor names."""
     layer = replace(shape.structure, layers=())
-    return repr(replace(shape, layers=1, context=1, structure=layer, modules={}))
+    return repr(replace(shape, layers=1, context=1, structure=layer, modules={}, states={}))
 
 
 def _open(parts: Mapping[str, Any], lowered: Callable[[], IRModule]) -> relax.VirtualMachine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class DecoderShape:
     """Dimensions, constants and structure of a decoder; `context` is the longest sequence.
 
     `input_biases` says whether queries, keys and values have biases, `output_bias` whether what
-    attention gives has one. `modules` are MLC's names by role, with `{layer}` for a layer's number.
+    attention gives has one; `rotated` is how many channels of a head rotate. `modules` are MLC's
+    names by role, with `{layer}` for a layer's number, and `states` transformers' for the same.
     """
 
     hidden: int
@@ -52,7 +53,9 @@ class DecoderShape:
     structure: Structure
     output_bias: bool
     input_biases: bool
+    rotated: int
     modules: Mapping[Role, str]
+    states: Mapping[Role, str]
 
     @property
     def query_rows(self) -> int:
@@ -102,7 +105,9 @@ def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
         structure=structure,
         input_biases=Role.QUERY in biased,
         output_bias=Role.OUTPUT in biased,
+        rotated=_rotated(structure, counts["head_dim"]),
         modules=architecture.modules(family.names, structure),
+        states=replace(architecture, names={}).modules(family.names, structure),
     )
     return shape, scheme_of(quantization, str(path))
 
@@ -127,6 +132,11 @@ def _structure(path: Path, architecture: MlcArchitecture, model: Mapping[str, An
     for difference in differences(structure, structure.without_limits()):
         raise InputError(f"{path}: {difference} is not supported by this adapter")
     return structure
+
+
+def _rotated(structure: Structure, head_dim: int) -> int:
+    """All layers that rotate rotate as many channels."""
+    return max((rope.rotated(head_dim) for rope in structure.ropes if rope), default=head_dim)
 
 
 def read_stop_tokens(folder: Path) -> frozenset[int]:

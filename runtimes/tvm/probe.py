@@ -31,9 +31,9 @@ LAYER = "model.layers.{layer}."
 
 
 def watched_states(shape: DecoderShape) -> tuple[str, ...]:
-    """What `watch_layer` gives after the layer's own result, by MLC's modules in a layer."""
+    """What `watch_layer` gives after the layer's own result, by modules in a layer."""
     return tuple(
-        f"{shape.modules[role].removeprefix(LAYER)}{side}"
+        f"{shape.states[role].removeprefix(LAYER)}{side}"
         for role, taken in _watched(shape).items()
         for side in ((".input", "") if taken else ("",))
     )

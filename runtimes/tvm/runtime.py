@@ -53,7 +53,7 @@ class TvmRuntime(SequenceRuntime):
         self._weights = stored.load(open_loader(scheme))
         blocks = panels(shape.context)
         tables = {
-            rope: rotation_tables(shape.head_dim, rope, blocks * LANES)
+            rope: rotation_tables(shape.head_dim if rope else shape.rotated, rope, blocks * LANES)
             for rope in shape.structure.ropes
         }
         self._rotation = [tables[layer.rope] for layer in shape.structure.layers]
@@ -139,15 +139,17 @@ def use_threads(count: int) -> None:
 
 
 def rotation_tables(head_dim: int, rope: Rope | None, positions: int) -> tuple[Any, Any]:
-    """Cosine and sine, float32 [positions, head_dim / 2], in transformers' float32 arithmetic.
+    """Cosine and sine, float32 [positions, rotated / 2], in transformers' float32 arithmetic.
 
-    Without a rotary embedding, those of no rotation.
+    Without a rotary embedding, those of no rotation of all channels.
     """
-    frequencies = np.zeros(head_dim // 2, np.float32)
+    frequencies, amplitude = np.zeros(head_dim // 2, np.float32), np.float32(1)
     if rope is not None:
         frequencies = scaled_frequencies(head_dim, rope)
+        amplitude = np.float32(rope.amplitude)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies  # [positions, half]
-    return tvm.runtime.tensor(np.cos(angles)), tvm.runtime.tensor(np.sin(angles))
+    cosine, sine = np.cos(angles) * amplitude, np.sin(angles) * amplitude
+    return tvm.runtime.tensor(cosine), tvm.runtime.tensor(sine)
 
 
 def _empty_cache(shape: DecoderShape, blocks: int) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeproof.errors import InputError
 
 WORD_BITS = 32
-EMBEDDING, HEAD = "embed_tokens", "lm_head"
+EMBEDDINGS, HEAD = ("embed_tokens", "embd"), "lm_head"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Scheme:
 
     def transposed(self, module: str) -> bool:
         """Whether a quantised matrix is stored [in, out]."""
-        return self.groups is not None and self.groups.transposed and module != EMBEDDING
+        return self.groups is not None and self.groups.transposed and module not in EMBEDDINGS
 
 
 SCHEMES = {
@@ -67,7 +67,7 @@ SCHEMES = {
         Scheme("q0bf16", "bfloat16"),
         Scheme("q4f16_0", "float16", Groups(bits=4, group=32, transposed=True)),
         Scheme("q4f16_1", "float16", Groups(bits=4, group=32)),
-        Scheme("q4f16_2", "float16", Groups(bits=4, group=32), (EMBEDDING, HEAD)),
+        Scheme("q4f16_2", "float16", Groups(bits=4, group=32), (*EMBEDDINGS, HEAD)),
         Scheme("q4f32_1", "float32", Groups(bits=4, group=32)),
         Scheme("q4bf16_1", "bfloat16", Groups(bits=4, group=32)),
         Scheme("q3f16_0", "float16", Groups(bits=3, group=40, transposed=True)),

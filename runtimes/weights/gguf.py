@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 from gguf.quants import dequantize
@@ -11,6 +13,7 @@ from gguf.quants import dequantize
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from runtimes.gguf_file import GgufTensor, read_file
+from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 
 LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
@@ -19,6 +22,7 @@ LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
@@ -34,14 +38,16 @@ GLOBAL_NAMES = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-# Not a weight: divisors of the rotary frequencies, which follow from the config.
-DERIVED = {"rope_freqs.weight"}
+# Of architectures that store some of them in one tensor.
+FUSED_NAMES = {"phi3": {"ffn_up": "mlp.gate_up_proj"}}
+# No weights: divisors of the rotary frequencies, which follow from the config.
+DERIVED = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
 # Layers whose rows the graphs of some architectures rotate in pairs → the metadata key of their
 # head count. Of the others, rows are in Hugging Face's order.
 ROTATED = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}
 ROTATED_BY = {
     **dict.fromkeys(("llama", "granite", "smollm3"), ROTATED),
-    **{name: {} for name in ("olmo2", "qwen2", "qwen3")},
+    **{name: {} for name in ("olmo2", "phi3", "qwen2", "qwen3")},
 }
 
 
@@ -59,23 +65,31 @@ def read(artifact: Artifact) -> StoredWeights:
         heads = {
             layer: int(metadata[f"{family}.{key}"]) for layer, key in ROTATED_BY[family].items()
         }
+        names = {**LAYER_NAMES, **FUSED_NAMES.get(family, {})}
         sources = {
-            _name(tensor.name): partial(_values, tensor, heads)
+            _name(tensor.name, names): partial(_values, tensor, heads)
             for _, stored in files
             for tensor in stored
             if tensor.name not in DERIVED
         }
+        sizes = _heads(metadata, family) if family in FUSED_NAMES else None
     except (ValueError, KeyError) as error:
         raise InputError(f"{paths[0]}: cannot be read as a Llama GGUF file ({error})") from None
-    return StoredWeights(sources, None, paths[0])
+    return StoredWeights(sources, sizes, paths[0])
 
 
-def _name(name: str) -> str:
+def _heads(metadata: Mapping[str, Any], family: str) -> Heads:
+    """Of architectures whose heads are together as wide as the residual stream."""
+    query, kv = (int(metadata[f"{family}.{key}"]) for key in ROTATED.values())
+    return Heads(query, kv, int(metadata[f"{family}.embedding_length"]) // query)
+
+
+def _name(name: str, names: Mapping[str, str]) -> str:
     match = LAYER_TENSOR.fullmatch(name)
     if match is None:
         return GLOBAL_NAMES[name]
     number, layer, kind = match.groups()
-    return f"model.layers.{number}.{LAYER_NAMES[layer]}.{kind}"
+    return f"model.layers.{number}.{names[layer]}.{kind}"
 
 
 def _values(tensor: GgufTensor, heads: dict[str, int]) -> np.ndarray:

@@ -7,7 +7,8 @@ Sources: tvm `contrib/tvmjs.py`, `load_tensor_cache`; mlc_llm
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,17 @@ DTYPES: dict[str, Any] = {
     "float32": np.float32,
     "bfloat16": ml_dtypes.bfloat16,
     "uint32": np.uint32,
+}
+# Modules that model definitions call otherwise than transformers → transformers' name.
+RENAMED = {
+    "phi3": (
+        (re.compile(r"^transformer\.h\."), "model.layers."),
+        (re.compile(r"^transformer\.embd\."), "model.embed_tokens."),
+        (re.compile(r"^transformer\."), "model."),
+        (re.compile(r"\.ln\."), ".input_layernorm."),
+        (re.compile(r"\.mixer\.qkv_proj\."), ".self_attn.qkv_proj."),
+        (re.compile(r"\.mixer\.out_proj\."), ".self_attn.o_proj."),
+    )
 }
 # The damage that a JSON file written by others can do to the code below.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
@@ -67,8 +79,10 @@ def read(artifact: Artifact) -> StoredWeights:
         config = chat["model_config"]
         heads, widths = Heads.of(config), _widths(config)
         grouping = GROUPINGS.get(chat["quantization"])
+        renamed = RENAMED.get(chat["model_type"], ())
     except MALFORMED:
         raise InputError(f"{config_path}: not an MLC config; export the model again") from None
+    stored = {_renamed(name, renamed): reads for name, reads in stored.items()}
     sources: dict[str, Callable[[], np.ndarray]] = {}
     for name in stored:
         module, _, kind = name.rpartition(".")
@@ -79,6 +93,12 @@ def read(artifact: Artifact) -> StoredWeights:
                 _dequantised, artifact.path, stored, module, grouping, widths
             )
     return StoredWeights(sources, heads, artifact.path)
+
+
+def _renamed(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, text in rules:
+        name = pattern.sub(text, name)
+    return name
 
 
 def _dequantised(

@@ -46,7 +46,11 @@ ATTRIBUTES = {
         "softcap": "softcap",
         "softmax_precision": ACCUMULATION,
     },
-    "RotaryEmbedding": {"interleaved": "interleaved", "num_heads": "num_attention_heads"},
+    "RotaryEmbedding": {
+        "interleaved": "interleaved",
+        "num_heads": "num_attention_heads",
+        "rotary_embedding_dim": "rotary_dim",
+    },
     "RMSNormalization": {"epsilon": "rms_norm_eps", "stash_type": ACCUMULATION},
     "SkipSimplifiedLayerNormalization": {"epsilon": "rms_norm_eps"},
 }
@@ -76,7 +80,8 @@ def statements(artifact: Artifact) -> Iterator[Statement]:
     stated, out_norms = facts_of(config), _out_norms(config)
     for name in (*SAME_NAME, "rope_theta", "max_position_embeddings", "model_type"):
         if name in stated:
-            yield f"{CONFIG} {name}", stated[name], name
+            fact = "windowed_context" if name == "max_position_embeddings" else name
+            yield f"{CONFIG} {name}", stated[name], fact
     genai = artifact.path / GENAI
     if genai.exists():
         model = read_json(genai)["model"]

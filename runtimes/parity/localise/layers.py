@@ -220,8 +220,8 @@ def first_fault(steps: Sequence[Step], limits: Limits) -> Finding | None:
     def wrong(step: Step) -> bool:
         limit = limits.light if step.component in LIGHT else limits.heavy
         if step.name in ROPE_OF:
-            given = errors.get((step.layer, ROPE_OF[step.name]), 0.0)
-            limit = max(limits.light, ROPE_GAIN * given)
+            given = errors.get((step.layer, ROPE_OF[step.name]))
+            limit = limits.heavy if given is None else max(limits.light, ROPE_GAIN * given)
         usual = medians.get(step.name, step.error)
         stands_out = step.error > limits.outlier * usual and step.error > FAR_BELOW * limit
         return step.error > limit or stands_out

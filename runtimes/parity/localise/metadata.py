@@ -31,6 +31,7 @@ COMPONENTS: dict[str, Component | None] = {
     "head_dim": Component.ATTENTION,
     "attention_scale": Component.ATTENTION,
     "rotary": Component.ROPE,
+    "rotary_dim": Component.ROPE,
     "interleaved": Component.ROPE,
     "rope_theta": Component.ROPE,
     "rotary_cosine": Component.ROPE,
@@ -40,7 +41,9 @@ COMPONENTS: dict[str, Component | None] = {
     UNEXPLAINED: None,
     "rms_norm_eps": Component.INPUT_NORM,
     "vocab_size": Component.EMBEDDING,
-    "max_position_embeddings": None,
+    "context": None,
+    "windowed_context": None,
+    "llama_cpp_context": None,
     "tie_word_embeddings": Component.HEAD,
     "model_type": None,
 }
