@@ -132,7 +132,7 @@ def carry_out(
     }
     runs = []
     for model in models:
-        wanted = WantedModel(model.id, model.revision, model.adapters, name)
+        wanted = WantedModel(model.id, model.revision, model.adapters, name or model.name)
         source, folders = export_variants(wanted, variants, out, flags, strict)
         artifacts = tuple(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.space import require_folder
 from export.flags import ExportFlags
 from export.format import DIRECT
+from export.model_name import model_name
 from export.sources.adapters import AdapterRequest, requests
 
 if TYPE_CHECKING:
@@ -33,14 +33,9 @@ MODEL_HELP = (
 
 log = logging.getLogger(__name__)
 
-# As the hub has names, since releases use them.
-MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-
 
 def _model_name(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not MODEL_NAME.fullmatch(value):
-        raise InputError(f"--name {value!r}: give letters, digits, '-', '_' and '.' only")
-    return value
+    return model_name(value, "--name")
 
 
 ADAPTER_HELP = (

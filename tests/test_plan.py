@@ -38,7 +38,7 @@ def test_a_plan_lists_models_with_revisions_variants_and_gates(tmp_path: Path) -
     plan = load(
         tmp_path,
         """
-        models = ["bundled", { id = "org/name", revision = "v0.1" }]
+        models = ["bundled", { id = "org/name", revision = "v0.1" }, { id = "mine", name = "My-1" }]
         [[variant]]
         format = "gguf"
         dtype = ["f16", "q4_0"]
@@ -47,7 +47,11 @@ def test_a_plan_lists_models_with_revisions_variants_and_gates(tmp_path: Path) -
         mean_kl = 0.5
         """,
     )
-    assert plan.models == (ModelRequest("bundled"), ModelRequest("org/name", "v0.1"))
+    assert plan.models == (
+        ModelRequest("bundled"),
+        ModelRequest("org/name", "v0.1"),
+        ModelRequest("mine", name="My-1"),
+    )
     assert plan.variants == (
         VariantRequest("gguf", "f16", True),
         VariantRequest("gguf", "q4_0", True),
@@ -68,6 +72,8 @@ VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "f16"\n'
         (VARIANT + "degraded = true", "unknown key 'degraded'"),
         (VARIANT + "allow-degraded = 1", "true or false"),
         ("models = [3]\n" + VARIANT, "a model is a string"),
+        ('models = [{ id = "m", name = "a b" }]\n' + VARIANT, "a model's name 'a b': give letters"),
+        ('models = [{ id = "m", name = 3 }]\n' + VARIANT, "a model's name 3: give letters"),
         ('[[variant]]\ndtype = "f16"', "needs format"),
         (VARIANT + "[gates.8-bit]\nmean_kl = true", "must be a number"),
         (VARIANT + "[gates.8-bit]\nmean_kl = nan", "must be a number, not nan"),

@@ -21,6 +21,7 @@ from edgeproof.goal import Goal, parse_goal
 from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
 from export.format import DIRECT, Exporter, RecoveredDtypes
 from export.formats import load_format
+from export.model_name import model_name
 from export.sources.adapters import AdapterRequest
 
 if sys.version_info >= (3, 11):
@@ -31,17 +32,18 @@ else:
 SCHEMA = Schema(current=1, oldest=1, again="copy the default plan and edit it")
 PLAN_KEYS = {"schema", "models", "variant", "gates"}
 VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine", "recover"}
-MODEL_KEYS = {"id", "revision", "adapter", "adapters"}
+MODEL_KEYS = {"id", "revision", "adapter", "adapters", "name"}
 ADAPTER_KEYS = {"id", "weight"}
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A model as `--model`, `--revision` and `--adapter` name it."""
+    """A model as `--model`, `--revision`, `--adapter` and `--name` name it."""
 
     id: str
     revision: str | None = None
     adapters: tuple[AdapterRequest, ...] = ()
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,10 @@ def _model(item: Any) -> ModelRequest:
     if isinstance(item, str):
         return ModelRequest(item)
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-        raise InputError("a model is a string or a table with id, revision and adapters")
+        raise InputError("a model is a string or a table with id, revision, name and adapters")
     _only(item, MODEL_KEYS, "model")
-    return ModelRequest(item["id"], item.get("revision"), tuple(_adapters(item)))
+    name = model_name(item.get("name"), "a model's name")
+    return ModelRequest(item["id"], item.get("revision"), tuple(_adapters(item)), name)
 
 
 def _adapters(model: Mapping[str, Any]) -> Iterator[AdapterRequest]:
