@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,12 @@ import transformers
 from edgeproof.checkpoints.special_tokens import Said, listed
 from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
-from runtimes.memory import return_large_blocks
 from runtimes.peaks import Peak
 from runtimes.protocol import AddedToken
 from runtimes.pytorch.fused import apart, columns, fill, heads_of, held, named
-from runtimes.pytorch.loading import load_model, load_tokenizer, logits_divisor, longest, windowless
+from runtimes.pytorch.loading import logits_divisor, longest, windowless
 from runtimes.pytorch.rotation import rotated
 from runtimes.pytorch.watch import Watch
-from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime, left_padded
 
 # Logits of so many positions are in memory at a time.
@@ -36,7 +34,7 @@ LAYER = re.compile(r".*\.layers\.\d+")
 
 
 class TorchRuntime(SequenceRuntime):
-    """A causal language model in float32 on the CPU. Use `open_reference`."""
+    """A causal language model in float32 on the CPU. Use `runtimes.pytorch.open_reference`."""
 
     name = "pytorch"
     version: str = f"{torch.__version__}, transformers {transformers.__version__}"
@@ -387,20 +385,6 @@ class TorchRuntime(SequenceRuntime):
             )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
-
-
-def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
-    """Open a checkpoint folder in float32 with eager attention. No network, no remote code.
-
-    `threads` is PyTorch's setting for the whole process, and so is `return_large_blocks`.
-
-    Raises:
-        InputError: transformers cannot load it, or its tokenizer is not that of tokenizer.json.
-    """
-    torch.set_num_threads(threads)
-    return_large_blocks()
-    load, tokenizer = partial(load_model, checkpoint), load_tokenizer(checkpoint)
-    return TorchRuntime(load, tokenizer, said_of(checkpoint))
 
 
 def _head_size(model: Any, attention: str) -> int:

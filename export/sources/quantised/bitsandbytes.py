@@ -179,6 +179,6 @@ def _state(tensors: Tensors, name: str) -> Mapping[str, Any]:
 
 def _positive(tensors: Tensors, where: str, state: Mapping[str, Any], key: str) -> int:
     value = state.get(key)
-    if not is_whole(value) or int(value or 0) < 1:
+    if not is_whole(value) or value < 1:
         raise tensors.wrong(where, f"says {key} {value!r}, which is no size of a block")
-    return int(value or 0)
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgeproof.errors import InputError
 
@@ -21,10 +21,10 @@ def whole(settings: Mapping[str, Any], key: str, default: int | None = None) -> 
     value = default if value is None else value
     if not is_whole(value):
         raise InputError(f"{WHERE}: {key} must be a whole number, it is {value!r}")
-    return int(value)
+    return value
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     """Whether it is a whole number, and none that no size can have."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST
 
