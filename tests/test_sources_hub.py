@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from edgeproof.quantised import read_quantised_record
 from export.checkpoint import open_checkpoint
 from export.checkpoint.merge_record import read_merge_record
 from tests import hub_server, tiny
 from tests.lora import make_lora
+from tests.quantised import make_quantised
+from tests.test_quantised_readers import KINDS
 
 ROOT = Path(__file__).parents[1]
 # huggingface_hub reads its settings when it is imported, so it runs in a child; one child serves
@@ -228,6 +231,23 @@ def test_an_adapter_of_the_hub_is_merged_and_named_by_both(
     assert client.resolve(str(lora))["label"] == "Base-1M+lora"
     pickled = client.resolve("org/Base-1M", None, "org/Pickled")["error"]
     assert "pickled weights (adapter_model.bin)" in pickled
+
+
+def test_a_quantised_model_of_the_hub_keeps_its_name_and_commit(
+    hub: hub_server.Hub, cache: Path, tmp_path: Path
+) -> None:
+    settings, store, _ = KINDS["awq"]
+    folder = make_quantised(tmp_path / "model", settings, store, num_hidden_layers=1, shards=2)
+    published = {path.name: path.read_bytes() for path in folder.iterdir()}
+    repo = hub.add("org/Model-1M-AWQ", {"main": published})
+    client = Client(cache, hub.url)
+    source = client.resolve("org/Model-1M-AWQ")
+    assert "7 quantised weights (AWQ (gemm), 4 bits, groups of 32)" in client.close()
+    assert (source["label"], source["repo"]) == ("Model-1M-AWQ", "org/Model-1M-AWQ")
+    assert source["revision"] == repo.refs["main"]
+    record = read_quantised_record(Path(source["path"]))
+    assert record is not None
+    assert record.matrices == 7
 
 
 def test_offline_uses_the_cache_and_says_so_where_it_is_empty(

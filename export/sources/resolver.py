@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from edgeproof.checkpoints.config import quantisation
+from edgeproof.checkpoints.json_object import read_object
 from edgeproof.checkpoints.origin import HUB_ID
 from edgeproof.errors import InputError
 from export.sources.adapters.request import AdapterRequest
@@ -72,7 +74,16 @@ def _resolve_model(model: str, revision: str | None) -> Source:
 
 
 def _plain(source: Source) -> Source:
-    """The source with its weights as floats, whatever they are stored as."""
+    """The source with its weights as floats, whatever they are stored as.
+
+    A config.json that cannot be read is left to whoever opens the folder.
+    """
+    try:
+        method = quantisation(read_object(source.path / "config.json"))
+    except InputError:
+        return source
+    if method is None:
+        return source
     from export.sources.quantised.dequantised import dequantised
 
     return dequantised(source)

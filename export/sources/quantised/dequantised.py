@@ -42,8 +42,6 @@ def dequantised(source: Source) -> Source:
         InputError: the weights are quantised in a way that is not read, or damaged; a full disk.
     """
     folder = source.path
-    if not (folder / CONFIG).is_file():
-        return source
     conversion = plan_conversion(folder)
     if conversion is None:
         return source
