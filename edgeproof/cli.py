@@ -50,6 +50,10 @@ OURS = {
         "runtimes.parity.__main__",
         "Run artifacts in their runtimes and compare them with PyTorch.",
     ),
+    "audit": _entry(
+        "runtimes.audit.__main__",
+        "Say what is in files of any maker, and how far they are from the original.",
+    ),
     "footprint": _entry(
         "runtimes.footprint",
         "Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON.",

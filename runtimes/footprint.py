@@ -20,7 +20,7 @@ from statistics import median
 
 import click
 
-from edgeproof.artifact import Artifact, open_artifact
+from edgeproof.artifact import Artifact, described, open_artifact, redescribed
 from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.cache import cache_folder
@@ -125,10 +125,12 @@ def footprint(
     command = [sys.executable, "-m", "runtimes.footprint", str(artifact.path)]
     command += [f"--threads={threads}", *([f"--runtime={other}"] if other else [])]
     command += ["--brief"] if brief else []
+    told = None if artifact.foreign is None else described(artifact, artifact.foreign)
+    command += ["--described"] if told else []
     adapter = adapter_of(artifact, other)
     before = _compiled(adapter)
-    result = _run(command)
-    return result if brief or _compiled(adapter) == before else _run(command)
+    result = _run(command, told)
+    return result if brief or _compiled(adapter) == before else _run(command, told)
 
 
 @click.command(cls=EdgeproofCommand, name="footprint")
@@ -138,13 +140,14 @@ def footprint(
     "Run it in this runtime, not in its format's usual one.", lambda adapter: adapter.in_process
 )
 @click.option("--brief", is_flag=True, help="Only a few tokens: does it run at all?")
-def main(artifact: Path, threads: int, runtime: str | None, brief: bool) -> None:
+@click.option("--described", "told", is_flag=True, hidden=True)  # on stdin: it has no manifest
+def main(artifact: Path, threads: int, runtime: str | None, brief: bool, told: bool) -> None:
     """Open ARTIFACT, read 256 tokens, write 16: seconds, tokens/s and peak memory as JSON.
 
     It reads and writes three times; speeds are medians. Where other programs took the cores, it
     says so.
     """
-    opened = open_artifact(artifact)
+    opened = redescribed(sys.stdin.read()) if told else open_artifact(artifact)
     try:
         found = _measure(opened, threads, runtime, BRIEF if brief else WHOLE)
     except InputError:
@@ -227,9 +230,12 @@ def resident_mb(field: str) -> float | None:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1e6  # macOS counts bytes
 
 
-def _run(command: Sequence[str]) -> Footprint:
+def _run(command: Sequence[str], told: str | None) -> Footprint:
+    """Run it; what it is `told` comes on its stdin."""
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=LIMIT, input=told
+        )
     except subprocess.TimeoutExpired as hung:
         return _told(hung.stdout)
     if result.returncode < 0:

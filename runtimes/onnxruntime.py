@@ -198,7 +198,9 @@ def open_graph(
         InputError: not exactly one graph in the artifact's `folder`, or unreadable files.
     """
     names = (PurePosixPath(item.path) for item in artifact.manifest.outputs)
-    graphs = [name for name in names if name.suffix == ".onnx" and str(name.parent) == folder]
+    # Of another maker's, the one that is looked at, wherever that maker puts it.
+    anywhere = artifact.foreign is not None
+    graphs = [n for n in names if n.suffix == ".onnx" and (anywhere or str(n.parent) == folder)]
     if len(graphs) != 1:
         raise InputError(f"{artifact.path / folder}: expected one file *.onnx, found {len(graphs)}")
     tokenizer = Tokenizer.from_file(str(artifact.file("tokenizer.json")))

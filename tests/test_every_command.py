@@ -69,7 +69,7 @@ SLOW = (
     "export.release.signature.sign",
     "export.release.publish.destinations.open_destination",
     "runtimes.located.located",
-    "runtimes.parity.__main__.watch",
+    "runtimes.parity.watched.watch",
     "runtimes.demo.build.web_packages",
     "runtimes.demo.__main__.make_server",
     "runtimes.adapter.OptionalModule.load",

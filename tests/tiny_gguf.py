@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,10 @@ def write(
     architecture: str = "llama",
     metadata: Callable[[GGUFWriter], None] = lambda writer: None,
     tensors: Callable[[dict[str, np.ndarray]], None] = lambda arrays: None,
+    plain: Collection[str] = (),
     **changes: Any,
 ) -> TinyGguf:
-    """Write `<folder>/tiny.gguf`; matrices have type `kind`, norms are F32.
+    """Write `<folder>/tiny.gguf`; matrices have type `kind`, norms and those that stay `plain` F32.
 
     `tokenizer` replaces the checkpoint's vocabulary and merges; `metadata` adds keys; `tensors`
     may edit the float32 arrays (llama.cpp's names and row order).
@@ -121,7 +122,7 @@ def write(
     stored = {}
     for name, array in arrays.items():
         matrix = array.ndim > 1
-        storage = GGMLQuantizationType[kind if matrix else "F32"]
+        storage = GGMLQuantizationType[kind if matrix and name not in plain else "F32"]
         assert not matrix or array.shape[-1] % GGML_QUANT_SIZES[storage][0] == 0
         data = encode(array, storage)
         writer.add_tensor(name, data, raw_dtype=storage)

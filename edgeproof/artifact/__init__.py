@@ -1,5 +1,6 @@
 """Artifacts: folders that are written atomically, hashed, and reused while nothing changed."""
 
+from edgeproof.artifact.foreign import described, foreign_artifact, redescribed
 from edgeproof.artifact.labels import classes_text, fallback_text
 from edgeproof.artifact.manifest import (
     MANIFEST,
@@ -14,6 +15,7 @@ from edgeproof.artifact.store import (
     Artifact,
     ArtifactWriter,
     DryRunWriter,
+    Foreign,
     HashedFile,
     open_artifact,
     reusable,
@@ -27,6 +29,7 @@ __all__ = [
     "DryRunWriter",
     "Facts",
     "Fallback",
+    "Foreign",
     "HashedFile",
     "Manifest",
     "ModelIdentity",
@@ -36,8 +39,11 @@ __all__ = [
     "VariantRecord",
     "WeightStats",
     "classes_text",
+    "described",
     "fallback_text",
+    "foreign_artifact",
     "open_artifact",
+    "redescribed",
     "reusable",
     "weights_record",
 ]

@@ -32,12 +32,32 @@ from edgeproof.files.schema import NewerFileError
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """Of files that no manifest describes: what the user named, a file or a folder.
+
+    With a `suffix`, all are found by it, the one that readers ask for, whatever they are called.
+    """
+
+    subject: Path
+    suffix: str
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk: its folder, its manifest, and the hex SHA-256 of the manifest's file."""
+    """An artifact on disk: its folder, its manifest, and the hex SHA-256 of the manifest's file.
+
+    One that others made is `foreign`: its manifest is what was found of its bytes.
+    """
 
     path: Path
     manifest: Manifest
     sha256: str
+    foreign: Foreign | None = None
+
+    @property
+    def subject(self) -> Path:
+        """What people name it by: its folder, or a file in one."""
+        return self.path if self.foreign is None else self.foreign.subject
 
     def file(self, suffix: str) -> Path:
         """The only output whose path ends so.
@@ -56,7 +76,10 @@ class Artifact:
         Raises:
             InputError: none.
         """
-        names = sorted(item.path for item in self.manifest.outputs if item.path.endswith(suffix))
+        by_any_name = self.foreign is not None and self.foreign.suffix == suffix != ""
+        names = sorted(
+            item.path for item in self.manifest.outputs if by_any_name or item.path.endswith(suffix)
+        )
         if not names:
             raise InputError(f"{self.path}: expected a file *{suffix}, found none")
         return [self.path / name for name in names]

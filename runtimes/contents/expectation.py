@@ -15,7 +15,7 @@ from typing import Any
 
 # Numbers in float32 files are those of JSON to so much.
 TOLERANCE = 1e-6
-MISSING = "nothing"
+UNKNOWN, MISSING = "no such key", "nothing"
 SHOWN = 60
 
 
@@ -55,6 +55,11 @@ class Difference:
     key: str
     expected: str
     found: str
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the key is known and there, and says something else."""
+        return self.expected != UNKNOWN and self.found != MISSING
 
 
 def differences(said: Any, expected: Any, key: str = "") -> Iterator[Difference]:
@@ -123,7 +128,7 @@ def _of_keys(
         if name in expected:
             yield from differences(value, expected[name], _path(key, name))
         else:
-            yield Difference(_path(key, name), "no such key", shown(value))
+            yield Difference(_path(key, name), UNKNOWN, shown(value))
     for name, wanted in expected.items():
         if name not in said and not isinstance(wanted, Free | Exercised | Maybe):
             text = wanted.text if isinstance(wanted, Expected) else shown(wanted)

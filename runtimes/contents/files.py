@@ -38,13 +38,15 @@ class Content:
     """A file, what it says and what it has to say: see `runtimes.contents.expectation`.
 
     `said` is its parsed document, None of a file that is none (its account is then `Exercised` or
-    `Free`). `topics` say what keys that begin so are about; others are about the model.
+    `Free`). `topics` say what keys that begin so are about; others are about the model. What other
+    makers may say of keys that begin as in `binding` is no other value; of other keys they may.
     """
 
     file: str
     said: Any
     expected: Any
     topics: Mapping[str, Topic] = field(default_factory=dict)
+    binding: tuple[str, ...] = ()
 
     def topic(self, key: str) -> Topic:
         """What a key is about."""

@@ -52,6 +52,12 @@ LONG_TABLES = {
     "rope_factors_long.weight": "long_factor",
     "rope_factors_short.weight": "short_factor",
 }
+# What llama.cpp computes with beside the architecture's keys. Names, padding and advice on sampling
+# are the maker's own; what ends replies, and templates, are compared by what comes of them.
+BINDING = (
+    DIVISORS, *LONG_TABLES, "split.", "tokenizer.ggml.model", "tokenizer.ggml.tokens",
+    "tokenizer.ggml.merges", "tokenizer.ggml.add_",
+)  # fmt: skip
 
 
 def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
@@ -68,7 +74,8 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
             place = {"no": number, "count": len(paths), "tensors.count": tensors}
             expected |= {f"split.{key}": value for key, value in place.items()}
         name = path.relative_to(artifact.path).as_posix()
-        yield Content(name, {**said, **_derived(stored)}, expected, TOPICS)
+        binding = (f"{said.get('general.architecture')}.", *BINDING)
+        yield Content(name, {**said, **_derived(stored)}, expected, TOPICS, binding)
 
 
 def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:

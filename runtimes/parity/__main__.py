@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import RunRecord, load_run_record
-from edgeproof.command import EdgeproofCommand, root_option
+from edgeproof.command import root_option
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.space import require_files, require_spared
@@ -20,7 +20,8 @@ from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
 from runtimes.child import run_module
 from runtimes.parity.text_options import chosen_suite, text_options
-from runtimes.parity.watch import journal_of, watch
+from runtimes.parity.watch import journal_of
+from runtimes.parity.watched import WatchedCommand
 from runtimes.runtime_option import runtime_option
 from runtimes.threads import threads_option
 
@@ -29,29 +30,13 @@ if TYPE_CHECKING:
     from runtimes.parity.result import ModelResult, Unreadable
 
 KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
-ARGUMENTS = "edgeproof.arguments"  # in a command's context
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
 PACKAGES = ("junitparser", "matplotlib", "scipy")
 OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
 
 
-class WatchedCommand(EdgeproofCommand):
-    """A command that runs itself in a process of its own, and survives that one's crashes."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the arguments as they were typed."""
-        ctx.meta[ARGUMENTS] = list(args)
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Watch, or be watched."""
-        if not ctx.params.pop("watch") or ctx.params["journal"] is not None:
-            return super().invoke(ctx)
-        return ctx.exit(watch("runtimes.parity", ctx.meta[ARGUMENTS]))
-
-
-@click.command(cls=WatchedCommand, name="parity", kept=KEPT)
+@click.command(cls=WatchedCommand, name="parity", kept=KEPT, module="runtimes.parity")
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
 @root_option("; its run.json names what to compare")
 @click.option(
@@ -332,7 +317,7 @@ def refuse(results: Sequence[ModelResult], lost: Sequence[Unreadable]) -> None:
     refused = [entry for entry in entries if not entry.accepted]
     unreadable = [item for result in results for item in result.unreadable] + list(lost)
     if refused or unreadable:
-        names = [f"{e.artifact.path} {e.judgement.verdict.value}" for e in refused]
+        names = [f"{e.artifact.subject} {e.judgement.verdict.value}" for e in refused]
         names += [item.reason for item in unreadable]
         total = len(entries) + len(unreadable)
         raise GateError(f"{len(names)} of {total} artifacts did not pass: {', '.join(names)}")

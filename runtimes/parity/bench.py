@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,13 +29,18 @@ if TYPE_CHECKING:
 WeightRun = tuple[list[PositionMetrics], "dict[str, Estimate] | None", Weighed]
 
 
+# What is told the metrics of an artifact's documents.
+Keep = Callable[[Artifact, Sequence[PositionMetrics]], None]
+
+
 @dataclass(frozen=True)
 class Bench:
     """What every comparison of one model shares.
 
     `original` is what is compared with, `scorer`'s too, and `original_inputs` are its files; the
     artifacts were made of `inputs` in the folder `checkpoint`, which is `stored` in PyTorch, the
-    same unless a recovery made it. `peaks` are `stored`'s; `note` is what is said of the text.
+    same unless a recovery made it. `peaks` are `stored`'s; `note` is what is said of the text;
+    `keep` is told what was measured at the positions of each artifact.
     """
 
     reference: Reference
@@ -52,6 +57,7 @@ class Bench:
     journal: Journal
     stages: Stages
     note: str | None
+    keep: Keep | None = None
     weight_runs: WeightRuns[WeightRun] = field(default_factory=WeightRuns)
 
     def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:

@@ -160,8 +160,11 @@ def measure(
     known: KnownBefore,
     threads: int,
     stages: Stages,
+    keep: Callable[[Sequence[PositionMetrics]], None] = lambda counted: None,
 ) -> Measurement:
     """Run the artifact over the reference's documents; `stages` is told what is done.
+
+    `keep` is told the metrics of the positions that count, of each document that was read.
 
     It stops where the first documents have decided that it is bad. The original reads the replies,
     and is asked for its own, once the runtime is closed. No replies are asked for where something
@@ -197,6 +200,7 @@ def measure(
         drawn = (
             sampled_result(asked, written.replies, samples, scorer, detokenize) if asked else None
         )
+    keep(read.counted)
     joined = concatenate(read.counted)
     estimates = dict(read.estimates)
     if written.cache_kl is not None:

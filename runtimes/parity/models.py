@@ -159,12 +159,12 @@ def compare_model(model: ComparedModel, how: Comparison) -> ModelResult:
         how.extent,
         original=original_of(model.checkpoint, model.original),
     )
-    label = model.label or open_artifact(model.requests[0].path).manifest.model.name
+    label = model.label or model.requests[0].opened().manifest.model.name
     result = ModelResult(
         label, reference, environment(how.threads), tuple(entries), tuple(model.unreadable)
     )
     for entry in result.entries:
-        facts = {"model": label, "artifact": str(entry.artifact.path)}
+        facts = {"model": label, "artifact": str(entry.artifact.subject)}
         verdict = entry.judgement.verdict.value
         log.info("compared", extra={**facts, "verdict": verdict, "accepted": entry.accepted})
     return result

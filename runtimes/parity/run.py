@@ -18,7 +18,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint, footprint
 from runtimes.formats import readable, reader_of
 from runtimes.parity.answerable import answerable
-from runtimes.parity.bench import Bench
+from runtimes.parity.bench import Bench, Keep
 from runtimes.parity.blame import blame
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.execution import execution
@@ -30,6 +30,7 @@ from runtimes.parity.localise import (
     Weighed,
     localise,
 )
+from runtimes.parity.localise.contents import told_otherwise
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.long_range import load_probe
 from runtimes.parity.looks import stopped_text
@@ -63,11 +64,23 @@ UNEXPLAINED_KL = 0.02
 
 @dataclass(frozen=True)
 class Request:
-    """One artifact to compare; in another runtime than its format's usual one, if one is named."""
+    """One artifact to compare; in another runtime than its format's usual one, if one is named.
+
+    One that others made has no manifest at its path: what was `found` of it is given.
+    """
 
     path: Path
     allow_degraded: bool
     runtime: str | None = None
+    found: Artifact | None = None
+
+    def opened(self) -> Artifact:
+        """The artifact.
+
+        Raises:
+            InputError: there is none at its path.
+        """
+        return self.found or open_artifact(self.path)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,8 @@ class Extent:
     `positions` asks for about so many instead of all; `footprints` for memory and speed of each
     artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
     only of those that do not pass. Without `whole_text` an artifact that the first documents have
-    decided to be bad is not run on the others. `journal` is told what the run is at.
+    decided to be bad is not run on the others. `journal` is told what the run is at, and `keep` of
+    each artifact the metrics of its documents' positions that count.
     """
 
     positions: int | None = None
@@ -85,6 +99,7 @@ class Extent:
     localise_all: bool = False
     whole_text: bool = True
     journal: Journal = UNWATCHED
+    keep: Keep | None = None
 
 
 EVERYTHING = Extent()
@@ -110,7 +125,7 @@ def run_parity(
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
     """
-    artifacts = [open_artifact(request.path) for request in requests]
+    artifacts = [request.opened() for request in requests]
     inputs = recorded_inputs(checkpoint, artifacts)
     compared_with = original or checkpoint
     own = compared_with.samefile(checkpoint)
@@ -155,6 +170,7 @@ def run_parity(
         extent.journal,
         stages,
         taken.note,
+        extent.keep,
     )
     gated = [
         _gates(artifact, request.runtime, gates, peaks)
@@ -217,13 +233,14 @@ def _compare(
     variant = artifact.manifest.variant
     faults: list[str] = []
     try:
-        bench.journal.enter(Stage.COMPARE, artifact.path)
+        bench.journal.enter(Stage.COMPARE, artifact.subject)
         with bench.stages.phase("files"):
             check_current(artifact, bench.inputs)
         with bench.stages.phase("footprint"):
             cost = _footprint(artifact, bench, runtime)
         with bench.stages.phase("metadata"):
             faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
+            otherwise = told_otherwise(artifact, bench.checkpoint)
         read = readable(artifact)
         weights, alone, weighed = (
             run_weights(artifact, bench, limits, faults) if read else ([], None, None)
@@ -255,6 +272,7 @@ def _compare(
             known,
             bench.threads,
             bench.stages,
+            lambda counted: bench.keep(artifact, counted) if bench.keep else None,
         )
         measurement = replace(measurement, exact_weights=read and not weights, footprint=cost)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
@@ -269,6 +287,7 @@ def _compare(
         *set_apart(m),
         *not_judged(limits, m),
         *score_notes(limits, room),
+        *otherwise,
     )
     return judgement.noted(*notes), m, weighed
 
@@ -300,7 +319,7 @@ def _localised(
 ) -> Entry:
     """The entry with where it breaks, or with why that cannot be told."""
     try:
-        bench.journal.enter(Stage.LOCALISE, entry.artifact.path)
+        bench.journal.enter(Stage.LOCALISE, entry.artifact.subject)
         with bench.stages.subject(_label(entry.artifact)), bench.stages.phase("localising"):
             found = _localise(entry, runtime, weighed, bench, always=always)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file

@@ -18,9 +18,9 @@ from tvm.runtime import ShapeTuple
 
 from edgeproof.errors import InputError
 from edgeproof.json_text import parse_json
+from runtimes.mlc_index import index_path
 from runtimes.tvm.scheme import Record, Scheme, module_of, stored_records
 
-FILE = "tensor-cache.json"
 # One tuple per layer: what the compiled functions take as parameters to run it.
 Weights = tuple[tuple[Any, ...], ...]
 
@@ -72,8 +72,9 @@ def find_weights(
         for layer in range(layers)
         for name, shape in _in_layer(parameters, layer)
     }
-    _check_index(folder / FILE, [record for _, records in stored.values() for record in records])
-    return FoundWeights(folder / FILE, scheme, tuple(parameters), layers, stored)
+    index = index_path(folder)
+    _check_index(index, [record for _, records in stored.values() for record in records])
+    return FoundWeights(index, scheme, tuple(parameters), layers, stored)
 
 
 def _in_layer(

@@ -20,6 +20,7 @@ import numpy as np
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
+from runtimes.mlc_index import index_path
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 
@@ -72,7 +73,7 @@ def read(artifact: Artifact) -> StoredWeights:
     Raises:
         InputError: a damaged shard or index, or a scheme that this reader does not know.
     """
-    stored = _stored(artifact.path / "tensor-cache.json")
+    stored = _stored(index_path(artifact.path))
     config_path = artifact.path / "mlc-chat-config.json"
     chat = read_json(config_path)
     try:

@@ -72,6 +72,8 @@ def _twins(artifact: Artifact) -> Sequence[Twin]:
     from runtimes.onnxruntime import ROOT, open_runtime
     from runtimes.states.onnx import trace
 
+    if artifact.foreign is not None:  # each of its graphs is looked at for itself
+        return ()
     paths = (item.path for item in artifact.manifest.outputs)
     return [
         Twin(

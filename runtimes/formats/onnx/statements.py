@@ -89,12 +89,22 @@ def statements(artifact: Artifact) -> Iterator[Statement]:
         for key, fact in GENAI_FACTS.items():
             yield f"{GENAI} {key}", model["decoder"][key], fact
     scale = artifact.manifest.variant.facts.residual_scale
-    for path in sorted(artifact.path.rglob("*.onnx")):
+    for path in _told_graphs(artifact):
         try:
             graph = onnx.load(path, load_external_data=False).graph
         except DecodeError as error:
             raise ValueError(error) from None
         yield from _graph(graph, path.parent, scale, out_norms)
+
+
+def _told_graphs(artifact: Artifact) -> list[Path]:
+    """Those whose attributes say something: all of ours, and another maker's in our layout.
+
+    Elsewhere a rotary table may be applied by another operator, or ε be scaled: running it tells.
+    """
+    if artifact.foreign is None:
+        return sorted(artifact.path.rglob("*.onnx"))
+    return [] if artifact.manifest.variant.facts.traced else artifact.files(".onnx")
 
 
 def _out_norms(config: Mapping[str, Any]) -> frozenset[str]:

@@ -1,0 +1,191 @@
+"""`python -m runtimes.audit`: what is in files of any maker, how far they are from the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeproof.display import table_console
+from edgeproof.errors import GateError, InputError
+from edgeproof.files.atomic import write_atomic
+from edgeproof.files.space import require_files
+from runtimes.adapter import OptionalModule
+from runtimes.audit.inspection import Inspection
+from runtimes.audit.subjects import subjects
+from runtimes.located import located
+from runtimes.parity.text_options import chosen_suite, text_options
+from runtimes.parity.watch import journal_of
+from runtimes.parity.watched import WatchedCommand
+from runtimes.threads import threads_option
+
+if TYPE_CHECKING:
+    from runtimes.audit.run import Audit
+
+KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
+REPORT = OptionalModule("runtimes.audit.report", ("rich",), "parity")
+PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "parity")
+
+
+@click.command(cls=WatchedCommand, name="audit", kept=KEPT, module="runtimes.audit")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    metavar="DIR|FILE.gguf|HUB|bundled",
+    help="The original: whatever --model of the exporters takes.",
+)
+@click.option("--revision", help="Branch, tag or commit, where --against is a hub id.")
+@click.option("--inspect", is_flag=True, help="Only say what is in FILES; nothing is run.")
+@text_options
+@click.option("--allow-degraded", is_flag=True, help="DEGRADED files do not fail the run.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all of it as JSON; the page goes beside it, with its name and .html.",
+)
+@click.option("--no-html", is_flag=True, help="Write no page.")
+@click.option(
+    "--markdown",
+    "markdown_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the ranking as a Markdown table.",
+)
+@click.option(
+    "--positions",
+    type=click.IntRange(1),
+    help="Compare about this many positions, not the whole text: for slow runtimes.",
+)
+@click.option(
+    "--whole-text",
+    is_flag=True,
+    help="Run every file on all of the text, also where its first part has decided that it is bad.",
+)
+@click.option(
+    "--footprint/--no-footprint",
+    default=True,
+    show_default=True,
+    help="Measure memory, load time and speed of each file in a process of its own.",
+)
+@click.option("--localise", is_flag=True, help="Say of every file where it diverges.")
+@threads_option
+@click.option(
+    "--watch/--no-watch",
+    default=True,
+    show_default=True,
+    envvar="EDGEPROOF_WATCH",
+    help="Compare in a process of its own: a library that crashes over a file is a FAIL of that"
+    " file, and the run is begun again without it.",
+)
+@click.option("--journal", type=click.Path(path_type=Path), hidden=True)
+@click.option("--crashed", type=(str, str, str), multiple=True, hidden=True)
+def main(
+    files: tuple[Path, ...],
+    against: str | None,
+    revision: str | None,
+    inspect: bool,
+    budget: str,
+    text: Path | None,
+    allow_degraded: bool,
+    json_path: Path | None,
+    no_html: bool,
+    markdown_path: Path | None,
+    positions: int | None,
+    whole_text: bool,
+    footprint: bool,
+    localise: bool,
+    threads: int,
+    journal: Path | None,
+    crashed: tuple[tuple[str, str, str], ...],
+) -> None:
+    """Which of these FILES is good, and what is wrong with the others? Whoever made them.
+
+    FILES are .gguf files (a file of splits stands for all of them; an Ollama blob needs no
+    suffix) and folders: of ONNX graphs as transformers.js, Optimum and ONNX Runtime GenAI have
+    them, where each graph is a file of its own here, or MLC's. They need no edgeproof.json: what
+    each one is follows from its bytes. First it is said what is in each. Then each is run in its
+    runtime and compared with the original as by `edgeproof parity`, by the gates of the class
+    that most of its weights are of, whatever its label says; the closest comes first. Exit code 1:
+    a file did not pass.
+
+    \b
+    Examples:
+      edgeproof audit model-Q4_K_M.gguf --inspect
+      edgeproof audit a-Q4_K_M.gguf b-Q4_K_M.gguf --against ./my-model
+      edgeproof audit ./model-onnx --against org/model --budget fast
+      edgeproof audit a.gguf b.gguf --against model-f16.gguf --json audit.json
+    """  # noqa: D301
+    suite = chosen_suite(budget, text)
+    if against is None and not inspect:
+        raise InputError("--against MODEL is needed, the original; or --inspect, to run nothing")
+    page = json_path.with_suffix(".html") if json_path and not (no_html or inspect) else None
+    if json_path is not None and page == json_path:
+        raise InputError(f"{json_path}: named for two outputs, the page would be there too")
+    require_files(json_path, page, markdown_path)
+    found = subjects(files)
+    say(found)
+    report = REPORT.load()
+    if inspect or against is None:
+        _write(json_path, report.audit_json(found, None, None, ()))
+        return
+    from runtimes.audit.run import audit
+    from runtimes.parity.run import Extent
+
+    html = PAGE.load() if page else None
+    model = located(against, revision)
+    extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
+    done = audit(found, model, suite, threads, extent, allow_degraded=allow_degraded)
+    name = model.found_by or against
+    rows = show(done)
+    _write(json_path, report.audit_json(found, name, done.result, done.ranking))
+    _write(markdown_path, report.markdown(rows, name))
+    if html is not None:
+        _write(page, html.page(done.result))
+    refuse(done)
+
+
+def say(found: Sequence[Inspection]) -> None:
+    """What is in each file, on the terminal."""
+    report = REPORT.load()
+    for item in found:
+        click.echo(f"{item.format} {item.name}")
+        for line in report.inspection_lines(item):
+            click.echo(f"  {line}")
+
+
+def show(done: Audit) -> list[list[str]]:
+    """The parity report, and the ranking, whose rows are returned."""
+    from runtimes.parity.report.terminal import print_result
+
+    report, console = REPORT.load(), table_console()
+    print_result(console, done.result)
+    inspected = {item.name: item for item in done.inspected}
+    rows: list[list[str]] = [*report.ranking_rows(done.ranking, inspected)]
+    console.print(report.ranking_table(rows))
+    return rows
+
+
+def refuse(done: Audit) -> None:
+    """Refuse an audit with a file that does not pass.
+
+    Raises:
+        GateError: naming them all.
+    """
+    refused = [item.entry for item in done.ranking if not item.entry.accepted]
+    names = [f"{entry.name} {entry.judgement.verdict.value}" for entry in refused]
+    names += [f"{item.folder} FAIL" for item in done.result.unreadable]
+    if names:
+        total = len(done.ranking) + len(done.result.unreadable)
+        raise GateError(f"{len(names)} of {total} files did not pass: {', '.join(names)}")
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        write_atomic(path, text.encode())
+        click.echo(f"report: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""An artifact made of what was found in files, for the parity run: what a manifest says of ours."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeproof.artifact import (
+    Artifact,
+    Foreign,
+    Manifest,
+    ModelIdentity,
+    VariantRecord,
+    foreign_artifact,
+    weights_record,
+)
+from edgeproof.checkpoints.json_object import read_object
+from edgeproof.checkpoints.special_tokens import CONFIG
+from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
+from edgeproof.checkpoints.weight_files import INDEX, SINGLE, weight_files
+from edgeproof.errors import InputError
+from edgeproof.families import read_config
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile, input_records, remembered_sha256
+from runtimes.audit.inspection import Inspection
+from runtimes.formats import dequantise
+
+
+@dataclass(frozen=True)
+class Against:
+    """What files are compared with: a checkpoint's folder, its name, and its files' hashes."""
+
+    folder: Path
+    name: str
+    inputs: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A file's artifact, and why its weights are not compared; None where they are."""
+
+    artifact: Artifact
+    unread: str | None
+
+
+def against(folder: Path, name: str) -> Against:
+    """Hash the files of a checkpoint that a comparison depends on.
+
+    Raises:
+        InputError: it has no config or weights.
+    """
+    weights = weight_files(folder)
+    names = (CONFIG, *TOKENIZER_FILES, *([INDEX] if weights.paths[0].name != SINGLE else []))
+    paths = [folder / item for item in names if (folder / item).is_file()]
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder / CONFIG}: missing")
+    return Against(
+        folder, name, input_records([*paths, *weights.paths], cache_folder() / "digests")
+    )
+
+
+def describe(found: Inspection, original: Against) -> Described:
+    """The artifact of inspected files; its weights are compared where a reader knows all of them.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    outputs = tuple(_hashed(found.folder, name) for name in sorted(found.files))
+    digest = hashlib.sha256("\n".join(item.sha256 for item in outputs).encode()).hexdigest()
+    manifest = Manifest(
+        model=ModelIdentity(original.name, None, None, found.parameters, original.inputs),
+        variant=VariantRecord(found.format, found.name, found.precision, {}, found.facts),
+        recipe_digest=digest,
+        tools={},
+        outputs=outputs,
+        weights=weights_record(found.stats, max(1, found.parameters)),
+    )
+    foreign = Foreign(found.subject, found.suffix)
+    artifact = foreign_artifact(found.folder, manifest, foreign)
+    unread = _unread(artifact, original.folder)
+    if unread is None:
+        return Described(artifact, None)
+    facts = replace(found.facts, traced=True)
+    variant = replace(manifest.variant, facts=facts)
+    return Described(
+        foreign_artifact(found.folder, replace(manifest, variant=variant), foreign), unread
+    )
+
+
+def _hashed(folder: Path, name: str) -> OutputFile:
+    path = folder / name
+    return OutputFile(
+        name, path.stat().st_size, remembered_sha256(path, cache_folder() / "digests")
+    )
+
+
+def _unread(artifact: Artifact, checkpoint: Path) -> str | None:
+    """Why a reader cannot tell the file's weights by the checkpoint's names; None if it can.
+
+    A file that lacks a few of them is read, and told so; one that has none of them was traced.
+    """
+    try:
+        names = dequantise(artifact).keys()
+        _, parameters = read_config(read_object(checkpoint / CONFIG))
+    except InputError as error:
+        return str(error)
+    expected = {item.name for item in parameters}
+    strange = sorted(set(names) - expected)
+    if len(expected & set(names)) * 2 < len(expected):
+        shown = f", such as {strange[0]}" if strange else ""
+        return f"its weights have other names than the checkpoint's{shown}"
+    return None

@@ -1,0 +1,104 @@
+"""Which models there are in files and folders that a user names, and what is in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgeproof.errors import InputError
+from runtimes.audit import gguf, mlc, onnx
+from runtimes.audit.inspection import Inspection
+
+MAGIC = b"GGUF"
+READ = 512
+LFS = b"version https://git-lfs"
+MARKUP = (b"<!doctype", b"<html", b"<?xml")
+KNOWN = "a .gguf file, a folder of ONNX graphs, or an MLC folder with mlc-chat-config.json"
+
+
+def subjects(paths: Sequence[Path]) -> list[Inspection]:
+    """What is in each model that the paths name; of a folder, each model in it.
+
+    Raises:
+        InputError: a path names nothing, or nothing that is known; a file is cut off, or is no
+            model at all, as a page or a pointer that was saved in its place.
+    """
+    found: dict[Path, Inspection] = {}
+    for path in paths:
+        for inspection in _inspections(path):
+            found.setdefault(inspection.subject.resolve(), inspection)
+    return _told_apart(list(found.values()))
+
+
+def _inspections(path: Path) -> Iterator[Inspection]:
+    if path.is_dir():
+        yield from _folder(path)
+    elif path.is_file():
+        yield _file(path)
+    else:
+        raise InputError(f"{path}: no such file or folder")
+
+
+def _file(path: Path) -> Inspection:
+    begin = _begin(path)
+    if begin.startswith(MAGIC):
+        return gguf.inspect(path)
+    if path.suffix == onnx.SUFFIX and not begin.startswith(LFS):
+        inner = path.parent.name == onnx.FOLDER
+        return onnx.inspect(path.parent.parent if inner else path.parent, path)
+    raise InputError(f"{path}: {_instead(path, begin)}")
+
+
+def _folder(path: Path) -> Iterator[Inspection]:
+    """Every model in it, of every format."""
+    files = sorted(path.glob(f"*{gguf.SUFFIX}"))
+    graphs = sorted((*path.glob(f"{onnx.FOLDER}/*{onnx.SUFFIX}"), *path.glob(f"*{onnx.SUFFIX}")))
+    chat = (path / mlc.CONFIG).is_file()
+    if not (files or graphs or chat):
+        raise InputError(f"{path}: holds nothing that can be audited; known: {KNOWN}")
+    for file in dict.fromkeys(gguf.splits(item)[0] for item in files):
+        yield _file(file)
+    for graph in graphs:
+        yield _file(graph)
+    if chat:
+        yield mlc.inspect(path)
+
+
+def _begin(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(READ)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _instead(path: Path, begin: bytes) -> str:
+    """What is there in place of a model, in words."""
+    if not begin:
+        return "empty: the download did not begin"
+    if begin.startswith(LFS):
+        return "a Git LFS pointer, not the file: git lfs pull, or download it"
+    if begin.lstrip().lower().startswith(MARKUP):
+        return "a web page that was saved in place of the file: download it again"
+    if path.suffix == gguf.SUFFIX:
+        return f"no GGUF file, it begins with {begin[:4]!r}: download it again"
+    return f"nothing that can be audited; known: {KNOWN}"
+
+
+def _told_apart(found: Sequence[Inspection]) -> list[Inspection]:
+    """With names that no two share: else with as much of their paths as tells them apart."""
+    names = [item.name for item in found]
+    return [
+        item
+        if names.count(item.name) == 1
+        else replace(item, name=_longer(item, [other for other in found if other is not item]))
+        for item in found
+    ]
+
+
+def _longer(item: Inspection, others: Sequence[Inspection]) -> str:
+    parts = item.subject.resolve().parts
+    paths = [other.subject.resolve().parts for other in others]
+    enough = (n for n in range(2, len(parts)) if all(parts[-n:] != path[-n:] for path in paths))
+    return "/".join(parts[-next(enough, len(parts)) :])

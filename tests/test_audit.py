@@ -1,0 +1,195 @@
+"""`edgeproof audit`: files without a manifest, by any maker, against their original.
+
+One audit of many small files is run, and every test looks at what it said of one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from gguf import GGUFWriter
+
+from runtimes.audit.__main__ import main as audit_main
+from runtimes.parity import statistics, tokenizer
+from runtimes.parity.__main__ import main as parity_main
+from tests import tiny, tiny_gguf
+from tests.caches import new_cache
+from tests.exported import export_tiny
+from tests.parity_runs import invoke
+
+CHAT = [{"role": "user", "content": "The capital of France?"}]
+TEXT = [{"text": text[:120]} for text in tiny.long_texts(2)] + [{"messages": CHAT}]
+TEMPLATE = "tokenizer.chat_template"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit of all files said, and our own run of those that we made."""
+
+    done: Result
+    said: dict[str, Any]
+    folder: Path
+    own: dict[str, Any]
+
+    def of(self, name: str) -> tuple[dict[str, Any], str]:
+        """What was found of a file: its inspection, and all that is wrong with it, in a text."""
+        (inspected,) = (item for item in self.said["files"] if item["name"] == name)
+        artifact = self.artifact(name)
+        wrong = [*artifact["reasons"], *artifact["notes"], *inspected["warnings"]]
+        return inspected, "\n".join(wrong)
+
+    def artifact(self, name: str) -> dict[str, Any]:
+        """Its entry in the parity document."""
+        entries = self.said["parity"]["artifacts"]
+        (found,) = (item for item in entries if item["variant"] == name)
+        return dict(found)
+
+
+def audit(*arguments: str | Path) -> Result:
+    return invoke(audit_main, *arguments)
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def without(key: str) -> Callable[[GGUFWriter], None]:
+    def remove(writer: GGUFWriter) -> None:
+        del writer.kv_data[0][key]
+
+    return remove
+
+
+def replaced(key: str, value: Any) -> Callable[[GGUFWriter], None]:
+    def replace(writer: GGUFWriter) -> None:
+        writer.kv_data[0][key].value = value
+
+    return replace
+
+
+def shorter(writer: GGUFWriter) -> None:
+    for key in ("tokens", "token_type"):
+        stored = writer.kv_data[0][f"tokenizer.ggml.{key}"]
+        stored.value = stored.value[:-8]
+
+
+def fewer_rows(arrays: dict[str, np.ndarray]) -> None:
+    arrays["token_embd.weight"] = arrays["token_embd.weight"][:-8]
+
+
+def as_converted_wrongly(arrays: dict[str, np.ndarray]) -> None:
+    """Query rows in Hugging Face's order, as where somebody forgot to permute them."""
+    name = "blk.0.attn_q.weight"
+    rows = arrays[name]
+    pairs = rows.reshape(tiny_gguf.CONFIG["num_attention_heads"], -1, 2, rows.shape[1])
+    arrays[name] = pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def another_bos(writer: GGUFWriter) -> None:
+    writer.add_add_bos_token(True)
+
+
+# Name of the file → how gguf-py is told to write it, and what has to be said of it.
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "pre-Q8_0": ({"pre": "default"}, "tokenizer.ggml.pre is 'default'"),
+    "template-Q8_0": ({"metadata": without(TEMPLATE)}, "chat template: the checkpoint has one"),
+    "rope-Q8_0": ({"tensors": as_converted_wrongly}, "layers.0.self_attn.q_proj"),
+    "vocabulary-Q8_0": ({"metadata": shorter, "tensors": fewer_rows}, "vocab"),
+    "called-Q6_K": (
+        {},
+        "mislabelled: called Q6_K, but 100% of the linear layers' weights are Q8_0",
+    ),
+    "theta-Q8_0": (
+        {"metadata": replaced("llama.rope.freq_base", 10000.0)},
+        "rope.freq_base is 10000",
+    ),
+    "bos-Q8_0": ({"metadata": another_bos}, "with what is put around it"),
+    "head-Q8_0": ({"plain": ("token_embd.weight",)}, "the embedding was left unquantised"),
+}
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
+    folder = tmp_path_factory.mktemp("audit")
+    good = tiny_gguf.write(folder / "good-Q8_0", "Q8_0")
+    model = good.checkpoint
+    own = export_tiny(model, "gguf", "q8_0", folder / "out").path
+    blob = Path(shutil.copy(next(own.glob("*.gguf")), folder / "sha256-0123"))  # Ollama's
+    files = [blob, good.path.rename(folder / "good-Q8_0.gguf")]
+    for name, (how, _) in FAULTS.items():
+        written = tiny_gguf.write(folder / name, "Q8_0", **how).path
+        files.append(written.rename(folder / f"{name}.gguf"))
+    graphs = export_tiny(model, "onnx", "q4", folder / "out").path
+    loose = Path(shutil.copytree(graphs, folder / "loose"))
+    (loose / "edgeproof.json").unlink()
+    files.append(loose / "onnx" / "model_q4.onnx")
+    text = folder / "text.jsonl"
+    text.write_text("".join(json.dumps(line) + "\n" for line in TEXT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "COUNT", 50)
+        patch.setattr(statistics, "RESAMPLES", 50)
+        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
+        extent = ("--text", text, "--no-footprint", "--whole-text")
+        ours = (own, graphs, "--checkpoint", model, "--json", folder / "own.json")
+        invoke(parity_main, *ours, *extent)
+        outputs = ("--json", folder / "audit.json", "--markdown", folder / "audit.md")
+        done = audit(*files, "--against", model, *extent, *outputs)
+    assert (folder / "audit.json").exists(), done.output
+    return Audited(done, read(folder / "audit.json"), folder, read(folder / "own.json"))
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("gguf", "sha256-0123"), ("onnx", "loose/model_q4.onnx")]
+)
+def test_our_own_file_without_its_manifest_has_the_same_figures(
+    audited: Audited, form: str, name: str
+) -> None:
+    (expected,) = (item for item in audited.own["artifacts"] if item["format"] == form)
+    found = audited.artifact(name)
+    assert figures(found) == figures(expected)
+    same = ("precision", "verdict", "gates", "reasons")
+    assert {key: found[key] for key in same} == {key: expected[key] for key in same}
+
+
+def figures(artifact: dict[str, Any]) -> dict[str, Any]:
+    """All that is measured, times and speeds excepted."""
+    timed = ("load_seconds", "prefill_tokens_per_second")
+    found = {key: value for key, value in artifact["measurement"].items() if key not in timed}
+    found["greedy"] = {**found["greedy"], "tokens_per_second": None}
+    return found
+
+
+def test_a_file_of_gguf_py_is_judged_as_ours(audited: Audited) -> None:
+    good, ours = (audited.artifact(name) for name in ("good-Q8_0", "sha256-0123"))
+    assert good["verdict"] == ours["verdict"] != "FAIL"
+    assert figures(good)["estimates"] == figures(ours)["estimates"]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_named(audited: Audited, name: str) -> None:
+    _, text = FAULTS[name]
+    _, wrong = audited.of(name)
+    assert text in wrong
+    harmless = ("called-Q6_K", "head-Q8_0")
+    assert (audited.artifact(name)["verdict"] == "FAIL") == (name not in harmless)
+
+
+def test_what_is_broken_comes_last_in_the_ranking(audited: Audited) -> None:
+    failed = [item["verdict"] == "FAIL" for item in audited.said["ranking"]]
+    assert failed == sorted(failed)
+    first, second, *_ = audited.said["ranking"]
+    assert first["behind"] is None
+    assert second["behind"]["value"] >= 0
+    assert audited.done.exit_code == 1
+    assert "files did not pass" in audited.done.output
+    assert (audited.folder / "audit.html").exists()
+    assert (audited.folder / "audit.md").read_text().count("\n| ") == len(failed) + 2
