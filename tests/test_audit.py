@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
 from gguf import GGUFWriter
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from runtimes.audit.__main__ import main as audit_main
 from runtimes.parity import statistics, tokenizer
@@ -26,7 +28,7 @@ from tests.exported import export_tiny
 from tests.parity_runs import invoke
 
 CHAT = [{"role": "user", "content": "The capital of France?"}]
-TEXT = [{"text": text[:120]} for text in tiny.long_texts(2)] + [{"messages": CHAT}]
+TEXT = [{"text": text[:60]} for text in tiny.long_texts(2)] + [{"messages": CHAT}]
 TEMPLATE = "tokenizer.chat_template"
 
 
@@ -94,6 +96,17 @@ def as_converted_wrongly(arrays: dict[str, np.ndarray]) -> None:
     arrays[name] = pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
+def lose_names(path: Path) -> None:
+    """As torch.onnx traces linear layers: `onnx::MatMul_1234`."""
+    model = onnx.load(path)
+    names = {item.name: f"onnx::{i}" for i, item in enumerate(model.graph.initializer)}
+    for item in model.graph.initializer:
+        item.name = names[item.name]
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    onnx.save(model, path)
+
+
 def another_bos(writer: GGUFWriter) -> None:
     writer.add_add_bos_token(True)
 
@@ -132,6 +145,11 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     loose = Path(shutil.copytree(graphs, folder / "loose"))
     (loose / "edgeproof.json").unlink()
     files.append(loose / "onnx" / "model_q4.onnx")
+    rounded = loose / "onnx" / "model_int8.onnx"  # as transformers.js's own script does
+    whole = export_tiny(model, "onnx", "fp32", folder / "out").path / "onnx" / "model.onnx"
+    quantize_dynamic(whole, rounded, per_channel=True, weight_type=QuantType.QInt8)
+    lose_names(rounded)
+    files.append(rounded)
     text = folder / "text.jsonl"
     text.write_text("".join(json.dumps(line) + "\n" for line in TEXT))
     with pytest.MonkeyPatch.context() as patch:
@@ -172,6 +190,15 @@ def test_a_file_of_gguf_py_is_judged_as_ours(audited: Audited) -> None:
     good, ours = (audited.artifact(name) for name in ("good-Q8_0", "sha256-0123"))
     assert good["verdict"] == ours["verdict"] != "FAIL"
     assert figures(good)["estimates"] == figures(ours)["estimates"]
+
+
+def test_a_graph_that_no_reader_knows_is_judged_by_running_it(audited: Audited) -> None:
+    found, wrong = audited.of("loose/model_int8.onnx")
+    assert found["precision"] == "8-bit"
+    assert "weights were not compared one by one" in wrong
+    artifact = audited.artifact("loose/model_int8.onnx")
+    assert artifact["verdict"] != "FAIL", wrong
+    assert artifact["measurement"]["weights"] is None
 
 
 @pytest.mark.parametrize("name", FAULTS)

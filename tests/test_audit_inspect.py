@@ -16,6 +16,7 @@ from runtimes.audit.__main__ import main as audit_main
 from runtimes.audit.description import against, describe
 from runtimes.audit.labels import label_of, misnomer
 from runtimes.audit.subjects import subjects
+from runtimes.footprint import main as footprint_main
 from tests import tiny_gguf
 from tests.exported import export_tiny
 
@@ -51,10 +52,25 @@ def test_the_bytes_say_what_the_manifest_said(
     assert read.variant.facts == said.variant.facts
     assert read.effective_bpw == pytest.approx(said.effective_bpw, rel=0.02)
     assert {item.path for item in read.outputs} <= {item.path for item in said.outputs}
-    assert read.model.inputs
+    assert read.model.inputs == said.model.inputs  # so that captures are found again
     assert not [text for text in found.warnings if "mislabelled" in text]
     assert artifact.foreign is not None
     assert redescribed(described(artifact, artifact.foreign)) == artifact
+
+
+def test_what_was_found_is_told_to_the_process_that_measures(model: Path, tmp_path: Path) -> None:
+    blob = tiny_gguf.write(tmp_path / "a", "Q8_0").path.rename(tmp_path / "sha256-0123")
+    (found,) = subjects([blob])
+    artifact = describe(found, against(model, "tiny")).artifact
+    assert artifact.foreign is not None
+    told = described(artifact, artifact.foreign)
+    arguments = [str(artifact.path), "--described", "--brief", "--threads", "1"]
+    done = CliRunner().invoke(footprint_main, arguments, input=told)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["decode_tokens"] == 2
+    done = CliRunner().invoke(footprint_main, arguments, input="{}")
+    assert done.exit_code == 2
+    assert "damaged" in done.output
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from edgeproof.errors import GateError, InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.space import require_files
 from runtimes.adapter import OptionalModule
+from runtimes.audit import gguf
 from runtimes.audit.inspection import Inspection
 from runtimes.audit.subjects import subjects
 from runtimes.located import located
@@ -138,6 +139,8 @@ def main(
     extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
     done = audit(found, model, suite, threads, extent, allow_degraded=allow_degraded)
     name = model.found_by or against
+    if against.endswith(gguf.SUFFIX):
+        click.echo(f"note: the original is {against} itself, not what that file was made from")
     rows = show(done)
     _write(json_path, report.audit_json(found, name, done.result, done.ranking))
     _write(markdown_path, report.markdown(rows, name))

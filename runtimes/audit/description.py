@@ -23,8 +23,18 @@ from edgeproof.errors import InputError
 from edgeproof.families import read_config
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records, remembered_sha256
+from edgeproof.recovery import RECOVERY
 from runtimes.audit.inspection import Inspection
 from runtimes.formats import dequantise
+
+LAYERS, FIRST = ".layers.", ".layers.0."
+# What a reader makes of a layout that it does not know.
+UNKNOWN = (
+    InputError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError,
+    NotImplementedError,
+)  # fmt: skip
+# Files of a checkpoint that exporters record too: what PyTorch said is found again by all of them.
+BESIDE = ("README.md", RECOVERY, "edgeproof-merge.json")
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,8 @@ def against(folder: Path, name: str) -> Against:
         InputError: it has no config or weights.
     """
     weights = weight_files(folder)
-    names = (CONFIG, *TOKENIZER_FILES, *([INDEX] if weights.paths[0].name != SINGLE else []))
+    index = [] if weights.paths[0].name == SINGLE else [INDEX]
+    names = (CONFIG, *TOKENIZER_FILES, *BESIDE, *index)
     paths = [folder / item for item in names if (folder / item).is_file()]
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder / CONFIG}: missing")
@@ -98,16 +109,20 @@ def _hashed(folder: Path, name: str) -> OutputFile:
 def _unread(artifact: Artifact, checkpoint: Path) -> str | None:
     """Why a reader cannot tell the file's weights by the checkpoint's names; None if it can.
 
-    A file that lacks a few of them is read, and told so; one that has none of them was traced.
+    A file that lacks a few of them is read, and told so; one that has hardly any was traced. What
+    is read of the first layer is read of the others.
     """
     try:
-        names = dequantise(artifact).keys()
+        weights = dequantise(artifact)
         _, parameters = read_config(read_object(checkpoint / CONFIG))
-    except InputError as error:
-        return str(error)
-    expected = {item.name for item in parameters}
-    strange = sorted(set(names) - expected)
-    if len(expected & set(names)) * 2 < len(expected):
-        shown = f", such as {strange[0]}" if strange else ""
-        return f"its weights have other names than the checkpoint's{shown}"
+        expected = {item.name for item in parameters}
+        if len(expected & weights.keys()) * 2 < len(expected):
+            strange = sorted(weights.keys() - expected)
+            shown = f", such as {strange[0]}" if strange else ""
+            return f"its weights have other names than the checkpoint's{shown}"
+        for name in weights:
+            if FIRST in name or LAYERS not in name:
+                weights[name]
+    except UNKNOWN as error:
+        return str(error).partition("\n")[0] or type(error).__name__
     return None

@@ -46,6 +46,8 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     Raises:
         ValueError: a graph is malformed, or none is in the folder `onnx`.
     """
+    if artifact.foreign is not None:
+        return  # settings that decide are compared by what they do: tokenizer, template, stops
     listed = [PurePosixPath(item.path) for item in artifact.manifest.outputs]
     paths = [str(p) for p in listed if p.suffix == ".onnx" and str(p.parent) in (FOLDER, ROOT)]
     graphs = {path: _graph(artifact.path / path) for path in paths}

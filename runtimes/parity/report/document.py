@@ -86,7 +86,7 @@ class ComparedArtifact:
     recipe: str
     """Hash of everything the bytes follow from."""
     manifest: Sha256
-    """SHA-256 of the artifact's edgeproof.json."""
+    """SHA-256 of the artifact's edgeproof.json; without one, of what an audit found."""
     files: tuple[ArtifactFile, ...]
     bytes: int
     """All files together."""
