@@ -101,7 +101,7 @@ def main(
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
 ) -> None:
-    """Which of these FILES is good, and what is wrong with the others? Whoever made them.
+    """Say what is in files of any maker, and how far they are from the original.
 
     FILES are .gguf files (a file of splits stands for all of them; an Ollama blob needs no
     suffix) and folders: of ONNX graphs as transformers.js, Optimum and ONNX Runtime GenAI have
