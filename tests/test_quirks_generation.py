@@ -266,6 +266,18 @@ PHI = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}"
+    "{% set before = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% else %}{% set rest = messages %}{% set before = '' %}{% endif %}{% for m in rest %}"
+    "{% set text = before + m['content'] if loop.first else m['content'] %}"
+    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + text + ' [/INST]' }}"
+    "{% else %}{{ ' ' + text + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+PHI4 = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 VICUNA = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ 'USER: ' + m['content'] + ' ' }}"
     "{% else %}{{ 'ASSISTANT: ' + m['content'] + '</s>' }}{% endif %}{% endfor %}"
@@ -278,6 +290,8 @@ FRAMED = {
     "Gemma": (GEMMA, ["<end_of_turn>"]),
     "Zephyr": (ZEPHYR, [END]),
     "Phi": (PHI, ["<|end|>"]),
+    "Phi-4-mini": (PHI4, ["<|end|>"]),
+    "Llama 2": (LLAMA2, [END]),
     "Vicuna": (VICUNA, ["</s>"]),
     "ChatML after BOS": ("{{ bos_token }}" + CHAT_TEMPLATE, [END]),
 }
