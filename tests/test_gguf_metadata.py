@@ -8,6 +8,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gguf import GGUFReader, SpecialVocab, naming_convention, size_label
 from tokenizers import Tokenizer
@@ -20,9 +21,13 @@ from tests.exported import export_tiny
 from tests.tiny import (
     CHAT_TEMPLATE,
     FAMILIES,
+    GRANITE,
     LLAMA3_ROPE,
+    OLMO2,
+    PHI3,
     QWEN2,
     QWEN3,
+    SMOLLM3,
     VOCAB,
     make_checkpoint,
 )
@@ -38,6 +43,9 @@ Change = Callable[[dict[str, Any]], None]
 def metadata(folder: Path, out: Path) -> dict[str, Any]:
     reader = GGUFReader(export_tiny(folder, "gguf", "f32", out).file(".gguf"))
     return {key: field.contents() for key, field in reader.fields.items()}
+
+
+HEAD_SIZE = {"attention.key_length", "attention.value_length"}
 
 
 def edit(path: Path, change: Change) -> None:
@@ -82,6 +90,56 @@ def test_keys_have_the_prefix_of_the_architecture(tmp_path: Path) -> None:
     assert not [key for key in found if key.startswith("llama.")]
     # As llama.cpp's converter: these belong to its Llama alone.
     assert not {"qwen3.vocab_size", "qwen3.rope.dimension_count"} & found.keys()
+
+
+# What llama.cpp's own converter (of llama-cpp-python 0.3.36) wrote for these checkpoints beside the
+# keys of names and vocabulary, `rope.freq_base`, ε, and the sizes that all architectures state.
+CONVERTED: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "llama": ({}, {"vocab_size", "rope.dimension_count", *HEAD_SIZE}),
+    "qwen2": (QWEN2, set()),
+    "qwen3": (QWEN3, HEAD_SIZE),
+    "olmo2": (OLMO2, set()),
+    "smollm3": (SMOLLM3, {"vocab_size", "rope.dimension_count"}),
+    "granite": (
+        GRANITE,
+        {
+            "vocab_size", "rope.dimension_count", "attention.scale", "embedding_scale",
+            "residual_scale", "logit_scale",
+        },
+    ),
+    "phi3": (
+        PHI3,
+        {
+            "rope.dimension_count", "rope.scaling.original_context_length",
+            "rope.scaling.attn_factor", "attention.sliding_window",
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_keys_are_those_of_llama_cpps_converter(tmp_path: Path, name: str) -> None:
+    changes, own = CONVERTED[name]
+    found = metadata(make_checkpoint(tmp_path / "m", **changes), tmp_path)
+    keys = {key.removeprefix(f"{name}.") for key in found if key.startswith(f"{name}.")}
+    assert keys == own | {
+        "block_count", "context_length", "embedding_length", "feed_forward_length",
+        "attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon",
+        "rope.freq_base",
+    }  # fmt: skip
+
+
+def test_phi3s_values_are_those_of_llama_cpps_converter(tmp_path: Path) -> None:
+    found = metadata(make_checkpoint(tmp_path / "m", **PHI3), tmp_path)
+    expected = {
+        "phi3.context_length": 1024,
+        "phi3.rope.scaling.original_context_length": 256,
+        "phi3.rope.dimension_count": 16,
+        "phi3.attention.sliding_window": 0,
+    }
+    assert {key: found[key] for key in expected} == expected
+    factor = found["phi3.rope.scaling.attn_factor"]
+    assert factor == pytest.approx((1 + np.log(4) / np.log(256)) ** 0.5)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ FAMILY = Family(
         ALL_BIASES,
         rope_freqs=True,
         extents=True,
+        head_size=False,
         structure=as_granite,
         keys=keys,
     ),

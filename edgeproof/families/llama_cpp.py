@@ -29,6 +29,8 @@ class LlamaCppArchitecture:
         biases: those that the graph adds.
         rope_freqs: whether it reads divisors of the rotary frequencies (scaling of type llama3).
         long_rope: whether it reads two tables of divisors and which share of channels is rotated.
+        head_size: whether llama.cpp's converter always states the size of a head; else only where
+            config.json has it, since transformers' class has no such key.
         lacks: keys that every architecture has in llama.cpp's converter, and this one has not.
         extents: whether llama.cpp's converter states the vocabulary's size, the number of rotated
             channels and whether a space is put before a text.
@@ -48,6 +50,7 @@ class LlamaCppArchitecture:
     tied: bool = True
     square: bool = False
     long_rope: bool = False
+    head_size: bool = True
     lacks: frozenset[str] = frozenset()
     structure: Callable[[Structure, Mapping[str, Any]], Structure] = as_llama
     keys: Callable[[DecoderConfig], dict[str, Any]] = no_keys

@@ -71,6 +71,7 @@ FAMILY = Family(
         extents=False,
         tied=False,
         square=True,
+        head_size=False,
         structure=as_olmo2,
     ),
     MlcArchitecture("olmo2", as_mlc_olmo2, hidden_act, lacks=frozenset({"disaggregation"})),

@@ -54,7 +54,9 @@ def windows(raw: Mapping[str, Any]) -> tuple[Any, int]:
 FAMILY = Family(
     config,
     NAMES,
-    LlamaCppArchitecture("qwen2", False, INPUT_BIASES, rope_freqs=False, extents=False),
+    LlamaCppArchitecture(
+        "qwen2", False, INPUT_BIASES, rope_freqs=False, extents=False, head_size=False
+    ),
     MlcArchitecture(
         "qwen2",
         activated,

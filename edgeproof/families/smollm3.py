@@ -69,7 +69,13 @@ FAMILY = Family(
     config,
     NAMES,
     LlamaCppArchitecture(
-        "smollm3", True, ALL_BIASES, rope_freqs=False, extents=True, structure=as_smollm3
+        "smollm3",
+        True,
+        ALL_BIASES,
+        rope_freqs=False,
+        extents=True,
+        head_size=False,
+        structure=as_smollm3,
     ),
     mlc=None,
     assumed={"bos": 128000, "eos": 128001, "pad": 128004},

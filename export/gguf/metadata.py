@@ -30,6 +30,7 @@ from export.llamacpp.architectures import architecture_of
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Of what an architecture states beyond the keys of all.
 TYPES: Mapping[type, ValueType] = {bool: BOOL, int: UINT32, float: FLOAT32, str: STRING}
+KEY_LENGTH, VALUE_LENGTH = "attention.key_length", "attention.value_length"
 QUANTIZATION_VERSION = 2  # of the block types' layout; llama.cpp refuses quantised files without it
 
 
@@ -50,7 +51,7 @@ def metadata_entries(
     ]
     entries = [
         *_general(name, checkpoint, identity),
-        *_dimensions(architecture, config),
+        *_dimensions(architecture, config, head_size="head_dim" in checkpoint.raw_config),
         MetadataEntry("general.file_type", UINT32, file_type),
         *(extents if architecture.extents else ()),
         *(
@@ -123,7 +124,13 @@ def _source_urls(identity: ModelIdentity) -> dict[str, str]:
     return {"source.url": tree, "source.repo_url": page}
 
 
-def _dimensions(architecture: LlamaCppArchitecture, config: DecoderConfig) -> list[MetadataEntry]:
+def _dimensions(
+    architecture: LlamaCppArchitecture, config: DecoderConfig, *, head_size: bool
+) -> list[MetadataEntry]:
+    """`head_size`: config.json has it."""
+    lacks = architecture.lacks
+    if not (architecture.head_size or head_size):
+        lacks |= {KEY_LENGTH, VALUE_LENGTH}
     scaling = config.rope.scaling
     linear = (
         (
@@ -143,11 +150,11 @@ def _dimensions(architecture: LlamaCppArchitecture, config: DecoderConfig) -> li
         *linear,
         ("rope.freq_base", FLOAT32, config.rope.theta),
         ("attention.layer_norm_rms_epsilon", FLOAT32, config.norm_eps),
-        ("attention.key_length", UINT32, config.head_dim),
-        ("attention.value_length", UINT32, config.head_dim),
+        (KEY_LENGTH, UINT32, config.head_dim),
+        (VALUE_LENGTH, UINT32, config.head_dim),
     )
     return [
         MetadataEntry(f"{architecture.name}.{key}", kind, value)
         for key, kind, value in values
-        if key not in architecture.lacks
+        if key not in lacks
     ]
