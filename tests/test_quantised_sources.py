@@ -29,7 +29,7 @@ from tests import quantised as q
 from tests.lora import make_lora
 from tests.test_quantised_readers import GPTQ, INT8, KINDS, values
 from tests.test_recovered_export import export
-from tests.tiny import change_json, make_checkpoint, write_weights
+from tests.tiny import PHI3, change_json, make_checkpoint, write_weights
 
 DOWN = "model.layers.0.mlp.down_proj"
 
@@ -104,6 +104,16 @@ def test_an_adapter_is_merged_into_a_quantised_base(tmp_path: Path) -> None:
     before, after = (load_file(path / "model.safetensors") for path in (base, merged))
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not np.array_equal(before[name], after[name])
+
+
+def test_a_fused_projection_is_read_as_one(tmp_path: Path) -> None:
+    settings, store, _ = KINDS["gptq"]
+    folder = q.make_quantised(
+        tmp_path / "model", settings, store, **{**PHI3, "num_hidden_layers": 1}
+    )
+    found = open_checkpoint(resolve(str(folder)).path)
+    assert found.stored_dtype("model.layers.0.self_attn.k_proj.weight") == np.float32
+    assert "model.layers.0.self_attn.qkv_proj.qweight" in q.stored(folder)
 
 
 def test_biases_of_zeros_that_the_library_adds_are_left_out(

@@ -8,7 +8,7 @@ bytes. Memory is that of one block of rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from edgeproof.checkpoints.config import QUANTISED, quantisation
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.errors import InputError
 from edgeproof.families import Parameter, read_config
+from export.checkpoint.fused import holders
 from export.checkpoint.known_names import DERIVED_BUFFERS, rename
 from export.checkpoint.safetensors_file import DtypeError
 from export.checkpoint.safetensors_writer import PlannedTensor
@@ -127,15 +128,14 @@ def plan_conversion(folder: Path) -> Conversion | None:
         raise InputError(f"{folder / 'config.json'}: {error}") from None
     rename(folder, files, parameters)
     tensors = Tensors(files)
-    shapes = {
-        item.name: (item.shape[0], item.shape[1]) for item in parameters if len(item.shape) == 2
-    }
+    stored = _stored(parameters)
+    shapes = {name: (shape[0], shape[1]) for name, shape in stored.items() if len(shape) == 2}
     try:
         reading = reader.read(raw[QUANTISED], tensors, shapes)
     except InputError as error:
         at = f"{folder}/" if str(error).startswith("config.json") else ""
         raise InputError(f"{at}{error}") from None
-    kept = _kept(folder, tensors, reading, parameters)
+    kept = _kept(folder, tensors, reading, stored)
     return Conversion(method, _config(raw), tensors, reading, kept)
 
 
@@ -151,25 +151,31 @@ def _unread(folder: Path, method: str) -> str:
     )
 
 
+def _stored(parameters: Sequence[Parameter]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in files: some hold the rows of several parameters."""
+    fused = {
+        name: (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        for name, parts in holders(parameters).items()
+    }
+    return {item.name: item.shape for item in parameters if item.within is None} | fused
+
+
 def _kept(
-    folder: Path, tensors: Tensors, reading: Reading, parameters: tuple[Parameter, ...]
+    folder: Path, tensors: Tensors, reading: Reading, stored: Mapping[str, tuple[int, ...]]
 ) -> tuple[str, ...]:
     """Names of the tensors that stay as they are; refuses what is missing or means nothing."""
     used = {part for matrix in reading.matrices.values() for part in matrix.parts}
-    known = {item.name: item for item in parameters}
-    for item in parameters:
-        if item.name in reading.matrices:
+    for name, shape in stored.items():
+        if name in reading.matrices:
             continue
-        if item.name not in tensors:
-            raise InputError(
-                f"{folder}: tensor {item.name} is missing, as floats and as {reading.form}"
-            )
-        tensors.require(item.name, item.name, FLOATS, item.shape)
+        if name not in tensors:
+            raise InputError(f"{folder}: tensor {name} is missing, as floats and as {reading.form}")
+        tensors.require(name, name, FLOATS, shape)
     kept, zeros = [], []
     for name in tensors:
         if name in used or name in reading.unused:
             continue
-        if name in known or name == TIED_HEAD or DERIVED_BUFFERS.fullmatch(name):
+        if name in stored or name == TIED_HEAD or DERIVED_BUFFERS.fullmatch(name):
             tensors.require(name, name, FLOATS)
             kept.append(name)
         elif name.endswith(".bias") and not np.asarray(tensors.array(name)).any():
