@@ -198,6 +198,7 @@ def test_parts_of_a_tensor_are_its_rows(tmp_path: Path) -> None:
         ({"rope_scaling": {**PHI3["rope_scaling"], "type": "su"}}, "write 'longrope'"),
         ({"rope_scaling": {**PHI3["rope_scaling"], "short_factor": [1.0]}}, "a list of 8 numbers"),
         ({"rope_scaling": {**PHI3["rope_scaling"], "long_factor": [0] * 8}}, "long_factor must be"),
+        ({"rope_scaling": {**PHI3["rope_scaling"], "factor": 1e300}}, "beyond any format"),
         ({"rope_scaling": [1]}, "rope_scaling must be an object"),
         ({"original_max_position_embeddings": 1}, "must be an integer above 1"),
         ({"partial_rotary_factor": 1.5}, "leaves no whole pairs"),

@@ -16,6 +16,7 @@ from edgeproof.families.rope import DEFAULT_THETA, LongScaling, Rope, positive
 ORIGINAL, SHARE = "original_max_position_embeddings", "partial_rotary_factor"
 DEFAULT_ORIGINAL = 4096  # of transformers' class
 LONG_ROPE = "longrope"
+MOST_OF_ALL = 2**31 - 1  # positions
 OLD_NAMES = ("su", "yarn")  # of Phi-3's first configs, which transformers 5 does not load
 
 
@@ -68,6 +69,8 @@ def _scaling(said: Mapping[str, Any], raw: Mapping[str, Any], rotated: int) -> L
     factor = longest / original
     if said.get("factor") is not None:
         factor = positive(said, "factor")
+    if factor * original > MOST_OF_ALL:
+        raise InputError(f"rope scaling by {factor:g} of {original} positions is beyond any format")
     attention = attention_factor(factor, original)
     if said.get("attention_factor") is not None:
         attention = positive(said, "attention_factor")

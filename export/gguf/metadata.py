@@ -62,7 +62,7 @@ def metadata_entries(
         *vocabulary_entries(checkpoint, space_prefix=architecture.extents),
     ]
     stated = {entry.key: entry.value for entry in entries}
-    check_name(str(stated["general.name"]), set(stated["tokenizer.ggml.tokens"]))
+    check_name(str(stated.get("general.name")), set(stated["tokenizer.ggml.tokens"]))
     return entries
 
 
