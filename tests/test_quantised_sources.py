@@ -106,6 +106,15 @@ def test_an_adapter_is_merged_into_a_quantised_base(tmp_path: Path) -> None:
     assert not np.array_equal(before[name], after[name])
 
 
+def test_bitsandbytes_need_not_name_itself(tmp_path: Path) -> None:
+    settings, store, _ = KINDS["nf4"]
+    unnamed = {key: value for key, value in settings.items() if key != "quant_method"}
+    folder = q.make_quantised(tmp_path / "model", unnamed, store, only=[DOWN], num_hidden_layers=1)
+    record = read_quantised_record(resolve(str(folder)).path)
+    assert record is not None
+    assert record.method == "bitsandbytes"
+
+
 def test_a_fused_projection_is_read_as_one(tmp_path: Path) -> None:
     settings, store, _ = KINDS["gptq"]
     folder = q.make_quantised(

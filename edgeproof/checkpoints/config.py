@@ -12,6 +12,7 @@ from typing import Any
 QUANTISED = "quantization_config"
 # Of the trainer's machine.
 KERNELS = ("_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal")
+LOADED = ("load_in_4bit", "load_in_8bit")
 FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_cache", "use_sliding_window")
 
 
@@ -22,8 +23,13 @@ def settled(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def quantisation(raw: Mapping[str, Any]) -> str | None:
-    """How the weights are stored, if config.json says that they are quantised."""
+    """How the weights are stored, if config.json says that they are quantised.
+
+    Source: transformers, `quantizers/auto.py` (`AutoQuantizationConfig.from_dict`): bitsandbytes did
+    not name itself once.
+    """
     found = raw.get(QUANTISED)
     if not isinstance(found, Mapping):
         return None
-    return str(found.get("quant_method") or "an unnamed method")
+    unnamed = "bitsandbytes" if any(found.get(key) for key in LOADED) else "an unnamed method"
+    return str(found.get("quant_method") or unnamed)
