@@ -31,6 +31,9 @@ LOG_LINES = 3
 LONGEST_NAME = 64  # bytes of a pre-tokenizer's name
 # Pre-tokenizers of llama.cpp that stand for tokenizers of Hugging Face with the normaliser NFC.
 COMPOSING = ("qwen2",)
+SPACE_KEYS = ("model", "add_space_prefix")
+# Attributes of tokens that llama.cpp finds in a text before all others.
+PARTED = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
 
 class LlamaCpp(SequenceRuntime):
@@ -72,15 +75,28 @@ class LlamaCpp(SequenceRuntime):
         return list(ids[:count])
 
     def splits_otherwise(self, text: str) -> bool:
-        """Whether the tokenizer that the file names composes characters first (NFC), as Qwen's.
+        """Whether tokenizers that become such a file may read the text otherwise.
 
-        llama.cpp never does.
+        Qwen's compose characters first (NFC); llama.cpp never does. Some SentencePiece ones put a
+        space only before a text, or before none that begins with one; llama.cpp after every special
+        token.
         """
-        return self._composes and not unicodedata.is_normalized("NFC", text)
+        composed = self._composes and not unicodedata.is_normalized("NFC", text)
+        return composed or (self._spaces and (text.startswith(" ") or self._has_special(text)))
+
+    def _has_special(self, text: str) -> bool:
+        attributes = (llama_cpp.llama_vocab_get_attr(self._vocab, i) for i in self.tokenize(text))
+        return any(attribute & PARTED for attribute in attributes)
 
     @cached_property
     def _composes(self) -> bool:
         return _metadata(self._model, "tokenizer.ggml.pre") in COMPOSING
+
+    @cached_property
+    def _spaces(self) -> bool:
+        """Whether a space is put before stretches of text: by default it is."""
+        kind, said = (_metadata(self._model, f"tokenizer.ggml.{key}") for key in SPACE_KEYS)
+        return kind == "llama" and said != "false"
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:

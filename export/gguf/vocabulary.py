@@ -1,52 +1,44 @@
-"""`tokenizer.*` metadata: a byte-level BPE tokenizer.json as llama.cpp's gpt2 vocabulary.
+"""`tokenizer.*` metadata: a tokenizer.json as one of the vocabularies that llama.cpp has.
 
-Keys and token types as in convert_hf_to_gguf.py (_set_vocab_gpt2) and gguf-py's SpecialVocab.
+Keys as in convert_hf_to_gguf.py (`_set_vocab_gpt2`, `_set_vocab_sentencepiece`) and gguf-py's
+SpecialVocab.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from edgeproof.checkpoints.chat_template import DEFAULT, chat_templates
 from edgeproof.checkpoints.tokenizer import around
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
-from export.gguf.container import BOOL, INT32, STRING, MetadataEntry
-from export.gguf.pretokenizer import pretokenizer_name
+from export.gguf.byte_level import BYTE_LEVEL
+from export.gguf.container import BOOL, FLOAT32, INT32, STRING, MetadataEntry
+from export.gguf.sentencepiece import SENTENCEPIECE
 from export.gguf.special_tokens import special_entries
+from export.gguf.tokens import Vocabulary, VocabularyKind
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's llama_token_type
-log = logging.getLogger(__name__)
-
-# Brackets of tokens that are control tokens even where the tokenizer does not mark them.
-CONTROL_BRACKETS = (("<|", "|>"), ("<｜", "｜>"))
+KINDS: Sequence[VocabularyKind] = (BYTE_LEVEL, SENTENCEPIECE)
 
 
 def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[MetadataEntry]:
     """All `tokenizer.*` entries; `space_prefix` to repeat what the settings say on that.
 
     Raises:
-        InputError: not a byte-level BPE, one that llama.cpp would split differently, or token ids
+        InputError: a tokenizer that llama.cpp has not or would split differently, or token ids
             beyond the model's vocabulary.
     """
     try:
         tokenizer, settings = checkpoint.tokenizer, checkpoint.settings
-        _check_byte_level_bpe(tokenizer)
-        tokens, types = _tokens(tokenizer, checkpoint.config.vocab)
-        special = special_entries(checkpoint, tokens)
+        read = _kind(tokenizer).read(tokenizer, checkpoint.config.vocab)
+        special = special_entries(checkpoint, read.tokens)
         entries = [
-            MetadataEntry("tokenizer.ggml.model", STRING, "gpt2"),
-            MetadataEntry("tokenizer.ggml.pre", STRING, pretokenizer_name(tokenizer)),
-            MetadataEntry("tokenizer.ggml.tokens", STRING, tokens),
-            MetadataEntry("tokenizer.ggml.token_type", INT32, types),
-            MetadataEntry("tokenizer.ggml.merges", STRING, _merges(tokenizer["model"]["merges"])),
+            *_list_entries(read),
             *special,
             *_flags(tokenizer, special),
             *_chat_template(checkpoint),
-            *(_space_prefix(settings) if space_prefix else ()),
+            *_space_prefix(read, settings if space_prefix else {}),
         ]
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
@@ -56,79 +48,33 @@ def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[Me
     return entries
 
 
-def _check_byte_level_bpe(tokenizer: Mapping[str, Any]) -> None:
+def _kind(tokenizer: Mapping[str, Any]) -> VocabularyKind:
+    for kind in KINDS:
+        if kind.claims(tokenizer):
+            return kind
     model, decoder = tokenizer["model"], tokenizer.get("decoder") or {}
-    kind = model.get("type", "BPE")
-    if kind != "BPE" or model.get("byte_fallback") or decoder.get("type") != "ByteLevel":
-        raise InputError(
-            f"tokenizer.json: {kind} with decoder {decoder.get('type')} is not a byte-level BPE,"
-            " the only kind that is exported to GGUF yet"
-        )
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(key):
-            raise InputError(f"tokenizer.json: {key} = {model[key]!r} does not exist in llama.cpp")
+    known = " or ".join(kind.title for kind in KINDS)
+    raise InputError(
+        f"tokenizer.json: {model.get('type', 'BPE')} with decoder {decoder.get('type')} is not"
+        f" {known}, the kinds that are exported to GGUF"
+    )
 
 
-@dataclass(frozen=True)
-class _Added:
-    text: str
-    special: bool
-
-
-def _tokens(tokenizer: Mapping[str, Any], vocab: int) -> tuple[list[str], list[int]]:
-    texts: dict[int, str] = {index: text for text, index in tokenizer["model"]["vocab"].items()}
-    added = {
-        int(item["id"]): _Added(item["content"], bool(item["special"]))
-        for item in tokenizer.get("added_tokens") or ()
-    }
-    highest = max((*texts, *added))
-    if highest >= vocab:
-        raise InputError(
-            f"tokenizer.json: token id {highest}, but config.json's vocab_size is {vocab}"
-        )
-    tokens = [texts.get(index, f"[PAD{index}]") for index in range(vocab)]
-    types = [NORMAL if index in texts else UNUSED for index in range(vocab)]
-    for index, token in added.items():
-        control = token.special or _looks_special(token.text)
-        tokens[index] = token.text if control else token.text.replace("\u2581", " ")
-        types[index] = CONTROL if control else USER_DEFINED
-    _check_distinct(tokens)
-    greedy = [t["content"] for t in tokenizer.get("added_tokens") or () if _greedy(t)]
-    if greedy:
-        log.warning(
-            "tokenizer.json: llama.cpp takes no spaces with %s, as transformers does: texts with"
-            " spaces beside them may get other tokens",
-            ", ".join(map(repr, greedy)),
-        )
-    return tokens, types
-
-
-def _greedy(token: Mapping[str, Any]) -> bool:
-    return any(token.get(key) for key in ("lstrip", "rstrip", "single_word"))
-
-
-def _check_distinct(tokens: list[str]) -> None:
-    first: dict[str, int] = {}
-    for index, text in enumerate(tokens):
-        if first.setdefault(text, index) != index:
-            raise InputError(
-                f"tokenizer.json: ids {first[text]} and {index} have the same text {text!r}, on"
-                " which llama.cpp ends the whole program; give one of them another text"
-            )
-
-
-def _looks_special(text: str) -> bool:
-    return any(text.startswith(a) and text.endswith(b) for a, b in CONTROL_BRACKETS)
-
-
-def _merges(merges: list[Any]) -> list[str]:
-    """Pairs (tokenizers ≥ 0.20) or already "left right"; a space within a part is written Ġ."""
-    texts = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-    for index, text in enumerate(texts):
-        if text.count(" ") != 1:
-            left, right = merges[index]
-            texts[index] = f"{left.replace(' ', 'Ġ')} {right.replace(' ', 'Ġ')}"
-    return texts
+def _list_entries(read: Vocabulary) -> list[MetadataEntry]:
+    """The lists that it has, in the converter's order."""
+    lists = (
+        ("model", STRING, read.model),
+        ("pre", STRING, read.pre),
+        ("tokens", STRING, read.tokens),
+        ("scores", FLOAT32, read.scores),
+        ("token_type", INT32, read.types),
+        ("merges", STRING, read.merges),
+    )
+    return [
+        MetadataEntry(f"tokenizer.ggml.{key}", kind, value)
+        for key, kind, value in lists
+        if value is not None
+    ]
 
 
 def _chat_template(checkpoint: Checkpoint) -> list[MetadataEntry]:
@@ -168,6 +114,9 @@ def _flags(tokenizer: Mapping[str, Any], special: Sequence[MetadataEntry]) -> li
     return entries
 
 
-def _space_prefix(settings: Mapping[str, Any]) -> list[MetadataEntry]:
+def _space_prefix(read: Vocabulary, settings: Mapping[str, Any]) -> list[MetadataEntry]:
+    """Of a vocabulary that may have one, what is true of it; else what the settings say."""
     value = settings.get("add_prefix_space")
+    if read.space_prefix is not None:
+        value = read.space_prefix if value is not None or not read.space_prefix else None
     return [] if value is None else [MetadataEntry("tokenizer.ggml.add_space_prefix", BOOL, value)]

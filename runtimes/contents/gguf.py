@@ -1,6 +1,6 @@
 """What a GGUF file's metadata has to say: llama.cpp's keys, from the checkpoint's own files.
 
-Keys: gguf's `constants.py`; of a vocabulary: convert_hf_to_gguf.py, `_set_vocab_gpt2`.
+Keys: gguf's `constants.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edgeproof.families.context import in_llama_cpp
 from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.files import Content, Topic
 from runtimes.contents.free import free_keys
+from runtimes.contents.gguf_vocabulary import lists
 from runtimes.contents.origin import Origin
 from runtimes.gguf_file import GgufTensor, read_file
 from runtimes.rotary import LONG, divisors, rope_of, scaling_of
@@ -34,14 +35,11 @@ SAMPLING: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "mirostat_tau": ("mirostat_tau", (int, float)),
     "mirostat_eta": ("mirostat_eta", (int, float)),
 }
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's llama_token_type
-BRACKETS = (("<|", "|>"), ("<｜", "｜>"))
 SPECIAL = {
     "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id",
     "sep": "seperator_token_id", "pad": "padding_token_id", "cls": "cls_token_id",
     "mask": "mask_token_id",
 }  # fmt: skip
-SPLITS = "5,000 strings become the same tokens"
 TOPICS = {
     "tokenizer.chat_template": Topic.TEMPLATE,
     **{f"tokenizer.ggml.{kind}_token_id": Topic.METADATA for kind in ("eos", "eot", "eom")},
@@ -151,15 +149,9 @@ def _sampling(origin: Origin) -> dict[str, Any]:
 
 def _vocabulary(origin: Origin) -> dict[str, Any]:
     """The whole tokenizer; of added tokens too, and what is put around a text."""
-    model = origin.tokenizer["model"]
-    tokens, types = _tokens(origin)
     ids = {key: _special_id(origin, role) for role, key in SPECIAL.items()}
     expected = {
-        "model": "gpt2",
-        "pre": Exercised(SPLITS),
-        "tokens": tokens,
-        "token_type": types,
-        "merges": [_merge(item) for item in model["merges"]],
+        **lists(origin),
         **{key: index for key, index in ids.items() if index is not None},
         **dict.fromkeys(("eot_token_id", "eom_token_id"), _further_end(origin)),
         **_around(origin),
@@ -172,27 +164,6 @@ def _vocabulary(origin: Origin) -> dict[str, Any]:
     if default is not None:
         others["tokenizer.chat_template"] = default
     return {**{f"tokenizer.ggml.{key}": value for key, value in expected.items()}, **others}
-
-
-def _tokens(origin: Origin) -> tuple[list[str], list[int]]:
-    texts = {int(index): text for text, index in origin.tokenizer["model"]["vocab"].items()}
-    size = int(origin.facts["vocab_size"])
-    tokens = [texts.get(index, f"[PAD{index}]") for index in range(size)]
-    types = [NORMAL if index in texts else UNUSED for index in range(size)]
-    for item in origin.tokenizer.get("added_tokens") or ():
-        text, index = item["content"], int(item["id"])
-        bracketed = any(text.startswith(a) and text.endswith(b) for a, b in BRACKETS)
-        control = item["special"] or bracketed
-        tokens[index] = text if control else text.replace("\u2581", " ")
-        types[index] = CONTROL if control else USER_DEFINED
-    return tokens, types
-
-
-def _merge(item: Any) -> str:
-    """A merge as "left right"; a space within a part is written Ġ."""
-    if isinstance(item, str):
-        return item
-    return " ".join(part.replace(" ", "Ġ") for part in item)
 
 
 def _special_id(origin: Origin, role: str) -> int | None:
@@ -212,14 +183,9 @@ def _further_end(origin: Origin) -> Maybe:
 
 
 def _around(origin: Origin) -> dict[str, Any]:
-    """What llama.cpp puts before and after a text; without a key it decides by itself."""
+    """The tokens before and after a text; without a key llama.cpp decides by itself."""
     before, after = around(origin.tokenizer)
-    space = origin.settings.get("add_prefix_space")
-    return {
-        "add_bos_token": bool(before),
-        "add_eos_token": True if after else Maybe(False),
-        **({} if space is None else {"add_space_prefix": Maybe(space)}),
-    }
+    return {"add_bos_token": bool(before), "add_eos_token": True if after else Maybe(False)}
 
 
 def _ascii(name: str) -> str:
