@@ -21,6 +21,7 @@ Statement = tuple[str, Any, str]
 # The fact of a key that changes what is computed and that nothing in a checkpoint could explain.
 UNEXPLAINED = "unexplained"
 NO_WINDOW = -1
+WINDOW_OF = "sliding_window."  # before a layer's number: that layer's
 
 # Facts that have the name of their key in config.json.
 SAME_NAME = (
@@ -55,6 +56,7 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "rope_theta": theta_of(config),
         "rotary_dim": rotated_channels(config, heads.size),
     }
+    facts |= _windows(decoder)
     if decoder is not None:
         facts |= {
             "context": bounded(decoder).max_positions,
@@ -83,6 +85,19 @@ def sliding_window(config: Mapping[str, Any]) -> int:
     if window is None or config.get("use_sliding_window") is False:
         return NO_WINDOW
     return NO_WINDOW if window >= config.get("max_position_embeddings", 0) else int(window)
+
+
+def _windows(decoder: DecoderConfig | None) -> dict[str, int]:
+    """Of each layer, where any has a window."""
+    if decoder is None:
+        return {}
+    windows = [_hiding(layer.window, decoder.max_positions) for layer in decoder.structure.layers]
+    hiding = set(windows) != {NO_WINDOW}
+    return {f"{WINDOW_OF}{layer}": size for layer, size in enumerate(windows) if hiding}
+
+
+def _hiding(window: int | None, positions: int) -> int:
+    return NO_WINDOW if window is None or window >= positions else window
 
 
 def end_tokens(folder: Path) -> frozenset[int]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 # Of transformers' configs that state none, and by `model_type` of those that have another.
-DEFAULT_THETA, DEFAULT_THETAS = 10000.0, {"smollm3": 2e6}
+DEFAULT_THETA, DEFAULT_THETAS = 10000.0, {"gemma3_text": 1e6, "smollm3": 2e6}
+FULL = "full_attention"
 # What float16 makes of a value near 1, and how much of its size an angle in float32 may be off.
 TABLE_ERROR, ANGLE_ERROR = 1e-3, 2.0**-21
 BLOCK_POSITIONS = 4096
@@ -53,8 +54,14 @@ class RotaryTable:
 
 
 def rope_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a config says of its rope beside the base; transformers 5 has all in one place."""
-    return config.get("rope_scaling") or config.get("rope_parameters") or {}
+    """What a config says of its rope beside the base; transformers 5 has all in one place.
+
+    Of one that has two, that of the layers which see all before a token.
+    """
+    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if FULL not in found:
+        return found
+    return found[FULL] if isinstance(found[FULL], Mapping) else {}
 
 
 def theta_of(config: Mapping[str, Any]) -> float:

@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "biased OLMo 2 in MLC": ("mlc", {**OLMO2, "attention_bias": True}, "biases of linear layers"),
     "other layers": ("gguf", {**SMOLLM3, "no_rope_layers": [0, 1, 1, 1]}, "in layer 0"),
     "a window": (
-        "onnx",
+        "gguf",
         {**SMOLLM3, "use_sliding_window": True, "sliding_window": 8},
         "sliding window of 8 positions",
     ),

@@ -314,12 +314,6 @@ LACKS = {
 }
 
 
-def test_a_window_is_refused_in_a_line_where_the_context_cannot_be_shorter(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path, {**OLMO2, "sliding_window": 8})
-    with pytest.raises(InputError, match=r"ONNX: a sliding window of 8 positions \(layer 0\)"):
-        export_tiny(folder, "onnx", "fp32", tmp_path)
-
-
 @pytest.mark.parametrize("form", LACKS)
 def test_a_soft_cap_is_refused_in_a_line(tmp_path: Path, form: str) -> None:
     variant, text = LACKS[form]

@@ -112,6 +112,19 @@ PHI3 = {
         "long_factor": [1.0, 1.3, 1.9, 2.8, 4.0, 6.0, 9.0, 12.0],
     },
 }
+GEMMA3: dict[str, Any] = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 7,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "sliding_window": 16,
+    "rope_theta": 1e6,
+    "rope_local_base_freq": 20000.0,
+    "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+    "rms_norm_eps": 1e-6,
+}
 # Decoders that are not quite Llama's, each with what its runtimes' own definitions can have.
 OTHERS = {"olmo2": OLMO2, "smollm3": SMOLLM3, "granite": GRANITE}
 # The decoders that every runtime must compute as PyTorch does: changes of `config`.

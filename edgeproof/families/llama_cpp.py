@@ -37,7 +37,7 @@ class LlamaCppArchitecture:
         tied: whether a head may be the embedding, and be no tensor of its own.
         square: whether all heads together must be as wide as the residual stream.
         structure: what the graph computes, from what Llama's would with the same metadata, and from
-            the keys that follow.
+            the keys that follow, `embedding_length` and `attention.head_count` among them.
         keys: what the metadata has beyond the keys of every architecture, without the prefix:
             integers without a sign, floats, truths and texts.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproof import plugins
 from edgeproof.errors import InputError
-from edgeproof.families import granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3
+from edgeproof.families import gemma3, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3
 from edgeproof.families.decoder import DecoderConfig, Parameter
 from edgeproof.families.family import Family
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GROUP = "edgeproof.families"
 OURS: dict[str, Family] = {
+    "gemma3_text": gemma3.FAMILY,
     "granite": granite.FAMILY,
     "llama": llama.FAMILY,
     "mistral": mistral.FAMILY,

@@ -39,7 +39,8 @@ def check_structure(config: DecoderConfig) -> None:
             f" llama.cpp's {architecture.name} has not that; {INSTEAD}"
         )
     plain = plain_structure(config.layers, config.head_dim, config.rope)
-    runtime = architecture.structure(plain, architecture.keys(config))
+    sizes = {"embedding_length": config.hidden, "attention.head_count": config.heads}
+    runtime = architecture.structure(plain, {**sizes, **architecture.keys(config)})
     for difference in differences(config.structure, runtime):
         raise InputError(
             f"{difference}: llama.cpp's {architecture.name} does not compute that; {INSTEAD}"

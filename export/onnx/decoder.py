@@ -10,7 +10,7 @@ which rotary attention, being relative, does not see; attention hides the padded
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def build_decoder(
 
 def _check_structure(config: DecoderConfig, residual_scale: float) -> None:
     structure = config.structure
-    for difference in differences(structure, structure.without_limits()):
+    for difference in differences(structure, replace(structure, softcap=None)):
         raise InputError(f"ONNX: {difference} is not supported yet")
     reading = (Role.INPUT_NORM, Role.MLP_NORM, Role.FINAL_NORM)
     if residual_scale != 1 and not all(role in structure.norms for role in reading):

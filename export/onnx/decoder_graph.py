@@ -97,6 +97,11 @@ class DecoderGraph:
             ]
         return stored
 
+    def window(self, layer: int) -> int | None:
+        """How many positions a token sees there, its own included; None for all before it."""
+        window = self.config.structure.layers[layer].window
+        return None if window is None or window >= self.config.max_positions else window
+
     def path(self, role: Role, layer: int | None = None) -> str:
         """The module of a weight: /model/layers.0/mlp/up_proj of model.layers.0.mlp.up_proj."""
         module = self._parameters[layer, role].name.rpartition(".")[0]

@@ -106,7 +106,8 @@ class FusedOperators:
         g, c = self.b.graph, self.b.config
         kinds = ("key", "value")
         packed = [*query_key_value, "", ""][:3]
-        rope = c.structure.layers[layer].rope
+        rope, window = c.structure.layers[layer].rope, self.b.window(layer)
+        limits = {} if window is None else {"local_window_size": window}
         tables = self.tables[rope] if rope else ["", ""]
         past = [f"past_key_values.{layer}.{kind}" for kind in kinds]
         y = g.emit(
@@ -119,5 +120,6 @@ class FusedOperators:
             kv_num_heads=c.kv_heads,
             scale=c.structure.multipliers.attention,
             do_rotary=int(rope is not None),
+            **limits,
         )
         return g.typed(y, self.b.dtype, [BATCH, SEQUENCE, c.heads * c.head_dim])

@@ -41,23 +41,31 @@ class PortableOperators:
         queries = g.node("Slice", [keys, past, total], f"{path}/queries")  # [sequence]
         shape = g.node("Concat", [batch, sequence], f"{path}/positions", axis=0)
         self.positions = g.node("Expand", [queries, shape], f"{path}/positions")
-        self.bias = self._bias(keys, queries, path)
+        windows = dict.fromkeys(b.window(layer) for layer in range(b.config.layers))
+        self.biases = {window: self._bias(keys, queries, path, window) for window in windows}
         self.tables = b.rotary_tables()
 
-    def _bias(self, keys: str, queries: str, path: str) -> str:
+    def _bias(self, keys: str, queries: str, path: str, window: int | None) -> str:
         """What is added to scores [batch, 1, sequence, total]: hides padding and what comes later.
 
-        Not Attention's own causal mask, since runtimes differ in where it begins beside a past.
-        Not a mask of booleans, since a row of padding, which sees nothing, could become NaN.
+        With a window also what lies before it. Not Attention's own causal mask, since runtimes
+        differ in where it begins beside a past. Not a mask of booleans, since a row of padding,
+        which sees nothing, could become NaN.
         """
         g, dtype = self.b.graph, self.b.dtype
+        path = path if window is None else f"{path}/window_{window}"
         last = g.constant("last_axis", np.array([-1], np.int64))
         column = g.node("Unsqueeze", [queries, last], f"{path}/queries")
-        causal = g.node("LessOrEqual", [keys, column], f"{path}/causal")  # [sequence, total]
+        seen = g.node("LessOrEqual", [keys, column], f"{path}/causal")  # [sequence, total]
+        if window is not None:
+            size = g.constant(f"window_{window}", np.array(window, np.int64))
+            before = g.node("Sub", [column, size], f"{path}/before")
+            near = g.node("Greater", [keys, before], f"{path}/near")
+            seen = g.node("And", [seen, near], f"{path}/seen")
         mask = g.node("Cast", ["attention_mask"], f"{path}/mask", to=element_type(BOOL))
         axes = g.constant("bias_axes", np.array([1, 2], np.int64))
         mask = g.node("Unsqueeze", [mask, axes], f"{path}/mask")  # [batch, 1, 1, total]
-        visible = g.node("And", [mask, causal], f"{path}/visible")
+        visible = g.node("And", [mask, seen], f"{path}/visible")
         added = [
             g.constant("visible_key_bias", np.zeros((), dtype)),
             g.constant("hidden_key_bias", np.array(HIDDEN_KEY_BIAS, dtype)),
@@ -97,7 +105,7 @@ class PortableOperators:
                 self._rotated(query, layer, c.heads, f"{path}/query"),
                 self._rotated(key, layer, c.kv_heads, f"{path}/key"),
                 value,
-                self.bias,
+                self.biases[self.b.window(layer)],
                 *(f"past_key_values.{layer}.{kind}" for kind in kinds),
             ],
             path,

@@ -20,6 +20,7 @@ import transformers
 from edgeproof.checkpoints.special_tokens import Said, listed
 from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
+from runtimes.norms import norm_offsets, same
 from runtimes.peaks import Peak
 from runtimes.protocol import AddedToken
 from runtimes.pytorch.fused import apart, columns, fill, heads_of, held, named
@@ -207,9 +208,9 @@ class TorchRuntime(SequenceRuntime):
 
     def has_weights(self, tensors: Mapping[str, np.ndarray]) -> bool:
         """Whether these tensors are the model's own parameters, value by value."""
-        own = self.weights
+        own, offsets = self.weights, norm_offsets(self._model.config.to_dict())
         return own.keys() == tensors.keys() and all(
-            np.array_equal(values, tensors[name]) for name, values in own.items()
+            same(values, tensors[name], offsets.get(name, 0.0)) for name, values in own.items()
         )
 
     def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:

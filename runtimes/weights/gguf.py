@@ -33,6 +33,11 @@ LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+# Those of architectures with other modules, and what their norms add to a weight: it is stored with
+# that.
+OTHER_NAMES = {"gemma3": {"ffn_norm": "pre_feedforward_layernorm"}}
+NORM_OFFSETS = {"gemma3": 1.0}
+NORM = re.compile(r".*norm\.weight")
 GLOBAL_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -47,7 +52,7 @@ DERIVED = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.
 ROTATED = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}
 ROTATED_BY = {
     **dict.fromkeys(("llama", "granite", "smollm3"), ROTATED),
-    **{name: {} for name in ("olmo2", "phi3", "qwen2", "qwen3")},
+    **{name: {} for name in ("gemma3", "olmo2", "phi3", "qwen2", "qwen3")},
 }
 
 
@@ -65,9 +70,10 @@ def read(artifact: Artifact) -> StoredWeights:
         heads = {
             layer: int(metadata[f"{family}.{key}"]) for layer, key in ROTATED_BY[family].items()
         }
-        names = {**LAYER_NAMES, **FUSED_NAMES.get(family, {})}
+        names = {**LAYER_NAMES, **OTHER_NAMES.get(family, {}), **FUSED_NAMES.get(family, {})}
+        offset = np.float32(NORM_OFFSETS.get(family, 0.0))
         sources = {
-            _name(tensor.name, names): partial(_values, tensor, heads)
+            _name(tensor.name, names): partial(_values, tensor, heads, offset)
             for _, stored in files
             for tensor in stored
             if tensor.name not in DERIVED
@@ -92,14 +98,14 @@ def _name(name: str, names: Mapping[str, str]) -> str:
     return f"model.layers.{number}.{names[layer]}.{kind}"
 
 
-def _values(tensor: GgufTensor, heads: dict[str, int]) -> np.ndarray:
+def _values(tensor: GgufTensor, heads: dict[str, int], offset: np.float32) -> np.ndarray:
     data = np.atleast_2d(tensor.data)
     values = by_rows(len(data), lambda rows: dequantize(data[rows], tensor.type))
     values = values.reshape(tensor.shape)
     match = LAYER_TENSOR.fullmatch(tensor.name)
     if match and match[2] in heads:
         return split_rotary_pairs(values, heads[match[2]])
-    return values
+    return values - offset if offset and NORM.fullmatch(tensor.name) else values
 
 
 def split_rotary_pairs(rows: np.ndarray, heads: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.json_text import parse_json
+from runtimes.norms import norm_offsets, out_norms
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 
@@ -40,7 +41,8 @@ NF4_LEVELS = np.array(
     np.float32,
 )  # fmt: skip
 # What gives the residual stream its values. A graph may compute with a smaller one: a
-# constant that the embedding's rows are multiplied with is then in these weights too.
+# constant that the embedding's rows are multiplied with is then in these weights too, or in those
+# of norms that come after them.
 INTO_RESIDUAL = (".o_proj.weight", ".o_proj.bias", ".down_proj.weight", ".down_proj.bias")
 RESIDUAL_SCALE = "residual_scale"
 
@@ -60,16 +62,25 @@ def read(artifact: Artifact) -> StoredWeights:
         config = parse_json(config_path.read_text("utf-8"))
         graph = onnx.load(path, load_external_data=False).graph
         stored, heads = Stored(graph, path, int(config["hidden_size"])), Heads.of(config)
-        scale = _residual_scale(graph)
-        sources = {name: partial(_values, stored, name, scale) for name in stored.weights}
+        scale, offsets = _residual_scale(graph), norm_offsets(config)
+        last = out_norms(config) or INTO_RESIDUAL
+        sources = {
+            name: partial(_values, stored, name, scale, last, offsets.get(name, 0.0))
+            for name in stored.weights
+        }
     except (OSError, ValueError, KeyError, DecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
     return StoredWeights(sources, heads, path)
 
 
-def _values(stored: Stored, name: str, scale: np.ndarray) -> np.ndarray:
+def _values(
+    stored: Stored, name: str, scale: np.ndarray, last: tuple[str, ...], offset: float
+) -> np.ndarray:
+    """`last` are the weights before the residual stream, `offset` is what a norm's has in it."""
     values = stored.weight(name)
-    return values / scale if name.endswith(INTO_RESIDUAL) and scale != 1 else values
+    if scale != 1 and name.endswith(last):
+        values = values / scale
+    return values - np.float32(offset) if offset else values
 
 
 def _residual_scale(graph: GraphProto) -> np.ndarray:

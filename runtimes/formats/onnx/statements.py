@@ -16,7 +16,14 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.checkpoints.special_tokens import CONFIG
 from edgeproof.errors import InputError
 from edgeproof.families import Role, read_config
-from runtimes.config_facts import SAME_NAME, UNEXPLAINED, Statement, facts_of
+from runtimes.config_facts import (
+    NO_WINDOW,
+    SAME_NAME,
+    UNEXPLAINED,
+    WINDOW_OF,
+    Statement,
+    facts_of,
+)
 
 GENAI = "genai_config.json"
 ACCUMULATION = "accumulation"  # the type of sums: see `_graph`
@@ -63,6 +70,8 @@ TABLES = {
 TABLE_FACTS = ("rotary_cosine", "rotary_sine")
 # GroupQueryAttention's inputs up to the bias of its scores; those after it are sinks and scales.
 KNOWN_INPUTS = {"GroupQueryAttention": 11, "Attention": 6}
+# Its window is said of every layer: without the attribute there is none.
+FUSED, LIMIT, LAYER = "GroupQueryAttention", "local_window_size", re.compile(r"/layers\.(\d+)/")
 FIRST_NORM = "/model/layers.0/input_layernorm/"
 KEY, KEY_FACTS = "/key/", {"num_attention_heads": "num_key_value_heads"}
 HEAD_NORM = re.compile(r"/[qk]_norm/")
@@ -132,6 +141,9 @@ def _graph(
             if node.op_type == "RotaryEmbedding" and KEY in node.name:
                 fact = KEY_FACTS.get(fact, fact)
             yield f"{node.name} {attribute.name}", _plain(value), fact
+        if node.op_type == FUSED and (match := LAYER.search(node.name)):
+            limits = [item.i for item in node.attribute if item.name == LIMIT] or [NO_WINDOW]
+            yield f"{node.name} {LIMIT}", limits[0], f"{WINDOW_OF}{match[1]}"
         known = KNOWN_INPUTS.get(node.op_type, len(node.input))
         for name in filter(None, node.input[known:]):
             yield f"{node.name} input", name, UNEXPLAINED

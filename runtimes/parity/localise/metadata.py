@@ -94,7 +94,9 @@ def _finding(fact: str, statements: list[Statement], known: Any) -> Finding:
         text = f"{key} is {_shown(said)}, which nothing in the checkpoint explains{more}"
     else:
         text = f"{key} is {_shown(said)}, the checkpoint's {fact} is {_shown(known)}{more}"
-    return Finding(Cause.METADATA, text, layer, component or COMPONENTS[fact], key=key)
+    return Finding(
+        Cause.METADATA, text, layer, component or COMPONENTS[fact.partition(".")[0]], key=key
+    )
 
 
 def _module(key: str) -> str:
