@@ -19,6 +19,7 @@ from runtimes.formats import dequantise
 from runtimes.gguf_file import read_metadata
 from runtimes.parity.localise import Cause, Subject, weigh
 from runtimes.parity.localise.metadata import compare_metadata
+from runtimes.peaks import Place
 from runtimes.registry import open_reference, open_runtime
 from tests.exported import export_tiny
 from tests.family_checks import (
@@ -28,7 +29,7 @@ from tests.family_checks import (
     some_ids,
     transformers_model,
 )
-from tests.tiny import GEMMA3, change_json, config, make_checkpoint, write_weights
+from tests.tiny import GEMMA3, QWEN3, change_json, config, make_checkpoint, write_weights
 from tests.tolerance import OTHER_RUNTIME, ROUNDED, relative_error
 
 pytestmark = pytest.mark.numbers
@@ -58,6 +59,23 @@ def test_onnx_computes_it_past_the_window(folder: Path, tmp_path: Path, graph: s
     check_logits(artifact, folder, OTHER_RUNTIME)
     assert compare_metadata(artifact, folder) == ()
     assert open_reference(folder, 1).has_weights(dequantise(artifact))
+
+
+@pytest.mark.parametrize(
+    ("graph", "changes"),
+    [
+        ("fused", {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}),
+        ("portable", {**QWEN3, "use_sliding_window": True, "max_window_layers": 1}),
+    ],
+)
+def test_other_families_windows_in_onnx(
+    tmp_path: Path, graph: str, changes: dict[str, Any]
+) -> None:
+    """Of all layers, and of those from the second on."""
+    folder = make_checkpoint(tmp_path / "m", **changes, sliding_window=WINDOW)
+    artifact = export_tiny(folder, "onnx", "fp32", tmp_path, graph=graph)
+    check_logits(artifact, folder, OTHER_RUNTIME)
+    assert compare_metadata(artifact, folder) == ()
 
 
 class TableOfHalves(torch.nn.Module):
@@ -117,6 +135,21 @@ def test_a_scaled_residual_stream_changes_nothing(folder: Path, tmp_path: Path, 
         found.append(runtime.logits(some_ids()))
         runtime.close()
     assert relative_error(found[1], found[0]) < ROUNDED["float16"]
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_peaks_of_scores_are_of_heads(tmp_path: Path, kv_heads: int) -> None:
+    """Gemma normalises queries and keys with the heads before the tokens: texts of any length."""
+    made = make_checkpoint(tmp_path / "m", **GEMMA3, num_key_value_heads=kv_heads)
+    reference = open_reference(made, 1)
+    for length in (1, 4, 9, 30):
+        reference.logits(some_ids()[:length])
+    found = max(peak.value for peak in reference.peaks if peak.place is Place.SCORES)
+    norms = load_file(made / "model.safetensors")
+    # A normalised head is at most √32 long before its weights, and so is a key.
+    own = [values for name, values in norms.items() if "q_norm" in name or "k_norm" in name]
+    bounds = [np.abs(1 + values).max() for values in own]
+    assert 0 < found <= 32 * max(bounds) ** 2 * 32**-0.5
 
 
 def test_both_spellings_of_ropes_are_one_decoder() -> None:

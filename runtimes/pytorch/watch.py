@@ -85,8 +85,11 @@ class Watch:
     def _heads(
         self, key: tuple[int | None, str], size: int, columns: slice = slice(None)
     ) -> Callable[..., None]:
-        def watch(_: torch.nn.Module, __: Any, output: torch.Tensor) -> None:
-            taken = output[..., columns].flatten(0, 1)
+        def watch(
+            _: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+        ) -> None:
+            tokens = output.transpose(1, 2) if _heads_first(inputs[0]) else output
+            taken = tokens[..., columns].flatten(0, 1)
             rows = taken.reshape(len(taken), -1, size)  # [tokens, heads, d]
             lengths = torch.linalg.vector_norm(rows, dim=-1).amax(0)  # [heads]
             self._lengths[key] = _larger(self._lengths.get(key), lengths)
@@ -96,6 +99,13 @@ class Watch:
     def _longest(self, layer: int | None) -> float:
         queries, keys = self._lengths[layer, "q"], self._lengths[layer, "k"]
         return float((queries.reshape(len(keys), -1) * keys[:, None]).max())
+
+
+def _heads_first(x: torch.Tensor) -> bool:
+    """Whether it is [batch, heads, tokens, d], a view of [batch, tokens, heads, d], as Gemma's."""
+    if x.ndim < 4:
+        return False
+    return x.stride(1) < x.stride(2) or (x.stride(1) == x.stride(2) and x.shape[1] == 1)
 
 
 def _larger(before: torch.Tensor | None, now: torch.Tensor) -> torch.Tensor:
