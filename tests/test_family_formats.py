@@ -102,11 +102,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "biased OLMo 2": ("gguf", {**OLMO2, "attention_bias": True}, "olmo2 has no such bias"),
     "biased OLMo 2 in MLC": ("mlc", {**OLMO2, "attention_bias": True}, "biases of linear layers"),
     "other layers": ("gguf", {**SMOLLM3, "no_rope_layers": [0, 1, 1, 1]}, "in layer 0"),
-    "a window": (
-        "gguf",
-        {**SMOLLM3, "use_sliding_window": True, "sliding_window": 8},
-        "sliding window of 8 positions",
-    ),
     "scaled SmolLM3": ("gguf", {**SMOLLM3, "rope_scaling": LLAMA3_ROPE}, "smollm3 has none"),
 }
 
@@ -118,6 +113,16 @@ def test_what_a_runtime_does_not_compute_is_refused_in_one_line(tmp_path: Path, 
     with pytest.raises(InputError, match=message) as caught:
         export_tiny(folder, form, FLOATS[form][0], tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_window_that_llama_cpp_has_not_is_where_the_context_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    windowed = {**SMOLLM3, "use_sliding_window": True, "sliding_window": 8}
+    folder = make_checkpoint(tmp_path / "m", **windowed)
+    artifact = export_tiny(folder, "gguf", "f32", tmp_path)
+    assert read_metadata(artifact.file(".gguf"))["smollm3.context_length"] == 8
+    assert "the context is stated as 8 positions instead of 256" in caplog.text
 
 
 WRONG = {

@@ -25,8 +25,8 @@ def settled(raw: Mapping[str, Any]) -> dict[str, Any]:
 def quantisation(raw: Mapping[str, Any]) -> str | None:
     """How the weights are stored, if config.json says that they are quantised.
 
-    Source: transformers, `quantizers/auto.py` (`AutoQuantizationConfig.from_dict`): bitsandbytes did
-    not name itself once.
+    Source: transformers, `quantizers/auto.py` (`AutoQuantizationConfig.from_dict`): bitsandbytes
+    did not name itself once.
     """
     found = raw.get(QUANTISED)
     if not isinstance(found, Mapping):
