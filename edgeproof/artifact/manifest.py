@@ -113,6 +113,12 @@ class VariantRecord:
             variant.recipe.facts,
         )
 
+    @property
+    def by_importance(self) -> bool:
+        """Whether an importance matrix weighted the rounding, as the recipe says."""
+        rounding = self.recipe.get("rounding")
+        return isinstance(rounding, Mapping) and rounding.get("imatrix") is not None
+
 
 def _given(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in items if value is not None}

@@ -83,13 +83,22 @@ def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
     """Compare the artifact's weights, as `runtimes.weights` reads them, with the checkpoint's."""
     model, ids = subject.original, list(subject.ids[:TOKENS])
     heads = Heads.of(read_json(subject.checkpoint / "config.json"))
-    precision = subject.artifact.manifest.variant.precision
+    variant = subject.artifact.manifest.variant
     # OpenBLAS's threads spin after each product: three times the CPU seconds on two cores.
     products = ThreadpoolController().select(internal_api="openblas").limit(limits=1)
     # A damaged scale may give any value.
     with products, np.errstate(over="ignore", invalid="ignore"):
         return Weighed(
-            *compare_tensors(stored, model.weights, ids, model.states(ids), precision, heads)
+            *compare_tensors(
+                stored,
+                model.weights,
+                ids,
+                model.states(ids),
+                variant.precision,
+                heads,
+                # Of others' files nobody knows.
+                by_importance=variant.by_importance or subject.artifact.foreign is not None,
+            )
         )
 
 

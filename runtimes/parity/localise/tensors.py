@@ -33,6 +33,9 @@ GAIN, GAIN_OF_SQUARE = 0.01, 2.0
 # The largest error within a block's own largest value, as a multiple of the tensor's error:
 # measured up to 5. A damaged scale or a row in the wrong place gives 1 and more.
 PEAK, PEAK_OF_ERROR = 0.08, 8.0
+# Of few bits and by importance, what is of none may become anything below its block's largest
+# value: measured up to 0.95 (IQ4_XS) and 23 times the tensor's error (Q6_K).
+PEAK_OF_NO_IMPORTANCE = 1.0
 
 
 def compare_tensors(
@@ -42,11 +45,14 @@ def compare_tensors(
     states: Mapping[str, np.ndarray],
     precision: Precision,
     heads: Heads,
+    by_importance: bool = False,
 ) -> tuple[tuple[Finding, ...], tuple[TensorError, ...]]:
     """What is wrong with the weights, first layers first, and the worst by output error.
 
     `states` are the reference's on a short text, `ids`: what every module takes and gives.
+    `by_importance` tells whether an importance matrix may have weighted the rounding.
     """
+    peak = PEAK_OF_NO_IMPORTANCE if by_importance and precision is Precision.LOW_BIT else PEAK
     errors: list[TensorError] = []
     findings = []
     tied = f"{HEAD}.weight" not in expected
@@ -60,7 +66,7 @@ def compare_tensors(
         else:
             measured = weight_error(got, want)
             error = measured.error
-            if not _explained(measured, precision, want.ndim):
+            if not _explained(measured, precision, want.ndim, peak):
                 wrong = hint(got, name, expected, heads, measured)
             if error > 0:
                 output_error = _output_error(name, got, want, ids, states, tied)
@@ -78,15 +84,15 @@ def compare_tensors(
     return tuple(findings), tuple(ranked[:WORST])
 
 
-def _explained(found: WeightError, precision: Precision, axes: int) -> bool:
-    """Whether rounding to the precision can do that."""
+def _explained(found: WeightError, precision: Precision, axes: int, peak: float) -> bool:
+    """Whether rounding to the precision can do that, with a `peak` of so much in any tensor."""
     limit = LIMITS[precision]
     if axes == 1:
         limit = min(limit, VECTOR_LIMIT)
     return (
         found.error <= limit
         and abs(found.gain - 1) <= GAIN + GAIN_OF_SQUARE * found.spread**2
-        and found.peak <= max(PEAK, PEAK_OF_ERROR * found.spread)
+        and found.peak <= max(peak, PEAK_OF_ERROR * found.spread)
         and not found.lost
     )
 
