@@ -26,6 +26,10 @@ SCALARS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
 STRING, ARRAY = 8, 9
+# What reading a damaged or hostile file may raise.
+MALFORMED = (
+    OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, struct.error,
+)  # fmt: skip
 
 
 # Tensors begin at multiples of it, unless `general.alignment` says another.
@@ -73,7 +77,7 @@ def _read(path: Path, rest: Callable[[_Cursor, dict[str, Any], int], T]) -> T:
                 raise ValueError(f"it begins with {magic!r}, version {version}")
             cursor = _Cursor(data, HEADER.size)
             return rest(cursor, cursor.keys(count), tensors)
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except MALFORMED as error:
         raise InputError(f"{path}: cannot be read as a GGUF file ({error})") from None
 
 

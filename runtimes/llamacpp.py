@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from edgeproof.errors import InputError
 from runtimes.sequence import EMPTY, SequenceRuntime
 
 GGML_TYPE_F32 = 0
+NO_BACKTRACE = "GGML_NO_BACKTRACE"  # ggml.c: where it aborts it would start gdb, for minutes
 LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h; llama-cpp-python does not export these
 # A first context this long; it grows by doubling, because its KV cache is allocated in full.
 FIRST_CONTEXT = 512
@@ -322,6 +324,7 @@ def _metadata(model: Any, key: str) -> str:
 
 
 def _load(path: Path, *, vocabulary_only: bool = False) -> Any:
+    os.environ.setdefault(NO_BACKTRACE, "1")
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0

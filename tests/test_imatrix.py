@@ -15,11 +15,13 @@ import transformers
 from click.testing import CliRunner
 from gguf import GGUFReader, LlamaFileType
 
-from edgeproof.artifact import open_artifact
+from edgeproof.artifact import Precision, open_artifact
 from export.gguf.__main__ import main as export_main
 from runtimes.imatrix import matrix
 from runtimes.imatrix.__main__ import main as imatrix_main
+from runtimes.parity.localise.tensors import compare_tensors
 from runtimes.pytorch import open_reference
+from runtimes.weights.fused import Heads
 from tests.exported import export_tiny
 from tests.test_command_line import run as run_process
 from tests.test_gguf_mixtures import UNEVEN, WHOLE, llama_quantise, tensors
@@ -329,3 +331,21 @@ def test_a_matrix_that_cannot_be_measured_is_refused(
     assert (code, output.count("\n")) == (2, 1)
     assert 'pip install "edgeproof[parity]"' in output
     assert not (tmp_path / "out").exists()
+
+
+def test_what_has_no_importance_may_be_rounded_away_by_an_importance_matrix_alone() -> None:
+    rng, name = np.random.default_rng(0), "model.layers.0.mlp.down_proj.weight"
+    want = rng.standard_normal((64, 64)).astype(np.float32)
+    want[:2, 7] = 3
+    got = (want + 0.02 * rng.standard_normal(want.shape)).astype(np.float32)
+    got[:2, 7] = 1.5  # an input that is always near zero
+    states = {"model.layers.0.mlp.down_proj.input": np.eye(64, dtype=np.float32)}
+
+    def named(stored: np.ndarray, *, by_importance: bool) -> int:
+        args = ({name: stored}, {name: want}, [], states, Precision.LOW_BIT, Heads(4, 4, 16))
+        return len(compare_tensors(*args, by_importance=by_importance)[0])
+
+    assert named(got, by_importance=True) == 0
+    assert named(got, by_importance=False) == 1
+    got[5, :32] *= 2.5  # a damaged scale
+    assert named(got, by_importance=True) == 1

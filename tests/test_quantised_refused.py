@@ -93,6 +93,9 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     ),
     "order beyond": ("gptq", put("g_idx", spoilt(2, 5)), "g_idx names group 2 for input 5"),
     "order below": ("gptq", put("g_idx", spoilt(-1, 5)), "g_idx names group -1 for input 5"),
+    "no order": (
+        "gptq in activation order", put("g_idx", None), f"is quantised, but {AT}.g_idx is missing",
+    ),
     "NaN": ("gptq", put("scales", NAN), SCALES_NAN),
     "truncated": ("gptq", cut, "truncated: tensor"),
     "gemv": ("awq", configured(version="gemv"), "'gemv' is not read, only 4 bits in 'gemm'"),

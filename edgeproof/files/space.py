@@ -70,13 +70,17 @@ def require_files(*paths: Path | None) -> None:
 
 
 def require_spared(*outputs: Path | None, reads: Iterable[Path | None]) -> None:
-    """Refuse outputs that would take the place of a file that is read.
+    """Refuse outputs that would take the place of a file that is read, or of each other.
 
     Raises:
         InputError: naming the output.
     """
     read = [path for path in reads if path is not None and path.exists()]
+    named: set[str] = set()
     for output in filter(None, outputs):
+        if (place := os.path.realpath(output)) in named:
+            raise InputError(f"{output}: named for two outputs")
+        named.add(place)
         if output.exists() and any(output.samefile(path) for path in read):
             raise InputError(f"{output}: is read, it must not be written; name another file")
 

@@ -11,7 +11,7 @@ import click
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.atomic import write_atomic
-from edgeproof.files.space import require_files
+from edgeproof.files.space import require_files, require_spared
 from runtimes.adapter import OptionalModule
 from runtimes.audit import gguf
 from runtimes.audit.inspection import Inspection
@@ -121,11 +121,13 @@ def main(
     suite = chosen_suite(budget, text)
     if against is None and not inspect:
         raise InputError("--against MODEL is needed, the original; or --inspect, to run nothing")
+    if inspect and (against is not None or markdown_path is not None):
+        raise InputError("--inspect runs nothing: leave --against and --markdown out")
     page = json_path.with_suffix(".html") if json_path and not (no_html or inspect) else None
-    if json_path is not None and page == json_path:
-        raise InputError(f"{json_path}: named for two outputs, the page would be there too")
-    require_files(json_path, page, markdown_path)
+    outputs = [path for path in (json_path, page, markdown_path) if path]
+    require_files(*outputs)
     found = subjects(files)
+    require_spared(*outputs, reads=[*_read(found), *_read_of(against), text])
     say(found)
     report = REPORT.load()
     if inspect or against is None:
@@ -147,6 +149,18 @@ def main(
     if html is not None:
         _write(page, html.page(done.result))
     refuse(done)
+
+
+def _read(found: Sequence[Inspection]) -> list[Path]:
+    return [item.folder / name for item in found for name in item.files]
+
+
+def _read_of(against: str | None) -> list[Path]:
+    """The files of an original that is a folder or a file."""
+    path = Path(against or "")
+    if against is None or not path.exists():
+        return []
+    return [path] if path.is_file() else [item for item in path.iterdir() if item.is_file()]
 
 
 def say(found: Sequence[Inspection]) -> None:

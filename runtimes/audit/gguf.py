@@ -104,7 +104,9 @@ def splits(path: Path) -> list[Path]:
     match = SPLIT.fullmatch(path.name)
     if match is None:
         return [path]
-    stem, _, count = match.groups()
+    stem, own, count = match.groups()
+    if not 1 <= int(own) <= int(count):
+        raise InputError(f"{path}: a split {own} of {count}; rename the file if it is none")
     names = [f"{stem}-{number:05d}-of-{count}{SUFFIX}" for number in range(1, int(count) + 1)]
     for name in names:
         if not (path.parent / name).is_file():

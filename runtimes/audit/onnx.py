@@ -24,6 +24,7 @@ from runtimes.audit.inspection import Inspection, mostly
 
 SUFFIX = ".onnx"
 FOLDER = "onnx"  # transformers.js's
+MOST_CHUNKS = 100  # files of external data: transformers.js has no more of a graph
 CONFIG, GENERATION, GENAI = "config.json", "generation_config.json", "genai_config.json"
 TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 NEEDED = (CONFIG, TOKENIZER)
@@ -269,4 +270,4 @@ def _chunks(config: Mapping[str, Any], file: str) -> int:
     said = (config.get(ADDED) or {}).get(EXTERNAL, 0)
     if isinstance(said, dict):
         said = said.get(file, said.get(file.removesuffix(SUFFIX), 0))
-    return int(said) if isinstance(said, bool | int) else 0
+    return min(int(said), MOST_CHUNKS) if isinstance(said, bool | int) else 0

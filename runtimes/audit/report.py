@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgeproof.display import markdown_row, markdown_text, megabytes, number
+from edgeproof.display import markdown_row, markdown_text, megabytes, number, printable
 from runtimes.audit.inspection import Inspection
 from runtimes.audit.ranking import Ranked
 from runtimes.parity.report.document import document
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
+LONGEST = 300  # characters of a value
 KINDS = 6  # so many types are told, the most frequent ones
 TITLES = ("", "file", "MB", "bits/w", "KL", "95 % interval", "behind the first", "verdict", "wrong")
 
@@ -32,11 +33,17 @@ def inspection_lines(found: Inspection) -> Iterator[str]:
     yield f"gates of: {found.precision.value}, what most weights of its linear layers are"
     yield f"types: {types}{more}"
     for key, value in found.says.items():
-        yield f"{key}: {value}"
+        yield f"{key}: {_shown(value)}"
     for warning in found.warnings:
-        yield f"warning: {warning}"
+        yield f"warning: {_shown(warning)}"
     if found.broken:
-        yield f"broken: {found.broken}"
+        yield f"broken: {_shown(found.broken)}"
+
+
+def _shown(text: str) -> str:
+    """Foreign text in one line, not too long."""
+    cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+    return printable(cut)
 
 
 def ranking_rows(
@@ -73,7 +80,7 @@ def ranking_table(rows: Sequence[Sequence[str]]) -> Table:
             title, justify="left" if title in ("file", "verdict", "wrong") else "right"
         )
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     return table
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgeproof.display import printable
 from edgeproof.errors import InputError
 from runtimes.audit import gguf, mlc, onnx
 from runtimes.audit.inspection import Inspection
 
 MAGIC = b"GGUF"
 READ = 512
+SHOWN = 200  # characters
 LFS = b"version https://git-lfs"
 MARKUP = (b"<!doctype", b"<html", b"<?xml")
 KNOWN = "a .gguf file, a folder of ONNX graphs, or an MLC folder with mlc-chat-config.json"
@@ -31,7 +33,18 @@ def subjects(paths: Sequence[Path]) -> list[Inspection]:
     return _told_apart(list(found.values()))
 
 
-def _inspections(path: Path) -> Iterator[Inspection]:
+def _inspections(path: Path) -> list[Inspection]:
+    """What is in a path; whatever a file's content makes a reader raise is that file's damage."""
+    try:
+        return [replace(item, name=printable(item.name)) for item in _found(path)]
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  a hostile file may raise anything
+        what = f"{type(error).__name__}: {error}".partition("\n")[0][:SHOWN]
+        raise InputError(f"{path}: damaged, it cannot be inspected ({what})") from None
+
+
+def _found(path: Path) -> Iterator[Inspection]:
     if path.is_dir():
         yield from _folder(path)
     elif path.is_file():
@@ -45,7 +58,8 @@ def _file(path: Path) -> Inspection:
     if begin.startswith(MAGIC):
         return gguf.inspect(path)
     if path.suffix == onnx.SUFFIX and not begin.startswith(LFS):
-        inner = path.parent.name == onnx.FOLDER
+        # Optimum's own folder may be called so too.
+        inner = path.parent.name == onnx.FOLDER and not (path.parent / onnx.CONFIG).is_file()
         return onnx.inspect(path.parent.parent if inner else path.parent, path)
     raise InputError(f"{path}: {_instead(path, begin)}")
 

@@ -285,11 +285,6 @@ def _require_outputs(
     targets = [*reports, *pages, *summaries]
     require_files(*targets, _step_summary())
     require_spared(*targets, reads=[text])
-    seen = set()
-    for path in filter(None, targets):
-        if os.path.realpath(path) in seen:
-            raise InputError(f"{path}: named for two outputs")
-        seen.add(os.path.realpath(path))
 
 
 def tell_of_unmade(record: RunRecord, root: Path) -> None:

@@ -61,6 +61,9 @@ class Gptq:
             )
         if size < 1 and size != -1:
             raise InputError(f"{WHERE}: group_size must be positive or -1, it is {size}")
+        for name in shapes if settings.get("desc_act") is True else ():
+            if f"{stem(name)}.qweight" in tensors:
+                tensors.require(f"{stem(name)}.g_idx", f"{stem(name)}.qweight", (INT32, INT64))
         found = {
             name: _matrix(tensors, stem(name), shape, bits, size, VERSIONS[form])
             for name, shape in shapes.items()

@@ -1,0 +1,176 @@
+"""Files that were damaged or made to harm an audit: one line, exit code 2, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgeproof.artifact import MANIFEST
+from runtimes.audit.__main__ import main
+from runtimes.audit.onnx import MOST_CHUNKS
+from runtimes.audit.subjects import subjects
+from tests import tiny_gguf
+from tests.exported import export_tiny
+
+NUMBER, FLOAT, TEXT, ARRAY = 4, 6, 8, 9
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def gguf(path: Path, keys: Mapping[str, tuple[int, bytes]], axes: int = 2) -> Path:
+    """A file of version 3 with these keys (type, bytes) and one float32 tensor of no values."""
+    content = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys))
+    for key, (kind, value) in keys.items():
+        content += text(key) + struct.pack("<I", kind) + value
+    content += text("blk.0.attn_q.weight") + struct.pack(f"<I{axes}Q", axes, *[1] * axes)
+    content += struct.pack("<IQ", 0, 0)
+    path.write_bytes(content + bytes(64))
+    return path
+
+
+def number(value: int) -> tuple[int, bytes]:
+    return NUMBER, struct.pack("<I", value)
+
+
+HOSTILE: dict[str, tuple[Mapping[str, tuple[int, bytes]], int]] = {
+    "alignment 0": ({"general.alignment": number(0)}, 2),
+    "alignment of infinity": ({"general.alignment": (FLOAT, struct.pack("<f", float("inf")))}, 2),
+    "alignment of a list": (
+        {"general.alignment": (ARRAY, struct.pack("<IQII", NUMBER, 2, 1, 1))}, 2,
+    ),
+    "no axes": ({}, 0),
+    "nested lists": ({"deep": (ARRAY, struct.pack("<IQ", ARRAY, 1) * 20_000)}, 2),
+    "tokens that are a number": (
+        {"tokenizer.ggml.tokens": number(7), "tokenizer.ggml.eos_token_id": number(2)}, 2,
+    ),
+}  # fmt: skip
+
+
+def audit(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments), "--no-watch"])
+
+
+def refused(path: Path, *said: str) -> None:
+    done = audit(path, "--inspect")
+    assert done.exit_code == 2, done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert all(item in done.output for item in said)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_gguf_is_one_line(tmp_path: Path, case: str) -> None:
+    keys, axes = HOSTILE[case]
+    refused(gguf(tmp_path / "m.gguf", keys, axes), "m.gguf")
+
+
+@pytest.mark.parametrize("name", ["m-00001-of-00000.gguf", "m-00003-of-00002.gguf"])
+def test_a_split_of_fewer_is_one_line(tmp_path: Path, name: str) -> None:
+    refused(gguf(tmp_path / name, {}), name, "a split")
+    refused(tmp_path, name)
+
+
+def test_what_a_file_says_forges_no_line(tmp_path: Path) -> None:
+    evil = "good\nwarning: forged\x1b[2J\x1b]0;title\x07" + 100_000 * "x"
+    path = gguf(tmp_path / "m.gguf", {"general.name": (TEXT, text(evil))})
+    done = audit(path, "--inspect")
+    assert done.exit_code == 0, done.output
+    assert not any(line.startswith("warning") for line in done.output.splitlines())
+    assert done.output.replace("\n", "").isprintable()
+    assert len(done.output) < 5000
+    assert "good?warning: forged?[2J" in done.output
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our own exports without their manifests."""
+    folder = tmp_path_factory.mktemp("exports")
+    model = tiny_gguf.write(folder / "model").checkpoint
+    for form, variant in (("onnx", "fp32"), ("mlc", "q4f16_1")):
+        artifact = export_tiny(model, form, variant, folder)
+        (artifact.path / MANIFEST).unlink()
+        artifact.path.rename(folder / form)
+    return folder
+
+
+def first_record(index: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = index["records"][0]
+    return found
+
+
+DAMAGE: dict[str, tuple[str, str, Callable[[dict[str, Any]], object]]] = {
+    "GenAI's model a list": ("onnx", "genai_config.json", lambda raw: raw.update(model=[])),
+    "js_config a text": (
+        "onnx", "config.json", lambda raw: raw.update({"transformers.js_config": "x"}),
+    ),
+    "tokenizer_files a number": (
+        "mlc", "mlc-chat-config.json", lambda raw: raw.update(tokenizer_files=5),
+    ),
+    "no records": ("mlc", "tensor-cache.json", lambda raw: raw.update(records=[])),
+    "a number for a path": (
+        "mlc", "tensor-cache.json", lambda raw: first_record(raw).update(dataPath=5),
+    ),
+    "infinite bytes": (
+        "mlc", "tensor-cache.json", lambda raw: first_record(raw).update(nbytes=float("inf")),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_hostile_folder_is_one_line_or_inspected(exports: Path, case: str) -> None:
+    form, name, change = DAMAGE[case]
+    path = exports / form / name
+    before = path.read_bytes()
+    raw = json.loads(before)
+    change(raw)
+    path.write_text(json.dumps(raw))
+    try:
+        done = audit(exports / form, "--inspect")
+    finally:
+        path.write_bytes(before)
+    assert done.exit_code in (0, 2), done.output
+    assert done.exit_code == 0 or len(done.output.strip().splitlines()) == 1
+
+
+def test_more_data_files_than_any_graph_has_are_not_counted(exports: Path) -> None:
+    path = exports / "onnx" / "config.json"
+    before = path.read_bytes()
+    raw = json.loads(before)
+    raw["transformers.js_config"] = {"use_external_data_format": 10**12}
+    path.write_text(json.dumps(raw))
+    try:
+        warnings = [text for item in subjects([exports / "onnx"]) for text in item.warnings]
+    finally:
+        path.write_bytes(before)
+    assert max(map(len, warnings)) < 100 * MOST_CHUNKS
+
+
+def test_nothing_that_is_read_is_written_over(tmp_path: Path) -> None:
+    made = tiny_gguf.write(tmp_path / "a", "Q8_0")
+    file, config = made.path, made.checkpoint / "config.json"
+    before = {path: path.read_bytes() for path in (file, config)}
+    for arguments in (
+        ("--inspect", "--json", file),
+        ("--against", made.checkpoint, "--json", file),
+        ("--against", made.checkpoint, "--markdown", config),
+        ("--against", file, "--markdown", file),
+        ("--against", made.checkpoint, "--json", tmp_path / "x", "--markdown", tmp_path / "x"),
+    ):
+        done = audit(file, *arguments)
+        assert done.exit_code == 2, arguments
+        assert "is read, it must not be written" in done.output or "two outputs" in done.output
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_inspecting_cannot_use_is_refused(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "m.gguf", {})
+    for option in (("--markdown", tmp_path / "a.md"), ("--against", tmp_path)):
+        done = audit(path, "--inspect", *option)
+        assert (done.exit_code, "leave --against and --markdown out" in done.output) == (2, True)
