@@ -17,6 +17,7 @@ from runtimes.audit.description import against, describe
 from runtimes.audit.labels import label_of, misnomer
 from runtimes.audit.subjects import subjects
 from runtimes.footprint import main as footprint_main
+from runtimes.parity.localise.contents import told_otherwise
 from tests import tiny_gguf
 from tests.exported import export_tiny
 
@@ -151,6 +152,12 @@ def test_inspecting_writes_what_it_says(model: Path, tmp_path: Path) -> None:
     (said,) = json.loads(target.read_text())["files"]
     assert said["precision"] == "4-bit"
     assert said["warnings"][0].startswith("mislabelled: called Q8_0")
+
+
+def test_mlc_is_of_the_scheme_that_it_says_itself(model: Path, tmp_path: Path) -> None:
+    (found,) = subjects([stripped(model, "mlc", "q4f16_1", tmp_path).path])
+    notes = told_otherwise(describe(found, against(model, "tiny")).artifact, model)
+    assert not any("quantization" in note for note in notes)
 
 
 @pytest.mark.parametrize(

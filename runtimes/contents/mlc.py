@@ -46,8 +46,7 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     paths = [item.path for item in artifact.manifest.outputs]
     sizes = {item.path: item.bytes for item in artifact.manifest.outputs}
     chat = read_json(folder / CONFIG)
-    scheme = artifact.manifest.variant.name.partition("-")[0]
-    yield Content(CONFIG, chat, _chat(origin, scheme), TOPICS)
+    yield Content(CONFIG, chat, _chat(origin, _scheme(artifact, chat)), TOPICS)
     yield from copied(folder, origin, FILES)
     index = read_json(folder / INDEX)
     yield Content(INDEX, index, _index(index, sizes, artifact.manifest.model.parameters))
@@ -65,6 +64,13 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     if dtype != "bfloat16":  # WebGPU has none
         expected = {"model_list": [_record(origin, records, dtype, libraries)]}
         yield Content(APP, _read(artifact, APP), expected)
+
+
+def _scheme(artifact: Artifact, chat: Mapping[str, Any]) -> Any:
+    """What the variant is called after; another maker's folder is read by what it says itself."""
+    if artifact.foreign is not None:
+        return chat.get("quantization")
+    return artifact.manifest.variant.name.partition("-")[0]
 
 
 def _read(artifact: Artifact, name: str) -> Any:

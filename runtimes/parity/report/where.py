@@ -16,7 +16,7 @@ def where_lines(localisation: Localisation | None) -> list[str]:
     lines = [f"cause: {first.cause.value}: {first.text}"]
     lines += [f"also: {item.cause.value}: {item.text}" for item in others[:MORE]]
     if len(others) > MORE:
-        lines.append(f"also: {len(others) - MORE} more, see parity.json")
+        lines.append(f"also: {len(others) - MORE} more, in the JSON")
     return lines
 
 
