@@ -74,6 +74,11 @@ def fewer_rows(arrays: dict[str, np.ndarray]) -> None:
     arrays["token_embd.weight"] = arrays["token_embd.weight"][:-8]
 
 
+def head_apart(arrays: dict[str, np.ndarray]) -> None:
+    """A tied head as a tensor of its own, of another type than the embedding."""
+    arrays["output.weight"] = arrays["token_embd.weight"].copy()
+
+
 def as_converted_wrongly(arrays: dict[str, np.ndarray]) -> None:
     """Query rows in Hugging Face's order, as where somebody forgot to permute them."""
     name = "blk.0.attn_q.weight"
@@ -118,7 +123,7 @@ FAULTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("tokenizer.ggml.tokens is 376 entries", "[376, 256], expected [384, 256]"),
     ),
     HARMLESS: (
-        {"plain": ("token_embd.weight",)},
+        {"plain": ("token_embd.weight",), "tensors": head_apart},
         (
             "the embedding was left unquantised",
             "mislabelled: called Q6_K, but 100% of the linear layers' weights are Q8_0",

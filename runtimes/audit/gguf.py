@@ -89,7 +89,7 @@ def inspect(path: Path) -> Inspection:
         precision=precision,
         facts=Facts(),
         label=label,
-        says={**_says(metadata), **({"fallbacks": fell} if fell else {})},
+        says={**_says(metadata), **_head(tensors), **({"fallbacks": fell} if fell else {})},
         warnings=(*filter(None, misnomers), *_tables(tensors, precision), *_lacks(metadata)),
         on_disk=sum(item.stat().st_size for item in paths),
     )
@@ -153,6 +153,13 @@ def _says(metadata: Mapping[str, Any]) -> dict[str, str]:
     said["chat template"] = _template(metadata)
     said["stop tokens"] = ", ".join(_ends(metadata)) or "none stated"
     return said
+
+
+def _head(tensors: Sequence[GgufTensor]) -> dict[str, str]:
+    found = (item for item in tensors if _kind(item) == HEAD and item.name.endswith(".weight"))
+    for head in found:
+        return {"head": f"a tensor of its own, {head.type.name}, {megabytes(head.data.nbytes)} MB"}
+    return {"head": "the embedding"}
 
 
 def _template(metadata: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from runtimes.pytorch.rotation import rotated
 from runtimes.pytorch.watch import Watch
 from runtimes.sequence import SequenceRuntime, left_padded
 
+HEAD = "lm_head.weight"
 # Logits of so many positions are in memory at a time.
 LOGIT_ROWS = 64
 LAYER = re.compile(r".*\.layers\.\d+")
@@ -170,16 +171,20 @@ class TorchRuntime(SequenceRuntime):
         """Run with other weights meanwhile: they take the place of the model's own.
 
         So no two models are in memory; the model's own are read again when they are next needed.
-        `tensors` has every parameter by its Hugging Face name, a tied head once, looked up one by
-        one. What `head` and `weights` gave before is no longer valid.
+        `tensors` has every parameter by its Hugging Face name, looked up one by one; a tied head
+        once, or apart. What `head` and `weights` gave before is no longer valid.
 
         Raises:
             InputError: a missing, unknown or misshapen tensor.
         """
+        if HEAD in tensors and HEAD not in dict(self._model.named_parameters()):
+            head = self._model.get_output_embeddings()
+            head.weight = torch.nn.Parameter(torch.empty_like(head.weight), requires_grad=False)
         parameters = dict(self._model.named_parameters())
         names = {part for name in parameters for part in named(name)}
         missing, unknown = names - tensors.keys(), tensors.keys() - names
         if missing or unknown:
+            self.rest()
             raise InputError(
                 f"weights do not fit the model: missing {sorted(missing)[:3]},"
                 f" unknown {sorted(unknown)[:3]}"
@@ -336,10 +341,10 @@ class TorchRuntime(SequenceRuntime):
             attention, kind = name.rsplit(".", 1)[0], name[-6]
             before = states.get(f"{attention}.{kind}_norm", states[name])
             rows = before.reshape(states[name].shape)
-            turned = getattr(self._model.get_submodule(attention), "use_rope", True)  # SmolLM3's
-            if turned:
+            module = self._model.get_submodule(attention)
+            if getattr(module, "use_rope", True):  # SmolLM3's
                 cosine, sine = rotations[0]
-                rows = rotated(rows, cosine, sine, _head_size(self._model, attention))
+                rows = rotated(rows, cosine, sine, int(module.head_dim))
             states[f"{attention}.{kind}_rope"] = rows
         return states
 
@@ -386,10 +391,6 @@ class TorchRuntime(SequenceRuntime):
             )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
-
-
-def _head_size(model: Any, attention: str) -> int:
-    return int(model.get_submodule(attention).head_dim)
 
 
 def _rows(values: torch.Tensor) -> np.ndarray:

@@ -37,7 +37,7 @@ from runtimes.parity.localise.result import (
     Localisation,
     TensorError,
 )
-from runtimes.parity.localise.tensors import compare_tensors
+from runtimes.parity.localise.tensors import EMBEDDING, HEAD, compare_tensors
 from runtimes.parity.localise.twins import twin_fault
 from runtimes.parity.measure import Measurement
 from runtimes.parity.prefill import CACHE_KL_LIMIT
@@ -87,11 +87,14 @@ def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
     # OpenBLAS's threads spin after each product: three times the CPU seconds on two cores.
     products = ThreadpoolController().select(internal_api="openblas").limit(limits=1)
     # A damaged scale may give any value.
+    expected, head = model.weights, f"{HEAD}.weight"
+    if subject.artifact.foreign is not None and head in stored and head not in expected:
+        expected[head] = expected[f"{EMBEDDING}.weight"]  # others may store a tied head apart
     with products, np.errstate(over="ignore", invalid="ignore"):
         return Weighed(
             *compare_tensors(
                 stored,
-                model.weights,
+                expected,
                 ids,
                 model.states(ids),
                 variant.precision,
