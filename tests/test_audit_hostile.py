@@ -77,6 +77,14 @@ def test_a_split_of_fewer_is_one_line(tmp_path: Path, name: str) -> None:
     refused(tmp_path, name)
 
 
+def test_an_end_beyond_the_vocabulary_is_told_of(tmp_path: Path) -> None:
+    tokens = struct.pack("<IQ", TEXT, 1) + text("a")
+    keys = {"tokenizer.ggml.tokens": (ARRAY, tokens), "tokenizer.ggml.eos_token_id": number(9)}
+    done = audit(gguf(tmp_path / "m.gguf", keys), "--inspect")
+    assert done.exit_code == 0, done.output
+    assert "warning: stop token eos 9 (no such token)" in done.output
+
+
 def test_what_a_file_says_forges_no_line(tmp_path: Path) -> None:
     evil = "good\nwarning: forged\x1b[2J\x1b]0;title\x07" + 100_000 * "x"
     path = gguf(tmp_path / "m.gguf", {"general.name": (TEXT, text(evil))})

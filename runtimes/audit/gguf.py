@@ -48,6 +48,7 @@ SAYS = {
 IMATRIX = "quantize.imatrix."
 TEMPLATE, TOKENS = "tokenizer.chat_template", "tokenizer.ggml.tokens"
 ENDS = ("eos", "eot", "eom")
+NO_TOKEN = "no such token"
 
 
 def inspect(path: Path) -> Inspection:
@@ -172,7 +173,7 @@ def _ends(metadata: Mapping[str, Any]) -> Iterator[str]:
     for end in ENDS:
         index = metadata.get(f"tokenizer.ggml.{end}_token_id")
         if isinstance(index, int):
-            text = tokens[index] if 0 <= index < len(tokens) else "no such token"
+            text = tokens[index] if 0 <= index < len(tokens) else NO_TOKEN
             yield f"{end} {index} ({text})"
 
 
@@ -191,7 +192,8 @@ def _tables(tensors: Sequence[GgufTensor], precision: Precision) -> Iterator[str
 
 
 def _lacks(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Keys without which llama.cpp guesses."""
+    """Keys without which llama.cpp guesses, or that it cannot use."""
+    yield from (f"stop token {end}" for end in _ends(metadata) if end.endswith(f"({NO_TOKEN})"))
     if TEMPLATE not in metadata:
         yield "no chat template: llama.cpp falls back on one of its own"
     pre = metadata.get("tokenizer.ggml.pre")

@@ -55,8 +55,11 @@ def _chat_template(artifact: Artifact) -> Render | None:
         return None
     tokens, special = stated["tokenizer.ggml.tokens"], {}
     for name in ("bos", "eos"):
-        token = stated.get(f"tokenizer.ggml.{name}_token_id")
+        key = f"tokenizer.ggml.{name}_token_id"
+        token = stated.get(key)
         if token is not None:
+            if not 0 <= token < len(tokens):
+                raise InputError(f"{path}: {key} is {token}, the vocabulary has {len(tokens)}")
             special[f"{name}_token"] = tokens[token]
     return jinja_template(path, stated[CHAT_TEMPLATE], special)
 
