@@ -26,6 +26,7 @@ INLINE = re.compile(r"`((?:make|edgeproof|python -m) [^`\n]+)`")
 OTHERS = {
     ".",
     "eval",
+    "gguf-new-metadata",
     "llama-cli",
     "llama-imatrix",
     "model_signing",

@@ -19,7 +19,7 @@ from runtimes.audit.subjects import subjects
 from runtimes.located import located
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of
-from runtimes.parity.watched import WatchedCommand
+from runtimes.parity.watched import WatchedCommand, watched_options
 from runtimes.threads import threads_option
 
 if TYPE_CHECKING:
@@ -72,16 +72,7 @@ PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "p
 )
 @click.option("--localise", is_flag=True, help="Say of every file where it diverges.")
 @threads_option
-@click.option(
-    "--watch/--no-watch",
-    default=True,
-    show_default=True,
-    envvar="EDGEPROOF_WATCH",
-    help="Compare in a process of its own: a library that crashes over a file is a FAIL of that"
-    " file, and the run is begun again without it.",
-)
-@click.option("--journal", type=click.Path(path_type=Path), hidden=True)
-@click.option("--crashed", type=(str, str, str), multiple=True, hidden=True)
+@watched_options("a file")
 def main(
     files: tuple[Path, ...],
     against: str | None,

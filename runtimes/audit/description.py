@@ -26,13 +26,11 @@ from edgeproof.files.hashing import OutputFile, input_records, remembered_sha256
 from edgeproof.recovery import RECOVERY
 from runtimes.audit.inspection import Inspection
 from runtimes.formats import dequantise
+from runtimes.parity.localise.contents import MALFORMED
 
 LAYERS, FIRST = ".layers.", ".layers.0."
 # What a reader makes of a layout that it does not know.
-UNKNOWN = (
-    InputError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-    NotImplementedError,
-)  # fmt: skip
+UNKNOWN = (InputError, NotImplementedError, *MALFORMED)
 # Files of a checkpoint that exporters record too: what PyTorch said is found again by all of them.
 BESIDE = ("README.md", RECOVERY, "edgeproof-merge.json")
 

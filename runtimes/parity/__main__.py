@@ -21,7 +21,7 @@ from runtimes.adapter import OptionalModule
 from runtimes.child import run_module
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of
-from runtimes.parity.watched import WatchedCommand
+from runtimes.parity.watched import WatchedCommand, watched_options
 from runtimes.runtime_option import runtime_option
 from runtimes.threads import threads_option
 
@@ -101,16 +101,7 @@ OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
     " compare them with the original too; PyTorch takes minutes for it.",
 )
 @threads_option
-@click.option(
-    "--watch/--no-watch",
-    default=True,
-    show_default=True,
-    envvar="EDGEPROOF_WATCH",
-    help="Compare in a process of its own: a library that crashes over an artifact is a FAIL of"
-    " that artifact, and the run is begun again without it.",
-)
-@click.option("--journal", type=click.Path(path_type=Path), hidden=True)
-@click.option("--crashed", type=(str, str, str), multiple=True, hidden=True)
+@watched_options("an artifact")
 def main(
     artifacts: tuple[Path, ...],
     root: Path,

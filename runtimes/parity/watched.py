@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -10,10 +12,34 @@ from edgeproof.command import EdgeproofCommand
 from runtimes.parity.watch import watch
 
 ARGUMENTS = "edgeproof.arguments"  # in a command's context
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def watched_options(what: str) -> Callable[[F], F]:
+    """`--watch`, and what `watch` tells the process that it watches; `what` may make it crash."""
+    options = (
+        click.option(
+            "--watch/--no-watch",
+            default=True,
+            show_default=True,
+            envvar="EDGEPROOF_WATCH",
+            help=f"Compare in a process of its own: a library that crashes over {what} is a FAIL"
+            " of that one, and the run is begun again without it.",
+        ),
+        click.option("--journal", type=click.Path(path_type=Path), hidden=True),
+        click.option("--crashed", type=(str, str, str), multiple=True, hidden=True),
+    )
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 class WatchedCommand(EdgeproofCommand):
-    """One with the options `--watch`, `--journal` and `--crashed`; `module` is what it runs again.
+    """One with `watched_options`; `module` is what it runs again.
 
     See `runtimes.parity.watch`.
     """
