@@ -103,3 +103,10 @@ def test_a_truncated_file_is_refused_with_the_reason(
     with pytest.raises(InputError, match=r"\.gguf: llama\.cpp cannot load it: \w+") as caught:
         llamacpp.open_runtime(copy, 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "crashes"), [("AVX2 = 1 | AMX_INT8 = 1 |", True), ("CPU :", False)]
+)
+def test_code_for_amx_is_not_used(said: str, *, crashes: bool) -> None:
+    assert llamacpp.crashes_in_amx(said) is crashes
