@@ -55,11 +55,14 @@ $(READY)-demo $(READY)-release: $(READY)-llamacpp
 $(READY)-docs: $(READY)-python
 $(READY)-dev: $(READY)-demo $(READY)-release
 
-# The default plan is exported before llama.cpp is compiled, which only K-quants and the comparison need.
-export-all: $(READY)-python $(if $(PLAN),$(READY)-llamacpp) ## Export the plan (MODEL="A B" overrides its models), run every file, compare
+# llama.cpp, which K-quants and comparing GGUF need, is compiled while the other formats are compared.
+COMPARE = $(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(RECOVERED) $(PARITY)
+MEANWHILE := $(VENV)/llamacpp.exit
+NEEDS_LLAMACPP = $(if $(FORMAT),$(filter gguf,$(FORMAT)),gguf)
+export-all: $(READY)-python $(if $(PLAN),$(READY)-llamacpp,$(wildcard $(READY)-llamacpp)) ## Export the plan (MODEL="A B" overrides its models), run every file, compare
 	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)" $(RECOVERED)
-	@$(MAKE) --no-print-directory $(READY)-llamacpp
-	$(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(RECOVERED) $(PARITY)
+	@if test -z "$(NEEDS_LLAMACPP)" || test -e $(READY)-llamacpp; then set -x; $(COMPARE); else set -x; \
+	MAKE="$(MAKE_COMMAND)" $(BIN)/python -m tools.beside $(MEANWHILE) $(READY)-llamacpp -- $(COMPARE) --await gguf $(MEANWHILE); fi
 
 demo: $(READY)-demo ## A chat page with the exports of the last export-all, built into build/demo and served
 	@# A short text leaves some verdicts open, which the page shows.

@@ -27,9 +27,9 @@ from export.checkpoint import open_checkpoint
 from export.formats import load_format
 from export.sources import resolve
 from runtimes.formats import dequantise
+from runtimes.parity.inputs import recorded_inputs
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.replay import replay, replay_weights
-from runtimes.parity.run import recorded_inputs
 from runtimes.parity.stages import Stages
 from runtimes.parity.statistics import summarise
 from runtimes.parity.suite import Budget, built_in

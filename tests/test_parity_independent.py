@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from runtimes.parity.divergence import PerPosition, PositionMetrics, compare
+from runtimes.parity.inputs import recorded_inputs
 from runtimes.parity.reference import load_reference
-from runtimes.parity.run import Extent, Request, recorded_inputs, run_parity
+from runtimes.parity.run import Extent, Request, run_parity
 from runtimes.parity.suite import Budget, Suite, built_in
 from runtimes.registry import open_reference
 from tests.exported import export_tiny

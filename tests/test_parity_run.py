@@ -85,9 +85,13 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
     assert report(out)["mlc/q4f16_1"]["accepted"] is False
 
 
-def test_a_part_of_the_text_is_compared_on_request(out: Path) -> None:
-    result = compare("--root", out, "--positions", 300, "--allow-degraded")
+def test_a_part_of_the_text_is_compared_on_request(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "installed").write_text("0\n")
+    awaited = ("--await", "onnx", tmp_path / "installed")
+    result = compare("--root", out, "--positions", 300, "--allow-degraded", *awaited)
     assert result.exit_code == 0, result.output
+    assert "[3/3] onnx fp32" in result.stderr, "an awaited runtime's artifacts come last"
+    assert list(report(out)) == ["onnx/fp32", "gguf/f16", "mlc/q4f16_1"]
     raw = json.loads((out / "tiny" / "parity.json").read_text())
     short = raw["artifacts"][0]
     assert short["verdict"] == "INCONCLUSIVE"

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
 from export.targets import Target
-from runtimes.parity.run import recorded_inputs
+from runtimes.parity.inputs import recorded_inputs
 from runtimes.pytorch.loading import load_model
 from tests.exported import export_tiny
 from tests.tiny import change_json, make_checkpoint, write_weights

@@ -19,6 +19,7 @@ from edgeproof.files.space import require_files, require_spared
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
 from runtimes.child import run_module
+from runtimes.parity.awaited import Awaited
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of
 from runtimes.parity.watched import WatchedCommand, watched_options
@@ -100,6 +101,15 @@ OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
     help="Then make the recovered variants that the plan asks for, unless they are there, and"
     " compare them with the original too; PyTorch takes minutes for it.",
 )
+@click.option(
+    "--await",
+    "awaited",
+    metavar="FORMAT FILE",
+    type=(str, click.Path(dir_okay=False, path_type=Path)),
+    multiple=True,
+    help="Compare FORMAT's artifacts last, when FILE holds the exit code 0 of what installs their"
+    " runtime meanwhile: what `make export-all` does while llama.cpp is compiled.",
+)
 @threads_option
 @watched_options("an artifact")
 def main(
@@ -120,6 +130,7 @@ def main(
     footprint: bool,
     localise: bool,
     recover: bool,
+    awaited: tuple[tuple[str, Path], ...],
     threads: int,
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
@@ -176,7 +187,10 @@ def main(
         with_pages=not no_html,
         text=text,
     )
-    extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
+    extent = Extent(
+        positions, footprint, localise, whole_text, journal_of(journal, crashed),
+        awaited=Awaited(dict(awaited)),
+    )  # fmt: skip
     how = parts.Comparison(suite, threads, record.gates, extent)
     results: dict[Path, ModelResult] = {}
 

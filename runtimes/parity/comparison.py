@@ -7,13 +7,13 @@ from pathlib import Path
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import GateError
+from runtimes.parity.inputs import check_current, recorded_inputs
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.metrics import Metric, compared
 from runtimes.parity.original import original_inputs, original_of
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import Replay, replay
-from runtimes.parity.run import check_current, recorded_inputs
 from runtimes.parity.stages import Stages
 from runtimes.parity.statistics import paired_difference, summarise
 from runtimes.parity.suite import Suite

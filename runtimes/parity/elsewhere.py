@@ -25,11 +25,11 @@ from runtimes.footprint import Crash, footprint
 from runtimes.formats import Deployment, reader_of
 from runtimes.parity.execution import executed, unseen
 from runtimes.parity.gates import gates_for
+from runtimes.parity.inputs import check_current, recorded_inputs
 from runtimes.parity.original import original_inputs, original_of
 from runtimes.parity.reference import Reference, load_reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import replay
-from runtimes.parity.run import check_current, recorded_inputs
 from runtimes.parity.statistics import summarise
 from runtimes.parity.text_options import chosen_suite
 from runtimes.parity.verdict import Judgement, judge

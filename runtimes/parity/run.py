@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact, open_artifact
-from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.display import number
-from edgeproof.errors import InputError
-from edgeproof.files.cache import cache_folder
-from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint, footprint
 from runtimes.formats import readable, reader_of
 from runtimes.parity.answerable import answerable
+from runtimes.parity.awaited import NOTHING, Awaited
 from runtimes.parity.bench import Bench, Keep
 from runtimes.parity.blame import blame
 from runtimes.parity.degeneration import Scorer
@@ -25,6 +21,7 @@ from runtimes.parity.execution import execution
 from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squared_headroom
+from runtimes.parity.inputs import check_current, recorded_inputs
 from runtimes.parity.localise import (
     Localisation,
     Weighed,
@@ -91,7 +88,8 @@ class Extent:
     artifact in a process of its own; `localise_all` says of every artifact where it diverges, not
     only of those that do not pass. Without `whole_text` an artifact that the first documents have
     decided to be bad is not run on the others. `journal` is told what the run is at, and `keep` of
-    each artifact the metrics of its documents' positions that count.
+    each artifact the metrics of its documents' positions that count. Artifacts whose runtimes are
+    `awaited` are compared last.
     """
 
     positions: int | None = None
@@ -100,6 +98,7 @@ class Extent:
     whole_text: bool = True
     journal: Journal = UNWATCHED
     keep: Keep | None = None
+    awaited: Awaited = NOTHING
 
 
 EVERYTHING = Extent()
@@ -132,7 +131,8 @@ def run_parity(
     recovered = recovered_from(checkpoint, inputs)
     files = original_inputs(compared_with, checkpoint, inputs)
     stages = Stages()
-    stages.expect([_label(artifact) for artifact in artifacts])
+    awaited = extent.awaited
+    stages.expect([_label(artifacts[turn]) for turn in awaited.turns(artifacts)])
     with stages.subject("reference"):
         with stages.phase("load"):
             torch_runtime = open_reference(compared_with, threads)
@@ -176,13 +176,7 @@ def run_parity(
         _gates(artifact, request.runtime, gates, peaks)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
-    results = []
-    for artifact, request, limits in zip(artifacts, requests, gated, strict=True):
-        with stages.artifact(_label(artifact)) as tell:
-            judgement, measurement, weighed = _compare(artifact, request.runtime, bench, limits)
-            results.append((judgement, measurement, weighed))
-            tell(_found(judgement, measurement))
-    extent.journal.leave()
+    results = _in_turns(artifacts, requests, gated, bench, awaited)
     known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
     for artifact, request, limits, (judgement, measurement, weighed) in zip(
@@ -222,6 +216,29 @@ def _gates(
     float16 = "float16" in activations(artifact, runtime)
     gates = gates_for(variant.precision, overrides, runtime, float16=float16)
     return placed(gates, rooms(peaks, scale), scale)
+
+
+def _in_turns(
+    artifacts: Sequence[Artifact],
+    requests: Sequence[Request],
+    gated: Sequence[Sequence[Gate]],
+    bench: Bench,
+    awaited: Awaited,
+) -> list[tuple[Judgement, Measurement | None, Weighed | None]]:
+    """Compare all, those whose runtimes are awaited last; what was found, in their own order."""
+    found = {}
+    for turn in awaited.turns(artifacts):
+        awaited.wait_for(artifacts[turn], bench.stages)
+        with bench.stages.artifact(_label(artifacts[turn])) as tell:
+            found[turn] = _compare(artifacts[turn], requests[turn].runtime, bench, gated[turn])
+            tell(_found(*found[turn][:2]))
+        bench.journal.leave()
+    if awaited.exits:
+        for turn, (judgement, measurement, weighed) in found.items():
+            runtime = requests[turn].runtime
+            again = _in_peace(artifacts[turn], measurement, bench, runtime)
+            found[turn] = (judgement, again, weighed)
+    return [found[turn] for turn in range(len(artifacts))]
 
 
 def _compare(
@@ -314,6 +331,19 @@ def _footprint(artifact: Artifact, bench: Bench, runtime: str | None) -> Footpri
     return found if runtime is None else None
 
 
+def _in_peace(
+    artifact: Artifact, measurement: Measurement | None, bench: Bench, runtime: str | None
+) -> Measurement | None:
+    """A measurement with a footprint taken when nothing is installed beside it any more."""
+    if not (measurement and measurement.footprint and measurement.footprint.disturbed):
+        return measurement
+    bench.journal.enter(Stage.COMPARE, artifact.subject)
+    with bench.stages.subject(_label(artifact)), bench.stages.phase("footprint again"):
+        again = _footprint(artifact, bench, runtime)
+    bench.journal.leave()
+    return replace(measurement, footprint=again)
+
+
 def _localised(
     entry: Entry, runtime: str | None, weighed: Weighed | None, bench: Bench, *, always: bool
 ) -> Entry:
@@ -342,41 +372,3 @@ def _localise(
         or m.arithmetic_kl > max(UNEXPLAINED_KL, m.weights["mean_kl"].value if m.weights else 0)
     )
     return localise(bench.subject(entry.artifact, runtime), m, weighed, trace=trace)
-
-
-def check_current(artifact: Artifact, inputs: tuple[OutputFile, ...]) -> None:
-    """Refuse an artifact made from other inputs, or whose bytes are not the manifest's.
-
-    Raises:
-        InputError: what is wrong.
-    """
-    if artifact.manifest.model.inputs != inputs:
-        raise InputError(f"{artifact.path}: made from other inputs; export it again")
-    artifact.check()
-
-
-def recorded_inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[OutputFile, ...]:
-    """Hashes of the checkpoint's files that the artifacts name as their inputs.
-
-    Raises:
-        InputError: no artifacts, a file is gone, or a name leaves the checkpoint's folder.
-    """
-    if not artifacts:
-        raise InputError("no artifacts to compare")
-    # What most of them say: one that says something else is stale, not the others.
-    stated = Counter(tuple(item.path for item in a.manifest.model.inputs) for a in artifacts)
-    ((names, _),) = stated.most_common(1)
-    for name in names:
-        if Path(name).name != name:
-            raise InputError(
-                f"{artifacts[0].path}: the input {name!r} leaves the checkpoint folder"
-            )
-        if not (checkpoint / name).is_file():
-            raise InputError(f"{checkpoint / name}: missing; run `python -m export` again")
-    loaded = {path.name for path in weight_files(checkpoint).paths}
-    if loaded != {name for name in names if name.endswith(".safetensors")}:
-        raise InputError(
-            f"{checkpoint}: transformers loads {', '.join(sorted(loaded))} there, the artifacts"
-            " were made from other files; export it again"
-        )
-    return input_records([checkpoint / name for name in names], cache_folder() / "digests")

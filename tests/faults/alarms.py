@@ -12,10 +12,10 @@ from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
 from runtimes.formats import dequantise
 from runtimes.parity.gates import gates_for
+from runtimes.parity.inputs import recorded_inputs
 from runtimes.parity.reference import load_reference
 from runtimes.parity.repeats import counted_once
 from runtimes.parity.replay import replay, replay_weights
-from runtimes.parity.run import recorded_inputs
 from runtimes.parity.statistics import summarise
 from runtimes.parity.suite import Suite
 from runtimes.parity.verdict import judge

@@ -1,0 +1,106 @@
+"""What is compared while a runtime is still being installed, and how that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
+from edgeproof.verdicts import Verdict
+from runtimes.parity.awaited import Awaited
+from runtimes.parity.stages import Stages
+from tests.parity_results import entry
+
+ROOT = Path(__file__).parent.parent
+
+
+def _of(form: str) -> Artifact:
+    artifact = entry(form, Verdict.PASS).artifact
+    variant = replace(artifact.manifest.variant, format=form)
+    return replace(artifact, manifest=replace(artifact.manifest, variant=variant))
+
+
+def test_awaited_formats_come_last_in_their_order(tmp_path: Path) -> None:
+    artifacts = [_of(form) for form in ("gguf", "onnx", "gguf", "mlc", "onnx")]
+    assert Awaited({"gguf": tmp_path / "exit"}).turns(artifacts) == [1, 3, 4, 0, 2]
+    assert Awaited().turns(artifacts) == [0, 1, 2, 3, 4]
+
+
+def test_they_wait_until_it_is_installed(tmp_path: Path) -> None:
+    told = tmp_path / "exit"
+    awaited = Awaited({"gguf": told})
+    awaited.wait_for(_of("onnx"), Stages())
+    installing = threading.Timer(0.3, lambda: told.write_text("0\n"))
+    installing.start()
+    awaited.wait_for(_of("gguf"), Stages())
+    assert told.exists()
+    awaited.wait_for(_of("gguf"), Stages())
+
+
+def test_what_could_not_be_installed_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "exit").write_text("2\n")
+    with pytest.raises(InputError, match="gguf: its runtime could not be installed"):
+        Awaited({"gguf": tmp_path / "exit"}).wait_for(_of("gguf"), Stages())
+
+
+def _beside(tmp_path: Path, making: str, comparing: str) -> subprocess.Popen[str]:
+    """Both are Python texts; the first stands in for make."""
+    make = tmp_path / "make"
+    make.write_text(f"#!{sys.executable}\n{making}\n")
+    make.chmod(0o755)
+    command = [sys.executable, "-m", "tools.beside", str(tmp_path / "exit"), "target", "--"]
+    return subprocess.Popen(
+        [*command, sys.executable, "-c", comparing],
+        cwd=ROOT,
+        env={**os.environ, "MAKE": str(make)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of the Makefile, which needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("making", "comparing", "code"), [(0, 0, 0), (0, 1, 1), (2, 0, 2), (2, 1, 1)]
+)
+def test_both_exit_codes_count(tmp_path: Path, making: int, comparing: int, code: int) -> None:
+    told = tmp_path / "exit"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(told)!r}).exists(): time.sleep(.01)"
+    process = _beside(
+        tmp_path, f"print('no compiler')\nraise SystemExit({making})", f"{waits}\nexit({comparing})"
+    )
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert told.read_text() == f"{making}\n"
+    assert ("no compiler" in errors) == bool(making)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of the Makefile, which needs a POSIX shell")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_interrupted_leaves_no_compiler_behind(tmp_path: Path, number: int) -> None:
+    pid, ready = tmp_path / "pid", tmp_path / "ready"
+    making = (
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
+    comparing = (
+        f"import pathlib, time\nwhile not pathlib.Path({str(pid)!r}).exists(): time.sleep(.01)\n"
+        f"pathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)"
+    )
+    process = _beside(tmp_path, making, comparing)
+    while not ready.exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode not in (0, None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
