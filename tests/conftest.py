@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,15 @@ def _own_cache(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> None:
+) -> Iterator[None]:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    if "slow" not in request.keywords:
-        monkeypatch.setenv("EDGEPROOF_CACHE", new_cache(tmp_path_factory.mktemp("test")))
+    if "slow" in request.keywords:
+        yield
+        return
+    folder = tmp_path_factory.mktemp("test")
+    monkeypatch.setenv("EDGEPROOF_CACHE", new_cache(folder))
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
