@@ -22,6 +22,7 @@ import numpy as np
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
+from edgeproof.llama_cpp_params import model_params
 from runtimes.sequence import EMPTY, SequenceRuntime
 
 GGML_TYPE_F32 = 0
@@ -326,25 +327,13 @@ def _metadata(model: Any, key: str) -> str:
 def _load(path: Path, *, vocabulary_only: bool = False) -> Any:
     os.environ.setdefault(NO_BACKTRACE, "1")
     llama_cpp.llama_backend_init()
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = 0
+    params = model_params(llama_cpp)
     params.vocab_only = vocabulary_only
-    params.use_extra_bufts = not crashes_in_amx(llama_cpp.llama_print_system_info().decode())
     with captured_log() as log:
         model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         raise InputError(f"{path}: llama.cpp cannot load it: {_reason(log)}")
     return model
-
-
-def crashes_in_amx(system: str) -> bool:
-    """Whether a llama.cpp that says so of itself has code for Intel's AMX, which crashes.
-
-    As GCC compiles it (ggml-org/llama.cpp issue 20824, pull request 26954), every quantised matrix
-    that is kept in AMX's layout ends the process. Without such buffers nothing is kept in others'
-    layouts either, and quantised weights are read slower.
-    """
-    return "AMX_INT8 = 1" in system
 
 
 def _batch(tokens: int) -> Any:

@@ -11,6 +11,7 @@ import pytest
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
+from edgeproof.llama_cpp_params import crashes_in_amx
 from runtimes import llamacpp
 from tests.exported import export_tiny
 from tests.tiny import VOCAB, make_checkpoint
@@ -109,4 +110,4 @@ def test_a_truncated_file_is_refused_with_the_reason(
     ("said", "crashes"), [("AVX2 = 1 | AMX_INT8 = 1 |", True), ("CPU :", False)]
 )
 def test_code_for_amx_is_not_used(said: str, *, crashes: bool) -> None:
-    assert llamacpp.crashes_in_amx(said) is crashes
+    assert crashes_in_amx(said) is crashes

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
+from edgeproof.llama_cpp_params import model_params
 from export.gguf.llama_cpp import captured_log, installed_version, load_api
 
 PROMPT = b"The capital of France is"
@@ -53,8 +54,7 @@ def try_in_llama_cpp(path: Path, vocabulary: int) -> str:
 @contextmanager
 def _model(api: Any, path: Path) -> Iterator[Any]:
     api.llama_backend_init()
-    params = api.llama_model_default_params()
-    params.n_gpu_layers = 0
+    params = model_params(api)
     with captured_log(api) as log:
         model = api.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
