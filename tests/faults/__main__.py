@@ -21,7 +21,7 @@ from tests.faults.table import document, label
 from tests.tiny import FAMILIES, make_checkpoint
 
 ROOT = Path(__file__).parents[2]
-PAGE, ROWS = ROOT / "docs" / "faults.md", ROOT / "build" / "faults.jsonl"
+PAGE, ROWS = ROOT / "docs" / "faults.md", ROOT / "docs" / "faults.jsonl"
 
 
 @click.command(cls=EdgeproofCommand, name="faults")
@@ -45,7 +45,8 @@ def main(
 ) -> None:
     """Plant every fault in real exports: each must be noticed and found, clean ones must pass.
 
-    What is measured is kept, one row at a time: a run that was cut off goes on where it was.
+    What is measured is kept, one row at a time: a run that was cut off goes on where it was, also
+    on another machine, with --keep after a commit too.
     Exit code 1: a fault was missed, found in the wrong place, or a clean export did not pass.
     """
     console, records, revision = Console(), Records(rows), code_revision()
@@ -69,6 +70,7 @@ def main(
         clean = [case for case in CLEAN if case in wanted]
         if alarms_only or not (only or page_only):
             _measure_alarms(clean, records, None if keep else revision, folder, threads)
+    records.tidy()
     known = records.cases()
     found = [(case, known[case.key]) for case in wanted if case.key in known]
     if not only:

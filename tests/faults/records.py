@@ -103,6 +103,14 @@ class Records:
             if case.key not in known or revision not in (None, known[case.key].revision)
         ]
 
+    def tidy(self) -> None:
+        """Leave only what counts, in the keys' order."""
+        kept: list[Record | Alarms] = [row for _, row in sorted(self.cases().items())]
+        kept += [row for _, row in sorted(self.alarms().items())]
+        self._path.unlink(missing_ok=True)
+        for row in kept:
+            self.add(row)
+
     def _rows(self, kind: str) -> list[dict]:
         if not self._path.exists():
             return []
