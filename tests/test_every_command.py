@@ -68,6 +68,7 @@ SLOW = (
     "export.release.dist.build",
     "export.release.signature.sign",
     "export.release.publish.destinations.open_destination",
+    "runtimes.audit.hub.fetched",
     "runtimes.located.located",
     "runtimes.parity.watched.watch",
     "runtimes.demo.build.web_packages",

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
 from edgeproof.checkpoints.weight_files import ADAPTER, INDEX
@@ -32,6 +32,8 @@ PAUSES_S = (0.5, 1.0, 2.0)
 RETRIED_STATUS = (408, 429)
 BUNDLED_HINT = "or use the built-in model: --model bundled"
 
+T = TypeVar("T")
+
 
 def resolve_hub(repo: str, revision: str | None) -> Source:
     """Download what is missing of `org/name` at a branch, tag or commit (default: main).
@@ -39,13 +41,10 @@ def resolve_hub(repo: str, revision: str | None) -> Source:
     Raises:
         InputError: no network, no such repository or revision, no access, no safetensors weights.
     """
-    from huggingface_hub import constants
-
-    with storage_errors(Path(constants.HF_HUB_CACHE)), _quiet_library():
-        folder = _with_retries(repo, revision, lambda: _snapshot(repo, revision, WANTED, UNWANTED))
-        # An adapter of that commit may be in the same folder.
-        if all(path.name.startswith("adapter") for path in folder.glob("*.safetensors")):
-            _with_retries(repo, revision, lambda: _refuse_weights(repo, folder.name))
+    folder = reached(repo, revision, lambda: _snapshot(repo, revision, WANTED, UNWANTED))
+    # An adapter of that commit may be in the same folder.
+    if all(path.name.startswith("adapter") for path in folder.glob("*.safetensors")):
+        reached(repo, revision, lambda: _refuse_weights(repo, folder.name))
     name = repo.split("/")[1]
     label = f"{name}@{revision.replace('/', '-')}" if revision else name
     return Source(folder, label, name, repo, revision=folder.name)
@@ -57,14 +56,9 @@ def download_adapter(repo: str) -> Source:
     Raises:
         InputError: as for `resolve_hub`.
     """
-    from huggingface_hub import constants
-
-    with storage_errors(Path(constants.HF_HUB_CACHE)), _quiet_library():
-        folder = _with_retries(
-            repo, None, lambda: _snapshot(repo, None, WANTED_OF_ADAPTERS, ("*/*",))
-        )
-        if not any(folder.glob("*.safetensors")):
-            _with_retries(repo, None, lambda: _refuse_weights(repo, folder.name))
+    folder = reached(repo, None, lambda: _snapshot(repo, None, WANTED_OF_ADAPTERS, ("*/*",)))
+    if not any(folder.glob("*.safetensors")):
+        reached(repo, None, lambda: _refuse_weights(repo, folder.name))
     name = repo.split("/")[1]
     return Source(folder, name, name, repo, revision=folder.name)
 
@@ -112,7 +106,23 @@ def _refuse_weights(repo: str, commit: str) -> NoReturn:
     raise InputError(f"{repo}: holds no model.safetensors")
 
 
-def _with_retries(repo: str, revision: str | None, attempt: Callable[[], Path]) -> Path:
+def reached(
+    repo: str, revision: str | None, attempt: Callable[[], T], hint: str = BUNDLED_HINT
+) -> T:
+    """What an attempt on the hub gives, made again where the hub or the network falters.
+
+    `hint` says what to do where it stays out of reach.
+
+    Raises:
+        InputError: in one line, why it cannot be had.
+    """
+    from huggingface_hub import constants
+
+    with storage_errors(Path(constants.HF_HUB_CACHE)), _quiet_library():
+        return _with_retries(repo, revision, attempt, hint)
+
+
+def _with_retries(repo: str, revision: str | None, attempt: Callable[[], T], hint: str) -> T:
     from huggingface_hub.errors import HfHubHTTPError
 
     # requests.HTTPError in huggingface_hub 0.x, httpx's base of every failure later; with OSError
@@ -123,7 +133,7 @@ def _with_retries(repo: str, revision: str | None, attempt: Callable[[], Path]) 
             return attempt()
         except (OSError, http_error) as error:
             if pause is None or not _transient(error):
-                raise _explain(error, repo, revision) from None
+                raise _explain(error, repo, revision, hint) from None
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"{repo}: {_endpoint()} did not answer like a hub ({_line(error)});"
@@ -151,15 +161,14 @@ def _is_connection(error: Exception) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError))
 
 
-def _explain(error: Exception, repo: str, revision: str | None) -> Exception:
+def _explain(error: Exception, repo: str, revision: str | None, hint: str) -> Exception:
     """The one-line error for a failure, or the failure itself where it is the disk's."""
     from huggingface_hub import constants, errors
 
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
     if constants.HF_HUB_OFFLINE:
         return InputError(
-            f"{repo}: not complete in the hub cache, and HF_HUB_OFFLINE is set; unset it,"
-            f" {BUNDLED_HINT}"
+            f"{repo}: not complete in the hub cache, and HF_HUB_OFFLINE is set; unset it, {hint}"
         )
     explanations = (
         (
@@ -181,20 +190,20 @@ def _explain(error: Exception, repo: str, revision: str | None) -> Exception:
         if isinstance(cause, kind):
             return InputError(message)
     if isinstance(cause, errors.HfHubHTTPError):
-        return _explain_status(cause.response.status_code, repo)
+        return _explain_status(cause.response.status_code, repo, hint)
     if isinstance(cause, OSError) and cause.errno is not None and not _is_connection(cause):
         return cause
     return InputError(
         f"{repo}: cannot be fetched from {_endpoint()} ({_line(cause or error)});"
-        f" check the network and run again (downloads resume), {BUNDLED_HINT}"
+        f" check the network and run again (downloads resume), {hint}"
     )
 
 
-def _explain_status(status: int, repo: str) -> InputError:
+def _explain_status(status: int, repo: str, hint: str) -> InputError:
     if status in (401, 403):
         return InputError(f"{repo}: access denied (HTTP {status}); run `hf auth login`")
     return InputError(
-        f"{repo}: {_endpoint()} answers HTTP {status} again and again; try later, {BUNDLED_HINT}"
+        f"{repo}: {_endpoint()} answers HTTP {status} again and again; try later, {hint}"
     )
 
 

@@ -13,8 +13,8 @@ from edgeproof.errors import GateError, InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.space import require_files, require_spared
 from runtimes.adapter import OptionalModule
-from runtimes.audit import gguf
-from runtimes.audit.inspection import Inspection
+from runtimes.audit import gguf, hub
+from runtimes.audit.inspection import Inspection, Origin
 from runtimes.audit.subjects import subjects
 from runtimes.located import located
 from runtimes.parity.text_options import chosen_suite, text_options
@@ -31,13 +31,14 @@ PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "p
 
 
 @click.command(cls=WatchedCommand, name="audit", kept=KEPT, module="runtimes.audit")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True)
 @click.option(
     "--against",
     metavar="DIR|FILE.gguf|HUB|bundled",
     help="The original: whatever --model of the exporters takes.",
 )
-@click.option("--revision", help="Branch, tag or commit, where --against is a hub id.")
+@click.option("--revision", help="Branch, tag or commit of those FILES that are on the hub.")
+@click.option("--against-revision", help="Branch, tag or commit, where --against is a hub id.")
 @click.option("--inspect", is_flag=True, help="Only say what is in FILES; nothing is run.")
 @text_options
 @click.option("--allow-degraded", is_flag=True, help="DEGRADED files do not fail the run.")
@@ -74,9 +75,10 @@ PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "p
 @threads_option
 @watched_options("a file")
 def main(
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
     against: str | None,
     revision: str | None,
+    against_revision: str | None,
     inspect: bool,
     budget: str,
     text: Path | None,
@@ -96,7 +98,8 @@ def main(
 
     FILES are .gguf files (a file of splits stands for all of them; an Ollama blob needs no
     suffix) and folders: of ONNX graphs as transformers.js, Optimum and ONNX Runtime GenAI have
-    them, where each graph is a file of its own here, or MLC's. They need no edgeproof.json: what
+    them, where each graph is a file of its own, or MLC's; on this disk, or on the hub by the name
+    of a repository, of a file in it, or of a folder of files. They need no edgeproof.json: what
     each one is follows from its bytes. First it is said what is in each. Then each is run in its
     runtime and compared with the original as by `edgeproof parity`, by the gates of the class
     that most of its weights are of, whatever its label says; the closest comes first. Exit code 1:
@@ -108,6 +111,7 @@ def main(
       edgeproof audit a-Q4_K_M.gguf b-Q4_K_M.gguf --against ./my-model
       edgeproof audit ./model-onnx --against org/model --budget fast
       edgeproof audit a.gguf b.gguf --against model-f16.gguf --json audit.json
+      edgeproof audit org/model-GGUF/model-Q4_K_M.gguf --revision v1.0 --against org/model
     """  # noqa: D301
     suite = chosen_suite(budget, text)
     if against is None and not inspect:
@@ -117,7 +121,7 @@ def main(
     page = json_path.with_suffix(".html") if json_path and not (no_html or inspect) else None
     outputs = [path for path in (json_path, page, markdown_path) if path]
     require_files(*outputs)
-    found = subjects(files)
+    found = subjects(*everything(files, revision))
     require_spared(*outputs, reads=[*_read(found), *_read_of(against), text])
     say(found)
     report = REPORT.load()
@@ -128,7 +132,7 @@ def main(
     from runtimes.parity.run import Extent
 
     html = PAGE.load() if page else None
-    model = located(against, revision)
+    model = located(against, against_revision)
     extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
     done = audit(found, model, suite, threads, extent, allow_degraded=allow_degraded)
     name = model.found_by or against
@@ -140,6 +144,28 @@ def main(
     if html is not None:
         _write(page, html.page(done.result))
     refuse(done)
+
+
+def everything(files: Sequence[str], revision: str | None) -> tuple[list[Path], list[Origin]]:
+    """Paths of what is named, and where on the hub it is from; what is there only is fetched.
+
+    Raises:
+        InputError: it cannot be, or a revision is given and nothing is on the hub.
+    """
+    names = {text: hub.on_hub(text) for text in files}
+    if revision and not any(names.values()):
+        raise InputError(f"--revision {revision} applies to files on the hub, and none of FILES is")
+    paths: list[Path] = []
+    origins: list[Origin] = []
+    for text, named in names.items():
+        if named is None:
+            paths.append(Path(text))
+            continue
+        click.echo(f"asking the hub for {named}", err=True)
+        found, origin = hub.fetched(named, revision)
+        paths += found
+        origins.append(origin)
+    return paths, origins
 
 
 def _read(found: Sequence[Inspection]) -> list[Path]:

@@ -75,7 +75,7 @@ def describe(found: Inspection, original: Against) -> Described:
     Raises:
         InputError: a file cannot be read.
     """
-    outputs = tuple(_hashed(found.folder, name) for name in sorted(found.files))
+    outputs = hashed(found)
     digest = hashlib.sha256("\n".join(item.sha256 for item in outputs).encode()).hexdigest()
     manifest = Manifest(
         model=ModelIdentity(original.name, None, None, found.parameters, original.inputs),
@@ -95,6 +95,15 @@ def describe(found: Inspection, original: Against) -> Described:
     return Described(
         foreign_artifact(found.folder, replace(manifest, variant=variant), foreign), unread
     )
+
+
+def hashed(found: Inspection) -> tuple[OutputFile, ...]:
+    """The files of what was inspected, each with its SHA-256, in order of names.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    return tuple(_hashed(found.folder, name) for name in sorted(found.files))
 
 
 def _hashed(folder: Path, name: str) -> OutputFile:

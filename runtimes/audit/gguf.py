@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gguf.constants import LlamaFileType
@@ -96,6 +96,33 @@ def inspect(path: Path) -> Inspection:
     )
 
 
+def published(names: Iterable[str]) -> set[str]:
+    """Of a repository's files, the models; one in splits by its first."""
+    return {_split_names(name)[0] for name in names if name.endswith(SUFFIX)}
+
+
+def beside(model: str, names: Collection[str]) -> list[str]:
+    """What a model of a repository is made of; nothing where it is of another format."""
+    found = _split_names(model) if model.endswith(SUFFIX) else []
+    return [name for name in found if name in names]
+
+
+def further(path: Path) -> list[str]:
+    """What a model's bytes name beside it: nothing."""
+    return []
+
+
+def _split_names(name: str) -> list[str]:
+    """All the files that a file of that name (POSIX) is one of, in order."""
+    path = PurePosixPath(name)
+    match = SPLIT.fullmatch(path.name)
+    if match is None or not 1 <= int(match[2]) <= int(match[3]):
+        return [name]
+    each = range(1, int(match[3]) + 1)
+    files = (f"{match[1]}-{number:05d}-of-{match[3]}{SUFFIX}" for number in each)
+    return [path.with_name(file).as_posix() for file in files]
+
+
 def splits(path: Path) -> list[Path]:
     """The file, or all the files that it is one of, in order.
 
@@ -105,10 +132,10 @@ def splits(path: Path) -> list[Path]:
     match = SPLIT.fullmatch(path.name)
     if match is None:
         return [path]
-    stem, own, count = match.groups()
+    _, own, count = match.groups()
     if not 1 <= int(own) <= int(count):
         raise InputError(f"{path}: a split {own} of {count}; rename the file if it is none")
-    names = [f"{stem}-{number:05d}-of-{count}{SUFFIX}" for number in range(1, int(count) + 1)]
+    names = _split_names(path.name)
     for name in names:
         if not (path.parent / name).is_file():
             raise InputError(f"{path.parent / name}: missing, one of the {int(count)} splits")

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from edgeproof.artifact import Facts, Precision, WeightStats
+from edgeproof.artifact import MANIFEST, Facts, Precision, WeightStats
+
+SMALL = (".json", ".jinja", ".txt", ".model")  # settings, tokenizers
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A repository of the hub, the commit that was fetched, and the folder of its files."""
+
+    repo: str
+    commit: str
+    folder: Path
+
+    def has(self, path: Path) -> bool:
+        """Whether a path, not followed if it is a link, lies in that folder."""
+        return Path(os.path.abspath(path)).is_relative_to(self.folder)  # noqa: PTH100  `..`, no links
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,16 @@ class Inspection:
     """Why no runtime can open it; None where one may."""
     on_disk: int = field(default=0)
     """Bytes of all its files."""
+    origin: Origin | None = None
+    """Where on the hub it comes from; None of what lies here."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The parts of its path, or of that on the hub: what tells it from others."""
+        path = Path(os.path.abspath(self.subject))  # noqa: PTH100  links are not followed
+        if self.origin is None:
+            return path.parts
+        return (*self.origin.repo.split("/"), *path.relative_to(self.origin.folder).parts)
 
     @property
     def parameters(self) -> int:
@@ -56,6 +82,12 @@ class Inspection:
         counts = {name: entry["elements"] for name, entry in self.stats.types.items()}
         order = sorted(counts, key=lambda name: (-counts[name], name))
         return {name: counts[name] / max(1, self.parameters) for name in order}
+
+
+def is_setting(name: str) -> bool:
+    """Whether a file of that name is one of a model's settings, as a maker leaves them."""
+    path = PurePosixPath(name)
+    return path.suffix in SMALL and path.name != MANIFEST
 
 
 def mostly(counts: Mapping[Precision, int]) -> Precision:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeproof.artifact import Facts, Precision, WeightStats
+from edgeproof.artifact import MANIFEST, Facts, Precision, WeightStats
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
-from runtimes.audit.inspection import Inspection, mostly
+from runtimes.audit.inspection import Inspection, is_setting, mostly
 from runtimes.mlc_index import NAME, OLD_NAME, index_path
 from runtimes.weights.mlc import BF16_STORAGE, GROUPINGS
 
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 CONFIG, APP, LIBRARY = "mlc-chat-config.json", "webllm-model.json", ".wasm"
 TABLES = ("embed_tokens", "lm_head")
 CLASSES = {
@@ -25,8 +26,37 @@ CLASSES = {
 }
 
 
-def inspect(folder: Path) -> Inspection:
-    """One folder.
+def published(names: Iterable[str]) -> set[str]:
+    """Of a repository's files, those that stand for a model each."""
+    return {name for name in names if PurePosixPath(name).name == CONFIG}
+
+
+def beside(model: str, names: Collection[str]) -> list[str]:
+    """What is needed of a repository before a model's index can be read; of another's nothing."""
+    parent = PurePosixPath(model).parent
+    if not published([model]):
+        return []
+    return [name for name in names if PurePosixPath(name).parent == parent and is_setting(name)]
+
+
+def further(path: Path) -> list[str]:
+    """The shards that a model's index names; none where it cannot be read, which `inspect` says."""
+    if path.name != CONFIG:
+        return []
+    try:
+        shards = [str(shard["dataPath"]) for shard in read_json(index_path(path.parent))["records"]]
+    except (InputError, *MALFORMED):
+        return []
+    return [name for name in shards if PurePosixPath(name).name == name]
+
+
+def folder_of(path: Path) -> Path:
+    """What is audited: the folder of a model that its settings stand for, else the file."""
+    return path.parent if path.name == CONFIG else path
+
+
+def inspect(folder: Path, called: str) -> Inspection:
+    """One folder, and what people call it.
 
     Raises:
         InputError: its settings or its index are missing or malformed.
@@ -39,14 +69,15 @@ def inspect(folder: Path) -> Inspection:
         records = [record for shard in shards for record in shard["records"]]
         stats, counted = _counted(records, str(chat.get("quantization")))
         names = {shard["dataPath"]: int(shard["nbytes"]) for shard in shards}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise InputError(f"{index_file}: malformed ({type(error).__name__}: {error})") from None
     listed = sorted(item.name for item in folder.iterdir() if item.is_file())
-    files = [name for name in listed if name != "edgeproof.json"]
+    first = (index_file.name, MANIFEST)
+    files = [index_file.name, *(name for name in listed if name not in first)]
     scheme = str(chat.get("quantization"))
     return Inspection(
         format="mlc",
-        name=folder.resolve().name,
+        name=called,
         folder=folder,
         subject=folder,
         files=(*files,),

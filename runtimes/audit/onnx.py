@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from edgeproof.artifact import Facts, Precision, WeightStats
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.errors import InputError
-from runtimes.audit.inspection import Inspection, mostly
+from runtimes.audit.inspection import Inspection, is_setting, mostly
 
 SUFFIX = ".onnx"
 FOLDER = "onnx"  # transformers.js's
@@ -61,8 +61,34 @@ INDICES = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.S
 CACHES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
-def inspect(folder: Path, path: Path) -> Inspection:
-    """One graph below a folder that has the model's settings.
+def published(names: Iterable[str]) -> set[str]:
+    """Of a repository's files, the graphs."""
+    return {name for name in names if name.endswith(SUFFIX)}
+
+
+def beside(model: str, names: Collection[str]) -> list[str]:
+    """A graph of a repository and its settings; nothing where it is of another format."""
+    if not published([model]):
+        return []
+    parent = PurePosixPath(model).parent
+    inner = parent.name == FOLDER and (parent / CONFIG).as_posix() not in names
+    folder = parent.parent if inner else parent
+    settings = (name for name in names if PurePosixPath(name).parent == folder)
+    return [model, *filter(is_setting, settings)]
+
+
+def further(path: Path) -> list[str]:
+    """The files of its external data; none where it is no graph, which `inspect` says."""
+    if path.suffix != SUFFIX:
+        return []
+    try:
+        return [*_data_files(_graph(path))]
+    except (InputError, ValueError):
+        return []
+
+
+def inspect(folder: Path, path: Path, called: str) -> Inspection:
+    """One graph below a folder that has the model's settings; `called` is what people call that.
 
     Raises:
         InputError: the graph is malformed, or the folder lacks what every loader asks for.
@@ -80,13 +106,14 @@ def inspect(folder: Path, path: Path) -> Inspection:
     file = path.relative_to(folder).as_posix()
     beside = [PurePosixPath(file).parent.joinpath(name).as_posix() for name in data]
     present = [name for name in beside if (folder / name).is_file()]
-    settings = sorted(item.name for item in folder.iterdir() if _setting(item))
+    there = (item.name for item in folder.iterdir() if item.is_file())
+    settings = sorted(name for name in there if is_setting(name))
     config = read_object(folder / CONFIG)
     label = LABEL.search(path.stem)
     known = label[1] if label and label[1] in LABELS else None
     return Inspection(
         format="onnx",
-        name=f"{folder.resolve().name}/{path.name}",
+        name=f"{called}/{path.name}",
         folder=folder,
         subject=path,
         files=(file, *present, *settings),
@@ -110,11 +137,6 @@ def _graph(path: Path) -> GraphProto:
     if not graph.node:
         raise InputError(f"{path}: an ONNX graph without operators")
     return graph
-
-
-def _setting(path: Path) -> bool:
-    small = path.suffix in (".json", ".jinja", ".txt", ".model")
-    return path.is_file() and small and path.name != "edgeproof.json"
 
 
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:

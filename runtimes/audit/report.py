@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgeproof.display import markdown_row, markdown_text, megabytes, number, printable
+from runtimes.audit.description import hashed
 from runtimes.audit.inspection import Inspection
 from runtimes.audit.ranking import Ranked
 from runtimes.parity.report.document import document
@@ -32,6 +33,8 @@ def inspection_lines(found: Inspection) -> Iterator[str]:
     yield f"{megabytes(found.on_disk)} MB, {found.bits:.2f} bits per weight{label}"
     yield f"gates of: {found.precision.value}, what most weights of its linear layers are"
     yield f"types: {types}{more}"
+    if found.origin:
+        yield f"from the hub: {found.origin.repo}, commit {found.origin.commit}"
     for key, value in found.says.items():
         yield f"{key}: {_shown(value)}"
     for warning in found.warnings:
@@ -117,11 +120,13 @@ def audit_json(
 
 
 def _inspected(item: Inspection) -> dict[str, Any]:
+    origin = item.origin
     return {
         "name": item.name,
         "format": item.format,
         "path": str(item.subject),
-        "files": list(item.files),
+        "hub": {"repo": origin.repo, "commit": origin.commit} if origin else None,
+        "files": [asdict(file) for file in hashed(item)],
         "bytes": item.on_disk,
         "label": item.label,
         "precision": item.precision.value,

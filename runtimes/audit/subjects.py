@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeproof.display import printable
 from edgeproof.errors import InputError
 from runtimes.audit import gguf, mlc, onnx
-from runtimes.audit.inspection import Inspection
+from runtimes.audit.inspection import Inspection, Origin
 
 MAGIC = b"GGUF"
 READ = 512
@@ -19,8 +19,10 @@ MARKUP = (b"<!doctype", b"<html", b"<?xml")
 KNOWN = "a .gguf file, a folder of ONNX graphs, or an MLC folder with mlc-chat-config.json"
 
 
-def subjects(paths: Sequence[Path]) -> list[Inspection]:
+def subjects(paths: Sequence[Path], origins: Sequence[Origin] = ()) -> list[Inspection]:
     """What is in each model that the paths name; of a folder, each model in it.
+
+    `origins` are of those that were fetched from the hub.
 
     Raises:
         InputError: a path names nothing, or nothing that is known; a file is cut off, or is no
@@ -28,15 +30,17 @@ def subjects(paths: Sequence[Path]) -> list[Inspection]:
     """
     found: dict[Path, Inspection] = {}
     for path in paths:
-        for inspection in _inspections(path):
+        origin = next((item for item in origins if item.has(path)), None)
+        for inspection in _inspections(path, origin):
             found.setdefault(inspection.subject.resolve(), inspection)
     return _told_apart(list(found.values()))
 
 
-def _inspections(path: Path) -> list[Inspection]:
+def _inspections(path: Path, origin: Origin | None) -> list[Inspection]:
     """What is in a path; whatever a file's content makes a reader raise is that file's damage."""
     try:
-        return [replace(item, name=printable(item.name)) for item in _found(path)]
+        found = _found(path, origin)
+        return [replace(item, name=printable(item.name), origin=origin) for item in found]
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  a hostile file may raise anything
@@ -44,27 +48,35 @@ def _inspections(path: Path) -> list[Inspection]:
         raise InputError(f"{path}: damaged, it cannot be inspected ({what})") from None
 
 
-def _found(path: Path) -> Iterator[Inspection]:
+def _found(path: Path, origin: Origin | None) -> Iterator[Inspection]:
     if path.is_dir():
-        yield from _folder(path)
+        yield from _folder(path, origin)
     elif path.is_file():
-        yield _file(path)
+        yield _file(path, origin)
     else:
         raise InputError(f"{path}: no such file or folder")
 
 
-def _file(path: Path) -> Inspection:
+def _called(folder: Path, origin: Origin | None) -> str:
+    """What people call a folder: on the hub by the repository, whose commit no one knows."""
+    if origin is not None and folder == origin.folder:
+        return origin.repo.rpartition("/")[2]
+    return folder.resolve().name
+
+
+def _file(path: Path, origin: Origin | None) -> Inspection:
     begin = _begin(path)
     if begin.startswith(MAGIC):
         return gguf.inspect(path)
     if path.suffix == onnx.SUFFIX and not begin.startswith(LFS):
         # Optimum's own folder may be called so too.
         inner = path.parent.name == onnx.FOLDER and not (path.parent / onnx.CONFIG).is_file()
-        return onnx.inspect(path.parent.parent if inner else path.parent, path)
+        folder = path.parent.parent if inner else path.parent
+        return onnx.inspect(folder, path, _called(folder, origin))
     raise InputError(f"{path}: {_instead(path, begin)}")
 
 
-def _folder(path: Path) -> Iterator[Inspection]:
+def _folder(path: Path, origin: Origin | None) -> Iterator[Inspection]:
     """Every model in it, of every format."""
     files = sorted(path.glob(f"*{gguf.SUFFIX}"))
     graphs = sorted((*path.glob(f"{onnx.FOLDER}/*{onnx.SUFFIX}"), *path.glob(f"*{onnx.SUFFIX}")))
@@ -72,11 +84,11 @@ def _folder(path: Path) -> Iterator[Inspection]:
     if not (files or graphs or chat):
         raise InputError(f"{path}: holds nothing that can be audited; known: {KNOWN}")
     for file in dict.fromkeys(gguf.splits(item)[0] for item in files):
-        yield _file(file)
+        yield _file(file, origin)
     for graph in graphs:
-        yield _file(graph)
+        yield _file(graph, origin)
     if chat:
-        yield mlc.inspect(path)
+        yield mlc.inspect(path, _called(path, origin))
 
 
 def _begin(path: Path) -> bytes:
@@ -112,7 +124,9 @@ def _told_apart(found: Sequence[Inspection]) -> list[Inspection]:
 
 
 def _longer(item: Inspection, others: Sequence[Inspection]) -> str:
-    parts = item.subject.resolve().parts
-    paths = [other.subject.resolve().parts for other in others]
-    enough = (n for n in range(2, len(parts)) if all(parts[-n:] != path[-n:] for path in paths))
-    return "/".join(parts[-next(enough, len(parts)) :])
+    """With the name of the folder that its settings are in, and more of its path where needed."""
+    parts = item.place
+    paths = [other.place for other in others]
+    least = max(2, 1 + len(item.subject.relative_to(item.folder).parts))
+    enough = (n for n in range(least, len(parts)) if all(parts[-n:] != path[-n:] for path in paths))
+    return printable("/".join(parts[-next(enough, len(parts)) :]))
