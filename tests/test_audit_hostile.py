@@ -179,6 +179,7 @@ def test_nothing_that_is_read_is_written_over(tmp_path: Path) -> None:
 
 def test_what_inspecting_cannot_use_is_refused(tmp_path: Path) -> None:
     path = gguf(tmp_path / "m.gguf", {})
-    for option in (("--markdown", tmp_path / "a.md"), ("--against", tmp_path)):
-        done = audit(path, "--inspect", *option)
-        assert (done.exit_code, "leave --against and --markdown out" in done.output) == (2, True)
+    for option in ("--markdown", "--against", "--badge", "--receipt"):
+        done = audit(path, "--inspect", option, tmp_path / "a")
+        said = "leave --against, --markdown, --badge and --receipt out"
+        assert (done.exit_code, said in done.output) == (2, True)

@@ -1,4 +1,4 @@
-"""What parity runs found, as their readers need it: `parity.json` and `elsewhere.json`."""
+"""What parity runs found, as their readers need it: `parity.json`, `elsewhere.json`, receipts."""
 
 from edgeproof.verdicts.elsewhere import (
     ELSEWHERE,
@@ -7,6 +7,14 @@ from edgeproof.verdicts.elsewhere import (
     write_short_runs,
 )
 from edgeproof.verdicts.limits import METRICS, RUNTIME_CLASSES
+from edgeproof.verdicts.receipt import (
+    RECEIPT,
+    Audited,
+    HubCommit,
+    Receipt,
+    read_receipt,
+    receipt_bytes,
+)
 from edgeproof.verdicts.report import (
     PAGE,
     REPORT,
@@ -25,18 +33,24 @@ __all__ = [
     "ELSEWHERE",
     "METRICS",
     "PAGE",
+    "RECEIPT",
     "REPORT",
     "RUNTIME_CLASSES",
     "SCHEMA",
+    "Audited",
     "Compared",
+    "HubCommit",
     "Interval",
     "Key",
     "ParityReport",
+    "Receipt",
     "Recommendation",
     "ShortRun",
     "Verdict",
     "metrics_json",
+    "read_receipt",
     "read_report",
     "read_short_runs",
+    "receipt_bytes",
     "write_short_runs",
 ]

@@ -12,9 +12,10 @@ import click
 from edgeproof import __version__
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.command import EdgeproofCommand, EdgeproofGroup
+from edgeproof.display import printable
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.space import require_folder
-from edgeproof.verdicts import REPORT, Key, read_report
+from edgeproof.verdicts import REPORT, Key, read_receipt, read_report
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 # What the hub's client takes in a repository's name (`validate_repo_id` of huggingface_hub).
@@ -147,7 +148,7 @@ def build(
 )
 @click.option("--sigstore", is_flag=True, help="By CI's own identity, without a key.")
 def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
-    """Sign a release in the OpenSSF model signing format.
+    """Sign a release, or the receipt of an audit, in the OpenSSF model signing format.
 
     \b
     A key:
@@ -155,11 +156,13 @@ def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
       openssl ec -in key.pem -pubout -out key.pub
     """  # noqa: D301
     from export.release import signature
+    from export.release.receipt import is_receipt, receipt_content_problems
     from export.release.verify import content_problems
 
     if (key is None) != sigstore:
         raise InputError("give --key FILE or --sigstore")
-    _refuse(folder, content_problems(folder))
+    check = receipt_content_problems if is_receipt(folder) else content_problems
+    _refuse(folder, check(folder))
     signature.sign(folder, key)
     click.echo(f"signed: {folder / signature.SIGNATURE}")
 
@@ -176,19 +179,33 @@ def sign(folder: Path, key: Path | None, sigstore: bool) -> None:
 )
 @click.option("--identity", help="Identity of a sigstore signature, such as a workflow's URL.")
 @click.option("--issuer", help="Who vouches for it (OIDC issuer).")
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file that the receipt of an audit should be of. Repeatable.",
+)
 def verify(
-    folders: tuple[Path, ...], key: Path | None, identity: str | None, issuer: str | None
+    folders: tuple[Path, ...],
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    files: tuple[Path, ...],
 ) -> None:
     """Check every byte of releases, their documents and their signatures, offline.
 
-    Exit code 1: something was changed; a line for each file that is to blame.
+    FOLDERS may be receipts of audits too. Exit code 1: something was changed; a line for each file
+    that is to blame.
 
     \b
     Examples:
       python -m export.release verify dist/M-1.0 --key key.pub
       python -m export.release verify dist/M-1.0 --issuer https://token.actions.githubusercontent.com
         --identity https://github.com/o/r/.github/workflows/release.yml@refs/tags/v1.0
+      python -m export.release verify receipt --key key.pub --file model-Q4_K_M.gguf
     """  # noqa: D301
+    from export.release.receipt import is_receipt, receipt_problems
     from export.release.signature import SIGNATURE, Identity
     from export.release.verify import problems
 
@@ -197,9 +214,16 @@ def verify(
     signer = key or (Identity(identity, issuer) if identity and issuer else None)
     how = "is right" if signer else "was not checked: give --key or --identity"
     for folder in folders:
-        _refuse(folder, problems(folder, signer))
+        if files and not is_receipt(folder):
+            raise InputError(f"{folder}: no receipt of an audit; --file is for these")
+    for folder in folders:
         signed = f"its signature {how}" if (folder / SIGNATURE).is_file() else "not signed"
-        click.echo(f"{folder}: as it was built; {signed}")
+        if is_receipt(folder):
+            _refuse(folder, receipt_problems(folder, files, signer))
+            _show_receipt(folder, files, signed)
+        else:
+            _refuse(folder, problems(folder, signer))
+            click.echo(f"{folder}: as it was built; {signed}")
         log.info("verified", extra={"release": str(folder), "signer": str(signer or "")})
 
 
@@ -262,6 +286,20 @@ def publish(
             click.echo(f"published: {plan.place} ({len(plan.keep)} files were there already)")
             facts = {"uploaded": len(plan.upload), "kept": len(plan.keep)}
             log.info("published", extra={"release": str(folder), "place": plan.place, **facts})
+
+
+def _show_receipt(folder: Path, files: Iterable[Path], signed: str) -> None:
+    """What a receipt that is as it was written says."""
+    from export.release.receipt import file_of
+
+    receipt = read_receipt(folder)
+    click.echo(f"{folder}: as it was written; {signed}")
+    for item in receipt.audited:
+        against = f"compared with {printable(receipt.against)} on {printable(receipt.day)}"
+        click.echo(f"  {printable(item.name)}: {item.verdict.value}, {against}")
+    for path in files:
+        found = file_of(receipt.audited, path)
+        click.echo(f"  {path}: of {printable(found.name) if found else 'nothing'}")
 
 
 def _refuse(folder: Path, problems: Iterable[str]) -> None:

@@ -14,7 +14,9 @@ from edgeproof.files.atomic import write_atomic
 from edgeproof.files.space import require_files, require_spared
 from runtimes.adapter import OptionalModule
 from runtimes.audit import gguf, hub
+from runtimes.audit.day import day
 from runtimes.audit.inspection import Inspection, Origin
+from runtimes.audit.receipt import require_receipt, write_receipt
 from runtimes.audit.subjects import subjects
 from runtimes.located import located
 from runtimes.parity.text_options import chosen_suite, text_options
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
 REPORT = OptionalModule("runtimes.audit.report", ("rich",), "parity")
+BADGE = OptionalModule("runtimes.audit.badge", ("scipy",), "parity")
 PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "parity")
 
 
@@ -54,6 +57,16 @@ PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "p
     "markdown_path",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the ranking as a Markdown table.",
+)
+@click.option(
+    "--badge",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what was found of one file as a small SVG, for its model card.",
+)
+@click.option(
+    "--receipt",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write parity.json and the hashes of FILES into this folder, for `release sign`.",
 )
 @click.option(
     "--positions",
@@ -86,6 +99,8 @@ def main(
     json_path: Path | None,
     no_html: bool,
     markdown_path: Path | None,
+    badge: Path | None,
+    receipt: Path | None,
     positions: int | None,
     whole_text: bool,
     footprint: bool,
@@ -112,21 +127,28 @@ def main(
       edgeproof audit ./model-onnx --against org/model --budget fast
       edgeproof audit a.gguf b.gguf --against model-f16.gguf --json audit.json
       edgeproof audit org/model-GGUF/model-Q4_K_M.gguf --revision v1.0 --against org/model
+      edgeproof audit model-Q4_K_M.gguf --against org/model --badge badge.svg --receipt receipt
     """  # noqa: D301
-    suite = chosen_suite(budget, text)
+    suite, today = chosen_suite(budget, text), day()
     if against is None and not inspect:
         raise InputError("--against MODEL is needed, the original; or --inspect, to run nothing")
-    if inspect and (against is not None or markdown_path is not None):
-        raise InputError("--inspect runs nothing: leave --against and --markdown out")
+    if inspect and any((against, markdown_path, badge, receipt)):
+        raise InputError(
+            "--inspect runs nothing: leave --against, --markdown, --badge and --receipt out"
+        )
     page = json_path.with_suffix(".html") if json_path and not (no_html or inspect) else None
-    outputs = [path for path in (json_path, page, markdown_path) if path]
+    outputs = [path for path in (json_path, page, markdown_path, badge) if path]
     require_files(*outputs)
+    require_receipt(receipt)
     found = subjects(*everything(files, revision))
+    named = len(found)
     require_spared(*outputs, reads=[*_read(found), *_read_of(against), text])
+    if badge is not None and named > 1:
+        raise InputError(f"--badge is of one file, and FILES are {named}: audit each alone")
     say(found)
     report = REPORT.load()
     if inspect or against is None:
-        _write(json_path, report.audit_json(found, None, None, ()))
+        _write(json_path, report.audit_json(found, None, None, (), today))
         return
     from runtimes.audit.run import audit
     from runtimes.parity.run import Extent
@@ -136,11 +158,18 @@ def main(
     extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
     done = audit(found, model, suite, threads, extent, allow_degraded=allow_degraded)
     name = model.found_by or against
+    original = model.repo or model.name
     if against.endswith(gguf.SUFFIX):
+        original = Path(against).name
         click.echo(f"note: the original is {against} itself, not what that file was made from")
     rows = show(done)
-    _write(json_path, report.audit_json(found, name, done.result, done.ranking))
+    _write(json_path, report.audit_json(found, name, done.result, done.ranking, today))
     _write(markdown_path, report.markdown(rows, name))
+    if badge is not None:
+        _write(badge, BADGE.load().svg_of(done, original, today))
+    if receipt is not None:
+        write_receipt(receipt, done, today)
+        click.echo(f"receipt: {receipt}; edgeproof release sign {receipt} --key FILE signs it")
     if html is not None:
         _write(page, html.page(done.result))
     refuse(done)

@@ -97,13 +97,15 @@ def markdown(rows: Sequence[Sequence[str]], against: str) -> str:
 
 def audit_json(
     inspected: Sequence[Inspection],
-    against: str,
+    against: str | None,
     result: ModelResult | None,
     ranking: Sequence[Ranked],
+    day: str,
 ) -> str:
     """All of it; `parity` is as in parity.json, and null where nothing was run."""
     data = {
         "schema": SCHEMA,
+        "date": day,
         "against": against,
         "files": [_inspected(item) for item in inspected],
         "ranking": [

@@ -1,0 +1,54 @@
+"""The receipt of an audit: a folder with its report, and which files that is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import atomic_folder, write_atomic
+from edgeproof.files.hashing import file_sha256
+from edgeproof.files.space import require_folder
+from edgeproof.verdicts import RECEIPT, REPORT, Audited, HubCommit, Receipt, receipt_bytes
+
+if TYPE_CHECKING:
+    from runtimes.audit.run import Audit
+
+
+def require_receipt(folder: Path | None) -> None:
+    """Refuse a folder that has something else in it, or cannot be written.
+
+    Raises:
+        InputError: naming it.
+    """
+    if folder is None:
+        return
+    require_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECEIPT).is_file():
+        raise InputError(f"{folder}: holds something else than a receipt; name another folder")
+
+
+def write_receipt(folder: Path, done: Audit, day: str) -> None:
+    """Write it, in place of the one that is there; `edgeproof release sign` signs it."""
+    from runtimes.parity.report.json import write_json
+
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / REPORT, done.result)
+        digest = file_sha256(temporary / REPORT)
+        receipt = Receipt(day, done.result.label, digest, tuple(_audited(done)))
+        write_atomic(temporary / RECEIPT, receipt_bytes(receipt))
+
+
+def _audited(done: Audit) -> Iterator[Audited]:
+    inspected = {item.name: item for item in done.inspected}
+    for item in done.ranking:
+        entry, manifest = item.entry, item.entry.artifact.manifest
+        name, origin = manifest.variant.name, inspected[manifest.variant.name].origin
+        yield Audited(
+            manifest.variant.format,
+            name,
+            entry.judgement.verdict,
+            manifest.outputs,
+            HubCommit(origin.repo, origin.commit) if origin else None,
+        )

@@ -1,0 +1,213 @@
+"""What an audit leaves for others: a badge for a model card, and a receipt that can be signed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgeproof.verdicts import RECEIPT, REPORT, Verdict
+from runtimes.audit.__main__ import main as audit_main
+from runtimes.audit.badge import COLOURS, Badge, svg
+from runtimes.audit.day import EPOCH, day
+from runtimes.parity import statistics, tokenizer
+from tests import tiny, tiny_gguf
+from tests.caches import new_cache
+from tests.parity_results import HOSTILE
+from tests.publishing import run as release
+
+TEXT = tiny.long_texts(1)[0][:80]
+DAY = "2026-11-29"
+BADGE = Badge("model-Q4_K_M", "org/Model", "ab" * 32, DAY, Verdict.PASS, "0.048", "93.1 %", "x")
+
+
+@dataclass(frozen=True)
+class Left:
+    """A file, and what its audit left beside it."""
+
+    file: Path
+    folder: Path
+
+    @property
+    def receipt(self) -> Path:
+        return self.folder / "receipt"
+
+    @property
+    def badge(self) -> str:
+        return (self.folder / "badge.svg").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    folder = tmp_path_factory.mktemp("left")
+    made = tiny_gguf.write(folder / "made", "Q8_0")
+    (folder / "text.jsonl").write_text(json.dumps({"text": TEXT}))
+    outputs = ("badge", folder / "badge.svg"), ("receipt", folder / "receipt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "COUNT", 50)
+        patch.setattr(statistics, "RESAMPLES", 50)
+        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
+        patch.setenv(EPOCH, "1795910400")
+        done = audit(
+            made.path, "--against", made.checkpoint, "--text", folder / "text.jsonl",
+            "--no-footprint", "--allow-degraded",
+            *(word for name, path in outputs for word in (f"--{name}", path)),
+        )  # fmt: skip
+    assert "receipt: " in done.output, done.output
+    return Left(made.path, folder)
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    private, public = folder / "key.pem", folder / "key.pub"
+    make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", private]
+    subprocess.run(make, check=True, capture_output=True)
+    make = ["openssl", "ec", "-in", private, "-pubout", "-out", public]
+    subprocess.run(make, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def signed(left: Left, key: Path, tmp_path: Path) -> Path:
+    """A signed receipt that a test may change."""
+    folder = Path(shutil.copytree(left.receipt, tmp_path / "receipt"))
+    done = release("sign", folder, "--key", key / "key.pem")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def audit(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(audit_main, [*map(str, arguments), "--no-watch"])
+
+
+def texts(picture: str) -> list[str]:
+    return [(item.text or "") for item in ET.fromstring(picture) if item.text]
+
+
+def test_the_badge_says_what_was_found_and_compared(left: Left) -> None:
+    found = json.loads((left.receipt / REPORT).read_text())
+    (artifact,) = found["artifacts"]
+    title, verdict, figures, said = (text.strip() for text in texts(left.badge) if text.strip())
+    assert verdict == artifact["verdict"]
+    top1 = 100 * artifact["measurement"]["estimates"]["top1"]["value"]
+    assert f"top-1 {top1:.1f} %" in figures
+    assert said == f"compared with {found['model']} · {DAY} · edgeproof"
+    assert artifact["files"][0]["sha256"] in title
+    assert f"on {artifact['measurement']['positions']:,} positions" in title
+    assert "certified" not in left.badge
+    assert str(left.folder) not in left.badge
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_badge_is_small_and_the_same_each_time(verdict: Verdict) -> None:
+    badge = replace(BADGE, verdict=verdict)
+    picture = svg(badge)
+    assert picture == svg(badge)
+    assert len(picture) < 2000
+    assert COLOURS[verdict] in picture
+
+
+def test_hostile_names_stay_texts_and_long_ones_are_cut() -> None:
+    picture = svg(replace(BADGE, file=HOSTILE, model=HOSTILE + "x" * 500 + "\ud800", more=HOSTILE))
+    root = ET.fromstring(picture)
+    assert {item.tag.rpartition("}")[2] for item in root.iter()} == {
+        "svg", "title", "rect", "path", "text",
+    }  # fmt: skip
+    assert int(root.get("width", "0")) < 600
+    assert HOSTILE.replace("\x1b", "\ufffd") in (root[0].text or "")
+
+
+def test_a_badge_is_of_one_file(tmp_path: Path) -> None:
+    files = [tiny_gguf.write(tmp_path / name).path for name in "ab"]
+    done = audit(*files, "--against", tmp_path, "--badge", tmp_path / "badge.svg")
+    assert done.exit_code == 2
+    assert "--badge is of one file, and FILES are 2" in done.output
+    assert not (tmp_path / "badge.svg").exists()
+
+
+def test_the_day_of_a_run_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EPOCH, "0")
+    assert day() == "1970-01-01"
+    monkeypatch.setenv(EPOCH, "soon")
+    done = audit("x.gguf", "--inspect")
+    assert (done.exit_code, "not seconds since 1970" in done.output) == (2, True)
+
+
+def test_a_receipt_is_of_its_file_and_signed(left: Left, signed: Path, key: Path) -> None:
+    done = release("verify", signed, "--key", key / "key.pub", "--file", left.file)
+    assert done.exit_code == 0, done.output
+    assert "as it was written; its signature is right" in done.output
+    assert f"on {DAY}" in done.output
+    assert f"{left.file}: of tiny" in done.output
+    assert not [path.name for path in left.receipt.iterdir() if path.name not in (RECEIPT, REPORT)]
+
+
+def changed(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+
+@pytest.mark.parametrize("key_given", [True, False])
+@pytest.mark.parametrize("name", [REPORT, RECEIPT, "model.sig"])
+def test_any_byte_of_a_receipt_that_changes_is_noticed(
+    signed: Path, key: Path, name: str, key_given: bool
+) -> None:
+    path = signed / name
+    data = path.read_bytes()
+    signer = ("--key", key / "key.pub") if key_given else ()
+    for place in range(0, len(data), max(1, len(data) // 6)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        done = release("verify", signed, *signer)
+        assert done.exit_code == 1, (place, done.output)
+
+
+def test_what_an_unsigned_receipt_says_otherwise_than_its_report(
+    left: Left, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(left.receipt, tmp_path / "receipt"))
+    path = folder / RECEIPT
+    verdict = json.loads(path.read_text())["audited"][0]["verdict"]
+    other = next(item.value for item in Verdict if item.value != verdict)
+    changed(path, f'"verdict": "{verdict}"', f'"verdict": "{other}"')
+    done = release("verify", folder)
+    assert done.exit_code == 1
+    assert "or came out otherwise, says parity.json" in done.output
+
+
+def test_a_consistent_forgery_is_noticed_by_its_signature(signed: Path, key: Path) -> None:
+    changed(signed / RECEIPT, DAY, "2027-01-01")
+    assert release("verify", signed).exit_code == 0
+    done = release("verify", signed, "--key", key / "key.pub")
+    assert done.exit_code == 1
+    assert "model.sig" in done.output
+
+
+def test_another_file_is_noticed(left: Left, signed: Path, tmp_path: Path) -> None:
+    data = bytearray(left.file.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / left.file.name).write_bytes(data)
+    (tmp_path / "other.gguf").write_bytes(b"other")
+    (signed / "extra").write_bytes(b"")
+    files = ("--file", tmp_path / left.file.name, "--file", tmp_path / "other.gguf")
+    done = release("verify", signed, *files)
+    assert done.exit_code == 1
+    assert f"{left.file.name}: changed since it was audited" in done.output
+    assert "other.gguf: not one that was audited" in done.output
+    assert "extra: not part of the receipt" in done.output
+
+
+def test_a_receipt_takes_no_other_folder_s_place(left: Left, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    done = audit(left.file, "--against", tmp_path, "--receipt", tmp_path)
+    assert done.exit_code == 2
+    assert "holds something else than a receipt" in done.output
+    done = release("verify", tmp_path, "--file", left.file)
+    assert (done.exit_code, "no receipt of an audit" in done.output) == (2, True)
