@@ -22,7 +22,7 @@ import click
 
 from edgeproof.artifact import Artifact, described, open_artifact, redescribed
 from edgeproof.command import EdgeproofCommand
-from edgeproof.errors import GateError, InputError
+from edgeproof.errors import DamagedExportError, GateError, InputError
 from edgeproof.files.cache import cache_folder
 from runtimes.adapter import Adapter
 from runtimes.load import Load, Meter, disturbed
@@ -150,6 +150,8 @@ def main(artifact: Path, threads: int, runtime: str | None, brief: bool, told: b
     opened = redescribed(sys.stdin.read()) if told else open_artifact(artifact)
     try:
         found = _measure(opened, threads, runtime, BRIEF if brief else WHOLE)
+    except DamagedExportError as error:
+        raise (InputError(error.of_others) if told else error) from None
     except InputError:
         raise
     except Exception as error:  # a runtime may raise anything over a file

@@ -123,9 +123,10 @@ FAULTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("tokenizer.ggml.tokens is 376 entries", "[376, 256], expected [384, 256]"),
     ),
     HARMLESS: (
-        {"plain": ("token_embd.weight",), "tensors": head_apart},
+        {"plain": ("token_embd.weight", "output.weight"), "tensors": head_apart},
         (
             "the embedding was left unquantised",
+            "the head was left unquantised: output.weight is F32",
             "mislabelled: called Q6_K, but 100% of the linear layers' weights are Q8_0",
         ),
     ),
@@ -149,6 +150,12 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     files.append(loose / "onnx" / "model_q4.onnx")
     rounded = loose / "onnx" / "model_int8.onnx"  # as transformers.js's own script does
     whole = export_tiny(model, "onnx", "fp32", folder / "out").path / "onnx" / "model.onnx"
+    rootless = loose / "onnx" / "model_fp16.onnx"  # without its external data
+    shutil.copy(whole, rootless)
+    files.append(rootless)
+    page = folder / "page.gguf"
+    page.write_bytes(b"<!DOCTYPE html>")
+    files.append(page)
     quantize_dynamic(whole, rounded, per_channel=True, weight_type=QuantType.QInt8)
     lose_names(rounded)
     files.append(rounded)
@@ -203,6 +210,26 @@ def test_a_graph_that_no_reader_knows_is_judged_by_running_it(audited: Audited) 
     assert artifact["measurement"]["weights"] is None
 
 
+def test_what_cannot_be_opened_is_told_of_and_stops_no_other(audited: Audited) -> None:
+    unreadable = {item["folder"]: item["reason"] for item in audited.said["parity"]["unreadable"]}
+    (page,) = (name for name in unreadable if name.endswith("page.gguf"))
+    assert "a web page that was saved in place of the file" in unreadable[page]
+    assert "which is missing" in unreadable["loose/model_fp16.onnx"]
+    assert [item["path"] for item in audited.said["refused"]] == [page]
+    for report in ("audit.md", "audit.html"):
+        text = (audited.folder / report).read_text()
+        assert "a web page that was saved" in text.replace("\\", "")
+
+
+def test_the_page_begins_with_the_ranking_and_all_files_in_one_plot(audited: Audited) -> None:
+    text = (audited.folder / "audit.html").read_text()
+    ranking = text[text.index('id="ranking"') : text.index('id="verdicts"')]
+    measured = [i["variant"] for i in audited.said["parity"]["artifacts"] if i["measurement"]]
+    drawn = ranking[ranking.index("<svg") :]
+    assert [name for name in measured if name not in drawn] == []
+    assert text.count("Size of each export against its mean KL divergence") == 2  # wide, narrow
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_named(audited: Audited, name: str) -> None:
     _, texts = FAULTS[name]
@@ -220,4 +247,4 @@ def test_what_is_broken_comes_last_in_the_ranking(audited: Audited) -> None:
     assert audited.done.exit_code == 1
     assert "files did not pass" in audited.done.output
     assert (audited.folder / "audit.html").exists()
-    assert (audited.folder / "audit.md").read_text().count("\n| ") == len(failed) + 2
+    assert (audited.folder / "audit.md").read_text().count("\n| ") == len(failed) + 2 + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeproof.artifact import MANIFEST
+from edgeproof.errors import DamagedExportError, InputError
 from runtimes.audit.__main__ import main
 from runtimes.audit.onnx import MOST_CHUNKS
 from runtimes.audit.subjects import subjects
+from runtimes.parity.blame import blame
 from tests import tiny_gguf
 from tests.exported import export_tiny
 
@@ -158,6 +161,41 @@ def test_more_data_files_than_any_graph_has_are_not_counted(exports: Path) -> No
     finally:
         path.write_bytes(before)
     assert max(map(len, warnings)) < 100 * MOST_CHUNKS
+
+
+def test_a_damaged_file_hides_no_other(exports: Path, tmp_path: Path) -> None:
+    good = tiny_gguf.write(tmp_path / "made").path.rename(tmp_path / "good.gguf")
+    (tmp_path / "bad.gguf").write_bytes(good.read_bytes()[:1000])
+    done = audit(tmp_path, exports / "onnx", "--inspect", "--json", tmp_path / "audit.json")
+    assert done.exit_code == 2
+    assert "gguf good" in done.output
+    *_, last = done.output.strip().splitlines()
+    assert last.startswith("error: 1 of 4 files cannot be audited: ")
+    assert "bad.gguf" in last
+    said = json.loads((tmp_path / "audit.json").read_text())
+    assert len(said["files"]) == 3
+    assert [Path(item["path"]).name for item in said["refused"]] == ["bad.gguf"]
+
+
+def test_several_that_are_all_damaged_are_one_line(tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(b"<html>")
+    refused(tmp_path, "a web page", "(and 1 more cannot be audited)")
+
+
+def test_graphs_of_one_name_are_told_apart_by_their_folders(exports: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exports / "onnx", tmp_path / "loose")
+    names = [item.name for item in subjects([Path(folder)])]
+    assert names == ["loose/model.onnx", "loose/onnx/model.onnx"]
+
+
+def test_nobody_is_told_to_export_what_others_made(exports: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exports / "mlc", tmp_path / "mlc"))
+    (folder / "mlc-chat-config.json").write_text("{")
+    refused(folder, "mlc-chat-config.json: cannot be read", "download it again, or ask its maker")
+    for error in (DamagedExportError("x: short"), InputError("x")):
+        assert "export" not in blame(error, foreign=True)
+    assert blame(DamagedExportError("x: short")) == "x: short; export it again"
 
 
 def test_nothing_that_is_read_is_written_over(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.json_object import parse_object
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -18,4 +18,4 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return parse_object(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
+        raise DamagedExportError(f"{path}: cannot be read ({error})") from None

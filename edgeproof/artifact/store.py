@@ -24,7 +24,7 @@ from edgeproof.artifact.manifest import (
     weights_record,
 )
 from edgeproof.artifact.variant import Variant
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import OutputFile, file_sha256
 from edgeproof.files.own import DamagedFileError, own_bytes
@@ -93,9 +93,9 @@ class Artifact:
         for item in self.manifest.outputs:
             path = self.path / item.path
             if not path.is_file() or path.stat().st_size != item.bytes:
-                raise InputError(f"{path}: missing or of the wrong size; export it again")
+                raise DamagedExportError(f"{path}: missing or of the wrong size")
             if file_sha256(path) != item.sha256:
-                raise InputError(f"{path}: its SHA-256 is not the manifest's; export it again")
+                raise DamagedExportError(f"{path}: its SHA-256 is not the manifest's")
 
 
 class HashedFile:

@@ -17,7 +17,7 @@ from runtimes.audit import gguf, hub
 from runtimes.audit.day import day
 from runtimes.audit.inspection import Inspection, Origin
 from runtimes.audit.receipt import require_receipt, write_receipt
-from runtimes.audit.subjects import subjects
+from runtimes.audit.subjects import Found, found_in
 from runtimes.located import located
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of
@@ -140,15 +140,18 @@ def main(
     outputs = [path for path in (json_path, page, markdown_path, badge) if path]
     require_files(*outputs)
     require_receipt(receipt)
-    found = subjects(*everything(files, revision))
-    named = len(found)
-    require_spared(*outputs, reads=[*_read(found), *_read_of(against), text])
+    found = found_in(*everything(files, revision))
+    named = len(found.inspected) + len(found.refused)
+    require_spared(*outputs, reads=[*_read(found.inspected), *_read_of(against), text])
     if badge is not None and named > 1:
         raise InputError(f"--badge is of one file, and FILES are {named}: audit each alone")
     say(found)
     report = REPORT.load()
     if inspect or against is None:
         _write(json_path, report.audit_json(found, None, None, (), today))
+        for first in found.refused[:1]:
+            count = len(found.refused)
+            raise InputError(f"{count} of {named} files cannot be audited: {first.reason}")
         return
     from runtimes.audit.run import audit
     from runtimes.parity.run import Extent
@@ -171,7 +174,7 @@ def main(
         write_receipt(receipt, done, today)
         click.echo(f"receipt: {receipt}; edgeproof release sign {receipt} --key FILE signs it")
     if html is not None:
-        _write(page, html.page(done.result))
+        _write(page, html.page(done.result, html.Ranking(report.TITLES, rows)))
     refuse(done)
 
 
@@ -209,10 +212,12 @@ def _read_of(against: str | None) -> list[Path]:
     return [path] if path.is_file() else [item for item in path.iterdir() if item.is_file()]
 
 
-def say(found: Sequence[Inspection]) -> None:
-    """What is in each file, on the terminal."""
+def say(found: Found) -> None:
+    """What is in each file, on the terminal, and which have nothing in them that can be read."""
     report = REPORT.load()
-    for item in found:
+    for refused in found.refused:
+        click.echo(f"cannot be audited: {refused.reason}")
+    for item in found.inspected:
         click.echo(f"{item.format} {item.name}")
         for line in report.inspection_lines(item):
             click.echo(f"  {line}")
@@ -226,6 +231,7 @@ def show(done: Audit) -> list[list[str]]:
     print_result(console, done.result)
     inspected = {item.name: item for item in done.inspected}
     rows: list[list[str]] = [*report.ranking_rows(done.ranking, inspected)]
+    rows += report.unreadable_rows(done.result.unreadable)
     console.print(report.ranking_table(rows))
     return rows
 

@@ -26,11 +26,9 @@ from edgeproof.files.hashing import OutputFile, input_records, remembered_sha256
 from edgeproof.recovery import RECOVERY
 from runtimes.audit.inspection import Inspection
 from runtimes.formats import dequantise
-from runtimes.parity.localise.contents import MALFORMED
+from runtimes.parity.blame import blame
 
 LAYERS, FIRST = ".layers.", ".layers.0."
-# What a reader makes of a layout that it does not know.
-UNKNOWN = (InputError, NotImplementedError, *MALFORMED)
 # Files of a checkpoint that exporters record too: what PyTorch said is found again by all of them.
 BESIDE = ("README.md", RECOVERY, "edgeproof-merge.json")
 
@@ -130,6 +128,6 @@ def _unread(artifact: Artifact, checkpoint: Path) -> str | None:
         for name in weights:
             if FIRST in name or LAYERS not in name:
                 weights[name]
-    except UNKNOWN as error:
-        return str(error).partition("\n")[0] or type(error).__name__
+    except Exception as error:  # noqa: BLE001  a reader may raise anything over a hostile file
+        return blame(error, foreign=True)
     return None

@@ -123,6 +123,12 @@ def _split_names(name: str) -> list[str]:
     return [path.with_name(file).as_posix() for file in files]
 
 
+def first(path: Path) -> Path:
+    """Of a file in splits the first one, where that is there; any other file itself."""
+    found = path.with_name(_split_names(path.name)[0])
+    return found if found.is_file() else path
+
+
 def splits(path: Path) -> list[Path]:
     """The file, or all the files that it is one of, in order.
 

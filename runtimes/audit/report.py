@@ -8,12 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgeproof.display import markdown_row, markdown_text, megabytes, number, printable
+from edgeproof.verdicts import Verdict
 from runtimes.audit.description import hashed
 from runtimes.audit.inspection import Inspection
 from runtimes.audit.ranking import Ranked
+from runtimes.audit.subjects import Found
 from runtimes.parity.report.document import document
 from runtimes.parity.report.json import finite
-from runtimes.parity.result import ModelResult
+from runtimes.parity.result import ModelResult, Unreadable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,6 +73,13 @@ def ranking_rows(
         ]
 
 
+def unreadable_rows(items: Sequence[Unreadable]) -> Iterator[list[str]]:
+    """A row of each file that no runtime could open, under `TITLES`."""
+    blank = ["–"] * (len(TITLES) - 4)
+    for item in items:
+        yield ["–", item.folder, *blank, Verdict.FAIL.value, item.reason]
+
+
 def ranking_table(rows: Sequence[Sequence[str]]) -> Table:
     """For the terminal."""
     from rich import box
@@ -96,7 +105,7 @@ def markdown(rows: Sequence[Sequence[str]], against: str) -> str:
 
 
 def audit_json(
-    inspected: Sequence[Inspection],
+    found: Found,
     against: str | None,
     result: ModelResult | None,
     ranking: Sequence[Ranked],
@@ -107,7 +116,8 @@ def audit_json(
         "schema": SCHEMA,
         "date": day,
         "against": against,
-        "files": [_inspected(item) for item in inspected],
+        "files": [_inspected(item) for item in found.inspected],
+        "refused": [{"path": str(item.path), "reason": item.reason} for item in found.refused],
         "ranking": [
             {
                 "name": item.entry.artifact.manifest.variant.name,

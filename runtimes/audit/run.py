@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from runtimes.audit.description import Described, against, describe
+from runtimes.audit.description import Against, Described, against, describe
 from runtimes.audit.inspection import Inspection
 from runtimes.audit.ranking import Ranked, ranked
+from runtimes.audit.subjects import Found
 from runtimes.located import Model
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.environment import environment
@@ -29,7 +30,7 @@ class Audit:
 
 
 def audit(
-    found: Sequence[Inspection],
+    found: Found,
     model: Model,
     suite: Suite,
     threads: int,
@@ -43,11 +44,10 @@ def audit(
         InputError: the model cannot be loaded, or no file can be opened.
     """
     original = against(model.path, model.name)
-    whole = [item for item in found if item.broken is None]
-    broken = tuple(Unreadable(item.name, item.broken) for item in found if item.broken is not None)
-    if not whole:
-        raise InputError(f"{found[0].subject}: {found[0].broken}")
-    described = {item.name: describe(item, original) for item in whole}
+    described, broken = _described(found.inspected, original)
+    broken += [Unreadable(str(item.path), item.reason) for item in found.refused]
+    if not described:
+        raise InputError(broken[0].reason)
     kept: dict[str, Sequence[PositionMetrics]] = {}
 
     def keep(artifact: Artifact, counted: Sequence[PositionMetrics]) -> None:
@@ -66,14 +66,29 @@ def audit(
         replace(extent, keep=keep),
         original=original_of(model.path, None),
     )
-    entries = [_noted(entry, described, found, model) for entry in entries]
-    result = ModelResult(model.name, reference, environment(threads), tuple(entries), broken)
-    return Audit(result, ranked(entries, kept), found)
+    entries = [_noted(entry, described, found.inspected) for entry in entries]
+    result = ModelResult(model.name, reference, environment(threads), tuple(entries), tuple(broken))
+    return Audit(result, ranked(entries, kept), found.inspected)
 
 
-def _noted(
-    entry: Entry, described: dict[str, Described], found: Sequence[Inspection], model: Model
-) -> Entry:
+def _described(
+    inspected: Sequence[Inspection], original: Against
+) -> tuple[dict[str, Described], list[Unreadable]]:
+    """By their names those that a runtime may open, and why the others cannot be."""
+    described: dict[str, Described] = {}
+    broken: list[Unreadable] = []
+    for item in inspected:
+        if item.broken is not None:
+            broken.append(Unreadable(item.name, f"{item.subject}: {item.broken}"))
+            continue
+        try:
+            described[item.name] = describe(item, original)
+        except InputError as error:
+            broken.append(Unreadable(item.name, str(error)))
+    return described, broken
+
+
+def _noted(entry: Entry, described: dict[str, Described], found: Sequence[Inspection]) -> Entry:
     """With what was found before it ran."""
     name = entry.artifact.manifest.variant.name
     (inspected,) = (item for item in found if item.name == name)

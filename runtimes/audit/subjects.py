@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeproof.display import printable
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from runtimes.audit import gguf, mlc, onnx
 from runtimes.audit.inspection import Inspection, Origin
 
@@ -19,28 +19,68 @@ MARKUP = (b"<!doctype", b"<html", b"<?xml")
 KNOWN = "a .gguf file, a folder of ONNX graphs, or an MLC folder with mlc-chat-config.json"
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A file that cannot be audited, and why, in a line."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in each model, and the files that are none or are damaged."""
+
+    inspected: tuple[Inspection, ...]
+    refused: tuple[Refused, ...]
+
+
 def subjects(paths: Sequence[Path], origins: Sequence[Origin] = ()) -> list[Inspection]:
     """What is in each model that the paths name; of a folder, each model in it.
 
     `origins` are of those that were fetched from the hub.
 
     Raises:
-        InputError: a path names nothing, or nothing that is known; a file is cut off, or is no
-            model at all, as a page or a pointer that was saved in its place.
+        InputError: as `found_in`; and where any of the files is damaged.
+    """
+    found = found_in(paths, origins)
+    for item in found.refused:
+        raise InputError(item.reason)
+    return [*found.inspected]
+
+
+def found_in(paths: Sequence[Path], origins: Sequence[Origin] = ()) -> Found:
+    """The same, with those files apart that are cut off, damaged, or no model at all.
+
+    Raises:
+        InputError: a path names nothing, a folder holds nothing that is known, or none of the files
+            can be audited.
     """
     found: dict[Path, Inspection] = {}
+    refused: dict[Path, Refused] = {}
     for path in paths:
         origin = next((item for item in origins if item.has(path)), None)
-        for inspection in _inspections(path, origin):
-            found.setdefault(inspection.subject.resolve(), inspection)
-    return _told_apart(list(found.values()))
+        for model in _models(path):
+            try:
+                inspection = _inspected(model, origin)
+                found.setdefault(inspection.subject.resolve(), inspection)
+            except InputError as error:
+                refused.setdefault(model.resolve(), Refused(model, printable(str(error))))
+    if not found:
+        first, *others = refused.values()
+        more = f" (and {len(others)} more cannot be audited)" if others else ""
+        raise InputError(f"{first.reason}{more}")
+    return Found(tuple(_told_apart(list(found.values()))), tuple(refused.values()))
 
 
-def _inspections(path: Path, origin: Origin | None) -> list[Inspection]:
-    """What is in a path; whatever a file's content makes a reader raise is that file's damage."""
+def _inspected(path: Path, origin: Origin | None) -> Inspection:
+    """What is in a model; whatever its content makes a reader raise is that file's damage."""
     try:
-        found = _found(path, origin)
-        return [replace(item, name=printable(item.name), origin=origin) for item in found]
+        called = _called(path, origin)
+        item = mlc.inspect(path, called) if path.is_dir() else _file(path, origin)
+        return replace(item, name=printable(item.name), origin=origin)
+    except DamagedExportError as error:
+        raise InputError(error.of_others) from None
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001  a hostile file may raise anything
@@ -48,13 +88,20 @@ def _inspections(path: Path, origin: Origin | None) -> list[Inspection]:
         raise InputError(f"{path}: damaged, it cannot be inspected ({what})") from None
 
 
-def _found(path: Path, origin: Origin | None) -> Iterator[Inspection]:
-    if path.is_dir():
-        yield from _folder(path, origin)
-    elif path.is_file():
-        yield _file(path, origin)
-    else:
+def _models(path: Path) -> Iterator[Path]:
+    """The file; of a folder every model in it, of every format: MLC's is the folder."""
+    if path.is_file():
+        yield gguf.first(path)
+        return
+    if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
+    files = (gguf.first(item) for item in sorted(path.glob(f"*{gguf.SUFFIX}")))
+    graphs = sorted((*path.glob(f"{onnx.FOLDER}/*{onnx.SUFFIX}"), *path.glob(f"*{onnx.SUFFIX}")))
+    chat = [path] if (path / mlc.CONFIG).is_file() else []
+    models = [*dict.fromkeys(files), *graphs, *chat]
+    if not models:
+        raise InputError(f"{path}: holds nothing that can be audited; known: {KNOWN}")
+    yield from models
 
 
 def _called(folder: Path, origin: Origin | None) -> str:
@@ -74,21 +121,6 @@ def _file(path: Path, origin: Origin | None) -> Inspection:
         folder = path.parent.parent if inner else path.parent
         return onnx.inspect(folder, path, _called(folder, origin))
     raise InputError(f"{path}: {_instead(path, begin)}")
-
-
-def _folder(path: Path, origin: Origin | None) -> Iterator[Inspection]:
-    """Every model in it, of every format."""
-    files = sorted(path.glob(f"*{gguf.SUFFIX}"))
-    graphs = sorted((*path.glob(f"{onnx.FOLDER}/*{onnx.SUFFIX}"), *path.glob(f"*{onnx.SUFFIX}")))
-    chat = (path / mlc.CONFIG).is_file()
-    if not (files or graphs or chat):
-        raise InputError(f"{path}: holds nothing that can be audited; known: {KNOWN}")
-    for file in dict.fromkeys(gguf.splits(item)[0] for item in files):
-        yield _file(file, origin)
-    for graph in graphs:
-        yield _file(graph, origin)
-    if chat:
-        yield mlc.inspect(path, _called(path, origin))
 
 
 def _begin(path: Path) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Message, Render
 from runtimes.config_facts import SAME_NAME, Facts, Statement
@@ -72,7 +72,7 @@ def _chat_template(artifact: Artifact) -> Render | None:
     template: dict[str, Any] = read_json(path).get("conv_template", {})
     missing = TEMPLATE_FIELDS - template.keys()
     if missing:
-        raise InputError(f"{path}: conv_template lacks {sorted(missing)}; export the model again")
+        raise DamagedExportError(f"{path}: conv_template lacks {sorted(missing)}")
     if not any(template["roles"].values()):
         return None  # plain completion
     return lambda messages: conversation_prompt(template, messages)

@@ -9,7 +9,7 @@ import logging
 import traceback
 from pathlib import Path
 
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from runtimes.footprint import Crash
 
 # Somebody ends the run.
@@ -19,8 +19,8 @@ ROOT = str(Path(__file__).parents[2])
 log = logging.getLogger(__name__)
 
 
-def blame(error: BaseException) -> str:
-    """Why the artifact in hand cannot be judged, in a line.
+def blame(error: BaseException, *, foreign: bool = False) -> str:
+    """Why the artifact in hand cannot be judged, in a line; `foreign` is one that others made.
 
     A refusal of ours is its message; anything else is named with the innermost line of this project
     that it went through: `KeyError: 'bits' (mlc.py, line 40)`. `BaseException`, since a panic in a
@@ -31,6 +31,8 @@ def blame(error: BaseException) -> str:
     """
     if isinstance(error, OF_NO_FILE):
         raise error
+    if foreign and isinstance(error, DamagedExportError):
+        return error.of_others
     if isinstance(error, InputError | Crash):
         return str(error)
     log.debug("not foreseen", exc_info=error)

@@ -293,7 +293,8 @@ def _compare(
         )
         measurement = replace(measurement, exact_weights=read and not weights, footprint=cost)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
-        return Judgement(Verdict.FAIL, (*faults, blame(error))), None, None
+        reason = blame(error, foreign=artifact.foreign is not None)
+        return Judgement(Verdict.FAIL, (*faults, reason)), None, None
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     notes = (
@@ -353,7 +354,8 @@ def _localised(
         with bench.stages.subject(_label(entry.artifact)), bench.stages.phase("localising"):
             found = _localise(entry, runtime, weighed, bench, always=always)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
-        note = f"where it breaks cannot be told: {blame(error)}"
+        reason = blame(error, foreign=entry.artifact.foreign is not None)
+        note = f"where it breaks cannot be told: {reason}"
         return replace(entry, judgement=entry.judgement.noted(note))
     return replace(entry, localisation=found)
 

@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, ValueInfoProto
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from runtimes.onnxruntime import GRAPH_FOLDER, PROVIDER, OnnxRuntime, create_session, open_graph
 from runtimes.states import LAST_NORM, LOGITS
 from runtimes.weights.fused import Heads, split
@@ -89,7 +89,7 @@ def _load(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(path, load_external_data=False)
     except (OSError, DecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
+        raise DamagedExportError(f"{path}: cannot be read ({error})") from None
 
 
 def _chosen(graph: GraphProto, layers: int) -> dict[str, str]:

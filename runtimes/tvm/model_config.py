@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from edgeproof.families import Family, Role, mlc_family, mlc_names
 from edgeproof.families.mlc import MlcArchitecture
 from edgeproof.families.rope import Rope
@@ -95,9 +95,9 @@ def read_model_config(folder: Path) -> tuple[DecoderShape, Scheme]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except KeyError as error:
-        raise InputError(f"{path}: {error} is missing; export it again") from None
+        raise DamagedExportError(f"{path}: {error} is missing") from None
     except (ValueError, TypeError, AttributeError):
-        raise InputError(f"{path}: not an MLC chat config; export it again") from None
+        raise DamagedExportError(f"{path}: not an MLC chat config") from None
     shape = DecoderShape(
         **counts,
         norm_eps=numbers[NORM_EPS],

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from tvm.runtime import ShapeTuple
 
 from edgeproof.artifact import Artifact
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError
 from edgeproof.families.rope import Rope, scaled_frequencies
 from runtimes.sequence import SequenceRuntime
 from runtimes.threads import processors
@@ -162,5 +162,5 @@ def _empty_cache(shape: DecoderShape, blocks: int) -> tuple[Any, Any]:
 def _open_tokenizer(artifact: Artifact) -> Tokenizer:
     path = artifact.file("tokenizer.json")
     if not path.is_file():
-        raise InputError(f"{path}: missing; export the artifact again")
+        raise DamagedExportError(f"{path}: missing")
     return Tokenizer.from_file(str(path))

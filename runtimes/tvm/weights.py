@@ -16,7 +16,7 @@ from tvm import relax
 from tvm.contrib import tvmjs
 from tvm.runtime import ShapeTuple
 
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from edgeproof.json_text import parse_json
 from runtimes.mlc_index import index_path
 from runtimes.tvm.scheme import Record, Scheme, module_of, stored_records
@@ -95,14 +95,14 @@ def _check_index(index: Path, expected: Sequence[Record]) -> None:
     except OSError as error:
         raise InputError(f"{index}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{index}: malformed; export the artifact again") from None
+        raise DamagedExportError(f"{index}: malformed") from None
     for record in expected:
         if record.name not in found:
-            raise InputError(f"{index}: parameter {record.name} is missing; export it again")
+            raise DamagedExportError(f"{index}: parameter {record.name} is missing")
         if found.pop(record.name) != record:
-            raise InputError(
+            raise DamagedExportError(
                 f"{index}: parameter {record.name} is not {record.dtype} {list(record.shape)},"
-                " as the config asks; export it again"
+                " as the config asks"
             )
     for name in found:
         raise InputError(f"{index}: unexpected parameter {name}; the config implies none")
@@ -111,7 +111,7 @@ def _check_index(index: Path, expected: Sequence[Record]) -> None:
 def _check_shard(path: Path, shard: Mapping[str, Any]) -> None:
     size = path.stat().st_size if path.is_file() else None
     if shard["format"] != "raw-shard" or size != shard["nbytes"]:
-        raise InputError(f"{path}: missing or not {shard['nbytes']} bytes long; export it again")
+        raise DamagedExportError(f"{path}: missing or not {shard['nbytes']} bytes long")
 
 
 def _stored_record(index: Path, record: Mapping[str, Any], shard_bytes: int) -> Record:

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from runtimes.mlc_index import index_path
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
@@ -82,7 +82,7 @@ def read(artifact: Artifact) -> StoredWeights:
         grouping = GROUPINGS.get(chat["quantization"])
         renamed = RENAMED.get(chat["model_type"], ())
     except MALFORMED:
-        raise InputError(f"{config_path}: not an MLC config; export the model again") from None
+        raise DamagedExportError(f"{config_path}: not an MLC config") from None
     stored = {_renamed(name, renamed): reads for name, reads in stored.items()}
     sources: dict[str, Callable[[], np.ndarray]] = {}
     for name in stored:
@@ -145,7 +145,7 @@ def _stored(path: Path) -> dict[str, Callable[[], np.ndarray]]:
             for record in shard["records"]:
                 tensors[record["name"]] = _record(data, record)
     except MALFORMED as error:
-        raise InputError(f"{path}: malformed index ({error}); export the model again") from None
+        raise DamagedExportError(f"{path}: malformed index ({error})") from None
     return tensors
 
 
@@ -156,7 +156,7 @@ def _shard_bytes(path: Path, shard: Mapping[str, Any]) -> np.ndarray:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     md5 = hashlib.md5(data.data, usedforsecurity=False).hexdigest()
     if data.size != shard["nbytes"] or md5 != shard["md5sum"]:
-        raise InputError(f"{path}: size or MD5 is not the index's; export the model again")
+        raise DamagedExportError(f"{path}: size or MD5 is not the index's")
     return data
 
 

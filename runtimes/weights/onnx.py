@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from edgeproof.artifact import Artifact
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError, InputError
 from edgeproof.json_text import parse_json
 from runtimes.norms import norm_offsets, out_norms
 from runtimes.weights.fused import Heads
@@ -69,7 +69,7 @@ def read(artifact: Artifact) -> StoredWeights:
             for name in stored.weights
         }
     except (OSError, ValueError, KeyError, DecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); export the model again") from None
+        raise DamagedExportError(f"{path}: cannot be read ({error})") from None
     return StoredWeights(sources, heads, path)
 
 

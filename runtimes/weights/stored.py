@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeproof.errors import InputError
+from edgeproof.errors import DamagedExportError
 from runtimes.weights.fused import Heads, parts, split
 
 # Rows that are dequantised together: that takes several times their own memory.
@@ -39,8 +39,8 @@ class StoredWeights(Mapping[str, np.ndarray]):
             try:
                 values = np.ascontiguousarray(self._sources[owner](), np.float32)
             except DAMAGE as error:
-                raise InputError(
-                    f"{self._path}: {owner} cannot be read ({error}); export the model again"
+                raise DamagedExportError(
+                    f"{self._path}: {owner} cannot be read ({error})"
                 ) from None
             found = dict(split(owner, values, self._heads))
             if len(found) == 1:

@@ -44,9 +44,17 @@ TEMPLATE = "page.html.j2"
 MODELS_TEMPLATE = "models.html.j2"
 
 
-def page(result: ModelResult) -> str:
-    """The page of one model."""
-    return _environment().get_template(TEMPLATE).render(_context(result))
+@dataclass(frozen=True)
+class Ranking:
+    """A table that the page of an audit begins with: the closest first. All cells are text."""
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def page(result: ModelResult, ranking: Ranking | None = None) -> str:
+    """The page of one model; of an audit with a `ranking`."""
+    return _environment().get_template(TEMPLATE).render(_context(result), ranking=ranking)
 
 
 def models_page(results: Sequence[ModelResult], pages: Sequence[str]) -> str:
