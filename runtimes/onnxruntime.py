@@ -25,6 +25,9 @@ from runtimes.sequence import SequenceRuntime, left_padded
 GRAPH_FOLDER, ROOT = "onnx", "."
 PROVIDER = "CPUExecutionProvider"
 TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids", "num_logits_to_keep"}
+# Of Optimum's merged decoders: which of two graphs runs, the one that takes a cache or the other.
+BRANCH = "use_cache_branch"
+LONGEST_AT_ONCE = 4096  # tokens: what such a graph reads before it goes on one by one
 PAST, PRESENT = "past_key_values.", "present."
 # The context length, as the families' configs name it.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -57,17 +60,19 @@ class OnnxRuntime(SequenceRuntime):
         self.context = settings.context
         inputs = {item.name: item for item in self._session.get_inputs()}
         self._inputs = set(inputs)
+        if BRANCH in self._inputs:
+            self.chunk = min(self.context, LONGEST_AT_ONCE)
         self._empty = {
             name: _empty_cache(path, item) for name, item in inputs.items() if name.startswith(PAST)
         }
-        unknown = self._inputs - TOKEN_INPUTS - set(self._empty)
+        unknown = self._inputs - TOKEN_INPUTS - {BRANCH} - set(self._empty)
         if unknown or not self._empty:
             raise InputError(f"{path}: not a decoder with a KV cache; its inputs are {[*inputs]}")
         self._outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in self._empty)]
         outputs = {item.name: item for item in self._session.get_outputs()}
-        self.vocabulary = int(outputs["logits"].shape[-1])
         self._cache = self._empty
         self._mask = np.empty((0, 0), np.int64)  # of `step_many`'s sequences: [B, tokens so far]
+        self.vocabulary = self._vocabulary(outputs["logits"].shape[-1])
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
@@ -118,8 +123,24 @@ class OnnxRuntime(SequenceRuntime):
     def _clear(self) -> None:
         self._cache = self._empty
 
+    def _vocabulary(self, stated: object) -> int:
+        """How many logits a token has; a graph that gives no number is run for it."""
+        if isinstance(stated, int):
+            return stated
+        one = np.ones((1, 1), np.int64)
+        return int(self._run(["logits"], one * 0, one, self._empty, keep=0)[0].shape()[-1])
+
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
-        mask = np.ones((1, self.length + len(ids)), np.int64)
+        if BRANCH not in self._inputs or not self.length or len(ids) == 1:
+            return self._extend_at(ids, self.length, every)
+        # The branch with a cache was traced with one token, whose mask is no triangle.
+        places = range(len(ids))
+        rows = [self._extend_at(ids[n : n + 1], self.length + n, every) for n in places]
+        return np.concatenate(rows) if every else rows[-1]
+
+    def _extend_at(self, ids: np.ndarray, length: int, every: bool) -> np.ndarray:
+        """Append tokens to a cache of so many."""
+        mask = np.ones((1, length + len(ids)), np.int64)
         logits, *present = self._run(
             self._outputs, ids[None], mask, self._cache, keep=0 if every else 1
         )
@@ -155,6 +176,7 @@ class OnnxRuntime(SequenceRuntime):
             "attention_mask": mask,
             "position_ids": np.maximum(mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :],
             "num_logits_to_keep": np.array(keep, np.int64),
+            BRANCH: np.array([mask.shape[1] > ids.shape[1]]),
         }
         feeds = {
             name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import Result
-from gguf import GGUFWriter
+from gguf import GGUFWriter, LlamaFileType
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from runtimes.audit.__main__ import main as audit_main
@@ -24,7 +24,10 @@ from runtimes.parity.__main__ import main as parity_main
 from tests import tiny, tiny_gguf
 from tests.caches import new_cache
 from tests.exported import export_tiny
+from tests.merged import merge
 from tests.parity_runs import invoke
+from tests.test_gguf_mixtures import llama_quantise
+from tests.test_imatrix import weights_of, write_matrix
 
 CHAT = [{"role": "user", "content": "The capital of France?"}]
 TEXT = [{"text": text[:60]} for text in tiny.long_texts(2)] + [{"messages": CHAT}]
@@ -150,6 +153,28 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     files.append(loose / "onnx" / "model_q4.onnx")
     rounded = loose / "onnx" / "model_int8.onnx"  # as transformers.js's own script does
     whole = export_tiny(model, "onnx", "fp32", folder / "out").path / "onnx" / "model.onnx"
+    merge(whole, loose / "decoder_model_merged.onnx")
+    files.append(loose / "decoder_model_merged.onnx")
+    ours = [own, graphs]
+    source = export_tiny(model, "gguf", "f32", folder / "out").file(".gguf")
+    matrix = write_matrix(folder / "imatrix.gguf", 2, 256, 512)
+    for name, importance in (("plain", None), ("imatrix", matrix)):
+        target = folder / f"{name}-Q4_K_M.gguf"
+        given = {"imatrix": weights_of(importance)} if importance else {}
+        llama_quantise(source, LlamaFileType.MOSTLY_Q4_K_M.value, target, **given)
+        files.append(target)
+        options = {"imatrix": importance} if importance else {}
+        ours.append(export_tiny(model, "gguf", "q4_k_m", folder / "out", **options).path)
+    genai = folder / "genai"  # as its builder leaves one: no config.json
+    genai.mkdir()
+    shutil.copy(whole, genai / "model.onnx")
+    shutil.copy(whole.with_name("model.onnx_data"), genai)
+    for name in ("genai_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(whole.parent.parent / name, genai)
+    settings = read(genai / "genai_config.json")
+    settings["model"]["type"] = "llama"  # the builder's word, which GenAI takes as well as ours
+    (genai / "genai_config.json").write_text(json.dumps(settings))
+    files.append(genai)
     rootless = loose / "onnx" / "model_fp16.onnx"  # without its external data
     shutil.copy(whole, rootless)
     files.append(rootless)
@@ -166,8 +191,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
         patch.setattr(statistics, "RESAMPLES", 50)
         patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
         extent = ("--text", text, "--no-footprint", "--whole-text")
-        ours = (own, graphs, "--checkpoint", model, "--json", folder / "own.json")
-        invoke(parity_main, *ours, *extent)
+        invoke(parity_main, *ours, "--checkpoint", model, "--json", folder / "own.json", *extent)
         outputs = ("--json", folder / "audit.json", "--markdown", folder / "audit.md")
         done = audit(*files, "--against", model, *extent, *outputs)
     assert (folder / "audit.json").exists(), done.output
@@ -175,12 +199,12 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
 
 
 @pytest.mark.parametrize(
-    ("form", "name"), [("gguf", "sha256-0123"), ("onnx", "loose/model_q4.onnx")]
+    ("variant", "name"), [("q8_0", "sha256-0123"), ("q4", "loose/model_q4.onnx")]
 )
 def test_our_own_file_without_its_manifest_has_the_same_figures(
-    audited: Audited, form: str, name: str
+    audited: Audited, variant: str, name: str
 ) -> None:
-    (expected,) = (item for item in audited.own["artifacts"] if item["format"] == form)
+    (expected,) = (item for item in audited.own["artifacts"] if item["variant"] == variant)
     found = audited.artifact(name)
     assert figures(found) == figures(expected)
     same = ("precision", "verdict", "gates", "reasons")
@@ -201,6 +225,21 @@ def test_a_file_of_gguf_py_is_judged_as_ours(audited: Audited) -> None:
     assert figures(good)["estimates"] == figures(ours)["estimates"]
 
 
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [("q4_k_m", "plain-Q4_K_M"), ("q4_k_m-imatrix", "imatrix-Q4_K_M")],
+)
+def test_a_file_of_llama_cpp_s_quantiser_has_the_figures_of_ours(
+    audited: Audited, variant: str, name: str
+) -> None:
+    (expected,) = (item for item in audited.own["artifacts"] if item["variant"] == variant)
+    found = audited.artifact(name)
+    assert figures(found) == figures(expected)
+    assert [found[key] for key in ("precision", "verdict")] == [
+        expected[key] for key in ("precision", "verdict")
+    ]
+
+
 def test_a_graph_that_no_reader_knows_is_judged_by_running_it(audited: Audited) -> None:
     found, wrong = audited.of("loose/model_int8.onnx")
     assert found["precision"] == "8-bit"
@@ -208,6 +247,22 @@ def test_a_graph_that_no_reader_knows_is_judged_by_running_it(audited: Audited) 
     artifact = audited.artifact("loose/model_int8.onnx")
     assert artifact["verdict"] != "FAIL", wrong
     assert artifact["measurement"]["weights"] is None
+
+
+def test_a_merged_decoder_is_run_by_both_of_its_branches(audited: Audited) -> None:
+    artifact = audited.artifact("loose/decoder_model_merged.onnx")
+    assert artifact["verdict"] != "FAIL", artifact["reasons"]
+    assert artifact["measurement"]["estimates"]["mean_kl"]["value"] < 1e-6
+    assert artifact["measurement"]["greedy"]["identical"] == 1
+
+
+def test_a_folder_for_genai_needs_no_config(audited: Audited) -> None:
+    inspected, wrong = audited.of("genai/model.onnx")
+    assert (inspected["says"]["architecture"], inspected["says"]["context"]) == ("llama", "256")
+    artifact = audited.artifact("genai/model.onnx")
+    assert artifact["verdict"] != "FAIL", wrong
+    assert artifact["measurement"]["exact_weights"]
+    assert artifact["measurement"]["estimates"]["mean_kl"]["value"] < 1e-6
 
 
 def test_what_cannot_be_opened_is_told_of_and_stops_no_other(audited: Audited) -> None:

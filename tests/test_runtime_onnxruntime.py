@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,8 +12,9 @@ import pytest
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
-from runtimes.onnxruntime import OnnxRuntime, open_runtime
+from runtimes.onnxruntime import BRANCH, OnnxRuntime, open_runtime
 from tests.exported import export_tiny
+from tests.merged import merge
 from tests.tiny import VOCAB, make_checkpoint
 from tests.tolerance import ROUNDED, relative_error
 
@@ -64,6 +66,29 @@ def test_a_graph_that_loads_but_cannot_be_run_is_refused(
     onnx.save(model, path)
     with pytest.raises(InputError, match=f"{path.name}: ONNX Runtime cannot run it: "):
         open_runtime(copy, 1).logits([1, 2, 3])
+
+
+def test_a_merged_decoder_reads_on_with_its_cache_token_by_token(
+    artifact: Artifact, runtime: OnnxRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, path = damaged(artifact, tmp_path / "copy")
+    merge(path, path)
+    merged = open_runtime(copy, 1)
+    assert (merged.vocabulary, merged.chunk) == (VOCAB, CONTEXT)
+    fed: list[tuple[int, bool]] = []
+    run = merged._session.run_with_ort_values
+
+    class Watched:
+        def run_with_ort_values(self, outputs: list[str], feeds: dict[str, Any]) -> Any:
+            fed.append((feeds["input_ids"].shape()[1], bool(feeds[BRANCH].numpy()[0])))
+            return run(outputs, feeds)
+
+    monkeypatch.setattr(merged, "_session", Watched())
+    monkeypatch.setattr(merged, "chunk", 8)
+    ids = list(range(1, 12))
+    error = relative_error(merged.logits(ids), runtime.logits(ids))
+    assert error < ROUNDED["float16"]
+    assert fed == [(8, False), (1, True), (1, True), (1, True)]
 
 
 def test_left_padded_rows_equal_the_rows_alone(runtime: OnnxRuntime) -> None:

@@ -21,13 +21,14 @@ from edgeproof.artifact import Facts, Precision, WeightStats
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.errors import InputError
 from runtimes.audit.inspection import Inspection, is_setting, mostly
+from runtimes.said import GENAI, config_of
 
 SUFFIX = ".onnx"
 FOLDER = "onnx"  # transformers.js's
 MOST_CHUNKS = 100  # files of external data: transformers.js has no more of a graph
-CONFIG, GENERATION, GENAI = "config.json", "generation_config.json", "genai_config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
-NEEDED = (CONFIG, TOKENIZER)
+NEEDED = ((CONFIG, GENAI), (TOKENIZER,))  # of each one
 CLASSES = {
     "float64": Precision.FP32,
     "float32": Precision.FP32,
@@ -93,9 +94,12 @@ def inspect(folder: Path, path: Path, called: str) -> Inspection:
     Raises:
         InputError: the graph is malformed, or the folder lacks what every loader asks for.
     """
-    for name in NEEDED:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: missing, every loader of ONNX models asks for it")
+    for names in NEEDED:
+        if not any((folder / name).is_file() for name in names):
+            what = " or ".join(names)
+            raise InputError(
+                f"{folder}: {what} is missing, every loader of ONNX models asks for it"
+            )
     graph = _graph(path)
     stats, linears = _counted(graph)
     counted = Counter[Precision]()
@@ -108,7 +112,7 @@ def inspect(folder: Path, path: Path, called: str) -> Inspection:
     present = [name for name in beside if (folder / name).is_file()]
     there = (item.name for item in folder.iterdir() if item.is_file())
     settings = sorted(name for name in there if is_setting(name))
-    config = read_object(folder / CONFIG)
+    config = config_of(folder)
     label = LABEL.search(path.stem)
     known = label[1] if label and label[1] in LABELS else None
     return Inspection(
@@ -148,13 +152,23 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
                 yield from _nodes(attribute.g)
 
 
+def _stored(graph: GraphProto) -> Iterator[TensorProto]:
+    """Also what only branches have."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _stored(attribute.g)
+
+
 def _counted(graph: GraphProto) -> tuple[WeightStats, Counter[str]]:
     """Weights by type, each once, and those of linear layers.
 
     Scales and zero points count as bytes of what they are for, like everywhere.
     """
     stats, linears = WeightStats(), Counter[str]()
-    stored = {item.name: item for item in graph.initializer if item.data_type not in INDICES}
+    # Both branches of a merged decoder have the same weights.
+    stored = {item.name: item for item in _stored(graph) if item.data_type not in INDICES}
     nodes = [node for node in _nodes(graph) if node.op_type not in ROTARY]
     taken: set[str] = set()
     for node in sorted(nodes, key=lambda node: node.op_type not in PACKED):
@@ -217,7 +231,7 @@ def _facts(graph: GraphProto) -> Facts:
 def _data_files(graph: GraphProto) -> dict[str, int]:
     """Files, beside the graph, that its tensors lie in → how long each has to be at least."""
     found: dict[str, int] = {}
-    for tensor in graph.initializer:
+    for tensor in _stored(graph):
         entry = {item.key: item.value for item in tensor.external_data}
         if "location" in entry:
             begin, length = int(entry.get("offset", 0)), int(entry.get("length", _bytes(tensor)))

@@ -23,8 +23,8 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import DamagedExportError, InputError
-from edgeproof.json_text import parse_json
 from runtimes.norms import norm_offsets, out_norms
+from runtimes.said import config_of
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 
@@ -57,9 +57,8 @@ def read(artifact: Artifact) -> StoredWeights:
     if not graphs:
         raise InputError(f"{artifact.path}: no .onnx file")
     path = artifact.path / graphs[0]  # several graphs of one artifact share their data files
-    config_path = artifact.path / "config.json"
+    config = config_of(artifact.path)
     try:
-        config = parse_json(config_path.read_text("utf-8"))
         graph = onnx.load(path, load_external_data=False).graph
         stored, heads = Stored(graph, path, int(config["hidden_size"])), Heads.of(config)
         scale, offsets = _residual_scale(graph), norm_offsets(config)

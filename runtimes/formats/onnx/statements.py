@@ -24,8 +24,8 @@ from runtimes.config_facts import (
     Statement,
     facts_of,
 )
+from runtimes.said import GENAI, config_of
 
-GENAI = "genai_config.json"
 ACCUMULATION = "accumulation"  # the type of sums: see `_graph`
 GENAI_FACTS = {
     "head_size": "head_dim",
@@ -85,8 +85,10 @@ def statements(artifact: Artifact) -> Iterator[Statement]:
     Raises:
         ValueError: a graph is malformed; other errors come of other damage.
     """
-    config = read_json(artifact.path / CONFIG)
-    stated, out_norms = facts_of(config), _out_norms(config)
+    config = config_of(artifact.path)
+    # What only another maker's folder for GenAI lacks, its own settings say.
+    stated = facts_of(config) if (artifact.path / CONFIG).exists() else {}
+    out_norms = _out_norms(config)
     for name in (*SAME_NAME, "rope_theta", "max_position_embeddings", "model_type"):
         if name in stated:
             fact = "windowed_context" if name == "max_position_embeddings" else name
