@@ -35,6 +35,8 @@ LONGEST_NAME = 64  # bytes of a pre-tokenizer's name
 # Pre-tokenizers of llama.cpp that stand for tokenizers of Hugging Face with the normaliser NFC.
 COMPOSING = ("qwen2",)
 SPACE_KEYS = ("model", "add_space_prefix")
+# Kinds of vocabulary that may put a space before text, and whether they do without the second key.
+SPACED = {"llama": "true", "t5": "false"}
 # Attributes of tokens that llama.cpp finds in a text before all others.
 PARTED = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
@@ -97,9 +99,9 @@ class LlamaCpp(SequenceRuntime):
 
     @cached_property
     def _spaces(self) -> bool:
-        """Whether a space is put before stretches of text: by default it is."""
+        """Whether a space is put before stretches of text: in some vocabularies by default."""
         kind, said = (_metadata(self._model, f"tokenizer.ggml.{key}") for key in SPACE_KEYS)
-        return kind == "llama" and said != "false"
+        return kind in SPACED and (said or SPACED[kind]) == "true"
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:

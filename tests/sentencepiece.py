@@ -1,10 +1,13 @@
-"""A tiny tokenizer.json of SentencePiece's kind, made by hand: BPE over ▁ with byte fallback."""
+"""Tiny tokenizer.json files of SentencePiece's kinds, made by hand: BPE with bytes, and Unigram."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
 
 from tests.tiny import SPECIAL
 
@@ -80,6 +83,37 @@ def tokenizer(front: dict[str, Any], pieces: list[str] | None = None) -> dict[st
     }  # fmt: skip
 
 
+UNIGRAM_PIECES = [
+    f"{SPACE}the", "the", "ing", "in", "ng", f"{SPACE}in", f"{SPACE}a", "re", "er", "he", "th",
+    "an", "10", "00", "000", "ль", "日本", "naï", "...", "=>", "__",
+]  # fmt: skip
+UNIGRAM_LETTERS = [*LETTERS, *"ABCDEFGHIJKLMNOPQRSUVWXYZхлебφ海日本語ïéß'\n\t/=>_(){}[]"]
+
+
+def unigram(front: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json: special tokens, <unk>, pieces and characters with scores, a user's token.
+
+    Longer pieces have the better scores, of which no two sums are alike.
+    """
+    texts = [*SPECIAL, "<unk>", *UNIGRAM_PIECES, *UNIGRAM_LETTERS]
+    vocab = [
+        [
+            text,
+            0.0 if index < len(SPECIAL) + 1 else -float(np.float32(4 + index**1.1 / 9 - len(text))),
+        ]
+        for index, text in enumerate(texts)
+    ]
+    document = tokenizer(front)
+    document["added_tokens"][-1]["id"] = len(texts)
+    return {
+        **document,
+        "decoder": {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        "model": {
+            "type": "Unigram", "unk_id": len(SPECIAL), "vocab": vocab, "byte_fallback": False,
+        },
+    }  # fmt: skip
+
+
 def with_sentencepiece(folder: Path, document: dict[str, Any]) -> Path:
     """Give a tiny checkpoint this tokenizer instead of its own."""
     (folder / "tokenizer.json").write_text(json.dumps(document), "utf-8")
@@ -89,3 +123,16 @@ def with_sentencepiece(folder: Path, document: dict[str, Any]) -> Path:
 def _added(text: str, index: int, *, special: bool) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": index, "content": text, **flags, "special": special}
+
+
+class FromFile:
+    """A tokenizer.json in the tokenizers library, as transformers runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=True).ids)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tokenizers import Tokenizer
 
 from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
@@ -24,6 +23,7 @@ from tests.sentencepiece import (
     LEGACY,
     LETTERS,
     PIECES,
+    FromFile,
     metaspace,
     tokenizer,
     with_sentencepiece,
@@ -31,16 +31,6 @@ from tests.sentencepiece import (
 from tests.tiny import SPECIAL, VOCAB
 
 Json = dict[str, Any]
-
-
-class FromFile:
-    """A tokenizer.json in the tokenizers library, as transformers runs it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-    def tokenize(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def entries(folder: Path) -> Json:

@@ -39,6 +39,12 @@ def settled_tokenizer(document: Mapping[str, Any], settings: Mapping[str, Any]) 
     return plain if tokens == document.get(ADDED, []) else {**plain, ADDED: tokens}
 
 
+def token_ids(document: Mapping[str, Any]) -> dict[str, int]:
+    """The ids of the model's own tokens, text → id; a Unigram lists [text, score] by id."""
+    vocab = document["model"]["vocab"]
+    return dict(vocab) if isinstance(vocab, Mapping) else {row[0]: i for i, row in enumerate(vocab)}
+
+
 def around(document: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     """The ids that a parsed tokenizer.json puts before and after a single text.
 

@@ -41,7 +41,7 @@ def space_prefix(tokenizer: Json, tokens: Iterable[str]) -> bool:
     names = " + ".join(str(step["type"]) for step in (*before, *after)) or "neither"
     raise InputError(
         f"tokenizer.json: normalizer and pre-tokenizer ({names}) are not those of a SentencePiece"
-        " BPE that llama.cpp has: it only writes spaces as ▁"
+        " vocabulary that llama.cpp has: it only writes spaces as ▁"
     )
 
 

@@ -34,6 +34,9 @@ class Vocabulary:
         scores: by id, where the algorithm has them.
         merges: "left right", the first goes first, where the algorithm has them.
         space_prefix: whether a space is put before a text; None where the algorithm has none.
+        merges_spaces: whether several spaces are read as one, where the algorithm has that.
+        ends_texts: whether llama.cpp puts its EOS after a text where the file does not say.
+        unknown: the id of what is read as no token, where the algorithm has one of its own.
     """
 
     model: str
@@ -43,6 +46,9 @@ class Vocabulary:
     scores: list[float] | None = None
     merges: list[str] | None = None
     space_prefix: bool | None = None
+    merges_spaces: bool | None = None
+    ends_texts: bool = False
+    unknown: int | None = None
 
 
 @dataclass(frozen=True)

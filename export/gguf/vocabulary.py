@@ -1,7 +1,7 @@
 """`tokenizer.*` metadata: a tokenizer.json as one of the vocabularies that llama.cpp has.
 
-Keys as in convert_hf_to_gguf.py (`_set_vocab_gpt2`, `_set_vocab_sentencepiece`) and gguf-py's
-SpecialVocab.
+Keys as in convert_hf_to_gguf.py (`_set_vocab_gpt2`, `_set_vocab_sentencepiece`, T5's `set_vocab`)
+and gguf-py's SpecialVocab.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from edgeproof.checkpoints.tokenizer import around
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
 from export.gguf.byte_level import BYTE_LEVEL
-from export.gguf.container import BOOL, FLOAT32, INT32, STRING, MetadataEntry
+from export.gguf.container import BOOL, FLOAT32, INT32, STRING, UINT32, MetadataEntry
 from export.gguf.sentencepiece import SENTENCEPIECE
 from export.gguf.special_tokens import special_entries
 from export.gguf.tokens import Vocabulary, VocabularyKind
+from export.gguf.unigram import UNIGRAM
 
-KINDS: Sequence[VocabularyKind] = (BYTE_LEVEL, SENTENCEPIECE)
+UNKNOWN_ID = "tokenizer.ggml.unknown_token_id"
+KINDS: Sequence[VocabularyKind] = (BYTE_LEVEL, SENTENCEPIECE, UNIGRAM)
 
 
 def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[MetadataEntry]:
@@ -32,11 +34,11 @@ def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[Me
     try:
         tokenizer, settings = checkpoint.tokenizer, checkpoint.settings
         read = _kind(tokenizer).read(tokenizer, checkpoint.config.vocab)
-        special = special_entries(checkpoint, read.tokens)
+        special = _with_unknown(special_entries(checkpoint, read.tokens), read)
         entries = [
             *_list_entries(read),
             *special,
-            *_flags(tokenizer, special),
+            *_flags(tokenizer, special, read),
             *_chat_template(checkpoint),
             *_space_prefix(read, settings if space_prefix else {}),
         ]
@@ -93,7 +95,17 @@ def _ascii(name: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
-def _flags(tokenizer: Mapping[str, Any], special: Sequence[MetadataEntry]) -> list[MetadataEntry]:
+def _with_unknown(special: list[MetadataEntry], read: Vocabulary) -> list[MetadataEntry]:
+    """The entries, where the algorithm's own unknown token is what its key says."""
+    if read.unknown is None:
+        return special
+    others = [entry for entry in special if entry.key != UNKNOWN_ID]
+    return [*others, MetadataEntry(UNKNOWN_ID, UINT32, read.unknown)]
+
+
+def _flags(
+    tokenizer: Mapping[str, Any], special: Sequence[MetadataEntry], read: Vocabulary
+) -> list[MetadataEntry]:
     """What llama.cpp adds around a text: written out, so that its defaults never decide.
 
     It can add its BOS before and its EOS after, nothing else.
@@ -109,13 +121,19 @@ def _flags(tokenizer: Mapping[str, Any], special: Sequence[MetadataEntry]) -> li
             )
         flags[role] = bool(added)
     entries = [MetadataEntry("tokenizer.ggml.add_bos_token", BOOL, flags["bos"])]
-    if flags["eos"]:
-        entries.append(MetadataEntry("tokenizer.ggml.add_eos_token", BOOL, True))
+    if flags["eos"] != read.ends_texts or flags["eos"]:
+        entries.append(MetadataEntry("tokenizer.ggml.add_eos_token", BOOL, flags["eos"]))
     return entries
 
 
 def _space_prefix(read: Vocabulary, settings: Mapping[str, Any]) -> list[MetadataEntry]:
     """Of a vocabulary that may have one, what is true of it; else what the settings say."""
+    if read.merges_spaces is not None:
+        keys = {
+            "add_space_prefix": read.space_prefix,
+            "remove_extra_whitespaces": read.merges_spaces,
+        }
+        return [MetadataEntry(f"tokenizer.ggml.{key}", BOOL, keys[key]) for key in keys]
     value = settings.get("add_prefix_space")
     if read.space_prefix is not None:
         value = read.space_prefix if value is not None or not read.space_prefix else None

@@ -151,10 +151,10 @@ def _vocabulary(origin: Origin) -> dict[str, Any]:
     """The whole tokenizer; of added tokens too, and what is put around a text."""
     ids = {key: _special_id(origin, role) for role, key in SPECIAL.items()}
     expected = {
-        **lists(origin),
         **{key: index for key, index in ids.items() if index is not None},
-        **dict.fromkeys(("eot_token_id", "eom_token_id"), _further_end(origin)),
         **_around(origin),
+        **lists(origin),
+        **dict.fromkeys(("eot_token_id", "eom_token_id"), _further_end(origin)),
     }
     named = {_ascii(name): text for name, text in origin.chat_templates.items()}
     default = named.pop("default", None)

@@ -1,6 +1,7 @@
 """What the lists of a GGUF file's vocabulary have to say, from the checkpoint's tokenizer.json.
 
-Keys, texts and types: convert_hf_to_gguf.py, `_set_vocab_gpt2` and `_set_vocab_sentencepiece`.
+Keys, texts and types: convert_hf_to_gguf.py, `_set_vocab_gpt2` and `_set_vocab_sentencepiece`;
+of a Unigram, conversion/t5.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
+from edgeproof.checkpoints.tokenizer import around, token_ids
 from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.origin import Origin
 
@@ -18,6 +22,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # llama
 SPECIAL_TEXT = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
 BYTE_TEXT = re.compile(r"<0x[0-9A-F]{2}>")
 SPACE = "\u2581"
+UNIGRAM = "Unigram"
 SPLITS = Exercised("5,000 strings become the same tokens")
 
 Json = Mapping[str, Any]
@@ -29,6 +34,16 @@ def lists(origin: Origin) -> dict[str, Any]:
     model = tokenizer["model"]
     tokens, types = _tokens(tokenizer, int(origin.facts["vocab_size"]))
     common = {"pre": SPLITS, "tokens": tokens, "token_type": types}
+    if model.get("type") == UNIGRAM:
+        return {
+            "model": "t5",
+            **common,
+            "scores": _scores(model["vocab"], types),
+            "unknown_token_id": model["unk_id"],
+            "add_space_prefix": _prefix(tokenizer),
+            "remove_extra_whitespaces": False,
+            "add_eos_token": bool(around(tokenizer)[1]),  # by itself llama.cpp would
+        }
     if not model.get("byte_fallback"):
         space = origin.settings.get("add_prefix_space")
         merges = [_merge(item) for item in model["merges"]]
@@ -45,9 +60,9 @@ def lists(origin: Origin) -> dict[str, Any]:
 
 def _tokens(tokenizer: Json, size: int) -> tuple[list[str], list[int]]:
     model = tokenizer["model"]
-    texts = {int(index): text for text, index in model["vocab"].items()}
+    texts = {int(index): text for text, index in token_ids(tokenizer).items()}
     tokens = [texts.get(index, f"[PAD{index}]") for index in range(size)]
-    types = [_type(texts[index], model) if index in texts else UNUSED for index in range(size)]
+    types = [_type(texts[i], i, model) if i in texts else UNUSED for i in range(size)]
     for item in tokenizer.get("added_tokens") or ():
         text, index = item["content"], int(item["id"])
         control = item["special"] or SPECIAL_TEXT.fullmatch(text)
@@ -56,7 +71,9 @@ def _tokens(tokenizer: Json, size: int) -> tuple[list[str], list[int]]:
     return tokens, types
 
 
-def _type(text: str, model: Json) -> int:
+def _type(text: str, index: int, model: Json) -> int:
+    if model.get("type") == UNIGRAM:
+        return UNKNOWN if index == model["unk_id"] else NORMAL
     if not model.get("byte_fallback"):
         return NORMAL
     if BYTE_TEXT.fullmatch(text):
@@ -69,6 +86,16 @@ def _merge(item: Any) -> str:
     if isinstance(item, str):
         return item
     return " ".join(part.replace(" ", "Ġ") for part in item)
+
+
+def _scores(vocab: Sequence[Any], types: Sequence[int]) -> Expected:
+    """A Unigram's own scores of its ordinary tokens, as float32; no one reads those of others."""
+    own = {i: float(np.float32(row[1])) for i, row in enumerate(vocab) if types[i] == NORMAL}
+
+    def allows(said: Any) -> bool:
+        return len(said) == len(types) and all(said[i] == score for i, score in own.items())
+
+    return Expected("the tokenizer's own scores", allows)
 
 
 def _falling(merges: Sequence[Any], tokens: Sequence[str], types: Sequence[int]) -> Expected:

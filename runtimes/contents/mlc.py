@@ -13,6 +13,7 @@ from typing import Any
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.tokenizer import token_ids
 from edgeproof.families.context import bounded
 from runtimes.contents.conversation import conversation
 from runtimes.contents.expectation import Exercised, Expected
@@ -83,7 +84,7 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
     context = facts["context"]
     chunk = Expected(f"1 to {context}", lambda said: 0 < said <= context)
     alone = {"tensor_parallel_shards": 1, "pipeline_parallel_stages": 1}
-    tokens = {*origin.tokenizer["model"]["vocab"], *origin.added}
+    tokens = {*token_ids(origin.tokenizer), *origin.added}
     ids = {f"{role}_token_id": origin.generation_id(role) for role in ("pad", "bos", "eos")}
     return {
         "version": "0.1.0",
