@@ -39,6 +39,15 @@ from export.checkpoint.weight_files import open_weights
 
 TIED_HEAD = "lm_head.weight"
 SHOWN = 5  # added tokens in a note
+# What transformers makes a tokenizer.json from, and what it needs for that.
+CONVERTED = {
+    "tokenizer.model": "sentencepiece protobuf",
+    "vocab.json": None,
+}
+CONVERSION = (
+    """python -c "from transformers import AutoTokenizer as A; A.from_pretrained('.')"""
+    """.save_pretrained('.')\""""
+)
 
 log = logging.getLogger(__name__)
 
@@ -257,13 +266,21 @@ def require_tokenizer(path: Path) -> None:
     """Refuse a folder without tokenizer.json.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none; what else the folder has decides how one is made.
     """
-    if not (path / "tokenizer.json").exists():
+    if (path / TOKENIZER).exists():
+        return
+    made_from = next((name for name in CONVERTED if (path / name).exists()), None)
+    if made_from is None:
         raise InputError(
-            f"{path / 'tokenizer.json'}: missing; save the fast tokenizer beside the model"
+            f"{path / TOKENIZER}: missing; save the fast tokenizer beside the model"
             " (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         )
+    package = CONVERTED[made_from]
+    raise InputError(
+        f"{path / TOKENIZER}: missing; transformers makes it from {made_from}, in this folder:"
+        f" {f'pip install {package}; ' if package else ''}{CONVERSION}"
+    )
 
 
 def _notes(document: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
