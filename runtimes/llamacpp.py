@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ import numpy as np
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.llama_cpp_params import model_params
+from runtimes.llamacpp_splits import splits_otherwise
 from runtimes.sequence import EMPTY, SequenceRuntime
 
 GGML_TYPE_F32 = 0
@@ -32,8 +32,6 @@ LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h; llama-cpp-python does not export these
 FIRST_CONTEXT = 512
 LOG_LINES = 3
 LONGEST_NAME = 64  # bytes of a pre-tokenizer's name
-# Pre-tokenizers of llama.cpp that stand for tokenizers of Hugging Face with the normaliser NFC.
-COMPOSING = ("qwen2",)
 SPACE_KEYS = ("model", "add_space_prefix")
 # Kinds of vocabulary that may put a space before text, and whether they do without the second key.
 SPACED = {"llama": "true", "t5": "false"}
@@ -82,20 +80,20 @@ class LlamaCpp(SequenceRuntime):
     def splits_otherwise(self, text: str) -> bool:
         """Whether tokenizers that become such a file may read the text otherwise.
 
-        Qwen's compose characters first (NFC); llama.cpp never does. Some SentencePiece ones put a
+        Some byte-level ones by their expressions (`llamacpp_splits`). Some SentencePiece ones put a
         space only before a text, or before none that begins with one; llama.cpp after every special
         token.
         """
-        composed = self._composes and not unicodedata.is_normalized("NFC", text)
-        return composed or (self._spaces and (text.startswith(" ") or self._has_special(text)))
+        by_pre = splits_otherwise(self._pre, text)
+        return by_pre or (self._spaces and (text.startswith(" ") or self._has_special(text)))
 
     def _has_special(self, text: str) -> bool:
         attributes = (llama_cpp.llama_vocab_get_attr(self._vocab, i) for i in self.tokenize(text))
         return any(attribute & PARTED for attribute in attributes)
 
     @cached_property
-    def _composes(self) -> bool:
-        return _metadata(self._model, "tokenizer.ggml.pre") in COMPOSING
+    def _pre(self) -> str:
+        return _metadata(self._model, "tokenizer.ggml.pre")
 
     @cached_property
     def _spaces(self) -> bool:

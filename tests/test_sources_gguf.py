@@ -36,6 +36,7 @@ STRINGS = [
     "naïve café — 3,141.59 €\t\ttabs \r\n windows",
     "日本語のテキスト ½ ٣٤ 𝟘",
     " leading, trailing   ",
+    "};\n};\n};\n};\n —so —so—so—so",
 ]
 
 

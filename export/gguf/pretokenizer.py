@@ -7,11 +7,14 @@ pre-tokenizer is found, and nothing that splits text differently is let through.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from edgeproof.errors import InputError
 from export.llamacpp.pre_types import PRE_TYPES, PreType
+
+log = logging.getLogger(__name__)
 
 Steps = tuple[tuple[Any, ...], ...]
 Signature = tuple[Steps, Steps, bool]  # normalizer, pre-tokenizer, ignore_merges
@@ -29,7 +32,8 @@ def pretokenizer_name(tokenizer: Mapping[str, Any]) -> str:
 
     Several names of one pre-tokenizer (SmolLM, StarCoder, …) are the same to llama.cpp; the first
     of them in `PRE_TYPES` is given. llama.cpp never normalises, so a tokenizer that does not either
-    is split exactly, whatever the models do that are known by the name.
+    is split exactly, whatever the models do that are known by the name. What llama.cpp splits in
+    another way all the same, a line says.
 
     Raises:
         InputError: llama.cpp's pre-tokenizer for it is not known here.
@@ -40,6 +44,12 @@ def pretokenizer_name(tokenizer: Mapping[str, Any]) -> str:
     for name, kind in PRE_TYPES.items():
         known, splits, whole_words = _signature(kind)
         if (splits, whole_words) == (steps, ignore_merges) and normalizer in (known, ()):
+            if kind.otherwise:
+                log.warning(
+                    "tokenizer.json: llama.cpp's %s splits %s may get other tokens",
+                    name,
+                    kind.otherwise,
+                )
             return name
     raise InputError(
         f"tokenizer.json: normalizer {_text(normalizer)}, pre-tokenizer {_text(steps)},"
@@ -65,8 +75,13 @@ def _steps(part: Mapping[str, Any] | None, children: str) -> Steps:
 
 
 def _plain(value: Any) -> Any:
-    """A split pattern {"Regex": text} as its text, other settings as they are."""
-    return value.get("Regex", str(value)) if isinstance(value, dict) else value
+    """A split pattern {"Regex": text} as its text, other settings as they are.
+
+    Line ends stand in patterns themselves or escaped, which is the same.
+    """
+    if not isinstance(value, dict):
+        return value
+    return str(value.get("Regex", value)).replace("\r", r"\r").replace("\n", r"\n")
 
 
 def _text(steps: Steps) -> str:
