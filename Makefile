@@ -37,7 +37,7 @@ ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
-.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-time lint docs pictures lock clean
+.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-families bench-time lint docs pictures lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ bench: setup ## Cost of exporting, file sizes and speed of the graphs beside the
 
 bench-parity: setup ## What comparing a GGUF file costs beside llama.cpp's own prefill; captures the long text first
 	$(BIN)/python -m benchmarks.parity_cost
+
+bench-families: setup ## CPU seconds and memory of an export of each family (SHAPE=135M, 1.7B or 4B)
+	$(BIN)/python -m benchmarks.families --shape $(or $(SHAPE),135M) $(if $(SHAPE),--sparse)
 
 bench-time: setup ## Where the seconds of export-all go, with empty caches (10 to 20 minutes; an idle machine)
 	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFReader
+from safetensors.numpy import load_file
 
+from benchmarks.converter import differences
 from benchmarks.exporters import CASES, PEERS, folder_bytes, model_bytes
 from benchmarks.graph_speed import STEPS, Decoder, only_graph
 from benchmarks.promises import Promises
+from benchmarks.shapes import FAMILIES, SHAPES, make_shape
+from export.checkpoint import open_checkpoint
 from tests.exported import export_tiny
 from tests.tolerance import REORDERED_FLOAT32, relative_error
 
@@ -56,3 +63,37 @@ def test_model_bytes_are_graphs_and_weights_under_every_exporters_names(tmp_path
 def test_each_peer_is_compared_with_a_variant_that_is_exported() -> None:
     variants = {case.variant for case in CASES if case.module == "export.onnx"}
     assert {peer.ours for peer in PEERS} <= variants
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_of_every_family_are_checkpoints_that_take_no_room(
+    tmp_path: Path, family: str
+) -> None:
+    for shape in SHAPES:
+        folder = tmp_path / shape
+        weights = make_shape(folder, family, shape, sparse=True)
+        opened = open_checkpoint(folder)
+        assert weights == sum(math.prod(p.shape) for p in opened.parameters)
+        taken = sum(path.stat().st_blocks for path in folder.iterdir()) * 512
+        assert taken < 10**6 < weights
+
+
+def test_shapes_hold_values_where_they_are_to_be_rounded(tmp_path: Path) -> None:
+    make_shape(tmp_path / "m", "phi3", "135M", sparse=False)
+    path = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(path)
+    assert "model.layers.29.self_attn.qkv_proj.weight" in tensors
+    for values in tensors.values():
+        assert abs(float(values.astype(np.float32).std()) - 0.02) < 0.01
+
+
+def test_two_files_differ_in_what_is_named(checkpoint_folder: Path, tmp_path: Path) -> None:
+    read = [
+        GGUFReader(export_tiny(checkpoint_folder, "gguf", dtype, tmp_path).file(".gguf"))
+        for dtype in ("f32", "f16")
+    ]
+    assert list(differences(read[0], read[0])) == []
+    found = list(differences(*read))
+    assert found[0].startswith("general.file_type: ")
+    assert "tensor token_embd.weight" in found
+    assert "tensor output_norm.weight" not in found
