@@ -210,8 +210,8 @@ def test_features_beyond_a_plain_llama_are_refused_by_name(tmp_path: Path, case:
 
 
 def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
-    made = tiny_gguf.write(tmp_path, architecture="gemma3")
-    with pytest.raises(InputError, match="unknown architecture 'gemma3'"):
+    made = tiny_gguf.write(tmp_path, architecture="gemma2")
+    with pytest.raises(InputError, match="unknown architecture 'gemma2'"):
         resolve(str(made.path))
 
 
@@ -226,7 +226,7 @@ def test_an_unknown_pre_tokenizer_is_refused(
         resolve(str(tiny_gguf.write(tmp_path, pre=pre).path))
 
 
-def test_a_sentencepiece_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_a_wordpiece_tokenizer_is_refused(tmp_path: Path) -> None:
     made = tiny_gguf.write(tmp_path)
     data = made.path.read_bytes()
     key = b"tokenizer.ggml.model"

@@ -15,7 +15,7 @@ from export.sources.checkpoint_cache import Converted, cached
 from export.sources.gguf_split_names import split_paths
 
 # Raise it when the converted bytes change.
-CONVERSION = 3
+CONVERSION = 4
 
 
 def converted(gguf: Path, stem: str, permutation_seed: str | None = None) -> Converted:

@@ -1,6 +1,6 @@
 """config.json and generation_config.json from a GGUF file's metadata.
 
-Invariant: whatever the metadata says that the family's plain decoder does not compute is refused.
+Invariant: whatever the metadata says that the family's decoder does not compute is refused.
 Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
@@ -10,34 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeproof.errors import InputError
+from export.sources.gguf_architectures import ARCHITECTURES, Architecture
 from export.sources.gguf_container import GgufFile
 from export.sources.gguf_metadata import Metadata
-from export.sources.gguf_rope import rope_config
 from export.sources.gguf_types import FLOATS
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-# llama.cpp's architecture → the class that transformers names in config.json. Its `model_type` is
-# the architecture's name.
-CLASSES = {
-    "granite": "GraniteForCausalLM",
-    "llama": "LlamaForCausalLM",
-    "olmo2": "Olmo2ForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-}
 # What a Llama file with biases has; the others follow, or are missing.
 ATTENTION_BIAS, MLP_BIAS = "blk.0.attn_output.bias", "blk.0.ffn_down.bias"
-# Key → of config.json, of architectures that read a multiplier there.
-MULTIPLIERS = {
-    "granite": {
-        "attention.scale": "attention_multiplier",
-        "embedding_scale": "embedding_multiplier",
-        "residual_scale": "residual_multiplier",
-        "logit_scale": "logits_scaling",
-    }
-}
 # Key → is its value the plain decoder's? Each of these changes the function computed.
 PLAIN: dict[str, Callable[[Any], bool]] = {
     "expert_count": lambda value: value == 0,
@@ -49,6 +30,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "embedding_scale": lambda value: value == 1.0,
     "residual_scale": lambda value: value == 1.0,
     "attention.scale": lambda value: value == 0.0,
+    "final_logit_softcapping": lambda value: value == 0.0,
 }
 
 
@@ -56,39 +38,37 @@ def model_config(file: GgufFile) -> dict[str, Any]:
     """config.json of the decoder in a GGUF file.
 
     Raises:
-        InputError: another architecture, a missing or wrong key, or a feature beyond the plain
-            decoder.
+        InputError: another architecture, a missing or wrong key, or a feature beyond the
+            family's decoder.
     """
     meta = file.metadata
-    family = _plain_family(meta)
-    hidden = meta.integer(f"{family}.embedding_length")
-    vocab, layers = len(meta.texts("tokenizer.ggml.tokens")), meta.integer(f"{family}.block_count")
+    architecture = _architecture(meta)
+    prefix = architecture.name
+    hidden = meta.integer(f"{prefix}.embedding_length")
+    vocab, layers = len(meta.texts("tokenizer.ggml.tokens")), meta.integer(f"{prefix}.block_count")
     _check_extent(file, vocab, hidden, layers)
-    heads = meta.integer(f"{family}.attention.head_count")
-    head_dim = meta.integer(f"{family}.attention.key_length", hidden // max(1, heads))
-    for key in (f"{family}.attention.value_length", f"{family}.rope.dimension_count"):
-        if meta.integer(key, head_dim) != head_dim:
-            raise InputError(
-                f"{file.path}: {key} differs from the head size {head_dim}: unsupported"
-            )
+    heads = meta.integer(f"{prefix}.attention.head_count")
+    key_length = f"{prefix}.attention.key_length"
+    head_dim = meta.integer(key_length, hidden // max(1, heads))
+    value_length = f"{prefix}.attention.value_length"
+    if meta.integer(value_length, head_dim) != head_dim:
+        raise InputError(
+            f"{file.path}: {value_length} differs from the head size {head_dim}: unsupported"
+        )
     return {
-        "architectures": [CLASSES[family]],
-        "model_type": family,
+        "architectures": [architecture.transformers],
+        "model_type": architecture.model_type or prefix,
         "hidden_size": hidden,
-        "intermediate_size": meta.integer(f"{family}.feed_forward_length"),
+        "intermediate_size": meta.integer(f"{prefix}.feed_forward_length"),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": meta.integer(f"{family}.attention.head_count_kv", heads),
-        "head_dim": head_dim,
+        "num_key_value_heads": meta.integer(f"{prefix}.attention.head_count_kv", heads),
+        **({"head_dim": head_dim} if architecture.head_size or key_length in meta else {}),
         "vocab_size": vocab,
-        "max_position_embeddings": meta.integer(f"{family}.context_length"),
-        "rms_norm_eps": meta.number(f"{family}.attention.layer_norm_rms_epsilon"),
-        **rope_config(file, family, head_dim),
-        **{
-            name: meta.number(f"{family}.{key}")
-            for key, name in MULTIPLIERS.get(family, {}).items()
-        },
-        "hidden_act": "silu",
+        "max_position_embeddings": meta.integer(f"{prefix}.context_length"),
+        "rms_norm_eps": meta.number(f"{prefix}.attention.layer_norm_rms_epsilon"),
+        **architecture.rope(file, prefix, head_dim),
+        **architecture.own(meta),
         "attention_bias": ATTENTION_BIAS in file.tensors,
         "mlp_bias": MLP_BIAS in file.tensors,
         "tie_word_embeddings": HEAD not in file.tensors,
@@ -118,17 +98,17 @@ def model_name(meta: Metadata) -> str | None:
     return name if 0 < len(name) <= 128 and name.isprintable() else None
 
 
-def _plain_family(meta: Metadata) -> str:
-    architecture = meta.text("general.architecture")
-    if architecture not in CLASSES:
-        known = ", ".join(CLASSES)
-        raise InputError(f"{meta.path}: unknown architecture {architecture!r}; supported: {known}")
-    known_keys = MULTIPLIERS.get(architecture, {})
+def _architecture(meta: Metadata) -> Architecture:
+    name = meta.text("general.architecture")
+    found = next((item for item in ARCHITECTURES if item.name == name), None)
+    if found is None:
+        known = ", ".join(item.name for item in ARCHITECTURES)
+        raise InputError(f"{meta.path}: unknown architecture {name!r}; supported: {known}")
     for key, plain in PLAIN.items():
-        value = meta.value(f"{architecture}.{key}")
-        if value is not None and key not in known_keys and not plain(value):
-            raise InputError(f"{meta.path}: {architecture}.{key} = {value!r} is not supported yet")
-    return architecture
+        value = meta.value(f"{name}.{key}")
+        if value is not None and key not in found.reads and not plain(value):
+            raise InputError(f"{meta.path}: {name}.{key} = {value!r} is not supported yet")
+    return found
 
 
 def _check_extent(file: GgufFile, vocab: int, hidden: int, layers: int) -> None:

@@ -64,6 +64,13 @@ class Metadata:
             raise self._wrong(key, "an array of integers")
         return [int(item) for item in value]
 
+    def numbers(self, key: str) -> list[float]:
+        """An array of finite floats."""
+        value = self._checked(key, np.ndarray, None)
+        if value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+            raise self._wrong(key, "an array of finite numbers")
+        return [float(item) for item in value]
+
     def _checked(self, key: str, kind: type[T], default: T | None) -> T:
         value = self._values.get(key, default)
         if value is None:
