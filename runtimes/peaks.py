@@ -13,6 +13,7 @@ class Place(str, Enum):
     """Where values come near float16's greatest number first."""
 
     STREAM = "residual stream"  # what enters its norms
+    OUTPUTS = "output of attention or MLP before its norm"
     HEADS = "queries and keys before their norm"
     PRODUCT = "gate × up"  # what enters down_proj
     SCORES = "attention scores"  # scaled, before the softmax; at most that

@@ -29,8 +29,8 @@ from tests.family_checks import (
     some_ids,
     transformers_model,
 )
-from tests.tiny import GEMMA3, QWEN3, change_json, config, make_checkpoint, write_weights
-from tests.tolerance import OTHER_RUNTIME, ROUNDED, relative_error
+from tests.tiny import GEMMA3, OLMO2, QWEN3, change_json, config, make_checkpoint, write_weights
+from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, ROUNDED, relative_error
 
 pytestmark = pytest.mark.numbers
 
@@ -150,6 +150,29 @@ def test_peaks_of_scores_are_of_heads(tmp_path: Path, kv_heads: int) -> None:
     own = [values for name, values in norms.items() if "q_norm" in name or "k_norm" in name]
     bounds = [np.abs(1 + values).max() for values in own]
     assert 0 < found <= 32 * max(bounds) ** 2 * 32**-0.5
+
+
+@pytest.mark.parametrize("family", [GEMMA3, OLMO2])
+def test_peaks_of_the_stream_are_apart_from_what_enters_norms_of_outputs(
+    tmp_path: Path, family: dict[str, Any]
+) -> None:
+    """`--residual-scale` makes room in the stream only."""
+    made = make_checkpoint(tmp_path / "m", **family)
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors = dict(load_file(made / "model.safetensors"))
+    tensors[name] = tensors[name] * np.float32(1e4)
+    write_weights(made, tensors)
+    reference = open_reference(made, 1)
+    reference.logits(some_ids())
+    peaks = {peak.place: peak for peak in reference.peaks}
+    assert peaks[Place.OUTPUTS].layer == 1
+    assert peaks[Place.OUTPUTS].value > 1e4
+    with torch.no_grad():
+        ids = torch.tensor([some_ids()])
+        found = transformers_model(made)(ids, output_hidden_states=True).hidden_states[:-1]
+    entering = max(float(state.abs().max()) for state in found)
+    assert peaks[Place.STREAM].value >= entering * (1 - REORDERED_FLOAT32)
+    assert peaks[Place.STREAM].value < 1e3
 
 
 def test_both_spellings_of_ropes_are_one_decoder() -> None:

@@ -113,12 +113,13 @@ def test_the_row_names_the_least_room_and_what_a_scale_mends() -> None:
 
 
 @pytest.mark.parametrize("peak", [33_000.0, 65_504.0, 1e6, 3e8])
-@pytest.mark.parametrize("place", [Place.STREAM, Place.PRODUCT, Place.HEADS])
+@pytest.mark.parametrize("place", [Place.STREAM, Place.OUTPUTS, Place.PRODUCT, Place.HEADS])
 def test_a_remedy_is_enough_and_no_more_than_that(place: Place, peak: float) -> None:
     (*_, gate) = placed(gates_for_float16(), rooms([Peak(place, None, peak)], 1.0), 1.0)
     exponent = next(k for k in range(60) if 65504 / (peak * 2.0**-k) >= HEADROOM.limit)
     shown = {
         Place.STREAM: f"--residual-scale {2.0**-exponent:g}`",
+        Place.OUTPUTS: f"down_proj with 2^-{exponent} and the ε of the norms after them with ",
         Place.PRODUCT: f"up_proj with 2^-{exponent} and down_proj with 2^{exponent} ",
         Place.HEADS: f"k_proj with 2^-{exponent} and the ε of their norms with 2^-{2 * exponent} ",
     }

@@ -13,7 +13,7 @@ from runtimes.parity.gates import HEADROOM, Gate
 from runtimes.peaks import FP16_MAX, Peak, Place, stream_peak
 
 # Scores are an upper bound, and runtimes may add them up in float32: they decide nothing.
-DECIDES = (Place.STREAM, Place.HEADS, Place.PRODUCT)
+DECIDES = (Place.STREAM, Place.OUTPUTS, Place.HEADS, Place.PRODUCT)
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,21 @@ def _smaller_stream(exponent: int, residual_scale: float) -> str:
     scale = residual_scale * 2.0**-exponent
     return (
         f"`python -m export.onnx --residual-scale {scale:g}` makes room; elsewhere multiply the"
-        f" embedding, o_proj and down_proj with {2.0**-exponent:g}, ε with its square, and where"
-        " embedding and head are tied divide the last norm by it"
+        f" embedding, o_proj and down_proj (or the norms after them) with {2.0**-exponent:g}, ε of"
+        " the stream's norms with its square, and where embedding and head are tied divide the last"
+        " norm by it"
     )
 
 
 def _smaller_product(exponent: int, _: float) -> str:
     return f"multiply up_proj with 2^-{exponent} and down_proj with 2^{exponent} in the checkpoint"
+
+
+def _smaller_outputs(exponent: int, _: float) -> str:
+    return (
+        f"multiply o_proj and down_proj with 2^-{exponent} and the ε of the norms after them with"
+        f" 2^-{2 * exponent} in the checkpoint"
+    )
 
 
 def _smaller_heads(exponent: int, _: float) -> str:
@@ -117,6 +125,7 @@ def _smaller_heads(exponent: int, _: float) -> str:
 
 REMEDIES: dict[Place, Callable[[int, float], str]] = {
     Place.STREAM: _smaller_stream,
+    Place.OUTPUTS: _smaller_outputs,
     Place.PRODUCT: _smaller_product,
     Place.HEADS: _smaller_heads,
 }

@@ -186,10 +186,11 @@ METRICS: tuple[Metric, ...] = (
 FP16_HEADROOM = Figure(
     "fp16_headroom",
     "65504 / the largest value in the reference run of what overflows float16 first: the residual"
-    " stream times the artifact's `--residual-scale`, gate × up in the MLP, and (Qwen3) queries and"
-    " keys before their norm. A CPU cannot show a GPU's overflow, this can; it is asked wherever"
-    " users compute in float16. The report's `reference` has the peaks and their layers, and the"
-    " headroom of the stream's squares: below 1, norms must add them up in float32.",
+    " stream times the artifact's `--residual-scale`, gate × up in the MLP, and what has a norm of"
+    " its own: queries and keys (Qwen3), outputs of attention and MLP (Gemma 3). A CPU cannot"
+    " show a GPU's overflow, this can; it is asked wherever users compute in float16. The"
+    " report's `reference` has the peaks and their layers, and the headroom of the stream's"
+    " squares: below 1, norms must add them up in float32.",
     RATIO,
     more_is_better=True,
 )

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from runtimes.norms import out_norms
 from runtimes.peaks import Peak, Place, largest
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")
+WHOLE_LAYER = re.compile(r".*\.layers\.\d+")
 HEAD_NORMS = ("q_norm", "k_norm")
 # What an attention module of transformers has; of one without, scores are not bounded.
 ATTENTION = ("q_proj", "k_proj", "scaling", "head_dim")
@@ -52,14 +54,22 @@ class Watch:
             self._values, self._lengths = before
 
     def add(self, model: Any) -> None:
-        """Watch a model from now on."""
+        """Watch a model from now on.
+
+        Norms after attention and MLP take what these give; of a model with such norms the residual
+        stream is what enters its layers, which may have no norm there.
+        """
+        after = {name.removesuffix(".weight") for name in out_norms(model.config.to_dict())}
         rotary = getattr(model.base_model, "rotary_emb", None)
         longer = float(getattr(rotary, "attention_scaling", 1.0)) ** 2
         for name, module in model.named_modules():
             layer = _layer(name)
             if "norm" in type(module).__name__.lower():
-                place = Place.HEADS if name.endswith(HEAD_NORMS) else Place.STREAM
+                place = Place.OUTPUTS if name in after else Place.STREAM
+                place = Place.HEADS if name.endswith(HEAD_NORMS) else place
                 module.register_forward_pre_hook(self._inputs((place, layer)))
+            elif after and WHOLE_LAYER.fullmatch(name):
+                module.register_forward_pre_hook(self._inputs((Place.STREAM, layer)))
             elif name.endswith("down_proj"):
                 module.register_forward_pre_hook(self._inputs((Place.PRODUCT, layer)))
             if all(hasattr(module, name) for name in ATTENTION):
