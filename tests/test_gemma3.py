@@ -216,7 +216,7 @@ def test_a_wrong_tensor_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "MLC": ("mlc", {}, "MLC: architecture 'gemma3_text' is not supported yet"),
+    "MLC": ("mlc", {}, "MLC: its gemma3 rotates every layer by the same base"),
     "a cap": ("onnx", {"final_logit_softcapping": 30.0}, "soft cap of 30.0 on logits"),
     "a cap in llama.cpp": ("gguf", {"final_logit_softcapping": 30.0}, "soft cap of 30.0"),
     "another scale": ("gguf", {"query_pre_attn_scalar": 64}, "attention multiplier 0.125"),

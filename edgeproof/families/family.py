@@ -22,6 +22,7 @@ class Family:
         names: the checkpoint's modules by role; `{layer}` is a layer's number.
         llama_cpp: its architecture in llama.cpp; None where there is none.
         mlc: its model definition in MLC; None where there is none.
+        mlc_differs: why MLC's own definition is not used, where `mlc` is None though it has one.
         assumed: ids of special tokens, by role (`bos`), that transformers' class has where
             config.json says nothing of them.
         fused: the checkpoint's module by role, of linear layers without a bias whose rows it has
@@ -37,6 +38,7 @@ class Family:
     assumed: Mapping[str, int] = field(default_factory=dict)
     fused: Mapping[Role, str] = field(default_factory=dict)
     called: str | None = None
+    mlc_differs: str | None = None
 
     def parameters(self, config: DecoderConfig) -> tuple[Parameter, ...]:
         """Every tensor of the checkpoint, in forward order. Linear weights are [out, in]."""

@@ -167,5 +167,8 @@ FAMILY = Family(
         keys=keys,
     ),
     mlc=None,
+    # mlc_llm, gemma3_model.py (July 2026): the KV cache has one rope_theta, and rope_scale 1.
+    mlc_differs="its gemma3 rotates every layer by the same base, this model those with a window by"
+    " another",
     assumed={"bos": 2, "eos": 1, "pad": 0},
 )

@@ -13,6 +13,7 @@ from edgeproof.families.structure import differences, plain_structure
 # mlc_llm's own default; longer prompts are prefilled in chunks.
 MAX_PREFILL_CHUNK = 8192
 MAX_BATCH = 128
+INSTEAD = "export this model to GGUF or ONNX instead"
 
 
 def architecture_of(config: DecoderConfig) -> MlcArchitecture:
@@ -21,10 +22,12 @@ def architecture_of(config: DecoderConfig) -> MlcArchitecture:
     Raises:
         InputError: MLC has none, or none that is known here.
     """
-    architecture = family(config.family).mlc
-    if architecture is None:
+    found = family(config.family)
+    if found.mlc is None and found.mlc_differs is not None:
+        raise InputError(f"MLC: {found.mlc_differs}; {INSTEAD}")
+    if found.mlc is None:
         raise _unsupported(f"architecture {config.family!r}")
-    return architecture
+    return found.mlc
 
 
 def model_config(c: DecoderConfig) -> dict[str, Any]:
@@ -76,6 +79,4 @@ def check_structure(config: DecoderConfig) -> None:
 
 
 def _unsupported(feature: str) -> InputError:
-    return InputError(
-        f"MLC: {feature} is not supported yet; export this model to GGUF or ONNX instead"
-    )
+    return InputError(f"MLC: {feature} is not supported yet; {INSTEAD}")
