@@ -80,7 +80,7 @@ LLAMA3_ROPE = {
 }
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32}
-OLMO2 = {
+OLMO2: dict[str, Any] = {
     "architectures": ["Olmo2ForCausalLM"],
     "model_type": "olmo2",
     "tie_word_embeddings": False,
@@ -99,7 +99,7 @@ GRANITE = {
     "logits_scaling": 8.0,
 }
 # As Phi-4-mini, in small: half of a head's 32 channels rotate, by 8 pairs of divisors.
-PHI3 = {
+PHI3: dict[str, Any] = {
     "architectures": ["Phi3ForCausalLM"],
     "model_type": "phi3",
     "hidden_size": 128,
