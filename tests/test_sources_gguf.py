@@ -374,6 +374,16 @@ def test_an_export_of_a_gguf_file_keeps_its_licence(tmp_path: Path) -> None:
     assert fields["general.organization"] == "Somebody"
 
 
+def test_further_ends_of_a_reply_come_back(tmp_path: Path) -> None:
+    folder = tiny.make_checkpoint(tmp_path / "m")
+    tiny.change_json(folder / "generation_config.json", eos_token_id=[2, 300, 301])
+    gguf = export_tiny(folder, "gguf", "f32", tmp_path).file(".gguf")
+    made = resolve(str(gguf)).path
+    said = json.loads((made / "generation_config.json").read_text())
+    assert said["eos_token_id"] == [2, 300, 301]
+    assert json.loads((made / "config.json").read_text())["eos_token_id"] == 2
+
+
 def test_metadata_of_a_wrong_type_makes_no_card(tmp_path: Path) -> None:
     def metadata(writer: GGUFWriter) -> None:
         writer.add_uint32("general.license", 3)

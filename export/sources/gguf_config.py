@@ -16,6 +16,7 @@ from export.sources.gguf_metadata import Metadata
 from export.sources.gguf_types import FLOATS
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+ENDS = ("eos", "eot", "eom")  # of a text, a turn, a message
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # What a Llama file with biases has; the others follow, or are missing.
 ATTENTION_BIAS, MLP_BIAS = "blk.0.attn_output.bias", "blk.0.ffn_down.bias"
@@ -78,8 +79,11 @@ def model_config(file: GgufFile) -> dict[str, Any]:
 
 
 def generation_config(meta: Metadata) -> dict[str, Any]:
-    """generation_config.json: the special tokens' ids."""
-    return {"_from_model_config": True, **special_ids(meta)}
+    """generation_config.json: the special tokens' ids, and every end of a reply that is stated."""
+    keys = [f"tokenizer.ggml.{word}_token_id" for word in ENDS]
+    ends = list(dict.fromkeys(meta.integer(key) for key in keys if key in meta))
+    further = {"eos_token_id": ends} if len(ends) > 1 else {}
+    return {"_from_model_config": True, **special_ids(meta), **further}
 
 
 def special_ids(meta: Metadata) -> dict[str, int]:
