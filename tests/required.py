@@ -15,6 +15,8 @@ import pytest
 VARIABLE = "EDGEPROOF_ALLOW_MISSING"
 # A WebLLM library of your own, compiled by mlc_llm, which is on no registry.
 MODEL_LIBRARY = "model-library"
+# A package of real weights under terms of their own, which no set-up installs.
+GEMMA = "gemma"
 
 
 def missing(name: str, why: str) -> NoReturn:
@@ -24,7 +26,7 @@ def missing(name: str, why: str) -> NoReturn:
 
 def may_be_missing() -> set[str]:
     """The names that a slow test may be skipped for."""
-    return {MODEL_LIBRARY, *map(str.strip, os.environ.get(VARIABLE, "").split(","))}
+    return {MODEL_LIBRARY, GEMMA, *map(str.strip, os.environ.get(VARIABLE, "").split(","))}
 
 
 @pytest.hookimpl(wrapper=True)
