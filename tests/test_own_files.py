@@ -19,7 +19,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.own import DamagedFileError, WrongJsonError, json_object, read_own, typed
 from edgeproof.files.schema import Schema
 from edgeproof.recovery import read_recovery
-from edgeproof.verdicts import Verdict, read_report, read_short_runs
+from edgeproof.verdicts import Verdict, read_receipt, read_report, read_short_runs
 from export.release.record import read_record
 from tests.small_root import make_small_root
 
@@ -47,6 +47,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "short runs": ("elsewhere.json", lambda folder: read_short_runs(folder / "elsewhere.json")),
     "release": ("manifest.json", read_record),
     "recovery": ("recovery.json", read_recovery),
+    "receipt": ("receipt.json", read_receipt),
 }
 
 
