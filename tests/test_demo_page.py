@@ -40,6 +40,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
     library = root / "model.wasm"
     library.write_bytes(build_library(facts, heads=4, kv_heads=2, head_dim=16, theta=100000))
     made[-1] = export_tiny(checkpoint, "mlc", "q4f16_1", root / "library", model_lib=library)
+    made.append(export_tiny(checkpoint, "onnx", "q8", root / "tiny", embedding="fp16"))
     return made
 
 
@@ -93,6 +94,13 @@ def test_answers_are_the_exports_and_a_second_turn_knows_the_first(
     assert "first token" in page.tab.evaluate("document.getElementById('speed').value")
     page.tab.click("#clear")
     assert page.tab.locator(".message").count() == 0
+
+
+def test_a_variant_whose_name_says_more_than_its_dtype_answers(page: DemoPage) -> None:
+    page.load("onnx/q8-embedding-fp16")
+    assert "ready on WebAssembly" in page.text("status")
+    page.ask(QUESTION, tokens=3)
+    assert page.ids()
 
 
 def test_stop_ends_the_answer_and_not_the_chat(page: DemoPage) -> None:

@@ -215,24 +215,6 @@ def test_what_was_compared_and_is_gone_is_refused(root: Path, tmp_path: Path) ->
     assert "gguf q8_0: compared, but no longer there" in done.output
 
 
-def test_variants_that_write_one_file_are_refused_by_name(root: Path, tmp_path: Path) -> None:
-    from tests.exported import export_tiny
-
-    checkpoint = json.loads((root / "run.json").read_text())["models"][0]["checkpoint"]
-    other = export_tiny(Path(checkpoint), "onnx", "q8", root, embedding="fp16")
-    path = root / LABEL / "parity.json"
-    raw = json.loads(path.read_text("utf-8"))
-    (item,) = (item for item in raw["artifacts"] if item["variant"] == "q8")
-    files = [vars(output) for output in other.manifest.outputs]
-    name, digest = other.manifest.variant.name, other.sha256
-    raw["artifacts"].append({**item, "variant": name, "files": files, "manifest": digest})
-    path.write_text(json.dumps(raw))
-    done = build(root, tmp_path / "dist")
-    assert done.exit_code == 2
-    assert "model_quantized.onnx" in done.output
-    assert build(root, tmp_path / "dist", "--exclude", f"onnx/{name}").exit_code == 0
-
-
 def test_notes_tell_what_changed(release: Path) -> None:
     record = read_record(release)
     assert "The first release." in release_notes(record, None).decode()

@@ -100,6 +100,7 @@ def build(
     from export.release.selection import not_compared, select
     from export.release.signature import require_key
     from export.release.signature import sign as sign_release
+    from export.release.superseded import superseded
 
     if not VERSION.fullmatch(version):
         raise InputError(f"--version {version}: use letters, digits, '.', '_', '+' and '-'")
@@ -129,6 +130,12 @@ def build(
         released = select(folder, report, excluded, allow_degraded=allow_degraded)
         for left_out in not_compared(folder, report):
             click.echo(f"left out: {left_out} (not compared)", err=True)
+        worse = superseded(released)
+        for left_out, better in worse.items():
+            click.echo(
+                f"left out: {left_out} ({better} has its file names, and is better)", err=True
+            )
+        released = tuple(item for item in released if item.compared.name not in worse)
         source = source_card(
             released[0].artifact.manifest.model, checkpoint or _checkpoint(root, name)
         )

@@ -8,6 +8,9 @@ export async function gpu() {
   return { there: Boolean(adapter), float16: Boolean(adapter?.features.has('shader-f16')) };
 }
 
+// A variant's name begins with its dtype: q4f16-recovered, q8-embedding-fp16.
+export const dtypeOf = (model) => model.dtype.split('-', 1)[0];
+
 // → { device, message }; throws if the export cannot run at all. An engine says which `devices` it
 // has, and, where it has both, which dtypes are `fastOnGpu`.
 export function choose(model, { devices, fastOnGpu }, wanted, { there, float16 }) {
@@ -25,7 +28,7 @@ export function choose(model, { devices, fastOnGpu }, wanted, { there, float16 }
     const message = wanted === 'webgpu' ? `${format} runs on WebAssembly here.` : '';
     return { device: 'wasm', message };
   }
-  if (wanted === 'wasm' || (wanted === 'auto' && !fastOnGpu.has(model.dtype))) {
+  if (wanted === 'wasm' || (wanted === 'auto' && !fastOnGpu.has(dtypeOf(model)))) {
     return { device: 'wasm', message: '' };
   }
   return lacks

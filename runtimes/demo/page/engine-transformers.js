@@ -1,4 +1,6 @@
 // transformers.js, in a worker: computing on WebAssembly would freeze the page.
+import { dtypeOf } from './devices.js';
+
 export class Engine {
   static devices = ['webgpu', 'wasm'];
   static fastOnGpu = new Set(['fp32', 'fp16', 'q4', 'q4f16']);
@@ -12,7 +14,7 @@ export class Engine {
   }
 
   load(files, model, options) {
-    return this.#call({ load: { files, dtype: model.dtype, ...options } });
+    return this.#call({ load: { files, dtype: dtypeOf(model), ...options } });
   }
 
   // Resolves with { ids } when the answer has ended; `write` is given each piece of text.
