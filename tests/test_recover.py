@@ -180,7 +180,7 @@ def test_folding_keeps_the_function(
         def __init__(self, values: torch.Tensor) -> None:
             self.values = values
 
-    def unrounded(self: Stages, name: str, grid: str, folded: Any) -> Unrounded:
+    def unrounded(self: Stages, name: str, grid: str, folded: Any, *check: Any) -> Unrounded:
         return Unrounded(folded.weights[name])
 
     monkeypatch.setattr(Stages, "rounded", unrounded)

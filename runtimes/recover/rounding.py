@@ -18,6 +18,7 @@ import torch
 from edgeproof.errors import InputError
 from runtimes.recover.grids import BLOCK, Grid
 from runtimes.recover.scales import nonzero, searched_scales, solved_scales, spread
+from runtimes.recover.side_by_side import Check, unchecked
 
 DAMPING = 0.2  # of the mean diagonal
 ROWS = 8192  # rounded together; they do not depend on each other
@@ -36,8 +37,12 @@ class Rounded:
         return spread(self.levels.float(), self.scales.float())
 
 
-def round_matrix(weights: torch.Tensor, moment: torch.Tensor, grid: Grid) -> Rounded:
+def round_matrix(
+    weights: torch.Tensor, moment: torch.Tensor, grid: Grid, check: Check = unchecked
+) -> Rounded:
     """Weights [rows, in] on a grid, by the moment H [in, in] of what they are multiplied with.
+
+    `check` may end it between two steps.
 
     Raises:
         InputError: a scale does not fit float16.
@@ -46,8 +51,11 @@ def round_matrix(weights: torch.Tensor, moment: torch.Tensor, grid: Grid) -> Rou
     upper = _upper(moment)
     levels, scales = [], []
     for rows in torch.split(weights, ROWS):
+        check()
         own_levels, own_scales = _compensated(rows, moment, upper, grid)
+        check()
         own_scales = solved_scales(rows, moment, own_levels, own_scales)
+        check()
         own_levels = _descended(rows, moment, own_levels, own_scales, grid)
         own_scales = solved_scales(rows, moment, own_levels, own_scales)
         levels.append(own_levels.to(torch.int8))

@@ -228,15 +228,14 @@ class _Run:
 
     def _errors(self, made: Stages) -> dict[str, float]:
         """What plain rounding of each matrix loses after folding, which this does."""
-        errors: dict[str, float] = {}
-        for layer in self._parts:
-            there = made.has_folded(layer)
-            errors |= made.folded(layer).errors
-            if there:
-                self._lines.skip(progress.FOLDED_LAYER)
-            else:
+        there = {layer for layer in made.layers if made.has_folded(layer)}
+        self._lines.skip(progress.FOLDED_LAYER * len(there))
+        found = {}
+        for layer, errors in made.fold_all(self._request.threads):
+            found[layer] = errors
+            if layer not in there:
                 self._lines.advance(progress.FOLDED_LAYER, "scaling channels")
-        return errors
+        return {name: found[layer][name] for layer in made.layers for name in found[layer]}
 
     def _smallest(
         self, made: Stages, errors: Mapping[str, float], against: judge.Reference
@@ -288,8 +287,9 @@ class _Run:
         for name in grids:
             if made.has_rounded(name, grids[name]):
                 self._lines.skip(progress.ROUNDED_WEIGHT * self._sizes[name])
-        for part in self._stored(made, grids):
-            del part
+        for names in made.round_all(grids, self._request.threads):
+            seconds = progress.ROUNDED_WEIGHT * sum(self._sizes[name] for name in names)
+            self._lines.advance(seconds, f"rounding {names[-1]}")
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
@@ -304,21 +304,12 @@ class _Run:
             }
 
     def _stored(self, made: Stages, grids: Mapping[str, str]) -> Iterator[Part]:
-        """What is stored of all parameters, layer by layer; rounded here, if it was not."""
-        for layer in self._parts:
+        """What is stored of all parameters, layer by layer."""
+        for layer in made.layers:
             folded = made.folded(layer)
             part: dict[str, rounding.Rounded | torch.Tensor] = dict(folded.weights)
-            for name in folded.errors:
-                there = made.has_rounded(name, grids[name])
-                part[name] = made.rounded(name, grids[name], folded)
-                if not there:
-                    seconds = progress.ROUNDED_WEIGHT * self._sizes[name]
-                    self._lines.advance(seconds, f"rounding {name}")
+            part |= {name: made.rounded(name, grids[name], folded) for name in folded.errors}
             yield part
-
-    @property
-    def _parts(self) -> list[int | None]:
-        return [None, *range(self._original.config.layers)]
 
     def _measuring(self, tokens: int) -> float:
         graded = stages.GRADED * progress.GRADED_TOKEN
@@ -327,7 +318,7 @@ class _Run:
     def _plan(self) -> None:
         tokens, held = self._request.tokens, self._held_tokens
         self._lines.plan(progress.SAMPLED_TOKEN * (tokens + held) + self._measuring(tokens))
-        self._lines.plan(progress.FOLDED_LAYER * len(self._parts))
+        self._lines.plan(progress.FOLDED_LAYER * (1 + self._original.config.layers))
         self._plan_trial()
         if (wish := self._request.distillation) is not None:
             self._lines.plan(progress.SAMPLED_TOKEN * VALIDATION_TOKENS)

@@ -14,8 +14,9 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from edgeproof.families import DecoderConfig, Parameter, Role
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder, usable
 from runtimes.calibrate import moments as calibrate
-from runtimes.calibrate.decoder import Decoder
+from runtimes.calibrate.decoder import MATRICES, Decoder
 from runtimes.calibrate.moments import Request, Sums
 from runtimes.recover import fold, progress, rounding, store
 from runtimes.recover.fold import Fold, Folded
 from runtimes.recover.grids import GRIDS
 from runtimes.recover.rounding import Rounded
+from runtimes.recover.side_by_side import Check, side_by_side, unchecked
 from runtimes.recover.text import Chunk, Text
 
 RECIPE_VERSION = 1
@@ -40,6 +42,7 @@ GRADED = 2 / 5  # of the text has a backward pass: it costs as much as three for
 BATCH_ROWS = 2  # of 256 tokens: what a backward pass keeps is then below a gigabyte for the 135M
 KEEP_EVERY = 120.0  # seconds between two states of the sums on the disk
 LEAST_GROUP_BYTES = 1_500_000_000
+COPIES = 5  # of a layer's weights and moments, while it is rounded
 TABLES = "tables"
 WEIGHTS, MOMENTS, ERRORS = "weights/", "moments/", "errors/"
 
@@ -131,8 +134,7 @@ class Stages:
 
     def measure(self, decoder: Decoder, tell: Tell) -> None:
         """Measure all moments, in groups of layers whose sums fit; `tell` of tokens."""
-        room = max(LEAST_GROUP_BYTES, _physical_memory() // 4)
-        together = max(1, room // calibrate.layer_bytes(decoder))
+        together = max(1, _room() // calibrate.layer_bytes(decoder))
         tables = not self._has_moments(TABLES)
         while missing := self.missing_layers:
             group = range(missing[0], min(missing[0] + together, self.original.config.layers))
@@ -201,14 +203,57 @@ class Stages:
         counts = torch.bincount(ids, minlength=self.original.config.vocab).float()
         return counts / counts.sum()
 
-    def rounded(self, name: str, grid: str, folded: Folded) -> Rounded:
+    def rounded(self, name: str, grid: str, folded: Folded, check: Check = unchecked) -> Rounded:
         """A matrix on a grid."""
         path = self._rounded(name, grid)
         if (kept := store.load(path)) is not None:
             return Rounded(kept["levels"], kept["scales"])
-        made = rounding.round_matrix(folded.weights[name], folded.moments[name], GRIDS[grid])
+        weights, moment = folded.weights[name], folded.moments[name]
+        made = rounding.round_matrix(weights, moment, GRIDS[grid], check)
         store.save(path, {"levels": made.levels, "scales": made.scales})
         return made
+
+    def fold_all(self, threads: int) -> Iterator[tuple[int | None, dict[str, float]]]:
+        """Fold every layer that is not folded yet; a layer, and its errors, as they are known."""
+        layers = self.layers
+
+        def errors(layer: int | None, check: Check) -> dict[str, float]:
+            check()
+            return self.folded(layer).errors
+
+        tasks = [partial(errors, layer) for layer in layers]
+        for number, found in side_by_side(tasks, self._together(threads)):
+            yield layers[number], found
+
+    def round_all(self, grids: Mapping[str, str], threads: int) -> Iterator[list[str]]:
+        """Round every matrix that is not on its grid yet; a layer's, when they are."""
+
+        def missing(layer: int | None) -> list[str]:
+            names = [p.name for p in self.original.of_layer(layer) if p.name in grids]
+            return [name for name in names if not self._rounded(name, grids[name]).exists()]
+
+        def made(layer: int | None, names: list[str], check: Check) -> list[str]:
+            check()
+            folded = self.folded(layer)
+            for name in names:
+                self.rounded(name, grids[name], folded, check)
+            return names
+
+        left = [(layer, names) for layer in self.layers if (names := missing(layer))]
+        tasks = [partial(made, layer, names) for layer, names in left]
+        for _, names in side_by_side(tasks, self._together(threads)):
+            yield names
+
+    @property
+    def layers(self) -> list[int | None]:
+        """All parts of the model: what is outside its layers first, since it takes longest."""
+        return [None, *range(self.original.config.layers)]
+
+    def _together(self, threads: int) -> int:
+        """How many layers are worked on at a time."""
+        matrices = [p for p in self.original.of_layer(0) if p.role in MATRICES]
+        values = sum(p.size + p.shape[1] ** 2 for p in matrices)
+        return max(1, min(threads, _room() // (COPIES * calibrate.FLOAT_BYTES * values)))
 
     def has_folded(self, layer: int | None) -> bool:
         """Whether a layer is folded already."""
@@ -245,6 +290,11 @@ def _unpacked(content: Mapping[str, torch.Tensor]) -> Folded:
 
     errors = {name: float(value) for name, value in part(ERRORS).items()}
     return Folded(part(WEIGHTS), part(MOMENTS), errors)
+
+
+def _room() -> int:
+    """Bytes that moments, or layers that are worked on, may take."""
+    return max(LEAST_GROUP_BYTES, _physical_memory() // 4)
 
 
 def _physical_memory() -> int:
