@@ -16,8 +16,10 @@ from click.testing import CliRunner, Result
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.cli import main
 from edgeproof.errors import InputError
+from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.goal import Goal, parse_goal
 from edgeproof.verdicts import read_report
+from export.checkpoint import open_folder
 from export.formats import OURS, load_format
 from export.plan import load_plan
 from export.release.card import SourceCard, model_card
@@ -27,6 +29,7 @@ from runtimes.child import run_module
 from runtimes.demo.build import describe
 from runtimes.parity import __main__ as parity
 from runtimes.parity import tokenizer
+from runtimes.parity.original import original_inputs
 from runtimes.recover import planned
 from runtimes.recover import run as runs
 from runtimes.recover.targets import TARGETS
@@ -129,6 +132,24 @@ def test_the_record_and_the_report_have_both(folder: Path, made: str) -> None:
     assert "gguf q8_0" in plain
     assert "recovered" not in plain
     assert all(name in both for name in RECOVERED)
+
+
+def test_the_original_is_captured_once_for_both(folder: Path, made: str) -> None:
+    del made
+    assert len(list((folder / "cache" / "reference").iterdir())) == 1
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_originals_files_are_named_as_its_own_exports_name_them(
+    tmp_path: Path, shards: int
+) -> None:
+    original = make_checkpoint(tmp_path / "original", shards=shards)
+    recovered = make_checkpoint(tmp_path / "recovered")
+
+    def named(model: Path) -> tuple[OutputFile, ...]:
+        return input_records(open_folder(model).input_files, tmp_path / "digests")
+
+    assert original_inputs(original, recovered, named(recovered)) == named(original)
 
 
 def test_all_are_files_of_one_model(folder: Path, made: str) -> None:

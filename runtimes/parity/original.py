@@ -20,6 +20,8 @@ from runtimes.peaks import Peak
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
+WEIGHTS = ".safetensors"
+
 
 def original_of(checkpoint: Path, given: str | None) -> Path:
     """The checkpoint whose function the exports of `checkpoint` have to compute.
@@ -87,15 +89,16 @@ def original_inputs(
 ) -> tuple[OutputFile, ...]:
     """Hashes of the original's files, which are `inputs` where it is `checkpoint` itself.
 
-    Of those beside its weights, the ones that `inputs` name.
+    Of those beside its weights, the ones that `inputs` name; in the order that its own exports have
+    them, since what PyTorch said of it is kept under these.
     """
     if original.samefile(checkpoint):
         return inputs
-    names = {item.path for item in inputs if (original / item.path).is_file()}
-    beside = {name for name in names if not name.endswith(".safetensors")}
-    weights = {path.name for path in weight_files(original).paths}
-    paths = [original / name for name in sorted(beside | weights)]
-    return input_records(paths, cache_folder() / "digests")
+    weights = weight_files(original)
+    beside = [original / item.path for item in inputs if not item.path.endswith(WEIGHTS)]
+    paths = [path for path in beside if path.is_file() and path != weights.index]
+    index = [] if weights.index is None else [weights.index]
+    return input_records([*paths, *index, *weights.paths], cache_folder() / "digests")
 
 
 def peaks_over(runtime: TorchRuntime, documents: Iterable[Document]) -> tuple[Peak, ...]:
