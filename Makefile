@@ -19,7 +19,7 @@ PUBLIC_KEY ?= $(KEY:.pem=.pub)
 BUDGET ?= default
 # More options of the comparison, as --whole-text
 PARITY ?=
-# no: leave out the plan's recovered variants
+# no: leave out the plan's recovered variants, which take some minutes
 RECOVER ?= yes
 RECOVERED = $(if $(filter no,$(RECOVER)),--no-recover,--recover)
 
@@ -66,7 +66,7 @@ export-all: $(READY)-python $(if $(PLAN),$(READY)-llamacpp,$(wildcard $(READY)-l
 
 demo: $(READY)-demo ## A chat page with the exports of the last export-all, built into build/demo and served
 	@# A short text leaves some verdicts open, which the page shows.
-	@test -f "$(OUT)"/run.json || $(MAKE) export-all BUDGET=fast || test -f "$(OUT)"/run.json
+	@test -f "$(OUT)"/run.json || $(MAKE) export-all BUDGET=fast RECOVER=no || test -f "$(OUT)"/run.json
 	$(BIN)/python -m runtimes.demo build "$(DEMO)" --root "$(OUT)"
 	$(BIN)/python -m runtimes.demo serve "$(DEMO)"
 
@@ -114,8 +114,8 @@ bench-parity: setup ## What comparing a GGUF file costs beside llama.cpp's own p
 bench-families: setup ## CPU seconds and memory of an export of each family (SHAPE=135M, 1.7B or 4B)
 	$(BIN)/python -m benchmarks.families --shape $(or $(SHAPE),135M) $(if $(SHAPE),--sparse)
 
-bench-time: setup ## Where the seconds of export-all go, with empty caches (10 to 20 minutes; an idle machine)
-	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET)
+bench-time: setup ## Where the seconds of export-all go, with empty caches (15 to 30 minutes; an idle machine)
+	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET) $(RECOVERED)
 
 lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the workflows' security
 	$(BIN)/ruff check .

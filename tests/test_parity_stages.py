@@ -13,7 +13,7 @@ from rich.text import Text
 from benchmarks.time_to_verdict import phases, table
 from runtimes.parity import stages as module
 from runtimes.parity.live import Whole, shown
-from runtimes.parity.stages import Spent, Stages
+from runtimes.parity.stages import Spent, Stages, timed
 
 
 @pytest.fixture
@@ -50,6 +50,24 @@ def test_a_line_says_what_an_artifact_took_and_about_what_is_left(
         "  [3/3] gguf q4_1: PASS, mean KL 0.010; 30 s (text 30)",
     ]
     assert stages.spent[1] == Spent("gguf q8_0", "text", 60.0, 120.0)
+
+
+def test_what_tells_of_itself_is_only_logged(
+    clock: list[float], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, "runtimes"), pytest.raises(OSError, match="full"):
+        _end_badly(clock)
+    (record,) = caplog.records
+    assert Spent(**{name: vars(record)[name] for name in Spent.__dataclass_fields__}) == Spent(
+        "recovery", "making", 5.0, 10.0
+    )
+    assert capsys.readouterr() == ("", "")
+
+
+def _end_badly(clock: list[float]) -> None:
+    with timed("recovery", "making"):
+        clock[0] += 5
+        raise OSError("full")
 
 
 def test_what_failed_is_told_too_and_the_benchmark_reads_the_log(

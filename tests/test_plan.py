@@ -34,6 +34,17 @@ def test_the_default_plan_excuses_exactly_the_four_bit_variants() -> None:
         assert request.allow_degraded == (variant.precision.value == "4-bit")
 
 
+def test_the_default_plan_has_one_recovered_variant_per_format_of_one_text() -> None:
+    plan = load_plan(None)
+    recovered = [request for request in plan.variants if request.goal is not None]
+    assert sorted(request.format for request in recovered) == sorted(OURS)
+    assert len({request.goal.tokens for request in recovered if request.goal}) == 1
+    # A model that no grid fits is exported as before.
+    assert all(request.goal.optional for request in recovered if request.goal)
+    plain = plan.unrecovered.variants
+    assert [request.goal for request in plain] == [None] * (len(plan.variants) - len(recovered))
+
+
 def test_a_plan_lists_models_with_revisions_variants_and_gates(tmp_path: Path) -> None:
     plan = load(
         tmp_path,

@@ -105,7 +105,7 @@ def test_the_models_answer_through_every_runtime_agrees_at_full_precision(
 def test_a_second_run_rebuilds_nothing(real_artifacts: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in real_artifacts.rglob("edgeproof.json")}
     result = subprocess.run(
-        [sys.executable, "-m", "export", "--out", str(real_artifacts)],
+        [sys.executable, "-m", "export", "--out", str(real_artifacts), "--no-recover"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert result.stdout.count("unchanged, reused") == len(before) == 14

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from runtimes.parity.result import ModelResult, Unreadable
 
 KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
+RECOVERY = "recovery"  # the subject of the event "spent" on making what is recovered
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
 PACKAGES = ("junitparser", "matplotlib", "scipy")
@@ -202,15 +203,13 @@ def main(
                 click.echo(f"report: {path}")
 
     compare(asked)
-    code = 0
-    if recover and any(model.recovered for model in record.models):
-        code = run_module("runtimes.recover.planned", "--root", root, "--threads", str(threads))
+    code = make_recovered(record, root, threads) if recover else 0
     if recover and not code:
         record = load_run_record(root)
         made = parts.recovered_models(record, root, allow_degraded=allow_degraded)
-        told, unreadable = parts.told_apart(made)
+        asked, unreadable = parts.told_apart(made)
         lost += unreadable
-        compare(told)
+        compare(asked)
     if len(results) > 1 and not no_html:
         over_all = outputs.write_models_page(list(results.values()), list(results), root)
         click.echo(f"report: {over_all}")
@@ -218,6 +217,16 @@ def main(
     refuse(list(results.values()), lost)
     if code:
         sys.exit(code)
+
+
+def make_recovered(record: RunRecord, root: Path, threads: int) -> int:
+    """Make what the plan's recovered variants need, and export them; the exit code of that."""
+    from runtimes.parity.stages import timed
+
+    if not any(model.recovered for model in record.models):
+        return 0
+    with timed(RECOVERY, "making"):
+        return run_module("runtimes.recover.planned", "--root", root, "--threads", str(threads))
 
 
 def by_hand(

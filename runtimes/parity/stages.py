@@ -23,10 +23,21 @@ class Spent:
     """What one phase of one subject took; CPU seconds are of all threads, ended processes too."""
 
     subject: str
-    """The reference, or an artifact's format and variant."""
+    """The reference, an artifact's format and variant, or the recovery of several."""
     phase: str
     seconds: float
     cpu_seconds: float
+
+
+@contextlib.contextmanager
+def timed(subject: str, phase: str) -> Iterator[None]:
+    """Log what something took (event "spent") that tells of itself what it is at."""
+    begin, cpu = time.perf_counter(), _cpu_seconds()
+    try:
+        yield
+    finally:
+        spent = Spent(subject, phase, time.perf_counter() - begin, _cpu_seconds() - cpu)
+        log.info("spent", extra=vars(spent))
 
 
 class Stages:
