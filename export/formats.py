@@ -36,6 +36,7 @@ OURS = {
     "onnx": Ours("export.onnx", "ONNX (ONNX Runtime, transformers.js, Optimum)"),
     "gguf": Ours("export.gguf", "GGUF"),
     "mlc": Ours("export.mlc", "MLC weights (MLC-LLM, WebLLM)"),
+    "mlx": Ours("export.mlx", "MLX (mlx-lm on Apple silicon)"),
 }
 
 

@@ -56,8 +56,8 @@ def test_what_cannot_be_used_is_listed_and_one_line(
 
 
 def test_what_is_not_installed_is_one_line_with_what_is_known(tmp_path: Path) -> None:
-    of_format = "unknown format 'toy'; choose from onnx, gguf, mlc\n"
-    of_reader = "nothing here reads the format 'toy'; known: onnx, gguf, mlc\n"
+    of_format = "unknown format 'toy'; choose from onnx, gguf, mlc, mlx\n"
+    of_reader = "nothing here reads the format 'toy'; known: onnx, gguf, mlc, mlx\n"
     found = {name: edgeproof(*arguments) for name, arguments in calls(tmp_path).items()}
     assert {done.exit_code for done in found.values()} == {2}
     assert "No such command 'toy'" in found["command"].output

@@ -92,9 +92,10 @@ def test_own_code_and_first_load_stay_small(folder: Path) -> None:
     assert len(own) >= 10
     assert sum(len(path.read_text().splitlines()) for path in own) <= OWN_LINES
     page = [path for path in folder.iterdir() if path.is_file()]
-    for reader in OURS.values():
-        assert reader.engine is not None
-        files = page + [PACKAGES / name for name in reader.engine.scripts]
+    engines = [reader.engine for reader in OURS.values() if reader.engine is not None]
+    assert len(engines) >= 3
+    for engine in engines:
+        files = page + [PACKAGES / name for name in engine.scripts]
         assert sum(len(gzip.compress(path.read_bytes(), 6)) for path in files) <= FIRST_LOAD
 
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from export.gguf.storage import FOREIGN, TYPES, BlockType
 from export.mlc.schemes import SCHEMES
+from export.mlx.schemes import affine
 from export.onnx import bnb4, dynamic
 from export.onnx.blocks import BLOCKS
 from export.rounding import BlockAxis, Evidence, Grid, Kind, Need
-from export.rounding.cast import FLOAT16, FLOAT32
+from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32
 from export.rounding.registry import METHODS
 
 pytestmark = pytest.mark.numbers
@@ -30,6 +31,10 @@ GRIDS = {
     },
     **{scheme.name: scheme.grid for scheme in (dynamic.SIGNED, dynamic.UNSIGNED)},
     "bnb4": bnb4.GRID,
+    **{
+        f"mlx q{bits} g{group} {dtype.name}": affine(bits, group, dtype)
+        for bits, group, dtype in ((3, 32, FLOAT16), (4, 64, BFLOAT16), (8, 64, FLOAT32))
+    },
     **{
         name: grid
         for name, scheme in SCHEMES.items()

@@ -317,7 +317,7 @@ def test_parity_compares_it(out: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_it_has_a_command_with_its_own_options(out: Path, tmp_path: Path) -> None:
-    assert known_formats() == formats.known_formats() == ["onnx", "gguf", "mlc", "toy"]
+    assert known_formats() == formats.known_formats() == ["onnx", "gguf", "mlc", "mlx", "toy"]
     assert re.search(r"toy +Export a checkpoint to toy \(toy-format 1.0\)", edgeproof().output)
     shown = edgeproof("toy", "--help")
     assert shown.exit_code == 0

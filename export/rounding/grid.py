@@ -32,6 +32,7 @@ class Rules(Enum):
     MLAS = "ONNX Runtime's MLAS"
     ONNXRUNTIME = "the Python package onnxruntime.quantization"
     MLC = "mlc_llm"
+    MLX = "mlx.core"
     BITSANDBYTES = "bitsandbytes"
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from edgeproof import plugins
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from runtimes.formats import gguf, mlc, onnx
+from runtimes.formats import gguf, mlc, mlx, onnx
 from runtimes.formats.reader import Deployment, Engine, Reader, Requirement, Stops, Twin
 
 GROUP = "edgeproof.readers"
-OURS = {"onnx": onnx.READER, "gguf": gguf.READER, "mlc": mlc.READER}
+OURS = {"onnx": onnx.READER, "gguf": gguf.READER, "mlc": mlc.READER, "mlx": mlx.READER}
 
 
 def known_formats() -> list[str]:

@@ -25,7 +25,7 @@ AtRunTime = Callable[[], AbstractContextManager[Any]]
 
 FORMATS = ("onnx", "gguf", "mlc")
 # Each format's most exact type: nothing but the fault makes a difference.
-SIXTEEN_BIT = {"onnx": "fp16", "gguf": "f16", "mlc": "q0f16"}
+SIXTEEN_BIT = {"onnx": "fp16", "gguf": "f16", "mlc": "q0f16", "mlx": "f16"}
 # What a clean export loses in these may be more than the gates allow.
 FOUR_BIT = {"onnx": "q4", "gguf": "q4_0", "mlc": "q4f16_1"}
 

@@ -13,7 +13,7 @@ import numpy as np
 from export.rounding.evidence import Evidence, Need
 from export.rounding.grid import Grid, Kind, Rules
 from export.rounding.method import Rounded
-from export.rounding.nearest import bitsandbytes, ggml, mlas, mlc, onnxruntime
+from export.rounding.nearest import bitsandbytes, ggml, mlas, mlc, mlx, onnxruntime
 
 # (rows [n, in], grid, name for errors) → their blocks
 Rule = Callable[[np.ndarray, Grid, str], Rounded]
@@ -26,6 +26,7 @@ RULES: Mapping[tuple[Rules, Kind], Rule] = {
     (Rules.ONNXRUNTIME, Kind.CENTRED): onnxruntime.symmetric,
     (Rules.ONNXRUNTIME, Kind.ZERO_POINT): onnxruntime.asymmetric,
     (Rules.MLC, Kind.SIGNED): mlc.symmetric,
+    (Rules.MLX, Kind.MINIMUM): mlx.affine,
     (Rules.BITSANDBYTES, Kind.CODEBOOK): bitsandbytes.normal_float,
 }
 
