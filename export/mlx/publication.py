@@ -9,7 +9,7 @@ from export.publication import Publication, repository
 
 PUBLICATION = Publication(
     layout=lambda released: [
-        repository([item], f"MLX-{item.compared.variant}", {}) for item in released
+        repository([item], f"{item.compared.variant}-MLX", {}) for item in released
     ],
     merged=(),
     title="MLX",
