@@ -26,6 +26,7 @@ VARIANTS = (
     ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "q8"), ("onnx", "int8"), ("onnx", "q4"),
     ("onnx", "q4f16"), ("onnx", "bnb4"),
     ("mlc", "q4f16_1"), ("mlc", "q0f16"), ("mlc", "q0f32"),
+    ("mlx", "f32"), ("mlx", "f16"), ("mlx", "bf16"),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeproof.display import printable
 from edgeproof.errors import DamagedExportError, InputError
-from runtimes.audit import gguf, mlc, onnx
+from runtimes.audit import gguf, mlc, mlx, onnx
 from runtimes.audit.inspection import Inspection, Origin
 
 MAGIC = b"GGUF"
@@ -16,7 +16,10 @@ READ = 512
 SHOWN = 200  # characters
 LFS = b"version https://git-lfs"
 MARKUP = (b"<!doctype", b"<html", b"<?xml")
-KNOWN = "a .gguf file, a folder of ONNX graphs, or an MLC folder with mlc-chat-config.json"
+KNOWN = (
+    "a .gguf file, a folder of ONNX graphs, an MLC folder with mlc-chat-config.json, or an MLX"
+    " folder with model.safetensors"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def _inspected(path: Path, origin: Origin | None) -> Inspection:
     """What is in a model; whatever its content makes a reader raise is that file's damage."""
     try:
         called = _called(path, origin)
-        item = mlc.inspect(path, called) if path.is_dir() else _file(path, origin)
+        item = _folder(path, called) if path.is_dir() else _file(path, origin)
         return replace(item, name=printable(item.name), origin=origin)
     except DamagedExportError as error:
         raise InputError(error.of_others) from None
@@ -89,7 +92,7 @@ def _inspected(path: Path, origin: Origin | None) -> Inspection:
 
 
 def _models(path: Path) -> Iterator[Path]:
-    """The file; of a folder every model in it, of every format: MLC's is the folder."""
+    """The file; of a folder every model in it, of every format: MLC's and MLX's is the folder."""
     if path.is_file():
         yield gguf.first(path)
         return
@@ -97,8 +100,8 @@ def _models(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: no such file or folder")
     files = (gguf.first(item) for item in sorted(path.glob(f"*{gguf.SUFFIX}")))
     graphs = sorted((*path.glob(f"{onnx.FOLDER}/*{onnx.SUFFIX}"), *path.glob(f"*{onnx.SUFFIX}")))
-    chat = [path] if (path / mlc.CONFIG).is_file() else []
-    models = [*dict.fromkeys(files), *graphs, *chat]
+    whole = [path] if (path / mlc.CONFIG).is_file() or mlx.is_folder(path) else []
+    models = [*dict.fromkeys(files), *graphs, *whole]
     if not models:
         raise InputError(f"{path}: holds nothing that can be audited; known: {KNOWN}")
     yield from models
@@ -109,6 +112,12 @@ def _called(folder: Path, origin: Origin | None) -> str:
     if origin is not None and folder == origin.folder:
         return origin.repo.rpartition("/")[2]
     return folder.resolve().name
+
+
+def _folder(path: Path, called: str) -> Inspection:
+    if (path / mlc.CONFIG).is_file():
+        return mlc.inspect(path, called)
+    return replace(mlx.inspect(path), name=called)
 
 
 def _file(path: Path, origin: Origin | None) -> Inspection:
