@@ -89,3 +89,23 @@ def test_of_equal_verdicts_the_smaller_divergence_is_released(root: Path, tmp_pa
     item["measurement"]["estimates"]["mean_kl"]["value"] *= 2
     path.write_text(json.dumps(raw))
     assert f"left out: onnx q8 (onnx {name}" in build(root, tmp_path).output
+
+
+def test_files_of_one_name_in_repositories_of_their_own_are_all_released(
+    root: Path, tmp_path: Path
+) -> None:
+    """MLC's variants all have params_shard_0.bin, each in a repository for itself."""
+    checkpoint = json.loads((root / "run.json").read_text())["models"][0]["checkpoint"]
+    other = export_tiny(Path(checkpoint), "mlc", "q4f16_1", root)
+    path = root / LABEL / "parity.json"
+    raw = json.loads(path.read_text("utf-8"))
+    (item,) = (item for item in raw["artifacts"] if item["format"] == "mlc")
+    files = [vars(output) for output in other.manifest.outputs]
+    twin = {"variant": "q4f16_1", "files": files, "manifest": other.sha256}
+    raw["artifacts"].append({**item, **twin, "recovered": {"tokens": 512}})
+    path.write_text(json.dumps(raw))
+    done = build(root, tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "left out" not in done.output
+    released = {item["variant"] for item in read_record(tmp_path / NAME)["variants"]}
+    assert {"q0f16", "q4f16_1"} <= released

@@ -28,3 +28,13 @@ def rewritten(form: str) -> tuple[str, ...]:
         InputError: an unknown format.
     """
     return load_format(form).publication.merged
+
+
+def together(first: Released, second: Released) -> bool:
+    """Whether two exports would be in one repository.
+
+    Raises:
+        InputError: an unknown format.
+    """
+    own, its = ({item.name for item in repositories([each])} for each in (first, second))
+    return first.compared.format == second.compared.format and bool(own & its)

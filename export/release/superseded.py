@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from edgeproof.verdicts import Verdict
 from export.publication import Released
-from export.release.repositories import rewritten
+from export.release.repositories import rewritten, together
 
 BEST_FIRST = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.DEGRADED, Verdict.FAIL)
 
@@ -19,9 +19,9 @@ BEST_FIRST = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.DEGRADED, Verdict.FAIL
 def superseded(released: Sequence[Released]) -> dict[str, str]:
     """Name of an export that gives way → name of the one that does not.
 
-    Of a plain and a recovered export that write one file differently, it is the one of the worse
-    verdict, of equal verdicts the one of larger mean KL. Others that do so are for `repository` to
-    refuse: nothing tells which of them is meant.
+    Of a plain and a recovered export that write one file of a repository differently, it is the one
+    of the worse verdict, of equal verdicts the one of larger mean KL. Others that do so are for
+    `repository` to refuse: nothing tells which of them is meant.
 
     Raises:
         InputError: an unknown format.
@@ -44,8 +44,6 @@ def _rank(item: Released) -> tuple[int, float]:
 
 
 def _clash(first: Released, second: Released) -> bool:
-    if first.compared.format != second.compared.format:
-        return False
     own, its = ({out.path: out.sha256 for out in item.compared.files} for item in (first, second))
-    merged = rewritten(first.compared.format)
-    return any(own[path] != its[path] for path in (own.keys() & its.keys()) - set(merged))
+    shared = (own.keys() & its.keys()) - set(rewritten(first.compared.format))
+    return any(own[path] != its[path] for path in shared) and together(first, second)
