@@ -52,6 +52,14 @@ def test_bits_follow_from_words_and_scales(
     assert np.abs(dequantise(described.artifact)[name] - values).max() < step
 
 
+def test_the_weights_come_first_whose_hash_a_badge_has(checkpoint: Path, tmp_path: Path) -> None:
+    own = exported(checkpoint, "q4", tmp_path, group_size="32")
+    (own.path / "README.md").write_text("# a card")
+    (found,) = subjects([own.path])
+    assert found.files[0] == "model.safetensors"
+    assert "README.md" in found.files
+
+
 def test_a_mixture_says_how_many_layers_are_otherwise(tmp_path: Path) -> None:
     own = exported(make_recovered(tmp_path / "checkpoint", mixed), "auto", tmp_path)
     (found,) = subjects([own.path])

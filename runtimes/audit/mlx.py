@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeproof.artifact import Facts, Precision, WeightStats
+from edgeproof.artifact import MANIFEST, Facts, Precision, WeightStats
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from edgeproof.json_text import parse_json
@@ -52,12 +52,14 @@ def inspect(folder: Path) -> Inspection:
         InputError: a file is missing, cut off or malformed.
     """
     config = read_json(folder / CONFIG)
-    stored = all_entries(sorted(folder.glob(PATTERN)))
+    shards = sorted(folder.glob(PATTERN))
+    stored = all_entries(shards)
     said = config.get(QUANTIZATION)
     settings: Mapping[str, Any] = said if isinstance(said, dict) else {}
     stats, linears = _counted(stored, settings)
     listed = sorted(item.name for item in folder.iterdir() if item.is_file())
-    files = [name for name in listed if name != "edgeproof.json"]
+    weights = [path.name for path in shards]
+    files = [*weights, *(name for name in listed if name not in (*weights, MANIFEST))]
     return Inspection(
         format="mlx",
         name=folder.resolve().name,
