@@ -211,3 +211,17 @@ def test_a_receipt_takes_no_other_folder_s_place(left: Left, tmp_path: Path) -> 
     assert "holds something else than a receipt" in done.output
     done = release("verify", tmp_path, "--file", left.file)
     assert (done.exit_code, "no receipt of an audit" in done.output) == (2, True)
+    # Not with a receipt beside what is another's, either: the folder is replaced as a whole.
+    shutil.copy(left.receipt / RECEIPT, tmp_path)
+    done = audit(left.file, "--against", tmp_path, "--receipt", tmp_path)
+    assert (done.exit_code, "something else than a receipt" in done.output) == (2, True)
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--badge", "--json", "--markdown"])
+def test_nothing_else_is_written_into_a_receipt(left: Left, tmp_path: Path, option: str) -> None:
+    receipt = tmp_path / "receipt"
+    arguments = (option, receipt / "other.json", "--receipt", receipt)
+    done = audit(left.file, "--against", tmp_path, *arguments)
+    assert (done.exit_code, "lies in the receipt" in done.output) == (2, True)
+    assert not receipt.exists()

@@ -9,6 +9,7 @@ from edgeproof.verdicts.elsewhere import (
 from edgeproof.verdicts.limits import METRICS, RUNTIME_CLASSES
 from edgeproof.verdicts.receipt import (
     RECEIPT,
+    SIGNATURE_FILES,
     Audited,
     HubCommit,
     Receipt,
@@ -37,6 +38,7 @@ __all__ = [
     "REPORT",
     "RUNTIME_CLASSES",
     "SCHEMA",
+    "SIGNATURE_FILES",
     "Audited",
     "Compared",
     "HubCommit",

@@ -18,6 +18,8 @@ from edgeproof.files.schema import Schema
 from edgeproof.verdicts.verdict import Verdict
 
 RECEIPT = "receipt.json"
+# What signs it lies beside it, as beside a release.
+SIGNATURE_FILES = ("model.sig", "model.sig.sha256")
 SCHEMA = Schema(current=1, oldest=1, again="audit again", what="a receipt of an audit")
 
 

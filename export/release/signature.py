@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.hashing import file_sha256
+from edgeproof.verdicts import SIGNATURE_FILES
 
 if TYPE_CHECKING:
     from model_signing import hashing
 
-SIGNATURE = "model.sig"
-SIGNATURE_SUM = "model.sig.sha256"
-UNSIGNED = (SIGNATURE, SIGNATURE_SUM)
+SIGNATURE, SIGNATURE_SUM = UNSIGNED = SIGNATURE_FILES
 # What the library raises for keys of another kind (AttributeError: one without a curve), and a
 # network without sigstore.
 UNUSABLE = (OSError, ValueError, TypeError, AttributeError)

@@ -139,7 +139,7 @@ def main(
     page = json_path.with_suffix(".html") if json_path and not (no_html or inspect) else None
     outputs = [path for path in (json_path, page, markdown_path, badge) if path]
     require_files(*outputs)
-    require_receipt(receipt)
+    require_receipt(receipt, outputs)
     found = found_in(*everything(files, revision))
     named = len(found.inspected) + len(found.refused)
     require_spared(*outputs, reads=[*_read(found.inspected), *_read_of(against), text])

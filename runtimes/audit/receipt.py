@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,27 @@ from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder, write_atomic
 from edgeproof.files.hashing import file_sha256
 from edgeproof.files.space import require_folder
-from edgeproof.verdicts import RECEIPT, REPORT, Audited, HubCommit, Receipt, receipt_bytes
+from edgeproof.verdicts import (
+    RECEIPT,
+    REPORT,
+    SIGNATURE_FILES,
+    Audited,
+    HubCommit,
+    Receipt,
+    receipt_bytes,
+)
 
 if TYPE_CHECKING:
     from runtimes.audit.run import Audit
 
 
-def require_receipt(folder: Path | None) -> None:
+PARTS = (RECEIPT, REPORT, *SIGNATURE_FILES)
+
+
+def require_receipt(folder: Path | None, others: Iterable[Path] = ()) -> None:
     """Refuse a folder that has something else in it, or cannot be written.
+
+    It is replaced as a whole, so that none of the `others` that are written may lie in it.
 
     Raises:
         InputError: naming it.
@@ -25,8 +39,12 @@ def require_receipt(folder: Path | None) -> None:
     if folder is None:
         return
     require_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECEIPT).is_file():
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if held and (RECEIPT not in held or not held.issubset(PARTS)):
         raise InputError(f"{folder}: holds something else than a receipt; name another folder")
+    for path in others:
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            raise InputError(f"{path}: lies in the receipt, which has no such file; name another")
 
 
 def write_receipt(folder: Path, done: Audit, day: str) -> None:
