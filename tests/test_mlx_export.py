@@ -217,6 +217,14 @@ def test_code_of_strangers_is_left_out(tmp_path: Path) -> None:
     assert not {"model_file", "auto_map"} & said(artifact).keys()
 
 
+def test_a_packing_that_the_weights_no_longer_have_is_left_out(tmp_path: Path) -> None:
+    """mlx_lm would make packed layers of those that it names, and find no codes for them."""
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    layer = {"model.layers.0.mlp.up_proj": {"group_size": 64, "bits": 4}}
+    change_json(folder / "config.json", quantization={"group_size": 64, "bits": 4, **layer})
+    assert "quantization" not in said(export_tiny(folder, "mlx", "bf16", tmp_path))
+
+
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "checkpoint")
     artifact = export_tiny(folder, "mlx", "q4", tmp_path)

@@ -18,8 +18,11 @@ from export.checkpoint import Checkpoint
 from export.mlx.definitions import stated_keys
 
 # Code of strangers that mlx_lm could be told to run; what says nothing of the model; what mlx_lm's
-# Llama would take for windows, which transformers' has not.
-LEFT_OUT = ("model_file", "auto_map", "_name_or_path", "layer_types", "sliding_window")
+# Llama would take for windows, which transformers' has not; a packing that weights no longer have.
+QUANTIZATION = ("quantization", "quantization_config")
+LEFT_OUT = (
+    "model_file", "auto_map", "_name_or_path", "layer_types", "sliding_window", *QUANTIZATION,
+)  # fmt: skip
 END = "eos_token_id"
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ def config_json(checkpoint: Checkpoint, group: int | None, bits: Mapping[str, in
                 quantization[module] = False
             elif count != usual:
                 quantization[module] = {"group_size": group, "bits": count, "mode": "affine"}
-        config |= {"quantization": quantization, "quantization_config": quantization}
+        config |= dict.fromkeys(QUANTIZATION, quantization)
     return (json.dumps(dict(sorted(config.items())), indent=4, ensure_ascii=False) + "\n").encode()
 
 
