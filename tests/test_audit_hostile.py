@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -221,3 +222,13 @@ def test_what_inspecting_cannot_use_is_refused(tmp_path: Path) -> None:
         done = audit(path, "--inspect", option, tmp_path / "a")
         said = "leave --against, --markdown, --badge and --receipt out"
         assert (done.exit_code, said in done.output) == (2, True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", ["model.gguf", "model.onnx", "model.safetensors"])
+def test_a_pipe_among_files_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / name)
+    done = CliRunner().invoke(main, [str(tmp_path), "--inspect"])
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    assert "no regular file" in done.output or "holds nothing that can be audited" in done.output

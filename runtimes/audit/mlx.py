@@ -30,7 +30,7 @@ CLASSES = {"float32": Precision.FP32, "float16": Precision.FP16, "bfloat16": Pre
 def is_folder(folder: Path) -> bool:
     """Whether mlx_lm's converter made it: a checkpoint of transformers has these files too."""
     weights = sorted(folder.glob(PATTERN))
-    if not weights or not (folder / CONFIG).is_file():
+    if not weights or not all(path.is_file() for path in (*weights, folder / CONFIG)):
         return False
     try:
         with weights[0].open("rb") as file:

@@ -133,6 +133,8 @@ def _file(path: Path, origin: Origin | None) -> Inspection:
 
 
 def _begin(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # of a pipe nobody may ever write the end
+        raise InputError(f"{path}: cannot be read (no regular file)")
     try:
         with path.open("rb") as file:
             return file.read(READ)
