@@ -46,10 +46,16 @@ def test_they_wait_until_it_is_installed(tmp_path: Path) -> None:
     awaited.wait_for(_of("gguf"), Stages())
 
 
-def test_what_could_not_be_installed_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "exit").write_text("2\n")
+@pytest.mark.parametrize("content", [b"2\n", b"", b"\x86\xff", b"0 or so"])
+def test_what_could_not_be_installed_ends_the_run(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "exit").write_bytes(content)
     with pytest.raises(InputError, match="gguf: its runtime could not be installed"):
         Awaited({"gguf": tmp_path / "exit"}).wait_for(_of("gguf"), Stages())
+
+
+def test_a_folder_in_the_file_s_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{tmp_path.name}: cannot be read"):
+        Awaited({"gguf": tmp_path}).wait_for(_of("gguf"), Stages())
 
 
 def _beside(tmp_path: Path, making: str, comparing: str) -> subprocess.Popen[str]:

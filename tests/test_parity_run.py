@@ -101,6 +101,11 @@ def test_a_part_of_the_text_is_compared_on_request(out: Path, tmp_path: Path) ->
     assert 1 <= raw["artifacts"][0]["measurement"]["greedy"]["prompts"] < 12
 
 
+def test_only_a_format_can_be_awaited(out: Path, tmp_path: Path) -> None:
+    done = invoke(parity_main, "--root", out, "--await", "ggml", tmp_path / "installed")
+    assert (done.exit_code, "the format 'ggml'; known: onnx" in done.output) == (2, True)
+
+
 def test_another_runtime_needs_explicit_artifacts(out: Path) -> None:
     assert invoke(parity_main, "--root", out, "--runtime", "webgpu").exit_code == 2
 

@@ -157,11 +157,14 @@ def main(
       python -m runtimes.parity --junit parity.xml --markdown parity.md
     """  # noqa: D301
     outputs = OUTPUTS.load()
+    from runtimes.formats import reader
     from runtimes.parity import models as parts
     from runtimes.parity.report.terminal import print_result
     from runtimes.parity.run import Extent
 
     suite = chosen_suite(budget, text)
+    for form, _ in awaited:
+        reader(form)
     if artifacts:
         record = RunRecord((), {})  # what is named by hand is of no plan
         if recover:

@@ -34,7 +34,7 @@ class Awaited:
         """Until an artifact's runtime is there.
 
         Raises:
-            InputError: its installation failed.
+            InputError: its installation failed, or the file has no exit code.
         """
         form = _form(artifact)
         path = self.exits.get(form)
@@ -43,11 +43,18 @@ class Awaited:
                 while not path.exists():
                     time.sleep(SECONDS)
             importlib.invalidate_caches()
-        if path is not None and path.read_text("ascii").strip() != "0":
+        if path is not None and _content(path) != b"0":
             raise InputError(
                 f"{form}: its runtime could not be installed, so that its artifacts are not"
                 f" compared ({path} has its exit code)"
             )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _form(artifact: Artifact) -> str:
