@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -202,6 +203,15 @@ def test_another_file_is_noticed(left: Left, signed: Path, tmp_path: Path) -> No
     assert f"{left.file.name}: changed since it was audited" in done.output
     assert "other.gguf: not one that was audited" in done.output
     assert "extra: not part of the receipt" in done.output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.parametrize("link", [True, False])
+def test_a_report_that_has_no_end_is_not_read(left: Left, tmp_path: Path, link: bool) -> None:
+    shutil.copy(left.receipt / RECEIPT, tmp_path)
+    (tmp_path / REPORT).symlink_to("/dev/zero") if link else os.mkfifo(tmp_path / REPORT)
+    done = release("verify", tmp_path)
+    assert (done.exit_code, f"{REPORT}: no plain file" in done.output) == (1, True)
 
 
 def test_a_receipt_takes_no_other_folder_s_place(left: Left, tmp_path: Path) -> None:

@@ -35,11 +35,15 @@ def receipt_problems(
 def receipt_content_problems(folder: Path) -> Iterator[str]:
     """The same without the signature and without files."""
     known = {RECEIPT, REPORT, *UNSIGNED}
+    plain = True
     for path in sorted(folder.iterdir()):
         if path.name not in known:
             yield f"{path.name}: not part of the receipt"
         elif path.is_symlink() or not path.is_file():
+            plain = False
             yield f"{path.name}: no plain file"
+    if not plain:
+        return  # of a pipe or a device nobody would see the end
     try:
         receipt = read_receipt(folder)
         if file_sha256(folder / REPORT) != receipt.report:
