@@ -101,6 +101,21 @@ def test_a_part_of_the_text_is_compared_on_request(out: Path, tmp_path: Path) ->
     assert 1 <= raw["artifacts"][0]["measurement"]["greedy"]["prompts"] < 12
 
 
+def test_who_gets_no_runtime_keeps_the_verdicts_of_the_others(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "installed").write_text("2\n")
+    result = compare(
+        "--root", out, "--positions", 300, "--allow-degraded", "--await", "gguf",
+        tmp_path / "installed",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    entries = report(out)
+    assert entries["gguf/f16"]["verdict"] == "FAIL"
+    assert entries["gguf/f16"]["reasons"] == [
+        f"not run: its runtime could not be installed ({tmp_path / 'installed'} has the exit code)"
+    ]
+    assert entries["onnx/fp32"]["measurement"]["positions"] >= 300
+
+
 def test_only_a_format_can_be_awaited(out: Path, tmp_path: Path) -> None:
     done = invoke(parity_main, "--root", out, "--await", "ggml", tmp_path / "installed")
     assert (done.exit_code, "the format 'ggml'; known: onnx" in done.output) == (2, True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeproof.artifact import Artifact
-from edgeproof.errors import InputError
 from runtimes.parity.stages import Stages
 
 SECONDS = 0.2  # between looks
@@ -30,31 +29,24 @@ class Awaited:
             range(len(artifacts)), key=lambda index: _form(artifacts[index]) in self.exits
         )
 
-    def wait_for(self, artifact: Artifact, stages: Stages) -> None:
-        """Until an artifact's runtime is there.
-
-        Raises:
-            InputError: its installation failed, or the file has no exit code.
-        """
+    def lacking(self, artifact: Artifact, stages: Stages) -> str | None:
+        """Wait until an artifact's runtime is there; in words why it will not be, or None."""
         form = _form(artifact)
         path = self.exits.get(form)
-        if path is not None and not path.exists():
+        if path is None:
+            return None
+        if not path.exists():
             with stages.subject(f"{form}'s runtime"), stages.phase("being installed"):
                 while not path.exists():
                     time.sleep(SECONDS)
             importlib.invalidate_caches()
-        if path is not None and _content(path) != b"0":
-            raise InputError(
-                f"{form}: its runtime could not be installed, so that its artifacts are not"
-                f" compared ({path} has its exit code)"
-            )
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes().strip()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        try:
+            told = path.read_bytes().strip()
+        except OSError as error:
+            return f"not run: {path} cannot be read ({error.strerror})"
+        if told == b"0":
+            return None
+        return f"not run: its runtime could not be installed ({path} has the exit code)"
 
 
 def _form(artifact: Artifact) -> str:

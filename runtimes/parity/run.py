@@ -225,12 +225,19 @@ def _in_turns(
     bench: Bench,
     awaited: Awaited,
 ) -> list[tuple[Judgement, Measurement | None, Weighed | None]]:
-    """Compare all, those whose runtimes are awaited last; what was found, in their own order."""
+    """Compare all, those whose runtimes are awaited last; what was found, in their own order.
+
+    What has no runtime in the end is a FAIL that says so.
+    """
     found = {}
     for turn in awaited.turns(artifacts):
-        awaited.wait_for(artifacts[turn], bench.stages)
+        lacking = awaited.lacking(artifacts[turn], bench.stages)
         with bench.stages.artifact(_label(artifacts[turn])) as tell:
-            found[turn] = _compare(artifacts[turn], requests[turn].runtime, bench, gated[turn])
+            found[turn] = (
+                (Judgement(Verdict.FAIL, (lacking,)), None, None)
+                if lacking
+                else _compare(artifacts[turn], requests[turn].runtime, bench, gated[turn])
+            )
             tell(_found(*found[turn][:2]))
         bench.journal.leave()
     if awaited.exits:
