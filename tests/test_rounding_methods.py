@@ -12,7 +12,7 @@ from export.mlc.schemes import SCHEMES
 from export.mlx.schemes import affine
 from export.onnx import bnb4, dynamic
 from export.onnx.blocks import BLOCKS
-from export.rounding import BlockAxis, Evidence, Grid, Kind, Need
+from export.rounding import BlockAxis, Evidence, Grid, Kind, Need, Rules
 from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32
 from export.rounding.registry import METHODS
 
@@ -63,8 +63,9 @@ def evidence(seed: int, columns: int) -> Evidence:
 
 
 def columns_for(grid: Grid, columns: int) -> int:
-    """GGUF has only whole blocks."""
-    return columns + -columns % grid.block if grid in GGUF else columns
+    """GGUF and MLX have only whole blocks: other tensors stay as they are."""
+    whole = grid in GGUF or grid.rules is Rules.MLX
+    return columns + -columns % grid.block if whole else columns
 
 
 @every_method

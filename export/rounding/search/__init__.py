@@ -29,7 +29,6 @@ RULES: Mapping[Kind, Callable[[Blocks, Grid], Rounded]] = {
     Kind.SIGNED: signed.search,
     Kind.CODEBOOK: signed.search,
     Kind.ZERO_POINT: zero_point.search,
-    Kind.MINIMUM: affine.search,
 }
 
 
@@ -43,6 +42,10 @@ class Search:
 
     def round(self, rows: np.ndarray, grid: Grid, evidence: Evidence) -> Rounded:
         """Of least weighted squared error, as far as the search goes."""
-        if grid.bits > MOST_BITS or grid.block == WHOLE_ROW or grid.kind not in RULES:
+        if grid.bits > MOST_BITS or grid.block == WHOLE_ROW:
             return Nearest().round(rows, grid, evidence)
-        return RULES[grid.kind](Blocks.of(rows, grid, evidence), grid)
+        blocks = Blocks.of(rows, grid, evidence)
+        if grid.kind in RULES:
+            return RULES[grid.kind](blocks, grid)
+        nearest = Nearest().round(rows, grid, evidence)
+        return affine.search(blocks, grid, nearest) if grid.kind is Kind.MINIMUM else nearest

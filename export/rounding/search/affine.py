@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from export.rounding.cast import FLOAT32
 from export.rounding.grid import Grid
 from export.rounding.method import Rounded
 from export.rounding.search.blocks import Blocks, Leader, inverses
@@ -14,8 +15,8 @@ CUTS = ((0.04, 0.04), (0.05, 0.0), (0.0, 0.05), (-0.03, -0.03))
 WEIGHTED_CUTS = ((0.07, 0.07), (0.15, 0.15), (0.2, 0.0), (0.0, 0.2), (-0.03, -0.03))
 
 
-def search(blocks: Blocks, grid: Grid) -> Rounded:
-    """See `export.rounding.search`.
+def search(blocks: Blocks, grid: Grid, start: Rounded) -> Rounded:
+    """See `export.rounding.search`; `start` is what `nearest` stores, whose ends may be others.
 
     Raises:
         InputError: a scale or a minimum overflows the grid's type.
@@ -36,6 +37,9 @@ def search(blocks: Blocks, grid: Grid) -> Rounded:
         best.offer(-blocks.errors(found, scales, minima), scales, minima)
         return found
 
+    measured(
+        start.scales.astype(FLOAT32) / blocks.units, start.offsets.astype(FLOAT32) / blocks.units
+    )
     lowest = blocks.values.min(axis=0)
     reach = blocks.values.max(axis=0) - lowest
     blocks.written(reach / top, dtype)  # both raise
