@@ -15,9 +15,10 @@ from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.families import read_config
 from export.checkpoint import open_checkpoint
+from export.checkpoint.safetensors_writer import PlannedTensor
 from export.mlx import FORMAT
 from export.mlx.definitions import stated_keys
-from export.mlx.files import Stored, plan_files
+from export.mlx.files import plan_files
 from runtimes.formats import dequantise
 from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
@@ -158,7 +159,7 @@ def test_what_lies_on_its_grid_already_is_stored_exactly(
 
 
 def test_files_are_cut_at_the_limit() -> None:
-    groups = [[Stored(f"{n}.{part}", (10,), np.dtype(np.float32)) for part in "ab"]
+    groups = [[PlannedTensor(f"{n}.{part}", np.dtype(np.float32), (10,)) for part in "ab"]
               for n in range(5)]  # fmt: skip
     assert [file.name for file in plan_files(groups, 400)] == ["model.safetensors"]
     files = plan_files(groups, 170)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from export.checkpoint.safetensors_file import DTYPES
 
 # What `transformers` asks of every file it loads.
 METADATA = {"format": "pt"}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NAMES = {**{dtype: name for name, dtype in DTYPES.items()}, np.dtype(np.uint32): "U32"}
 # The reference library's order of dtypes in a file; widest first keeps every tensor aligned.
 ORDER = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor to be written; `dtype` is float32, float16 or bfloat16."""
+    """One tensor to be written; `dtype` is float32, float16 or bfloat16, or uint32 for codes."""
 
     name: str
     dtype: np.dtype[Any]
@@ -58,7 +58,7 @@ def write_safetensors(
     """
     ordered = sorted(tensors, key=lambda tensor: (ORDER.index(NAMES[tensor.dtype]), tensor.name))
     with path.open("wb", buffering=0) as file:
-        _write_all(file, _header(ordered))
+        _write_all(file, encode_header(ordered, METADATA))
         for tensor in ordered:
             written = 0
             for block in blocks(tensor.name):
@@ -71,8 +71,13 @@ def write_safetensors(
         os.fsync(file.fileno())
 
 
-def _header(ordered: Sequence[PlannedTensor]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": METADATA}
+def encode_header(ordered: Sequence[PlannedTensor], metadata: Mapping[str, str]) -> bytes:
+    """What a file begins with whose tensors follow in this order.
+
+    Raises:
+        ValueError: two tensors have one name.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     begin = 0
     for tensor in ordered:
         header[tensor.name] = {

@@ -18,10 +18,11 @@ from edgeproof.errors import InputError
 from edgeproof.families.context import bounded
 from edgeproof.recovery import RECOVERY
 from export.checkpoint import Checkpoint, recovered_grids
+from export.checkpoint.safetensors_writer import PlannedTensor, encode_header
 from export.context import within_context
 from export.format import Advance
 from export.mlx.config import config_json, write_tokenizer
-from export.mlx.files import INDEX, UINT32, Stored, header, index_json, plan_files
+from export.mlx.files import INDEX, METADATA, UINT32, index_json, plan_files
 from export.mlx.packing import pack, words_per_row
 from export.mlx.recipe import Recipe
 from export.mlx.schemes import EXACT, FLOATS, RECOVERED_BITS, affine, as_affine
@@ -51,17 +52,17 @@ class Item:
         return self.target.name.removesuffix(".weight")
 
     @property
-    def stored(self) -> tuple[Stored, ...]:
+    def stored(self) -> tuple[PlannedTensor, ...]:
         """Its tensors in the file."""
         name, shape = self.target.name, self.target.shape
         if self.bits is None:
-            return (Stored(name, shape, self.dtype),)
+            return (PlannedTensor(name, self.dtype, shape),)
         rows, columns = shape
         groups = (rows, columns // self.group)
         return (
-            Stored(name, (rows, words_per_row(columns, self.bits)), UINT32),
-            Stored(f"{self.module}.scales", groups, self.dtype),
-            Stored(f"{self.module}.biases", groups, self.dtype),
+            PlannedTensor(name, UINT32, (rows, words_per_row(columns, self.bits))),
+            PlannedTensor(f"{self.module}.scales", self.dtype, groups),
+            PlannedTensor(f"{self.module}.biases", self.dtype, groups),
         )
 
 
@@ -89,7 +90,8 @@ def write(
     files = plan_files(groups)
     for file in files:
         with writer.open(file.name) as out:
-            out.write(header(tensor for number in file.groups for tensor in groups[number]))
+            tensors = [tensor for number in file.groups for tensor in groups[number]]
+            out.write(encode_header(tensors, METADATA))
             for number in file.groups:
                 _write_item(out, items[number], checkpoint, rounder, advance)
                 _count(writer, items[number])
