@@ -192,6 +192,15 @@ def test_the_front_and_what_dominates_the_rest() -> None:
         assert (point.dominated_by is None) == (not better)
 
 
+def test_some_bytes_of_metadata_keep_nothing_on_the_front() -> None:
+    plain, better = (
+        made("mlc", name, Precision.LOW_BIT, size, kl)
+        for name, kl, size in (("plain", 0.5, 78_650), ("recovered", 0.15, 78_651))
+    )
+    points = {point.export: point.dominated_by for point in advise([plain, better]).points}
+    assert points == {"mlc plain": "mlc recovered", "mlc recovered": None}
+
+
 def test_broken_exports_advise_nothing_and_twins_do_not_dominate_each_other() -> None:
     broken = made("gguf", "f16", Precision.FP16, 1, 0.0, Verdict.FAIL)
     unopened = entry("f16", Verdict.FAIL)

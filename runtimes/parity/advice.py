@@ -21,6 +21,8 @@ from runtimes.parity.verdict import judge
 
 # Gates that any export may be asked to meet, whatever its own precision, strictest first.
 LEVELS = (Precision.FP16, Precision.EIGHT_BIT, Precision.LOW_BIT)
+# Files of one layout differ by what their metadata say: up to so many times is the same size.
+SAME_SIZE = 1.001
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Point:
     positions: int | None
     """Of how many positions it is, where these are the first of the text; null for all."""
     dominated_by: str | None
-    """The best of those no larger and, on what both have read, no worse; null on the front."""
+    """The best of those no larger (a thousandth is none) and, on what both have read, no worse;
+    null on the front."""
     dominated_in_format: str | None
     """The same among exports of its format."""
 
@@ -216,8 +219,8 @@ def _dominator(entry: Entry, others: Iterable[Entry]) -> str | None:
     better = []
     for other in others:
         own, its = _common_kl((entry, other))
-        no_worse = other.bytes <= entry.bytes and its <= own
-        if no_worse and (other.bytes, its) != (entry.bytes, own):
+        no_worse = other.bytes <= entry.bytes * SAME_SIZE and its <= own
+        if no_worse and (other.bytes * SAME_SIZE < entry.bytes or its < own):
             better.append(other)
     best = next(iter(_best_first(sorted(better, key=lambda e: e.bytes))), None)
     return best.name if best else None
