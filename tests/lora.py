@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
-from edgeproof.families import read_config
+from edgeproof.families import read_config, whole
 
 PREFIX = "base_model.model."
 ALPHA, RANK = 12, 4
@@ -53,7 +53,7 @@ def make_lora(
     raw = {**json.loads((base / "config.json").read_text()), "tie_word_embeddings": False}
     rng = np.random.default_rng(seed)
     found: dict[str, np.ndarray] = {}
-    for parameter in read_config(raw)[1]:
+    for parameter in whole(read_config(raw)[1]):
         module, _, kind = parameter.name.rpartition(".")
         last = module.rpartition(".")[2]
         layers = config.get("layers_to_transform")

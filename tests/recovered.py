@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from edgeproof.recovery import CalibrationText, Original, Recovery
+from runtimes.weights.fused import parts
 from tests.tiny import DTYPES, make_checkpoint, write_weights
 
 BLOCK = 32
@@ -56,7 +57,7 @@ def make_recovered(
     for name, values in tensors.items():
         grid = grid_of(name) if values.ndim == 2 else None
         if grid is not None:
-            grids[name] = grid
+            grids |= dict.fromkeys(parts(name), grid)
             found = blocks(grid, values.size // BLOCK, rng)
             tensors[name] = found.reshape(values.shape)
         elif values.ndim == 1:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.numbers
 
 IDS = [1, 40, 7, 300, 12, 12, 99, 5]
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 TABLE, HEAD = f"{PREFIX}model.embed_tokens", f"{PREFIX}lm_head"
 # Changes of `make_lora`, and of the base.
 ADAPTERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -43,6 +44,8 @@ ADAPTERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "one layer": ({"layers_to_transform": [1], "layers_pattern": "layers"}, {}),
     "DoRA": ({"modules": LINEAR, "use_dora": True}, {"attention_bias": True}),
+    "fused layers": ({"modules": FUSED}, {**tiny.PHI3, "dtype": "BF16", "shards": 2}),
+    "DoRA of fused layers": ({"modules": FUSED, "use_dora": True}, tiny.PHI3),
     "embedding of a tied model": ({"modules": ("embed_tokens", "o_proj")}, {}),
     "head of a tied model": ({"modules": ("lm_head",)}, {"dtype": "BF16"}),
     "DoRA of tables": (

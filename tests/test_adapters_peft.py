@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {},
     ),
+    "fused layers": ({"target_modules": "all-linear"}, tiny.PHI3),
     "all linear layers": ({"target_modules": "all-linear"}, tiny.QWEN3),
     "whole modules": (
         {"target_modules": ["v_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},

@@ -38,7 +38,7 @@ from runtimes.recover.distill.run import Distilled, Part, Start, distill
 from runtimes.recover.distill.wish import Distillation
 from runtimes.recover.progress import Progress
 from runtimes.recover.rounding import Rounded
-from tests.test_recover import LEVELS, make_small, on_grid, values, windows_once
+from tests.recovering import LEVELS, make_small, on_grid, values, windows_once
 from tests.test_recovered_export import differences
 
 ASKED = ("--format", "gguf", "--bits", "5.2", "--tokens", "512", "--threads", "1")

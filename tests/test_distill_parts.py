@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgeproof.cli import main
 from edgeproof.errors import InputError
 from edgeproof.goal import Goal, parse_goal
-from runtimes.calibrate.decoder import open_decoder
+from runtimes.calibrate.decoder import Share, open_decoder
 from runtimes.recover.distill import latents, loss
 from runtimes.recover.distill.kept import Kept
 from runtimes.recover.distill.wish import Distillation, checked_distillation
@@ -19,15 +19,19 @@ from runtimes.recover.grids import GRIDS
 from runtimes.recover.rounding import Rounded
 from runtimes.recover.scales import searched_scales
 from runtimes.recover.text import Chunk
-from tests.test_recover import LEVELS, make_small, on_grid
-from tests.tiny import FAMILIES
+from tests.recovering import LEVELS, make_small, on_grid
+from tests.tiny import FAMILIES, GEMMA3, OTHERS, PHI3
+
+KINDS = {**FAMILIES, **OTHERS, "gemma3": GEMMA3, "phi3": PHI3}
 
 
-@pytest.mark.parametrize("family", ["tied", "biases", "qwen2 untied", "qwen3"])
+@pytest.mark.parametrize(
+    "family", ["tied", "biases", "qwen2 untied", "qwen3", "granite", "gemma3", "phi3"]
+)
 def test_the_gradient_is_that_of_the_kl(tmp_path: Path, family: str) -> None:
     """Beside PyTorch's own, through logits as a whole; rows of two lengths and a prefix."""
     torch.manual_seed(0)
-    teacher = open_decoder(make_small(tmp_path / "model", **FAMILIES[family]), 1)
+    teacher = open_decoder(make_small(tmp_path / "model", **KINDS[family]), 1)
     student = open_decoder(tmp_path / "model", 1)
     with torch.no_grad():
         for parameter in student.model.parameters():
@@ -63,15 +67,16 @@ def test_a_step_stays_on_the_grid(tmp_path: Path, family: str, grid: str) -> Non
     student.model.requires_grad_(True)
     made = {}
     for name, parameter in student.model.named_parameters():
+        whole = Share(parameter, slice(None))
         if parameter.ndim == 1:
             halved = "norm" in name
             start = parameter.half().float() if halved else parameter.clone()
-            made[name] = latents.Vector(parameter, start, halved)
+            made[name] = latents.Vector(whole, start, 0.0 if halved else None)
         else:
             scales = searched_scales(parameter.view(-1, 32), torch.ones(1, 32), GRIDS[grid])
             levels = GRIDS[grid].nearest(parameter.view(-1, 32) / scales[:, None])
             stored = Rounded(levels.view(parameter.shape), scales.view(len(parameter), -1).half())
-            made[name] = latents.Matrix(parameter, stored, GRIDS[grid])
+            made[name] = latents.Matrix(whole, stored, GRIDS[grid])
             assert torch.equal(parameter, stored.values)
     before = {name: parameter.clone() for name, parameter in student.model.named_parameters()}
     for number in range(1, 4):
@@ -126,8 +131,8 @@ def test_auto_takes_the_first_device_that_is_there(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_best_of_all_checkpoints_is_what_is_kept(tmp_path: Path) -> None:
-    parameter = torch.zeros(2)
-    latent = latents.Vector(parameter, torch.tensor([1.0, 2.0]), halved=True)
+    share = Share(torch.nn.Parameter(torch.zeros(2)), slice(None))
+    latent = latents.Vector(share, torch.tensor([1.0, 2.0]), 0.0)
     groups, folder = {"tables": {"norm": latent}}, Kept(tmp_path)
     assert folder.best is None
     folder.save_best(0.5, groups)

@@ -36,6 +36,10 @@ ADAPTERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"tie_word_embeddings": False, "num_key_value_heads": 4},
     ),
+    "phi3, fused": (
+        {"modules": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")},
+        tiny.PHI3,
+    ),
     "qwen2, halves rotated": ({"modules": LINEAR, "dtype": np.float16}, tiny.QWEN2),
 }
 

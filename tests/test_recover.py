@@ -6,96 +6,32 @@ import json
 import resource
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from safetensors.numpy import load_file
 
-from edgeproof.cli import main
 from edgeproof.errors import InputError
-from edgeproof.files.hashing import file_sha256
-from edgeproof.recovery import IQ4_NL_LEVELS, Recovery, checkpoint_digest, read_recovery
-from runtimes.located import Model
-from runtimes.parity import statistics
-from runtimes.pytorch import open_reference
-from runtimes.pytorch.loading import PROBE
+from edgeproof.recovery import checkpoint_digest
 from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
 from runtimes.recover import store
 from runtimes.recover.grids import GRIDS
-from runtimes.recover.run import Stages
 from runtimes.recover.targets import TARGETS
-from runtimes.recover.text import Windows, evaluation_windows
-from runtimes.recover.vocabulary import Vocabulary
-from tests.tiny import CHAT_TEMPLATE, FAMILIES, OTHERS, change_json, make_checkpoint
-
-LEVELS = {
-    "q4": np.arange(-8, 8),
-    "q5": np.arange(-16, 16),
-    "q8": np.arange(-127, 128),
-    "iq4_nl": np.array(IQ4_NL_LEVELS),
-}
-SMALL = ("--tokens", "768", "--threads", "1")
-HELD = 512  # tokens of held-out text
-DAMAGED = 0.05  # nats: beyond what any of these recoveries loses at 8 bits
-
-
-def invoke(*arguments: str | Path) -> tuple[int, str]:
-    done = CliRunner().invoke(main, ["recover", *map(str, arguments)])
-    return done.exit_code, done.output
-
-
-def recovered(model: Path, out: Path, *options: str | Path) -> Recovery:
-    code, output = invoke("-m", model, "-o", out, *SMALL, *options)
-    assert code == 0, output
-    record = read_recovery(out)
-    assert record is not None
-    return record
-
-
-def values(folder: Path) -> dict[str, np.ndarray]:
-    return {
-        name: value
-        for path in folder.glob("*.safetensors")
-        for name, value in load_file(path).items()
-    }
-
-
-def on_grid(rows: np.ndarray, levels: np.ndarray) -> bool:
-    """Whether each block is one float16 number times levels: found by trying."""
-    blocks = rows.reshape(-1, 32)
-    for block in blocks:
-        if not block.any():
-            continue
-        peak = block[np.abs(block).argmax()]
-        tried = np.float16(peak / levels[levels != 0].astype(np.float32)).astype(np.float32)
-        products = tried[:, None] * levels.astype(np.float32)
-        if not any(np.isin(block, row).all() for row in products):
-            return False
-    return True
-
-
-def make_small(folder: Path, **changes: Any) -> Path:
-    """Chunks have as many tokens as the context has: texts are sampled in few steps."""
-    return make_checkpoint(folder, **{"max_position_embeddings": 65, **changes})
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-
-
-WINDOWS: dict[tuple[int, ...], Windows] = {}
-
-
-def windows_once(vocabulary: Vocabulary) -> Windows:
-    """`evaluation_windows`, once for all models with this tokenizer."""
-    key = tuple(vocabulary.tokenize(PROBE))
-    if key not in WINDOWS:
-        WINDOWS[key] = evaluation_windows(vocabulary)
-    return WINDOWS[key]
+from tests.recovering import (
+    HELD,
+    LEVELS,
+    SMALL,
+    digests,
+    find_at_once,
+    invoke,
+    lighten,
+    make_small,
+    on_grid,
+    recovered,
+    values,
+)
+from tests.tiny import CHAT_TEMPLATE, change_json
 
 
 @pytest.fixture(autouse=True)
@@ -104,14 +40,9 @@ def _found_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
     `found_as_users_do` is for tests that start processes themselves.
     """
-    monkeypatch.setattr(statistics, "RESAMPLES", 200)
-    monkeypatch.setattr(runs, "evaluation_windows", windows_once)
+    lighten(monkeypatch)
     if "found_as_users_do" not in request.fixturenames:
-        monkeypatch.setattr(runs, "LEAST_HELD", HELD)
-        monkeypatch.setattr(
-            "runtimes.located.located",
-            lambda model, revision: Model(Path(model), "tiny", None, revision, None),
-        )
+        find_at_once(monkeypatch)
 
 
 @pytest.fixture
@@ -155,43 +86,6 @@ def test_the_result_lies_on_its_grids_within_its_size(
     assert record.original.digest == checkpoint_digest(tiny)
     if target.mixed:
         assert len(set(record.grids.values())) > 1
-
-
-@pytest.mark.parametrize("name", ["biases", "mistral", "qwen2 untied", "qwen3", "olmo2"])
-def test_other_families_are_recovered_and_opens_in_transformers(tmp_path: Path, name: str) -> None:
-    """With 8 bits nearly the original's logits: nothing was left out or scaled by half."""
-    model = make_small(tmp_path / "model", **{**FAMILIES, **OTHERS}[name])
-    recovered(model, tmp_path / "out", "--format", "gguf", "--bits", "12")
-    ids = list(range(5, 60))
-    first, second = (
-        torch.from_numpy(open_reference(folder, 1).logits(ids)).log_softmax(-1)
-        for folder in (model, tmp_path / "out")
-    )
-    assert float((first.exp() * (first - second)).sum(-1).mean()) < DAMAGED
-
-
-@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
-def test_folding_keeps_the_function(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
-) -> None:
-    """With nothing rounded after it the recovered checkpoint computes what the original does."""
-
-    class Unrounded:
-        def __init__(self, values: torch.Tensor) -> None:
-            self.values = values
-
-    def unrounded(self: Stages, name: str, grid: str, folded: Any, *check: Any) -> Unrounded:
-        return Unrounded(folded.weights[name])
-
-    monkeypatch.setattr(Stages, "rounded", unrounded)
-    model = make_small(tmp_path / "model", **changes)
-    recovered(model, tmp_path / "out", "--format", "any")
-    before, after = values(model), values(tmp_path / "out")
-    assert any((before[name] != after[name]).any() for name in before if "layernorm" in name)
-    ids = list(range(5, 60))
-    first, second = (open_reference(folder, 1).logits(ids) for folder in (model, tmp_path / "out"))
-    # Norms of queries and keys, and a tied model's last one, are rounded to 11 bits.
-    assert np.abs(first - second).max() < 4e-3 * np.abs(first).max()
 
 
 def test_more_bits_lose_less(tiny: Path, tmp_path: Path) -> None:

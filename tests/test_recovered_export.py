@@ -21,9 +21,9 @@ from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.localise.tensors import compare_tensors
 from runtimes.registry import open_runtime
-from runtimes.weights.fused import Heads
+from runtimes.weights.fused import Heads, split
 from tests.recovered import four_or_eight, make_recovered, mixed, save_record
-from tests.tiny import change_json, make_checkpoint
+from tests.tiny import PHI3, change_json, make_checkpoint, write_weights
 
 pytestmark = pytest.mark.numbers
 
@@ -47,7 +47,12 @@ def export(form: str, folder: Path, out: Path, *arguments: str) -> tuple[Artifac
 
 def differences(artifact: Artifact, folder: Path) -> list[str]:
     """Tensors that the file gives back with another value, as this project's own reader has it."""
-    found, weights = dequantise(artifact), load_file(folder / "model.safetensors")
+    found, heads = dequantise(artifact), Heads.of(json.loads((folder / "config.json").read_text()))
+    weights = {
+        part: rows
+        for name, values in load_file(folder / "model.safetensors").items()
+        for part, rows in split(name, values, heads)
+    }
     assert found.keys() == weights.keys()
     return [name for name in weights if not np.array_equal(found[name], weights[name])]
 
@@ -135,6 +140,29 @@ def test_onnx_has_the_bits_of_each_grid(
     assert types == ({"q4", floats} if grids is Q4 else {"q4", "q8", floats})
     # WebGPU looks rows up where they lie, wasm by standard operators.
     assert artifact.manifest.variant.recipe["native"] == (dtype == "q4f16")
+
+
+@pytest.mark.parametrize(("form", "dtype"), [("gguf", "auto"), ("mlc", "auto"), ("onnx", "q4")])
+def test_fused_layers_are_stored_on_their_grid(tmp_path: Path, form: str, dtype: str) -> None:
+    grids = Q4 if form == "mlc" else mixed
+    folder = make_recovered(tmp_path / "checkpoint", grids, **PHI3)
+    artifact, _ = export(form, folder, tmp_path / "out", "-d", dtype)
+    if form == "mlc":  # which multiplies in float16
+        weights = {
+            k: v.astype(np.float16) for k, v in load_file(folder / "model.safetensors").items()
+        }
+        write_weights(folder, weights)
+    assert differences(artifact, folder) == []
+
+
+def test_gguf_refuses_several_grids_in_one_tensor(tmp_path: Path) -> None:
+    folder = make_recovered(tmp_path / "checkpoint", Q4, **PHI3)
+    grids = json.loads((folder / RECOVERY).read_text())["grids"]
+    save_record(folder, {**grids, "model.layers.1.self_attn.k_proj.weight": "q5"})
+    code, output = run("gguf", folder, tmp_path / "out", "-d", "auto")
+    assert code == 2
+    assert "layers.1.self_attn.k_proj.weight is q5" in output.splitlines()[-1]
+    assert "GGUF stores them as one tensor, blk.1.attn_qkv.weight" in output.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What a model of a family is: its config, its parameters, and what it computes with them."""
 
-from edgeproof.families.decoder import DecoderConfig, Parameter
+from edgeproof.families.decoder import DecoderConfig, Parameter, rows_held, whole
 from edgeproof.families.family import Family
 from edgeproof.families.registry import (
     assumed_ids,
@@ -24,4 +24,6 @@ __all__ = [
     "mlc_family",
     "mlc_names",
     "read_config",
+    "rows_held",
+    "whole",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeproof.families.roles import Role
@@ -60,3 +61,36 @@ class Parameter:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def holder(self) -> str:
+        """The tensor of the checkpoint's file that has its values."""
+        return self.within or self.name
+
+
+def rows_held(parameters: Iterable[Parameter]) -> dict[str, slice]:
+    """Which rows of its `holder` each parameter is, by name; of one of its own all of them.
+
+    `parameters` are all that a holder holds, in order.
+    """
+    ends: dict[str, int] = {}
+    found = {}
+    for parameter in parameters:
+        start = ends.get(parameter.holder, 0)
+        ends[parameter.holder] = start + parameter.shape[0]
+        found[parameter.name] = slice(start, ends[parameter.holder])
+    return found
+
+
+def whole(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
+    """The same with what one tensor holds as one parameter, whose name is the tensor's.
+
+    Its role is that of the first, and it is `within` itself.
+    """
+    found: dict[str, Parameter] = {}
+    for item in parameters:
+        first = found.get(item.holder)
+        rows = item.shape[0] + (first.shape[0] if first else 0)
+        named = first or replace(item, name=item.holder)
+        found[item.holder] = replace(named, shape=(rows, *item.shape[1:]))
+    return tuple(found.values())

@@ -13,7 +13,7 @@ from edgeproof.files.space import require_files, require_spared
 from export.checkpoint import open_checkpoint
 from export.gguf.adapter_file import adapter_bytes
 from export.sources import resolve
-from export.sources.adapters.base import check_apart, check_base, find_base
+from export.sources.adapters.base import check_base, find_base
 from export.sources.adapters.binding import open_adapter
 from export.sources.adapters.place import find_adapter
 
@@ -47,7 +47,6 @@ def main(adapter: str, model: str | None, revision: str | None, out: Path) -> No
     base = resolve(model, revision)
     check_base(base, opened.config)
     checkpoint = open_checkpoint(base.path)
-    check_apart(checkpoint)
     data = adapter_bytes(checkpoint, opened)
     write_atomic(out, data)
     click.echo(f"{out}  {len(data) / 1e6:.1f} MB  (llama.cpp adapter of {base.label})")

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeproof.artifact import Fallback
+from edgeproof.errors import InputError
 from edgeproof.families import Role
+from edgeproof.recovery import RECOVERY
 from export.gguf.recipe import RECOVERED, Recipe
 from export.gguf.storage import FALLBACK, TYPES, Layout
 from export.targets import Target
@@ -53,6 +55,9 @@ def assign(
 
     A tied embedding is also the output matrix and gets the head's type. In a recovered variant
     `grids` has each tensor's; one without is stored as float32.
+
+    Raises:
+        InputError: parameters that are one tensor in the file lie on several grids.
     """
     if recipe.linear == RECOVERED:
         return [_recovered(target, grids) for target in targets]
@@ -73,7 +78,14 @@ def main_type(items: Sequence[Item]) -> str:
 
 
 def _recovered(target: Target, grids: Mapping[str, str]) -> Item:
-    grid = grids.get(target.origin)
+    found = {source.name: grids.get(source.name) for source in target.sources}
+    if len(set(found.values())) > 1:
+        named = ", ".join(f"{name} is {grid or 'on no grid'}" for name, grid in found.items())
+        raise InputError(
+            f"{RECOVERY}: {named}, and GGUF stores them as one tensor, {target.name}; recover the"
+            " model with --format gguf or any"
+        )
+    grid = next(iter(found.values()), None)
     kind = VECTOR if grid is None else TYPES[OF_GRID[grid]]
     return Item(target, kind, kind)
 

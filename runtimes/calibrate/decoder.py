@@ -7,6 +7,7 @@ the time and no memory for scores; values differ by rounding.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from edgeproof.checkpoints.config import settled
 from edgeproof.errors import InputError
-from edgeproof.families import DecoderConfig, Parameter, Role, read_config
+from edgeproof.families import DecoderConfig, Parameter, Role, read_config, rows_held
 from edgeproof.json_text import parse_json
 from runtimes.memory import return_large_blocks
 from runtimes.pytorch.loading import load_model
@@ -26,6 +27,26 @@ MATRICES = frozenset(
     }
 )  # fmt: skip
 TABLES = frozenset({Role.EMBEDDING, Role.HEAD})
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows of a parameter of transformers' model that are one of ours; most often all."""
+
+    parameter: torch.nn.Parameter
+    rows: slice
+
+    @property
+    def values(self) -> torch.Tensor:
+        """A view of its values."""
+        return self.parameter.data[self.rows]
+
+    @property
+    def gradient(self) -> torch.Tensor:
+        """A view of its gradient, to which a step's is added."""
+        if self.parameter.grad is None:
+            self.parameter.grad = torch.zeros_like(self.parameter)
+        return self.parameter.grad[self.rows]
 
 
 class Decoder:
@@ -45,23 +66,42 @@ class Decoder:
         return [p for p in self.parameters.values() if p.role in wanted]
 
     @property
+    def shares(self) -> dict[str, Share]:
+        """Where the model has each parameter, by name."""
+        own, rows = dict(self.model.named_parameters()), rows_held(self.parameters.values())
+        return {p.name: Share(own[p.holder], rows[p.name]) for p in self.parameters.values()}
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.head.device
+        return self.output.device
+
+    @property
+    def output(self) -> torch.nn.Parameter:
+        """The weight of the output matrix [V, hidden]; `head` is what it is multiplied as."""
+        weight: torch.nn.Parameter = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def logits_factor(self) -> float:
+        """What logits are multiplied with."""
+        return self.config.structure.multipliers.logits
 
     @property
     def head(self) -> torch.Tensor:
         """The output matrix [V, hidden]: logits = hidden · headᵀ."""
-        weight: torch.Tensor = self.model.get_output_embeddings().weight
-        factor = self.config.structure.multipliers.logits
-        return weight if factor == 1 else weight * factor
+        return self.output if self.logits_factor == 1 else self.output * self.logits_factor
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """The embedding's rows of tokens [batch, time]: [batch, time, hidden]."""
+        """The embedding's rows of tokens [batch, time], as stored: [batch, time, hidden]."""
         return torch.nn.functional.embedding(ids, self.model.get_input_embeddings().weight)
 
     def hidden(self, embedded: torch.Tensor, cache: Any = None) -> torch.Tensor:
         """What enters the head, of rows [batch, time, hidden] after those in the cache."""
+        # Gemma's embedding scales what it looks up; of other models the decoder does, if any.
+        scale = getattr(self.model.get_input_embeddings(), "embed_scale", None)
+        if scale is not None:
+            embedded = embedded * scale
         output = self.model.base_model(
             inputs_embeds=embedded, past_key_values=cache, use_cache=cache is not None
         )
@@ -70,9 +110,9 @@ class Decoder:
 
     def assign(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Give the model other values, by Hugging Face name; a tied head is the embedding."""
-        own = dict(self.model.named_parameters())
+        shares = self.shares
         for name, values in weights.items():
-            own[name].data.copy_(values)
+            shares[name].values.copy_(values)
 
 
 def open_decoder(checkpoint: Path, threads: int) -> Decoder:

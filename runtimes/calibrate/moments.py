@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from edgeproof.families import Parameter, Role
+from edgeproof.families import Parameter, Role, rows_held
 from runtimes.calibrate.decoder import Decoder
 
 CLIP = 10.0
@@ -128,7 +128,8 @@ def layer_moments(decoder: Decoder, sums: Sums, layer: int) -> Moments:
 
 def table_moments(decoder: Decoder, sums: Sums) -> Moments:
     """H of the embedding and, where it is another matrix, the head."""
-    head = _mixed(sums.weighted["head"], sums.plain["head"], sums)
+    # Logits are a multiple of hidden · weightᵀ, and what a weight costs grows with its square.
+    head = _mixed(sums.weighted["head"], sums.plain["head"], sums) * decoder.logits_factor**2
     lookup = sums.weighted["lookup"] / sums.graded_tokens
     names = {p.role: p.name for p in decoder.parameters.values()}
     if Role.HEAD in names:
@@ -145,15 +146,20 @@ class _Graded:
 def _watched(decoder: Decoder, request: Request, sums: Sums) -> Iterator[_Graded]:
     """Meanwhile, what enters the matrices is added up."""
     graded, modules = _Graded(), dict(decoder.model.named_modules())
+    held = rows_held(decoder.parameters.values())
     with contextlib.ExitStack() as hooks:
         for p in decoder.layer_matrices:
             if p.layer in request.layers:
-                module = modules[p.name.removesuffix(".weight")]
-                hooks.callback(module.register_forward_hook(_hook(decoder, p, sums)).remove)
+                module = modules[p.holder.removesuffix(".weight")]
+                hook = _hook(decoder, p, held[p.name], sums)
+                hooks.callback(module.register_forward_hook(hook).remove)
         yield graded
 
 
-def _hook(decoder: Decoder, parameter: Parameter, sums: Sums) -> Callable[..., None]:
+def _hook(
+    decoder: Decoder, parameter: Parameter, outputs: slice, sums: Sums
+) -> Callable[..., None]:
+    """`outputs` are those of the module that the parameter gives."""
     own = _stands_for(decoder, parameter) == parameter.role
 
     def watch(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -163,7 +169,7 @@ def _hook(decoder: Decoder, parameter: Parameter, sums: Sums) -> Callable[..., N
         if output.requires_grad:
 
             def graded(gradient: torch.Tensor) -> None:
-                weights = _clipped(gradient.flatten(0, 1).square().sum(1))
+                weights = _clipped(gradient.flatten(0, 1)[:, outputs].square().sum(1))
                 _add(sums.weighted, parameter.name, rows, weights)
 
             hook: Callable[..., Any] = output.register_hook

@@ -25,21 +25,29 @@ def allocated(
     From the smallest grid everywhere, always the step with the largest drop of predicted loss per
     bit that still fits. `errors` are those of plain rounding in nats, by name.
     """
-    chosen = dict.fromkeys(errors, target.grids[0])
-    by_name = {p.name: p for p in parameters}
-    left = bits - stored_bits(target, parameters, chosen)
+    together: dict[str, list[Parameter]] = {}
+    for p in (p for p in parameters if p.name in errors):
+        together.setdefault(p.holder if target.whole else p.name, []).append(p)
+    sizes = {key: sum(p.size for p in group) for key, group in together.items()}
+    chosen = dict.fromkeys(together, target.grids[0])
+    left = bits - stored_bits(target, parameters, {})
     while True:
         steps = [
-            (predicted_gain(by_name[name], errors[name], grid, finer) / cost, name, finer)
-            for name, grid in chosen.items()
+            (
+                sum(predicted_gain(p, errors[p.name], grid, finer) for p in together[key]) / cost,
+                key,
+                finer,
+            )
+            for key, grid in chosen.items()
             for finer in target.grids[target.grids.index(grid) + 1 :]
-            if (cost := by_name[name].size * (GRIDS[finer].bits - GRIDS[grid].bits)) <= left
+            if (cost := sizes[key] * (GRIDS[finer].bits - GRIDS[grid].bits)) <= left
         ]
         if not steps:
-            return chosen
-        _, name, finer = max(steps)
-        left -= by_name[name].size * (GRIDS[finer].bits - GRIDS[chosen[name]].bits)
-        chosen[name] = finer
+            grids = {p.name: chosen[key] for key, group in together.items() for p in group}
+            return {name: grids[name] for name in errors}
+        _, key, finer = max(steps)
+        left -= sizes[key] * (GRIDS[finer].bits - GRIDS[chosen[key]].bits)
+        chosen[key] = finer
 
 
 def predicted_gain(parameter: Parameter, error: float, grid: str, finer: str) -> float:

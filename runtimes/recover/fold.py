@@ -2,8 +2,8 @@
 
 A matrix's columns are multiplied with importance^α, and what is before it is divided by the same: a
 norm's weights, or the rows of `up` for `down`. α is what plain rounding under H likes best. Source:
-Lin et al. 2023 (AWQ, arXiv:2306.00978). Norms come out as float16 values; what that rounding
-changes is made up for in the columns.
+Lin et al. 2023 (AWQ, arXiv:2306.00978). What norms multiply with comes out as float16 values; what
+that rounding changes is made up for in the columns.
 """
 
 from __future__ import annotations
@@ -86,9 +86,17 @@ def fold(
             result.weights[name] = result.weights[name] * best.scales
             result.moments[name] = _rescaled(result.moments[name], best.scales)
     for p in parameters:
-        if p.role in config.structure.norms:
-            result.weights[p.name] = result.weights[p.name].half().float()
+        if (norm := config.structure.norms.get(p.role)) is not None:
+            result.weights[p.name] = halved(result.weights[p.name], norm.offset)
     return result
+
+
+def halved(weights: torch.Tensor, offset: float) -> torch.Tensor:
+    """A norm's weights such that offset + weight, with which x is multiplied, is a float16.
+
+    So formats that store the sum in float16 hold it; float32 holds both exactly.
+    """
+    return (weights + offset).half().float() - offset
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,7 @@ def _divided(
             changed[bias] = weights[bias] / scales
         return changed, scales
     offset = norm.offset
-    new = ((old + offset) / scales - offset).half().float()
+    new = halved((old + offset) / scales - offset, offset)
     effective = new + offset
     exact = torch.where(effective != 0, (old + offset) / effective, scales)
     return {names[before]: new}, exact

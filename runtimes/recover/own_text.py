@@ -25,7 +25,7 @@ from runtimes.recover.text import (
 )
 from runtimes.recover.vocabulary import Vocabulary
 
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 WHOLE = "text.json"
 TOGETHER = 64  # rows; more gain little
 CACHE_BYTES = 1_000_000_000  # of keys and values

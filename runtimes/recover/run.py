@@ -156,7 +156,8 @@ class _Run:
             result = Result(bits / self._count, size, grids, figures, start, outcome)
             with atomic_folder(out) as target:
                 writer.copy_rest(path, target)
-                writer.write_weights(target, values)
+                parameters = self._original.parameters
+                writer.write_weights(target, writer.as_held(values, parameters))
                 write_atomic(target / CALIBRATION, text.content)
                 method = {**self._method(held, result), **_distillation(target, result)}
                 self._record(digest, text, method, result).save(target)

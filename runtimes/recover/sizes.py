@@ -15,14 +15,12 @@ MILLION = 1_000_000
 
 
 def check_rows(parameters: Sequence[Parameter]) -> None:
-    """Refuse matrices that have no whole number of blocks, or are no tensors of their own.
+    """Refuse matrices that have no whole number of blocks.
 
     Raises:
         InputError: naming the first one.
     """
     for p in parameters:
-        if p.within is not None:
-            raise InputError(f"{p.within} holds several linear layers, which is not recovered yet")
         if p.role in MATRICES and p.shape[1] % BLOCK:
             raise InputError(
                 f"{p.name} has rows of {p.shape[1]} values, no multiple of {BLOCK}: no grid of"

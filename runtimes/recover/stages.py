@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 
 from edgeproof.checkpoints.weight_files import weight_files
-from edgeproof.families import DecoderConfig, Parameter, Role
+from edgeproof.families import DecoderConfig, Parameter, Role, rows_held
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder, usable
 from runtimes.calibrate import moments as calibrate
@@ -37,7 +37,7 @@ from runtimes.recover.rounding import Rounded
 from runtimes.recover.side_by_side import Check, side_by_side, unchecked
 from runtimes.recover.text import Chunk, Text
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 GRADED = 2 / 5  # of the text has a backward pass: it costs as much as three forward ones
 BATCH_ROWS = 2  # of 256 tokens: what a backward pass keeps is then below a gigabyte for the 135M
 KEEP_EVERY = 120.0  # seconds between two states of the sums on the disk
@@ -64,12 +64,13 @@ class Original:
 
     def weights(self, wanted: Sequence[Parameter]) -> dict[str, torch.Tensor]:
         """Their values in float32."""
-        left = {p.name for p in wanted}
+        rows = rows_held(self.parameters)
         found: dict[str, torch.Tensor] = {}
         for path in weight_files(self.path).paths:
             with safe_open(path, "pt") as file:
-                for name in left & set(file.keys()):
-                    found[name] = file.get_tensor(name).float().clone()
+                there = set(file.keys())
+                for p in (p for p in wanted if p.holder in there):
+                    found[p.name] = file.get_slice(p.holder)[rows[p.name]].float().clone()
         return found
 
 

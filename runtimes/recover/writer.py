@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE
+from edgeproof.families import Parameter
 from runtimes.recover.store import write_file
 
 SHARD_BYTES = 1_000_000_000
@@ -36,6 +37,18 @@ def write_weights(folder: Path, parts: Iterable[Mapping[str, torch.Tensor]]) -> 
         waiting |= part
     shards.append(_write_shard(folder, len(shards), waiting))
     _name(folder, shards)
+
+
+def as_held(
+    parts: Iterable[Mapping[str, torch.Tensor]], parameters: Sequence[Parameter]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Values of parameters as the tensors that hold them: a part has all of a tensor, or none."""
+    for part in parts:
+        held: dict[str, list[torch.Tensor]] = {}
+        for p in parameters:
+            if p.name in part:
+                held.setdefault(p.holder, []).append(part[p.name])
+        yield {name: rows[0] if len(rows) == 1 else torch.cat(rows) for name, rows in held.items()}
 
 
 def copy_rest(original: Path, folder: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from edgeproof.checkpoints.origin import HUB_ID
 from edgeproof.errors import InputError
-from export.checkpoint import Checkpoint
 from export.sources.adapters.config import AdapterConfig
 from export.sources.adapters.place import is_adapter
 from export.sources.bundled import BUNDLED, REPO
@@ -44,20 +43,6 @@ def find_base(config: AdapterConfig) -> tuple[str, str | None]:
         f"{folder}: an adapter of {base or 'a model that it does not name'}, which is not on this"
         f" machine: --model {given} --adapter {folder}"
     )
-
-
-def check_apart(base: Checkpoint) -> None:
-    """Refuse a base whose file has several linear layers in one tensor.
-
-    Raises:
-        InputError: naming the first such tensor.
-    """
-    fused = next((item.within for item in base.parameters if item.within), None)
-    if fused is not None:
-        raise InputError(
-            f"{base.path}: tensor {fused} holds several linear layers, into which adapters are not"
-            " merged yet; merge in PEFT (merge_and_unload) and export what that saves"
-        )
 
 
 def check_base(base: Source, config: AdapterConfig) -> None:

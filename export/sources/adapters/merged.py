@@ -21,7 +21,7 @@ from export.checkpoint import Checkpoint, open_checkpoint
 from export.checkpoint.merge_record import MergedAdapter, MergedPart, MergeRecord
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
 from export.checkpoint.safetensors_writer import write_safetensors
-from export.sources.adapters.base import check_apart, check_base
+from export.sources.adapters.base import check_base
 from export.sources.adapters.binding import Adapter, open_adapter
 from export.sources.adapters.card import licence_of, merged_card
 from export.sources.adapters.merging import plan_merge
@@ -45,7 +45,6 @@ def resolve_merged(base: Source, requests: Sequence[AdapterRequest]) -> Source:
         InputError: a bad base or adapter, one that does not fit the other, or a full disk.
     """
     checkpoint = open_checkpoint(base.path)
-    check_apart(checkpoint)
     places = [find_adapter(request.id) for request in requests]
     opened = [
         open_adapter(place.folder, request.weight)

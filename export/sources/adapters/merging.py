@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgeproof.errors import InputError
-from edgeproof.families import Parameter, Role, read_config
+from edgeproof.families import Parameter, Role, read_config, whole
 from export.checkpoint import Checkpoint
 from export.checkpoint.safetensors_writer import PlannedTensor
 from export.sources.adapters.binding import TABLES, Adapter, bind, check_tables
@@ -36,10 +36,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MergedTensor:
-    """A tensor of the result: `base` is the base's, which is changed step by step or replaced."""
+    """A tensor of the result: the base's, which is changed step by step or replaced.
+
+    `held` are the base's parameters that are one tensor of its file, most often one.
+    """
 
     parameter: Parameter
-    base: Parameter
+    held: tuple[Parameter, ...]
     replaced: Replaced | None
     steps: tuple[Step, ...]
 
@@ -85,7 +88,7 @@ class Merge:
         stored = (
             tensor.replaced.values.dtype
             if tensor.replaced
-            else self.checkpoint.stored_dtype(tensor.base.name)
+            else self.checkpoint.stored_dtype(tensor.held[0].name)
         )
         exact = all(isinstance(step, Rows) and step.values.dtype == stored for step in tensor.steps)
         return stored if exact else FLOAT32
@@ -101,13 +104,20 @@ class _Source:
     def __iter__(self) -> Iterator[np.ndarray]:
         if self.tensor.replaced is not None:
             return self.tensor.replaced.values.blocks()
-        base = self.tensor.base
-        return self.checkpoint.blocks(Target(base.name, (base,), base.shape))
+        return (
+            block
+            for part in self.tensor.held
+            for block in self.checkpoint.blocks(Target(part.name, (part,), part.shape))
+        )
 
 
 def untied_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
-    """The base's parameters by name, in its order, with the head also where it is tied."""
-    return {item.name: item for item in read_config({**checkpoint.raw_config, TIED: False})[1]}
+    """The base's parameters by name, in its order, with the head also where it is tied.
+
+    What one tensor holds is one of them: so are the modules that adapters change.
+    """
+    parameters = read_config({**checkpoint.raw_config, TIED: False})[1]
+    return {item.name: item for item in whole(parameters)}
 
 
 def plan_merge(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Merge:
@@ -142,11 +152,13 @@ def plan_merge(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Merge:
             embedding,
         )
     config = _config(checkpoint, rows[embedding], tied=tied)
-    base = {item.name: item for item in checkpoint.parameters}
-    tensors = {
-        item.name: _merged(item, base.get(item.name, base[embedding]), changes.get(item.name, ()))
-        for item in read_config(config)[1]
-    }
+    held: dict[str, tuple[Parameter, ...]] = {}
+    for part in checkpoint.parameters:
+        held[part.holder] = (*held.get(part.holder, ()), part)
+    tensors = {}
+    for item in whole(read_config(config)[1]):
+        own = held.get(item.name, held[embedding])
+        tensors[item.name] = _merged(item, own, changes.get(item.name, ()))
     return Merge(checkpoint, config, tensors)
 
 
@@ -204,7 +216,9 @@ def _config(checkpoint: Checkpoint, rows: int, *, tied: bool) -> dict[str, Any]:
     return raw
 
 
-def _merged(parameter: Parameter, base: Parameter, changes: tuple[Change, ...]) -> MergedTensor:
+def _merged(
+    parameter: Parameter, held: tuple[Parameter, ...], changes: tuple[Change, ...]
+) -> MergedTensor:
     replaced = next((item for item in changes if isinstance(item, Replaced)), None)
     steps = tuple(item for item in changes if not isinstance(item, Replaced))
-    return MergedTensor(parameter, base, replaced, steps)
+    return MergedTensor(parameter, held, replaced, steps)

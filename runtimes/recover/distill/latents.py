@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
+from runtimes.calibrate.decoder import Share
+from runtimes.recover.fold import halved
 from runtimes.recover.grids import BLOCK, Grid
 from runtimes.recover.rounding import Rounded
 
@@ -49,10 +51,10 @@ class Stride:
 
 
 class Latent(ABC):
-    """What is trained behind one parameter of the model. Its tensors are its whole state."""
+    """What is trained behind one parameter. Its tensors are its whole state."""
 
-    def __init__(self, parameter: torch.Tensor) -> None:
-        self._parameter = parameter
+    def __init__(self, share: Share) -> None:
+        self._share = share
 
     @abstractmethod
     def update(self, stride: Stride) -> None:
@@ -81,9 +83,7 @@ class Latent(ABC):
     @property
     def gradient(self) -> torch.Tensor:
         """The parameter's gradient, to which a step's are added."""
-        if self._parameter.grad is None:
-            self._parameter.grad = torch.zeros_like(self._parameter)
-        return self._parameter.grad
+        return self._share.gradient
 
 
 class Matrix(Latent):
@@ -92,13 +92,13 @@ class Matrix(Latent):
     Scales keep their signs, and a block whose scale is zero stays zero.
     """
 
-    def __init__(self, parameter: torch.Tensor, start: Rounded, grid: Grid) -> None:
-        super().__init__(parameter)
+    def __init__(self, share: Share, start: Rounded, grid: Grid) -> None:
+        super().__init__(share)
         self._grid = grid
         ends = grid.nearest(torch.tensor([-1e9, 1e9])).tolist()
         self._low, self._high = ends
         self._reach = max(-self._low, self._high)
-        device = parameter.device
+        device = share.values.device
         self._levels = start.levels.to(device).float()
         self._base = start.scales.to(device).float()
         self._factors = torch.zeros_like(self._base)
@@ -122,7 +122,7 @@ class Matrix(Latent):
     def update(self, stride: Stride) -> None:
         """Move levels and scales."""
         scales = self._scales()
-        pieces = [self.gradient, self._parameter, scales, *self.state.values()]
+        pieces = [self.gradient, self._share.values, scales, *self.state.values()]
         split = list(zip(*(torch.split(piece, ROWS) for piece in pieces), strict=True))
         for gradient, values, scale, _, _, first, second, factor_first, factor_second in split:
             slopes = _blocks(gradient) * stride.clip  # [rows, in / 32, 32]
@@ -152,19 +152,19 @@ class Matrix(Latent):
         return (sizes * self._base.sign()).half().float()
 
     def _write(self) -> None:
-        pieces = (self._parameter, self._levels, self._scales())
+        pieces = (self._share.values, self._levels, self._scales())
         for values, levels, scales in zip(*(torch.split(p, ROWS) for p in pieces), strict=True):
             rounded = _blocks(self._grid.nearest(levels)) * scales[:, :, None]
             values.copy_(rounded.view(values.shape))
 
 
 class Vector(Latent):
-    """A norm, whose stored values are those of float16, or a bias, stored as it is."""
+    """A norm, whose `offset` + values are those of float16, or a bias, stored as it is."""
 
-    def __init__(self, parameter: torch.Tensor, start: torch.Tensor, halved: bool) -> None:
-        super().__init__(parameter)
-        self._halved = halved
-        self._values = start.to(parameter.device).clone()
+    def __init__(self, share: Share, start: torch.Tensor, offset: float | None) -> None:
+        super().__init__(share)
+        self._offset = offset
+        self._values = start.to(share.values.device).clone()
         self._rate = VECTOR_RATE * float(self._values.square().mean().sqrt())
         self._first, self._second = torch.zeros_like(self._values), torch.zeros_like(self._values)
         self._write()
@@ -185,13 +185,13 @@ class Vector(Latent):
 
     def stored(self) -> Tensors:
         """The values."""
-        return {"values": self._parameter.detach().cpu().clone()}
+        return {"values": self._share.values.cpu().clone()}
 
     def _write(self) -> None:
         values = self._values
-        if self._halved:
-            values = values.clamp(-MOST_HALF, MOST_HALF).half().float()
-        self._parameter.copy_(values)
+        if self._offset is not None:
+            values = halved(values.clamp(-MOST_HALF, MOST_HALF), self._offset)
+        self._share.values.copy_(values)
 
 
 def values_of(stored: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -31,7 +31,7 @@ def pull(
     wanted = target(teacher, ids, counted)
     with torch.enable_grad():
         hidden = student.hidden(student.embed(ids)).flatten(0, 1)[counted]
-    head, total = student.head, torch.zeros((), device=student.device)
+    head, total = student.head.detach(), torch.zeros((), device=student.device)
     slopes = []
     with torch.no_grad():
         own = hidden.detach()
@@ -40,8 +40,8 @@ def pull(
             total += divergence.sum()
             chances *= weight
             slopes.append(chances @ head)
-            assert head.grad is not None
-            head.grad.addmm_(chances.T, ours)
+            assert student.output.grad is not None
+            student.output.grad.addmm_(chances.T, ours, alpha=student.logits_factor)
     torch.autograd.backward(hidden, torch.cat(slopes))
     return total
 

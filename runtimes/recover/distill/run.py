@@ -28,7 +28,7 @@ from runtimes.recover.stages import versions
 from runtimes.recover.text import Text, Windows
 from runtimes.recover.vocabulary import Vocabulary
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 TABLES = "tables"
 VALIDATION_TOKENS, VALIDATION_SEED = 3072, 2_000_001
 
@@ -151,15 +151,15 @@ def _trained(
 @torch.no_grad()
 def _latents(student: Decoder, start: Start, parts: Iterable[Part]) -> dict[str, dict[str, Latent]]:
     """What is trained, group by group; the student computes with the start from then on."""
-    own = dict(student.model.named_parameters())
+    shares, norms = student.shares, start.config.structure.norms
     made: dict[str, Latent] = {}
     for part in parts:
         for name, value in part.items():
             if isinstance(value, Rounded):
-                made[name] = Matrix(own[name], value, GRIDS[start.grids[name]])
+                made[name] = Matrix(shares[name], value, GRIDS[start.grids[name]])
             else:
-                halved = student.parameters[name].role in start.config.structure.norms
-                made[name] = Vector(own[name], value, halved)
+                norm = norms.get(student.parameters[name].role)
+                made[name] = Vector(shares[name], value, norm.offset if norm else None)
     return {
         group: {name: made[name] for name in names}
         for group, names in _groups(start.parameters).items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeproof.artifact.json_file import read_json
-from edgeproof.checkpoints.tokenizer import TOKENIZER
+from edgeproof.checkpoints.tokenizer import TOKENIZER, token_ids
 from runtimes.recover.targets.target import Target
 
 HEADERS = 64_000  # keys, the chat template, names and alignment of some hundred tensors
@@ -16,11 +16,11 @@ def _beside(folder: Path) -> int:
 
     Source: the GGUF specification (ggml's docs/gguf.md).
     """
-    model = read_json(folder / TOKENIZER).get("model", {})
-    tokens, merges = model.get("vocab", {}), model.get("merges", [])
+    document = read_json(folder / TOKENIZER)
+    tokens, merges = token_ids(document), document["model"].get("merges", [])
     pairs = (merge if isinstance(merge, str) else " ".join(merge) for merge in merges)
     strings = sum(len(token.encode()) + 12 for token in tokens)
     return HEADERS + strings + sum(len(pair.encode()) + 8 for pair in pairs)
 
 
-TARGET = Target("gguf", ("iq4_nl", "q5", "q8"), 32, _beside)
+TARGET = Target("gguf", ("iq4_nl", "q5", "q8"), 32, _beside, whole=True)

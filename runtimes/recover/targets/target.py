@@ -18,12 +18,15 @@ class Target:
         grids: those it can store, smallest first, by their names in `edgeproof.recovery.GRIDS`.
         rest_bits: what a weight takes that lies on none.
         beside: about the bytes of its files that are not weights, of a checkpoint's folder.
+        whole: whether linear layers that the checkpoint has in one tensor are one there too, and so
+            lie on one grid.
     """
 
     name: str
     grids: tuple[str, ...]
     rest_bits: int
     beside: Callable[[Path], int]
+    whole: bool = False
 
     @property
     def mixed(self) -> bool:
