@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import load_file
 
+from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.cli import main
 from edgeproof.errors import InputError
@@ -27,6 +30,7 @@ from export.release.repositories import repositories
 from export.release.selection import select
 from runtimes.child import run_module
 from runtimes.demo.build import describe
+from runtimes.formats import dequantise
 from runtimes.parity import __main__ as parity
 from runtimes.parity import tokenizer
 from runtimes.parity.original import original_inputs
@@ -261,6 +265,34 @@ def test_export_and_recovery_agree_on_what_a_format_stores(form: str) -> None:
     assert recovered.mixes == TARGETS[form].mixed
     for name in recovered.names.values():
         assert load_format(form).variant(name).name == name
+
+
+def test_mlx_takes_part_and_shares_a_checkpoint(folder: Path, tmp_path: Path, made: str) -> None:
+    """Of the shared grid the values are those of the other formats; a size of its own is kept."""
+    del made
+    wishes = ('{ format = "any", tokens = 512 }', "{ bits = 6.2, tokens = 512 }")
+    found = []
+    for wish in wishes:
+        text = f'[[variant]]\nformat = "mlx"\ndtype = "auto"\nrecover = {wish}\n'
+        (tmp_path / "plan.toml").write_text(text)
+        out = tmp_path / f"out-{len(found)}"
+        plan = ("--plan", tmp_path / "plan.toml", "-m", folder / "tiny", "-o", out)
+        assert run("export", *plan).exit_code == 0
+        done = CliRunner().invoke(planned.main, ["--root", str(out), "--threads", "1"])
+        assert done.exit_code == 0, done.output
+        (model,) = load_run_record(out).models
+        (recovery,) = model.made
+        found.append((recovery, open_artifact(out / "tiny" / "mlx" / "recovered")))
+    (shared, first), (sized, second) = found
+    (other, *_) = load_run_record(folder / "out").models[0].made
+    assert shared.checkpoint == other.checkpoint
+    for artifact, recovery in ((first, shared), (second, sized)):
+        weights, checkpoint = dequantise(artifact), Path(recovery.checkpoint or "")
+        stored = load_file(checkpoint / "model.safetensors")
+        assert all(np.array_equal(weights[name], stored[name]) for name in stored)
+    types = set(second.manifest.weights["types"])
+    assert len(types - {"float16"}) > 1
+    assert second.manifest.weights["effective_bpw"] <= 6.2
 
 
 VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "auto"\nrecover = '

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from export.checkpoint import open_checkpoint
-from export.format import Format
+from export.format import Format, RecoveredDtypes
 from export.mlx.exporter import write
 from export.mlx.looking import complete_from_checkpoint
 from export.mlx.publication import PUBLICATION
-from export.mlx.recipe import OPTIONS, RECOVERED, variant_of, with_options
+from export.mlx.recipe import AUTO, OPTIONS, RECOVERED, variant_of, with_options
 from export.mlx.schemes import SCHEMES
 
 FORMAT = Format(
@@ -24,6 +24,7 @@ FORMAT = Format(
     engines={},
     example="python -m export.mlx --model bundled --dtype bf16,q4",
     publication=PUBLICATION,
+    recovered=RecoveredDtypes({AUTO: RECOVERED.name}, mixes=True),
 )
 
 __all__ = ["FORMAT"]

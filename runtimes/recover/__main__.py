@@ -37,8 +37,8 @@ KEPT = "what is done is kept in the cache; the same command goes on there"
     "format_name",
     type=click.Choice(list(TARGETS)),
     required=True,
-    help="Whose grids to mix: gguf IQ4_NL, Q5_0, Q8_0; onnx 4 and 8 bits; mlc q4f16_1; any: 4 bits"
-    " that all of them store.",
+    help="Whose grids to mix: gguf IQ4_NL, Q5_0, Q8_0; onnx 4 and 8 bits; mlx 4, 5 and 8 bits; mlc"
+    " q4f16_1; any: 4 bits that all of them store.",
 )
 @click.option(
     "--bits", type=click.FloatRange(1, MOST_BITS), help="All stored bytes × 8 / parameters."

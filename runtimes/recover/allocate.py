@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from edgeproof.families import Parameter, Role
 from runtimes.recover.grids import GRIDS
-from runtimes.recover.sizes import stored_bits
+from runtimes.recover.sizes import bits_on, stored_bits
 from runtimes.recover.targets import Target
 
 # Errors of values add up over the tokens that attend: measured KL beside the predicted one is 5 for
@@ -40,13 +40,13 @@ def allocated(
             )
             for key, grid in chosen.items()
             for finer in target.grids[target.grids.index(grid) + 1 :]
-            if (cost := sizes[key] * (GRIDS[finer].bits - GRIDS[grid].bits)) <= left
+            if (cost := sizes[key] * (bits_on(target, finer) - bits_on(target, grid))) <= left
         ]
         if not steps:
             grids = {p.name: chosen[key] for key, group in together.items() for p in group}
             return {name: grids[name] for name in errors}
         _, key, finer = max(steps)
-        left -= sizes[key] * (GRIDS[finer].bits - GRIDS[chosen[key]].bits)
+        left -= sizes[key] * (bits_on(target, finer) - bits_on(target, chosen[key]))
         chosen[key] = finer
 
 

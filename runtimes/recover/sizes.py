@@ -32,11 +32,16 @@ def stored_bits(target: Target, parameters: Sequence[Parameter], grids: Mapping[
     """Bits of all weights, scales included; matrices that `grids` lacks lie on the smallest."""
     smallest = target.grids[0]
     return sum(
-        p.size * GRIDS[grids.get(p.name, smallest)].bits
+        p.size * bits_on(target, grids.get(p.name, smallest))
         if p.role in MATRICES
         else p.size * target.rest_bits
         for p in parameters
     )
+
+
+def bits_on(target: Target, grid: str) -> float:
+    """Bits of a weight on a grid, with all that is stored for its block."""
+    return GRIDS[grid].bits + target.group_bits / BLOCK
 
 
 def budget_bits(

@@ -20,6 +20,7 @@ class Target:
         beside: about the bytes of its files that are not weights, of a checkpoint's folder.
         whole: whether linear layers that the checkpoint has in one tensor are one there too, and so
             lie on one grid.
+        group_bits: what it stores for a block beside scale and codes.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Target:
     rest_bits: int
     beside: Callable[[Path], int]
     whole: bool = False
+    group_bits: int = 0
 
     @property
     def mixed(self) -> bool:
