@@ -35,10 +35,10 @@ def edit_report(root: Path, variant: str, **changes: object) -> None:
     path.write_text(json.dumps(raw))
 
 
-def with_twin(root: Path, **changes: object) -> str:
+def with_twin(root: Path, embedding: str = "fp16", **changes: object) -> str:
     """Another export that writes the files of ONNX q8, reported as that one but for changes."""
     checkpoint = json.loads((root / "run.json").read_text())["models"][0]["checkpoint"]
-    other = export_tiny(Path(checkpoint), "onnx", "q8", root, embedding="fp16")
+    other = export_tiny(Path(checkpoint), "onnx", "q8", root, embedding=embedding)
     path = root / LABEL / "parity.json"
     raw = json.loads(path.read_text("utf-8"))
     (item,) = (item for item in raw["artifacts"] if item["variant"] == "q8")
@@ -89,6 +89,35 @@ def test_of_equal_verdicts_the_smaller_divergence_is_released(root: Path, tmp_pa
     item["measurement"]["estimates"]["mean_kl"]["value"] *= 2
     path.write_text(json.dumps(raw))
     assert f"left out: onnx q8 (onnx {name}" in build(root, tmp_path).output
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "best"),
+    [
+        # Plain, plain with another embedding, recovered.
+        (("DEGRADED", "INCONCLUSIVE", "PASS"), 2),
+        (("DEGRADED", "PASS", "INCONCLUSIVE"), 1),
+        (("PASS", "DEGRADED", "INCONCLUSIVE"), 0),
+    ],
+)
+def test_of_three_files_of_one_name_the_best_supersedes_both_others(
+    root: Path, tmp_path: Path, verdicts: tuple[str, str, str], best: int
+) -> None:
+    """None is left out for one that is left out itself."""
+    plain = with_twin(root, verdict=verdicts[1], allow_degraded=True)
+    recovered = with_twin(
+        root, "fp32", verdict=verdicts[2], recovered={"tokens": 512}, allow_degraded=True
+    )
+    edit_report(root, "q8", verdict=verdicts[0], allow_degraded=True)
+    done = build(root, tmp_path)
+    assert done.exit_code == 0, done.output
+    names = ["q8", plain, recovered]
+    kept = names.pop(best)
+    for name in names:
+        assert f"left out: onnx {name} (onnx {kept} has its file names, and is" in done.output
+    released = {item["variant"] for item in read_record(tmp_path / NAME)["variants"]}
+    assert kept in released
+    assert not released & {*names}
 
 
 def test_files_of_one_name_in_repositories_of_their_own_are_all_released(

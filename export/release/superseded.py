@@ -1,7 +1,8 @@
-"""Plain and recovered exports under one file name: the better one is released.
+"""Plain and recovered exports under one file name: the best one is released.
 
 A recovered checkpoint's ONNX files have the names that transformers.js looks for, as those of the
-plain export have; a repository has one of the two.
+plain export have; a repository has one of them. The best is that of the best verdict, then of the
+smallest mean KL, then of the fewest bytes: no other is as good in all three.
 """
 
 from __future__ import annotations
@@ -17,30 +18,43 @@ BEST_FIRST = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.DEGRADED, Verdict.FAIL
 
 
 def superseded(released: Sequence[Released]) -> dict[str, str]:
-    """Name of an export that gives way → name of the one that does not.
+    """Name of an export that gives way → name of a better one that is released.
 
-    Of a plain and a recovered export that write one file of a repository differently, it is the one
-    of the worse verdict, of equal verdicts the one of larger mean KL. Others that do so are for
-    `repository` to refuse: nothing tells which of them is meant.
+    From the best on, an export gives way to one that stays and writes a file of a repository
+    differently, where one of them is recovered, or both are plain and a recovered one would write
+    the files of either. Other plain exports that do so are for `repository` to refuse: nothing
+    tells which of them is meant.
 
     Raises:
         InputError: an unknown format.
     """
+    recovered = [item for item in released if item.compared.recovered is not None]
     found: dict[str, str] = {}
-    for recovered in released:
-        for plain in released:
-            if recovered.compared.recovered is None or plain.compared.recovered is not None:
-                continue
-            if _clash(recovered, plain):
-                best, other = sorted((recovered, plain), key=_rank)
-                found[other.compared.name] = best.compared.name
+    staying: list[Released] = []
+    for item in sorted(released, key=_rank) if recovered else ():
+        better = next((other for other in staying if _decided(item, other, recovered)), None)
+        if better is None:
+            staying.append(item)
+        else:
+            found[item.compared.name] = better.compared.name
     return found
 
 
-def _rank(item: Released) -> tuple[int, float]:
+def _decided(first: Released, second: Released, recovered: Sequence[Released]) -> bool:
+    """Whether two exports are not both released, and which is better decides."""
+    if not _clash(first, second):
+        return False
+    return any(
+        item is first or item is second or (_clash(item, first) and _clash(item, second))
+        for item in recovered
+    )
+
+
+def _rank(item: Released) -> tuple[int, float, int, str]:
     kl = item.compared.metrics.get("mean_kl")
     value = math.inf if kl is None or kl.value is None else kl.value
-    return BEST_FIRST.index(item.compared.verdict), value
+    compared = item.compared
+    return BEST_FIRST.index(compared.verdict), value, compared.bytes, compared.name
 
 
 def _clash(first: Released, second: Released) -> bool:
