@@ -78,6 +78,9 @@ SLOW = (
 )
 
 
+FROM_STUBS = "runtimes.parity.models"
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The current folder, with all that commands take, small."""
@@ -101,14 +104,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setitem(BUILT_IN, name, refuse)
         patch.setattr("runtimes.parity.__main__.OUTPUTS", SimpleNamespace(load=lambda: reports))
         modules = {
-            "runtimes.parity.run": ("Request", "Extent", "run_parity"),
+            "runtimes.parity.run": ("Request", "Extent", "run_parity", "patient_parity"),
             "runtimes.parity.comparison": ("compare_artifacts",),
             "runtimes.recover.run": ("Request", "recover"),
         }
         for name, contents in modules.items():
             stub = SimpleNamespace(**dict.fromkeys(contents, refuse))
             patch.setitem(sys.modules, name, stub)
+        before = sys.modules.get(FROM_STUBS)
         yield place
+        if before is None and sys.modules.pop(FROM_STUBS, None):  # it has taken the stand-ins
+            delattr(sys.modules["runtimes.parity"], "models")
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -15,7 +15,7 @@ import pytest
 
 from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
-from runtimes.parity.awaited import Awaited
+from runtimes.parity.awaited import Awaited, Patient, in_rounds
 from runtimes.parity.stages import Stages
 from tests.parity_results import entry
 
@@ -43,6 +43,32 @@ def test_they_wait_until_it_is_installed(tmp_path: Path) -> None:
     assert awaited.lacking(_of("gguf"), Stages()) is None
     assert told.exists()
     assert awaited.lacking(_of("gguf"), Stages()) is None
+
+
+def test_who_would_wait_gives_way_to_the_others(tmp_path: Path) -> None:
+    """Of two models, what needs no awaited runtime is compared first; then one after the other."""
+    told = tmp_path / "exit"
+    awaited, seen = Awaited({"gguf": told}), []
+
+    def compared(model: str, forms: tuple[str, ...]) -> Patient[str]:
+        artifacts = [_of(form) for form in forms]
+        for turn in awaited.turns(artifacts):
+            if awaited.waits(artifacts[turn]):
+                yield lambda: seen.append(f"{model} rests")
+                told.write_text("0\n")
+            assert awaited.lacking(artifacts[turn], Stages()) is None
+            seen.append(f"{model} {forms[turn]}")
+        return model
+
+    forms = ("gguf", "onnx")
+    both = in_rounds([compared("a", forms), compared("b", forms), compared("c", ("onnx",))])
+    assert list(both) == [(2, "c"), (0, "a"), (1, "b")]
+    first = ["a onnx", "a rests", "b onnx", "b rests", "c onnx"]
+    assert seen == [*first, "a gguf", "b gguf"]
+    told.unlink()
+    seen.clear()
+    assert list(in_rounds([compared("a", forms)])) == [(0, "a")]
+    assert seen == ["a onnx", "a gguf"]
 
 
 @pytest.mark.parametrize("content", [b"2\n", b"", b"\x86\xff", b"0 or so"])

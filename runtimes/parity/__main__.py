@@ -108,8 +108,8 @@ OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
     metavar="FORMAT FILE",
     type=(str, click.Path(dir_okay=False, path_type=Path)),
     multiple=True,
-    help="Compare FORMAT's artifacts last, when FILE holds the exit code 0 of what installs their"
-    " runtime meanwhile: what `make export-all` does while llama.cpp is compiled.",
+    help="Compare FORMAT's artifacts last, of all models, when FILE holds the exit code 0 of what"
+    " installs their runtime meanwhile: what `make export-all` does while llama.cpp is compiled.",
 )
 @threads_option
 @watched_options("an artifact")

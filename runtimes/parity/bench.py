@@ -67,6 +67,11 @@ class Bench:
             self.original, self.original_inputs, prompts, self.reference.reply_tokens, wanted
         )
 
+    def rest(self) -> None:
+        """Free the weights; what needs them next reads them again."""
+        self.original.rest()
+        self.stored.rest()
+
     def subject(self, artifact: Artifact, runtime: str | None = None) -> Subject:
         """What localisation asks of an artifact, on the first text that is long enough."""
         document = max(self.reference.documents, key=lambda item: min(len(item.ids), TOKENS))

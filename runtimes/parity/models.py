@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -13,10 +14,11 @@ from edgeproof.artifact.run_record import PlannedArtifact, RunRecord
 from edgeproof.errors import InputError
 from edgeproof.verdicts import REPORT
 from runtimes.formats import reader_of
+from runtimes.parity.awaited import Patient, in_rounds
 from runtimes.parity.environment import environment
 from runtimes.parity.original import original_of
 from runtimes.parity.result import ModelResult, Unreadable
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Extent, Request, patient_parity
 from runtimes.parity.suite import Suite
 
 log = logging.getLogger(__name__)
@@ -122,14 +124,22 @@ def compare_models(
 ) -> Iterator[tuple[Path, ModelResult]]:
     """Compare models; the report that a result goes into, and all that this one then has.
 
-    That is what it has `before`, and what its models give, one after the other.
+    That is what it has `before`, and what its models give, one after the other. A model whose
+    artifacts wait for their runtime gives way to those after it.
 
     Raises:
         InputError: a checkpoint is gone, or a recovered one's original.
     """
-    for report in dict.fromkeys(model.report for model in models):
-        found = [compare_model(model, how) for model in models if model.report == report]
-        yield report, reduce(joined, ([before[report]] if report in before else []) + found)
+    reports = list(dict.fromkeys(model.report for model in models))
+    ordered = sorted(models, key=lambda model: reports.index(model.report))
+    left = Counter(model.report for model in models)
+    found: dict[int, ModelResult] = {}
+    for number, result in in_rounds([_compared(model, how) for model in ordered]):
+        found[number], report = result, ordered[number].report
+        left[report] -= 1
+        if not left[report]:
+            own = [found[n] for n, model in enumerate(ordered) if model.report == report]
+            yield report, reduce(joined, ([before[report]] if report in before else []) + own)
 
 
 def joined(first: ModelResult, second: ModelResult) -> ModelResult:
@@ -144,13 +154,13 @@ def joined(first: ModelResult, second: ModelResult) -> ModelResult:
     )
 
 
-def compare_model(model: ComparedModel, how: Comparison) -> ModelResult:
+def _compared(model: ComparedModel, how: Comparison) -> Patient[ModelResult]:
     """Compare one checkpoint's artifacts.
 
     Raises:
         InputError: the checkpoint is gone, or, of a recovered one, its original.
     """
-    reference, entries = run_parity(
+    reference, entries = yield from patient_parity(
         model.checkpoint,
         how.suite,
         model.requests,

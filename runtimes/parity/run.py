@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.display import number
@@ -13,7 +12,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.footprint import Footprint, footprint
 from runtimes.formats import readable, reader_of
 from runtimes.parity.answerable import answerable
-from runtimes.parity.awaited import NOTHING, Awaited
+from runtimes.parity.awaited import NOTHING, Awaited, Patient, to_end
 from runtimes.parity.bench import Bench, Keep
 from runtimes.parity.blame import blame
 from runtimes.parity.degeneration import Scorer
@@ -50,10 +49,6 @@ from runtimes.parity.watch import UNWATCHED, Journal, Stage
 from runtimes.parity.weights_alone import WEIGHT_POSITIONS, run_weights
 from runtimes.peaks import Peak
 from runtimes.registry import activations, adapter_of, open_reference, open_runtime
-
-if TYPE_CHECKING:
-    pass
-
 
 # Mean KL that the runtime may add to what the weights cost before hidden states are traced.
 UNEXPLAINED_KL = 0.02
@@ -124,6 +119,24 @@ def run_parity(
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
     """
+    steps = patient_parity(checkpoint, suite, requests, threads, gates, extent, original)
+    return to_end(steps)
+
+
+def patient_parity(
+    checkpoint: Path,
+    suite: Suite,
+    requests: Sequence[Request],
+    threads: int,
+    gates: Mapping[str, Mapping[str, float]],
+    extent: Extent = EVERYTHING,
+    original: Path | None = None,
+) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
+    """`run_parity`, which gives way before it waits for an awaited runtime.
+
+    Raises:
+        InputError: as for `run_parity`.
+    """
     artifacts = [request.opened() for request in requests]
     inputs = recorded_inputs(checkpoint, artifacts)
     compared_with = original or checkpoint
@@ -176,7 +189,7 @@ def run_parity(
         _gates(artifact, request.runtime, gates, peaks)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
-    results = _in_turns(artifacts, requests, gated, bench, awaited)
+    results = yield from _in_turns(artifacts, requests, gated, bench, awaited)
     known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
     for artifact, request, limits, (judgement, measurement, weighed) in zip(
@@ -224,13 +237,15 @@ def _in_turns(
     gated: Sequence[Sequence[Gate]],
     bench: Bench,
     awaited: Awaited,
-) -> list[tuple[Judgement, Measurement | None, Weighed | None]]:
+) -> Patient[list[tuple[Judgement, Measurement | None, Weighed | None]]]:
     """Compare all, those whose runtimes are awaited last; what was found, in their own order.
 
     What has no runtime in the end is a FAIL that says so.
     """
     found = {}
     for turn in awaited.turns(artifacts):
+        if awaited.waits(artifacts[turn]):
+            yield bench.rest
         lacking = awaited.lacking(artifacts[turn], bench.stages)
         with bench.stages.artifact(_label(artifacts[turn])) as tell:
             found[turn] = (
