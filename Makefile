@@ -19,8 +19,10 @@ PUBLIC_KEY ?= $(KEY:.pem=.pub)
 BUDGET ?= default
 # More options of the comparison, as --whole-text
 PARITY ?=
-# no: leave out the plan's recovered variants, which take some minutes
-RECOVER ?= yes
+# no: leave out the plan's recovered variants, which take some minutes; yes: make them of models too that are larger than the
+# plan's recover-up-to
+RECOVER ?=
+NOTED = $(if $(filter no,$(RECOVER)),--no-recover,$(if $(filter yes,$(RECOVER)),--recover))
 RECOVERED = $(if $(filter no,$(RECOVER)),--no-recover,--recover)
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
@@ -60,7 +62,7 @@ COMPARE = $(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(
 MEANWHILE := $(VENV)/llamacpp.exit
 NEEDS_LLAMACPP = $(if $(FORMAT),$(filter gguf,$(FORMAT)),gguf)
 export-all: $(READY)-python $(if $(PLAN),$(READY)-llamacpp,$(wildcard $(READY)-llamacpp)) ## Export the plan (MODEL="A B" overrides its models), run every file, compare
-	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)" $(RECOVERED)
+	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)" $(NOTED)
 	@if test -z "$(NEEDS_LLAMACPP)" || test -e $(READY)-llamacpp; then set -x; $(COMPARE); else set -x; \
 	MAKE="$(MAKE_COMMAND)" $(BIN)/python -m tools.beside $(MEANWHILE) $(READY)-llamacpp -- $(COMPARE) --await gguf $(MEANWHILE); fi
 

@@ -56,10 +56,10 @@ VERIFY_HELP = (
 @verify_option(VERIFY_HELP, default=True)
 @click.option(
     "--recover/--no-recover",
-    default=True,
-    show_default=True,
-    help="Note the plan's recovered variants, for `python -m runtimes.parity --recover` to make;"
-    " without, they are no part of this run.",
+    default=None,
+    help="Note the plan's recovered variants, for `python -m runtimes.parity --recover` to make, or"
+    " leave them out of this run. By default they are noted of models that the plan recovers"
+    " (recover-up-to).",
 )
 def main(
     plan_path: Path | None,
@@ -73,7 +73,7 @@ def main(
     force: bool,
     dry_run: bool,
     verify: bool,
-    recover: bool,
+    recover: bool | None,
 ) -> None:
     """Export every model of a plan in every variant of the plan.
 
@@ -97,8 +97,7 @@ def main(
         raise InputError("--adapter needs --model; a plan gives each model its own adapters")
     if name and len(models) != 1:
         raise InputError("--name needs one --model")
-    plan = load_plan(plan_path).only(formats)
-    plan = plan if recover else plan.unrecovered
+    plan = load_plan(plan_path).only(formats).recovering(recover)
     if not plan.variants:
         raise InputError("--no-recover leaves nothing of the plan: all its variants are recovered")
     wanted = tuple(ModelRequest(model, revision, merged) for model in models) or plan.models
@@ -138,9 +137,11 @@ def carry_out(
             PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
             for folder, allow_degraded in zip(folders, allowed.values(), strict=True)
         )
-        recovered = planned_recoveries(model, source, plan.variants)
+        recovered, left_out = planned_recoveries(model, source, plan)
         for line in recovered_lines(recovered, out):
             click.echo(line)
+        if left_out is not None:
+            click.echo(left_out)
         runs.append(ModelRun(source.label, str(source.path.resolve()), artifacts, recovered))
     return tuple(runs)
 

@@ -45,6 +45,8 @@ def test_the_default_plan_has_one_recovered_variant_per_format_of_one_text() -> 
     assert len({request.goal.tokens for request in recovered if request.goal}) == 1
     # A model that no grid fits is exported as before.
     assert all(request.goal.optional for request in recovered if request.goal)
+    # Three times the bundled 135M, and its stand-in in the shape of 360M.
+    assert plan.recover_up_to == 400_000_000
     plain = plan.unrecovered.variants
     assert [request.goal for request in plain] == [None] * (len(plan.variants) - len(recovered))
 

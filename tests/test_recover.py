@@ -13,9 +13,9 @@ import torch
 
 from edgeproof.errors import InputError
 from edgeproof.recovery import checkpoint_digest
+from runtimes.recover import progress, store
 from runtimes.recover import run as runs
 from runtimes.recover import stages as kept_stages
-from runtimes.recover import store
 from runtimes.recover.grids import GRIDS
 from runtimes.recover.targets import TARGETS
 from tests.recovering import (
@@ -215,12 +215,15 @@ def test_a_full_disk_is_said_first(
     assert "MB are needed" in output
 
 
-def test_a_base_model_has_documents_only(tmp_path: Path) -> None:
+def test_a_base_model_has_documents_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "WORTH_SAYING", 0.0)
     base = make_small(tmp_path / "base")
     settings = json.loads((base / "tokenizer_config.json").read_text())
     assert settings.pop("chat_template") == CHAT_TEMPLATE
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
-    recovered(base, tmp_path / "out", "--format", "any")
+    code, output = invoke("-m", base, "-o", tmp_path / "out", *SMALL, "--format", "any")
+    assert code == 0, output
+    assert "0M parameters, 768 tokens: about " in output.splitlines()[0]
     text = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert {chunk["prefix"] for chunk in text["chunks"]} == {0}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Iterator
 from importlib import import_module
@@ -21,6 +22,7 @@ from edgeproof.cli import main
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.goal import Goal, parse_goal
+from edgeproof.recovery_cost import whole
 from edgeproof.verdicts import read_report
 from export.checkpoint import open_folder
 from export.formats import OURS, load_format
@@ -206,6 +208,44 @@ def test_without_recovery_they_are_no_part_of_the_run(folder: Path, tmp_path: Pa
     assert "recover: any; after the comparison" in dry
 
 
+def test_larger_models_are_recovered_where_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text("recover-up-to = 100_000\n" + PLAN)
+    plan = ("--plan", tmp_path / "plan.toml", "-m", folder / "tiny", "-o", tmp_path / "out")
+    done = run("export", *plan, "--format", "gguf")
+    assert done.exit_code == 0, done.output
+    line = done.output.splitlines()[-1]
+    assert line.startswith("tiny: gguf recovered left out: 0M parameters take about ")
+    assert "recovers up to 0.1M (recover-up-to); --recover, or make export-all RECOVER=yes" in line
+    (model,) = load_run_record(tmp_path / "out").models
+    assert (len(model.artifacts), model.recovered) == (1, ())
+    done = run("export", *plan, "--format", "gguf", "--recover")
+    assert "recover: any; after the comparison" in done.output
+    (model,) = load_run_record(tmp_path / "out").models
+    assert len(model.recovered) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [('"400M"', 400_000_000), ('"1.5 B"', 1_500_000_000), ("7", 7)]
+)
+def test_a_plan_says_how_large_models_it_recovers(tmp_path: Path, value: str, count: int) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(f"recover-up-to = {value}\n{PLAN}")
+    plan = load_plan(path)
+    assert plan.recover_up_to == count
+    assert plan.recovering(None) == plan
+    assert plan.recovering(True).recover_up_to is None
+    assert all(item.plain for item in plan.recovering(False).variants)
+
+
+def test_a_recovery_takes_longer_for_each_weight_of_a_wider_model() -> None:
+    def seconds(hidden: int) -> float:
+        shapes = [(1000, hidden), (hidden, 4 * hidden), (4 * hidden, hidden), (hidden,)]
+        return whole(shapes, {8192}, 1) / sum(math.prod(shape) for shape in shapes)
+
+    assert seconds(2048) > seconds(512)
+    assert whole([(64, 64)], {1024, 2048}, 2) > whole([(64, 64)], {2048}, 1)
+
+
 def test_a_recovery_that_fails_leaves_the_other_verdicts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +355,10 @@ VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "auto"\nrecover = '
         (VARIANT + '{ gate = "4-bit", format = "any" }', "any has one size"),
         (VARIANT + '{ bits = 5.0, format = "onnx" }', "format must be 'gguf' or 'any'"),
         (VARIANT + "{ bits = 5.0, optional = 1 }", "optional must be true or false, not 1"),
+        ('recover-up-to = "400"\n' + VARIANT + "{ bits = 5.0 }", "such as \"400M\", not '400'"),
+        ("recover-up-to = true\n" + VARIANT + "{ bits = 5.0 }", "not True"),
+        ("recover-up-to = -1\n" + VARIANT + "{ bits = 5.0 }", "not -1"),
+        ('recover-up-to = "0B"\n' + VARIANT + "{ bits = 5.0 }", "not '0B'"),
         (VARIANT + "{ bits = 5.0, tokens = 0 }", "tokens must be a whole number from 512"),
         (VARIANT.replace("auto", "q4_0") + "{ bits = 5.0 }", "no recovered 'q4_0'; .*auto"),
         (VARIANT.replace("gguf", "onnx") + "{ bits = 6.0 }", "no recovered 'auto'; .*q4, q4f16"),

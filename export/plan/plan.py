@@ -7,6 +7,7 @@ format's own options are refused.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,10 @@ else:
     import tomli as tomllib
 
 SCHEMA = Schema(current=1, oldest=1, again="copy the default plan and edit it")
-PLAN_KEYS = {"schema", "models", "variant", "gates"}
+UP_TO = "recover-up-to"
+PLAN_KEYS = {"schema", "models", "variant", "gates", UP_TO}
+COUNT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([MB])")  # of parameters
+TIMES = {"M": 10**6, "B": 10**9}
 VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine", "recover"}
 MODEL_KEYS = {"id", "revision", "adapter", "adapters", "name"}
 ADAPTER_KEYS = {"id", "weight"}
@@ -80,11 +84,15 @@ class VariantRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """Models × variants, with gate overrides (precision class → metric → limit)."""
+    """Models × variants, with gate overrides (precision class → metric → limit).
+
+    Of a model with more than `recover_up_to` parameters there are no recovered variants.
+    """
 
     models: tuple[ModelRequest, ...]
     variants: tuple[VariantRequest, ...]
     gates: dict[str, dict[str, float]]
+    recover_up_to: int | None = None
 
     def only(self, formats: Sequence[str]) -> Plan:
         """The same without other formats; no formats mean all.
@@ -97,6 +105,12 @@ class Plan:
             raise InputError(f"--format {missing[0]}: the plan has no such variant")
         kept = tuple(item for item in self.variants if not formats or item.format in formats)
         return replace(self, variants=kept)
+
+    def recovering(self, wanted: bool | None) -> Plan:
+        """The same as --recover (of all models), --no-recover or neither asks for it."""
+        if wanted is None:
+            return self
+        return replace(self, recover_up_to=None) if wanted else self.unrecovered
 
     @property
     def unrecovered(self) -> Plan:
@@ -149,7 +163,17 @@ def _parse(raw: dict[str, Any]) -> Plan:
         request for item in _list(raw.get("variant", []), "variant") for request in _variant(item)
     )
     _no_duplicates(variants)
-    return Plan(models, variants, _gates(raw.get("gates", {})))
+    return Plan(models, variants, _gates(raw.get("gates", {})), _up_to(raw.get(UP_TO)))
+
+
+def _up_to(value: Any) -> int | None:
+    """A number of parameters: `"400M"`, `"1.5B"`, or a whole number."""
+    if value is None or (type(value) is int and value > 0):
+        return value
+    found = COUNT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not float(found[1]):
+        raise InputError(f'{UP_TO} must be a number of parameters, such as "400M", not {value!r}')
+    return round(float(found[1]) * TIMES[found[2]])
 
 
 def _model(item: Any) -> ModelRequest:

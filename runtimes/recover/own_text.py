@@ -12,8 +12,7 @@ from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder, usable
 from runtimes.calibrate.decoder import Decoder
 from runtimes.calibrate.sampling import row_bytes, sample
-from runtimes.recover import progress
-from runtimes.recover.stages import Tell, versions
+from runtimes.recover.stages import versions
 from runtimes.recover.text import (
     CHUNK_TOKENS,
     Text,
@@ -60,9 +59,12 @@ def own_text(
     open_decoder: Callable[[], Decoder],
     tokens: int,
     seed: int,
-    tell: Tell,
+    tell: Callable[[int, str], None],
 ) -> Text:
-    """The text at `place`, sampled as far as it is not there, with none of the `known` windows."""
+    """The text at `place`, sampled as far as it is not there, with none of the `known` windows.
+
+    `tell` is told of tokens as they are sampled, and what is being done.
+    """
     whole = place / WHOLE
     if whole.exists():
         return parse_text(whole.read_bytes(), str(whole), vocabulary.size)
@@ -85,5 +87,5 @@ def own_text(
     return text
 
 
-def _telling(tell: Tell, what: str) -> Callable[[int], None]:
-    return lambda tokens: tell(progress.SAMPLED_TOKEN * tokens, what)
+def _telling(tell: Callable[[int, str], None], what: str) -> Callable[[int], None]:
+    return lambda tokens: tell(tokens, what)

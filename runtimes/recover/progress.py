@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from edgeproof.display import duration
 
 INTERVAL = 15.0  # seconds
-# Seconds on one core for the 135M: only their relation counts.
-SAMPLED_TOKEN, PLAIN_TOKEN, GRADED_TOKEN, JUDGED_TOKEN = 0.0085, 0.004, 0.021, 0.012
-FOLDED_LAYER = 1.8
-ROUNDED_WEIGHT = 1.1e-6
+WORTH_SAYING = 60.0  # seconds
 
 
 @dataclass
@@ -37,6 +34,11 @@ class Progress:
     def plan(self, seconds: float) -> None:
         """There is more to do: so many seconds on a machine that the estimate was made on."""
         self._ahead += seconds
+
+    @property
+    def planned(self) -> float:
+        """Seconds of all that is planned and not done, where the estimate was made."""
+        return self._ahead + self._fixed
 
     def advance(self, seconds: float, what: str) -> None:
         """So much of the plan is done; `what` is being done now."""

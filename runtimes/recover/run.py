@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from edgeproof.display import duration
 from edgeproof.families import Parameter
 from edgeproof.files.atomic import atomic_folder, write_atomic
 from edgeproof.files.cache import cache_folder, usable
@@ -22,6 +23,8 @@ from edgeproof.recovery import (
     checkpoint_digest,
     weights_digest,
 )
+from edgeproof.recovery_cost import GRADED, Costs, folding
+from edgeproof.recovery_cost import rounding as rounding_cost
 from runtimes.calibrate import moments
 from runtimes.calibrate.decoder import Decoder, open_decoder, read_structure
 from runtimes.located import Model
@@ -133,7 +136,7 @@ class _Run:
             made = Stages(folder, self._original, text)
             made.begin()
             if made.measured:
-                self._lines.skip(self._measuring(text.tokens))
+                self._lines.skip(self._costs.measuring(text.tokens))
             else:
                 made.measure(self._decoder(), self._lines.advance)
             against = judge.reference(self._decoder(), held.chunks)
@@ -187,7 +190,7 @@ class _Run:
         if given is not None:
             size = chunk_size(self._vocabulary)
             text = read_text(given, self._vocabulary, self._known, tokens, size)
-            self._lines.skip(progress.SAMPLED_TOKEN * tokens)
+            self._lines.skip(self._costs.sampled_token * tokens)
         else:
             text = self._own(digest, tokens, SEED)
         return text, self._own(digest, self._held_tokens, HELD_SEED)
@@ -196,10 +199,13 @@ class _Run:
         place = kept_text(digest, self._vocabulary, tokens, seed)
         with exclusive(place):
             if (place / WHOLE).exists():
-                self._lines.skip(progress.SAMPLED_TOKEN * tokens)
-            advance = self._lines.advance
+                self._lines.skip(self._costs.sampled_token * tokens)
+
+            def sampled(tokens: int, what: str) -> None:
+                self._lines.advance(self._costs.sampled_token * tokens, what)
+
             return own_text(
-                place, self._vocabulary, self._known, self._decoder, tokens, seed, advance
+                place, self._vocabulary, self._known, self._decoder, tokens, seed, sampled
             )
 
     def _distilled(
@@ -230,12 +236,12 @@ class _Run:
     def _errors(self, made: Stages) -> dict[str, float]:
         """What plain rounding of each matrix loses after folding, which this does."""
         there = {layer for layer in made.layers if made.has_folded(layer)}
-        self._lines.skip(progress.FOLDED_LAYER * len(there))
+        self._lines.skip(sum(map(self._folding, there)))
         found = {}
         for layer, errors in made.fold_all(self._request.threads):
             found[layer] = errors
             if layer not in there:
-                self._lines.advance(progress.FOLDED_LAYER, "scaling channels")
+                self._lines.advance(self._folding(layer), "scaling channels")
         return {name: found[layer][name] for layer in made.layers for name in found[layer]}
 
     def _smallest(
@@ -278,7 +284,7 @@ class _Run:
         decoder = self._decoder()
         for part in values:
             decoder.assign(part)
-        seconds = progress.JUDGED_TOKEN * self._held_tokens / len(against.chunks)
+        seconds = self._costs.judged_token * self._held_tokens / len(against.chunks)
         figures = judge.judged(decoder, against, lambda: self._lines.advance(seconds, "comparing"))
         self._opened = None
         return figures
@@ -287,14 +293,14 @@ class _Run:
         """Before a model is in memory; what is there already costs no time any more."""
         for name in grids:
             if made.has_rounded(name, grids[name]):
-                self._lines.skip(progress.ROUNDED_WEIGHT * self._sizes[name])
+                self._lines.skip(rounding_cost([self._shapes[name]]))
         for names in made.round_all(grids, self._request.threads):
-            seconds = progress.ROUNDED_WEIGHT * sum(self._sizes[name] for name in names)
+            seconds = rounding_cost(self._shapes[name] for name in names)
             self._lines.advance(seconds, f"rounding {names[-1]}")
 
     @cached_property
-    def _sizes(self) -> dict[str, int]:
-        return {p.name: p.size for p in self._original.parameters}
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {p.name: p.shape for p in self._original.parameters}
 
     def _values(self, made: Stages, grids: Mapping[str, str]) -> Iterator[dict[str, torch.Tensor]]:
         """The recovered values of all parameters, layer by layer."""
@@ -312,24 +318,31 @@ class _Run:
             part |= {name: made.rounded(name, grids[name], folded) for name in folded.errors}
             yield part
 
-    def _measuring(self, tokens: int) -> float:
-        graded = stages.GRADED * progress.GRADED_TOKEN
-        return tokens * (graded + (1 - stages.GRADED) * progress.PLAIN_TOKEN)
+    @cached_property
+    def _costs(self) -> Costs:
+        return Costs.of(self._shapes.values())
+
+    def _folding(self, layer: int | None) -> float:
+        return folding(p.shape for p in self._original.of_layer(layer))
 
     def _plan(self) -> None:
-        tokens, held = self._request.tokens, self._held_tokens
-        self._lines.plan(progress.SAMPLED_TOKEN * (tokens + held) + self._measuring(tokens))
-        self._lines.plan(progress.FOLDED_LAYER * (1 + self._original.config.layers))
+        tokens, held, costs = self._request.tokens, self._held_tokens, self._costs
+        self._lines.plan(costs.sampled_token * (tokens + held) + costs.measuring(tokens))
+        self._lines.plan(folding(self._shapes.values()))
         self._plan_trial()
         if (wish := self._request.distillation) is not None:
-            self._lines.plan(progress.SAMPLED_TOKEN * VALIDATION_TOKENS)
-            self._lines.plan(progress.JUDGED_TOKEN * held)
+            self._lines.plan(costs.sampled_token * VALIDATION_TOKENS + costs.judged_token * held)
             self._lines.plan_time(60 * wish.minutes)
+        if (seconds := self._lines.planned) >= progress.WORTH_SAYING:
+            size = f"{self._count / 1e6:.0f}M parameters, {tokens} tokens"
+            again = "; more for each size that is tried" if self._request.wish.gate else ""
+            said = f"about {duration(seconds)} of one core, less what the cache has{again}"
+            self._lines.say(f"{size}: {said}")
 
     def _plan_trial(self) -> None:
         """To round for one size and to compare that; how many sizes a gate needs is not known."""
-        held = progress.JUDGED_TOKEN * self._held_tokens
-        self._lines.plan(progress.ROUNDED_WEIGHT * self._count + held)
+        held = self._costs.judged_token * self._held_tokens
+        self._lines.plan(rounding_cost(self._shapes.values()) + held)
 
     def _method(self, held: Text, result: Result) -> dict[str, Any]:
         wish = self._request.wish
@@ -341,7 +354,7 @@ class _Run:
             "bits": round(result.bits, 4),
             "damping": rounding.DAMPING,
             "clip": moments.CLIP,
-            "graded": stages.GRADED,
+            "graded": GRADED,
             "threads": self._request.threads,
             "held_out": {
                 "sha256": held.sha256,

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 
@@ -27,10 +27,11 @@ from edgeproof.checkpoints.weight_files import weight_files
 from edgeproof.families import DecoderConfig, Parameter, Role, rows_held
 from edgeproof.files.atomic import TEMPORARY
 from edgeproof.files.cache import cache_folder, usable
+from edgeproof.recovery_cost import GRADED, Costs
 from runtimes.calibrate import moments as calibrate
 from runtimes.calibrate.decoder import MATRICES, Decoder
 from runtimes.calibrate.moments import Request, Sums
-from runtimes.recover import fold, progress, rounding, store
+from runtimes.recover import fold, rounding, store
 from runtimes.recover.fold import Fold, Folded
 from runtimes.recover.grids import GRIDS
 from runtimes.recover.rounding import Rounded
@@ -38,7 +39,6 @@ from runtimes.recover.side_by_side import Check, side_by_side, unchecked
 from runtimes.recover.text import Chunk, Text
 
 RECIPE_VERSION = 2
-GRADED = 2 / 5  # of the text has a backward pass: it costs as much as three forward ones
 BATCH_ROWS = 2  # of 256 tokens: what a backward pass keeps is then below a gigabyte for the 135M
 KEEP_EVERY = 120.0  # seconds between two states of the sums on the disk
 LEAST_GROUP_BYTES = 1_500_000_000
@@ -128,6 +128,10 @@ class Stages:
         """Whether all moments are there."""
         return not self.missing_layers and self._has_moments(TABLES)
 
+    @cached_property
+    def _costs(self) -> Costs:
+        return Costs.of(p.shape for p in self.original.parameters)
+
     def begin(self) -> None:
         """Remove what a killed run was writing; the caller has the folder to itself."""
         for left in self.folder.rglob(f"{TEMPORARY}*"):
@@ -155,7 +159,7 @@ class Stages:
         def after(now: Sums) -> None:
             nonlocal last
             graded = now.batches <= request.graded
-            cost = progress.GRADED_TOKEN if graded else progress.PLAIN_TOKEN
+            cost = self._costs.graded_token if graded else self._costs.plain_token
             seconds = cost * read[now.batches - 1].numel()
             tell(seconds, f"measuring, text {now.batches} of {len(read)}")
             if time.monotonic() - last >= KEEP_EVERY:
