@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from edgeproof.errors import InputError
 from export.command import format_command
 from export.formats import load_format
-from export.gguf.storage import FIVE_BITS, FOUR_BITS
+from export.gguf.storage import FIVE_BITS, FIVE_BITS_UP, FOUR_BITS, FOUR_BITS_UP
 from export.mlc.schemes import SCHEMES
 from export.onnx import bnb4
 from export.onnx.schemes import BLOCKS
 from export.rounding import BlockAxis, Evidence, Grid, Kind, Rounded
 from export.rounding.cast import FLOAT16, FLOAT32
 from export.rounding.nearest import Nearest
-from export.rounding.search import MOST_BITS, Search
+from export.rounding.search import MOST_BITS, Search, affine
+from export.rounding.search.blocks import Blocks
 from export.rounding.search.book import book_of
 from runtimes.formats import dequantise
 from tests.exported import export_tiny
@@ -87,6 +88,23 @@ def weights_of(draw: st.DrawFn, grid: Grid) -> np.ndarray:
     values = np.abs(values) + draw(st.sampled_from([0, 2])) if draw(st.booleans()) else values
     dtype = FLOAT16 if grid.scale_dtype == FLOAT16 and grid not in GGUF else FLOAT32
     return values.astype(dtype)
+
+
+@pytest.mark.parametrize("grid", [FOUR_BITS_UP, FIVE_BITS_UP], ids=["Q4_1", "Q5_1"])
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.booleans())
+def test_it_begins_with_what_nearest_stores_without_rounding_to_it(
+    grid: Grid, data: st.DataObject, measured: bool
+) -> None:
+    weights = data.draw(weights_of(grid))
+    draw = np.random.default_rng(weights.size)
+    importance = draw.lognormal(0, 2, weights.shape[1]).astype(np.float32) if measured else None
+    evidence = Evidence("w", importance)
+    found = Search().round(weights, grid, evidence)
+    nearest = Nearest().round(weights, grid, evidence)
+    expected = affine.search(Blocks.of(weights, grid, evidence), grid, nearest)
+    for name, part in vars(expected).items():
+        assert getattr(found, name).tobytes() == part.tobytes(), name
 
 
 @searched

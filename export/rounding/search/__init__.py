@@ -17,12 +17,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from export.rounding.evidence import Evidence, Need
-from export.rounding.grid import WHOLE_ROW, Grid, Kind
+from export.rounding.grid import WHOLE_ROW, Grid, Kind, Rules
 from export.rounding.method import Rounded
 from export.rounding.nearest import Nearest
 from export.rounding.search import affine, signed, zero_point
 from export.rounding.search.blocks import Blocks
 
+# Whose `nearest` stores a block's minimum and, as scale, its range divided by the greatest code.
+ENDS = frozenset({Rules.GGML})
 MOST_BITS = 5  # with more, what rounding costs is below what runtimes add
 
 RULES: Mapping[Kind, Callable[[Blocks, Grid], Rounded]] = {
@@ -47,5 +49,8 @@ class Search:
         blocks = Blocks.of(rows, grid, evidence)
         if grid.kind in RULES:
             return RULES[grid.kind](blocks, grid)
-        nearest = Nearest().round(rows, grid, evidence)
-        return affine.search(blocks, grid, nearest) if grid.kind is Kind.MINIMUM else nearest
+        if grid.kind is not Kind.MINIMUM:
+            return Nearest().round(rows, grid, evidence)
+        # Its ends may be others than those of the values; they are known without rounding to them.
+        start = None if grid.rules in ENDS else Nearest().round(rows, grid, evidence)
+        return affine.search(blocks, grid, start)

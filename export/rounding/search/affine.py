@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from export.rounding.cast import FLOAT32
@@ -15,8 +17,10 @@ CUTS = ((0.04, 0.04), (0.05, 0.0), (0.0, 0.05), (-0.03, -0.03))
 WEIGHTED_CUTS = ((0.07, 0.07), (0.15, 0.15), (0.2, 0.0), (0.0, 0.2), (-0.03, -0.03))
 
 
-def search(blocks: Blocks, grid: Grid, start: Rounded) -> Rounded:
-    """See `export.rounding.search`; `start` is what `nearest` stores, whose ends may be others.
+def search(blocks: Blocks, grid: Grid, start: Rounded | None) -> Rounded:
+    """See `export.rounding.search`; `start` is what `nearest` stores.
+
+    None: each block's minimum, and its range divided by the greatest code.
 
     Raises:
         InputError: a scale or a minimum overflows the grid's type.
@@ -37,14 +41,15 @@ def search(blocks: Blocks, grid: Grid, start: Rounded) -> Rounded:
         best.offer(-blocks.errors(found, scales, minima), scales, minima)
         return found
 
-    measured(
-        start.scales.astype(FLOAT32) / blocks.units, start.offsets.astype(FLOAT32) / blocks.units
-    )
     lowest = blocks.values.min(axis=0)
     reach = blocks.values.max(axis=0) - lowest
     blocks.written(reach / top, dtype)  # both raise
     blocks.written(lowest, dtype)
-    fitted.offer(*line.fit(measured(reach / top, lowest)))
+    first = measured(*_stored_ends(blocks, start, reach / top, lowest, dtype))
+    # Where `nearest` stores just these, they need no second try.
+    vanishing = blocks.stored(reach / top, dtype) != blocks.stored_scales(reach / top, dtype)
+    again = start is not None or vanishing.any()
+    fitted.offer(*line.fit(measured(reach / top, lowest) if again else first))
     for below, above in CUTS if blocks.weights is None else WEIGHTED_CUTS:
         scales = reach * np.float32((1 - below - above) / grid.highest)
         fitted.offer(*line.fit(codes(scales, lowest + reach * np.float32(below))))
@@ -52,6 +57,19 @@ def search(blocks: Blocks, grid: Grid, start: Rounded) -> Rounded:
     scales, minima = best.numbers
     chosen = codes(scales, minima).astype(grid.code_dtype)
     return Rounded(chosen, blocks.written(scales, dtype), blocks.written(minima, dtype))
+
+
+def _stored_ends(
+    blocks: Blocks,
+    start: Rounded | None,
+    scales: np.ndarray,
+    minima: np.ndarray,
+    dtype: np.dtype[Any],
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `nearest` stores, in the blocks' units; a scale that vanishes is 0."""
+    if start is None:
+        return blocks.stored(scales, dtype), blocks.stored(minima, dtype)
+    return start.scales.astype(FLOAT32) / blocks.units, start.offsets.astype(FLOAT32) / blocks.units
 
 
 class _Line:
