@@ -28,6 +28,19 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Named(click.types.StringParamType):
+    """What names a model, a file or a revision of one: any text but an empty one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse it: as a path it would be the folder that one is in."""
+        if value == "":
+            self.fail("'' names nothing", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+NAMED = Named()
+
+
 class FiniteRange(click.FloatRange):
     """A range of numbers that NaN and infinity, which no limit keeps out, are not in."""
 
@@ -47,8 +60,13 @@ SHARPER: dict[type[Any], type[Any]] = {
 
 
 def sharpen(parameters: Iterable[click.Parameter]) -> None:
-    """Have parameters that take a path take what names something, and of numbers finite ones."""
+    """Have parameters that take a path take what names something, and of numbers finite ones.
+
+    Arguments of any text name something too; options whose text does are of the type `NAMED`.
+    """
     for parameter in parameters:
+        if isinstance(parameter, click.Argument) and parameter.type is click.STRING:
+            parameter.type = NAMED
         rule = SHARPER.get(type(parameter.type))
         if rule is not None:
             sharper = rule()

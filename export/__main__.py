@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
-from edgeproof.command import EdgeproofCommand, out_option
+from edgeproof.command import NAMED, EdgeproofCommand, out_option
 from edgeproof.errors import InputError
 from export.command import (
     KEPT,
@@ -38,8 +38,17 @@ VERIFY_HELP = (
     type=click.Path(dir_okay=False, path_type=Path),
     help="Plan file (TOML). Default: ./edgeproof.toml if there is one, else the built-in plan.",
 )
-@click.option("--model", "-m", "models", multiple=True, help=f"Instead of the plan's. {MODEL_HELP}")
-@click.option("--revision", help="Branch, tag or commit for the models given by --model.")
+@click.option(
+    "--model",
+    "-m",
+    "models",
+    type=NAMED,
+    multiple=True,
+    help=f"Instead of the plan's. {MODEL_HELP}",
+)
+@click.option(
+    "--revision", type=NAMED, help="Branch, tag or commit for the models given by --model."
+)
 @adapter_options
 @name_option
 @click.option(

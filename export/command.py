@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from edgeproof.command import EdgeproofCommand, out_option, progress
+from edgeproof.command import NAMED, EdgeproofCommand, out_option, progress
 from edgeproof.errors import InputError
 from edgeproof.files.space import require_folder
 from export.flags import ExportFlags
@@ -50,7 +50,9 @@ def adapter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     weight = click.option(
         "--adapter-weight", "adapter_weights", type=float, multiple=True, help=WEIGHT_HELP
     )
-    return click.option("--adapter", "adapters", multiple=True, help=ADAPTER_HELP)(weight(command))
+    return click.option("--adapter", "adapters", type=NAMED, multiple=True, help=ADAPTER_HELP)(
+        weight(command)
+    )
 
 
 name_option = click.option(
@@ -83,8 +85,12 @@ def format_command(form: Format[Any]) -> click.Command:
         help=f"Export a Llama-family checkpoint to {form.title}.\n\n\b\nExamples:\n  {form.example}"
         f"\n  edgeproof {form.name} -m ./base --adapter ./my-lora -d {form.variants[0].name}",
     )
-    @click.option("--model", "-m", default="bundled", show_default=True, help=MODEL_HELP)
-    @click.option("--revision", help="Branch, tag or commit of a hub id, for example v0.1.")
+    @click.option(
+        "--model", "-m", type=NAMED, default="bundled", show_default=True, help=MODEL_HELP
+    )
+    @click.option(
+        "--revision", type=NAMED, help="Branch, tag or commit of a hub id, for example v0.1."
+    )
     @adapter_options
     @name_option
     @click.option(

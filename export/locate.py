@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from edgeproof.command import EdgeproofCommand
+from edgeproof.command import NAMED, EdgeproofCommand
 from export.checkpoint import open_checkpoint
 from export.job import derived_name
 from export.sources import resolve
@@ -18,7 +18,7 @@ from export.sources import resolve
 
 @click.command(cls=EdgeproofCommand, name="locate")
 @click.argument("model")
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--revision", type=NAMED, help="Branch, tag or commit of a hub id.")
 def main(model: str, revision: str | None) -> None:
     """Find MODEL, downloading or converting it where needed, and say where it is."""
     source = resolve(model, revision)

@@ -145,6 +145,29 @@ def _(place: Path, patch: pytest.MonkeyPatch) -> None:
     refused(place, "mlc", "-d", "q0f16", "--model-lib", "a\0b", says="is no path")
 
 
+@row("a model, a file of others or a revision that is empty")
+def _(place: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(place)
+    for line in (
+        ("audit", ""),
+        ("audit", "", "--inspect"),
+        ("audit", "file", "", "--inspect"),
+        ("audit", "file", "--against", ""),
+        ("audit", "file", "--inspect", "--revision", ""),
+        ("audit", "file", "--against", "file", "--against-revision", ""),
+        ("gguf", "-d", "f16", "-m", ""),
+        ("gguf", "-d", "f16", "-m", "file", "--revision", ""),
+        ("gguf", "-d", "f16", "-m", "file", "--adapter", ""),
+        ("gguf-adapter", "--adapter", "", "-o", "x.gguf"),
+        ("export", "-m", ""),
+        ("recover", "-m", "", "--format", "gguf", "--bits", "5", "-o", "out"),
+        ("parity", "--original", ""),
+        ("chat", ""),
+        ("chat", "--compare", "file", ""),
+    ):
+        refused(place, *line, says="'' names nothing")
+
+
 @row("a plan whose gates make no sense")
 def _(place: Path, patch: pytest.MonkeyPatch) -> None:
     for text, says in (

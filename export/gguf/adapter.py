@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeproof.command import EdgeproofCommand
+from edgeproof.command import NAMED, EdgeproofCommand
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.space import require_files, require_spared
@@ -19,9 +19,14 @@ from export.sources.adapters.place import find_adapter
 
 
 @click.command(cls=EdgeproofCommand, name="gguf-adapter")
-@click.option("--adapter", required=True, help="PEFT LoRA: folder or hub id.")
-@click.option("--model", "-m", help="Its base. Default: the one that it names, where that is here.")
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--adapter", required=True, type=NAMED, help="PEFT LoRA: folder or hub id.")
+@click.option(
+    "--model",
+    "-m",
+    type=NAMED,
+    help="Its base. Default: the one that it names, where that is here.",
+)
+@click.option("--revision", type=NAMED, help="Branch, tag or commit of a hub id.")
 @click.option(
     "--out",
     "-o",

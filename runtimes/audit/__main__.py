@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeproof.command import NAMED
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.atomic import write_atomic
@@ -37,11 +38,16 @@ PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "p
 @click.argument("files", nargs=-1, required=True)
 @click.option(
     "--against",
+    type=NAMED,
     metavar="DIR|FILE.gguf|HUB|bundled",
     help="The original: whatever --model of the exporters takes.",
 )
-@click.option("--revision", help="Branch, tag or commit of those FILES that are on the hub.")
-@click.option("--against-revision", help="Branch, tag or commit, where --against is a hub id.")
+@click.option(
+    "--revision", type=NAMED, help="Branch, tag or commit of those FILES that are on the hub."
+)
+@click.option(
+    "--against-revision", type=NAMED, help="Branch, tag or commit, where --against is a hub id."
+)
 @click.option("--inspect", is_flag=True, help="Only say what is in FILES; nothing is run.")
 @text_options
 @click.option("--allow-degraded", is_flag=True, help="DEGRADED files do not fail the run.")

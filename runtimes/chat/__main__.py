@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from edgeproof.command import EdgeproofCommand, root_option
+from edgeproof.command import NAMED, EdgeproofCommand, root_option
 from edgeproof.errors import InputError
 from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Reply, Sampling
@@ -27,6 +27,7 @@ ASK = "> "
 @click.option(
     "--compare",
     "pair",
+    type=NAMED,
     nargs=2,
     metavar="A B",
     help="Two of them beside each other: the same prompts and random numbers, the first token that"

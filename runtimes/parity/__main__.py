@@ -12,7 +12,7 @@ import click
 
 from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import RunRecord, load_run_record
-from edgeproof.command import root_option
+from edgeproof.command import NAMED, root_option
 from edgeproof.display import table_console
 from edgeproof.errors import GateError, InputError
 from edgeproof.files.space import require_files, require_spared
@@ -48,6 +48,7 @@ OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
 )
 @click.option(
     "--original",
+    type=NAMED,
     metavar="DIR|HUB|bundled",
     help="What a recovered checkpoint was made from, which its exports are compared with; needed"
     " where recovery.json does not say how to find it.",

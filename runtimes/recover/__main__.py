@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeproof.command import EdgeproofCommand
+from edgeproof.command import NAMED, EdgeproofCommand
 from edgeproof.goal import (
     GATES,
     LEAST_MB,
@@ -30,8 +30,10 @@ KEPT = "what is done is kept in the cache; the same command goes on there"
 
 
 @click.command(cls=EdgeproofCommand, name="recover", kept=KEPT)
-@click.option("--model", "-m", required=True, help="Hub id, folder, .gguf file or built-in model.")
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option(
+    "--model", "-m", type=NAMED, required=True, help="Hub id, folder, .gguf file or built-in model."
+)
+@click.option("--revision", type=NAMED, help="Branch, tag or commit of a hub id.")
 @click.option(
     "--format",
     "format_name",
