@@ -9,14 +9,14 @@ import json
 
 import click
 
-from edgeproof.command import EdgeproofCommand
+from edgeproof.command import NAMED, EdgeproofCommand
 from export.sources.hub_files import fetch, listing
 
 
 @click.command(cls=EdgeproofCommand, name="fetch")
 @click.argument("repo")
 @click.argument("files", nargs=-1)
-@click.option("--revision", help="Branch, tag or commit; with FILES the commit's hash.")
+@click.option("--revision", type=NAMED, help="Branch, tag or commit; with FILES the commit's hash.")
 def main(repo: str, files: tuple[str, ...], revision: str | None) -> None:
     """Say which files REPO has at a revision; with FILES, fetch these and say where they lie."""
     if files:
@@ -25,7 +25,11 @@ def main(repo: str, files: tuple[str, ...], revision: str | None) -> None:
         }
     else:
         there = listing(repo, revision)
-        found = {"commit": there.commit, "files": list(there.files)}
+        found = {
+            "commit": there.commit,
+            "files": list(there.files),
+            "tags": list(there.tags),
+        }
     click.echo(json.dumps(found))
 
 

@@ -29,6 +29,7 @@ class Repo:
 
     commits: dict[str, dict[str, bytes]]
     refs: dict[str, str]
+    tags: tuple[str, ...] = ()
     # Answer to every request for a file (or for anything, with `status_for_info`).
     status: int = 200
     error_code: str = ""
@@ -108,7 +109,8 @@ class _Handler(QuietHandler):
 
     def _info(self, repo: Repo, commit: str, match: re.Match[str]) -> None:
         siblings = [{"rfilename": name} for name in repo.commits[commit]]
-        self._json({"id": match[1], "modelId": match[1], "sha": commit, "siblings": siblings})
+        said = {"sha": commit, "siblings": siblings, "tags": [*repo.tags]}
+        self._json({"id": match[1], "modelId": match[1], **said})
 
     def _tree(self, repo: Repo, commit: str, _: re.Match[str]) -> None:
         files = repo.commits[commit].items()

@@ -146,6 +146,60 @@ def test_an_mlc_folder_comes_with_the_shards_of_its_index(
     assert not asked(hub, "org/Tiny-MLC") & {*NEVER_ASKED, "params_shard_99.bin"}
 
 
+@pytest.fixture(scope="module")
+def mlx(made: tiny_gguf.TinyGguf, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("mlx")
+    return export_tiny(made.checkpoint, "mlx", "q4", root, group_size="32").path
+
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.mark.parametrize("named", ["org/Tiny-4bit", "org/Tiny-4bit/config.json"])
+def test_an_mlx_repository_is_told_by_its_quantization(
+    hub: hub_server.Hub, mlx: Path, tmp_path: Path, named: str
+) -> None:
+    files = {**published(mlx), WEIGHTS: (mlx / WEIGHTS).read_bytes(), "modeling.py": b"evil"}
+    # What another audit of this commit has fetched beside it is none of its files.
+    repo = hub.add("org/Tiny-4bit", {"main": {**files, "old/x.gguf": b"GGUF"}})
+    if named == "org/Tiny-4bit":
+        assert "holds 2 models" in refused(named)
+        del repo.commits[repo.refs["main"]]["old/x.gguf"]
+    (found,) = inspected(tmp_path, named)
+    assert (found["format"], found["name"], found["label"]) == ("mlx", "Tiny-4bit", "4-bit")
+    assert found["hub"] == {"repo": "org/Tiny-4bit", "commit": repo.refs["main"]}
+    assert found["broken"] is None
+    shipped = {item["path"]: item["sha256"] for item in found["files"]}
+    assert shipped[WEIGHTS] == hashlib.sha256(files[WEIGHTS]).hexdigest()
+    assert asked(hub, "org/Tiny-4bit") == set(shipped)
+    assert not asked(hub, "org/Tiny-4bit") & {*NEVER_ASKED} - {WEIGHTS}
+
+
+def test_an_mlx_repository_of_floats_is_told_by_its_tag(
+    hub: hub_server.Hub, made: tiny_gguf.TinyGguf, tmp_path: Path
+) -> None:
+    own = export_tiny(made.checkpoint, "mlx", "bf16", tmp_path / "out").path
+    files = {**published(own), WEIGHTS: (own / WEIGHTS).read_bytes()}
+    inside = {f"sub/{name}": data for name, data in files.items()}
+    hub.add("org/Tiny-bf16", {"main": files}, tags=("safetensors", "mlx"))
+    (found,) = inspected(tmp_path, "org/Tiny-bf16")
+    assert (found["format"], found["precision"]) == ("mlx", "bf16")
+    hub.add("org/inside", {"main": inside}, tags=("mlx",))
+    (found,) = inspected(tmp_path, "org/inside/sub")
+    assert (found["format"], found["name"]) == ("mlx", "sub")
+    hub.add("org/untold", {"main": files})
+    assert "the tag mlx" in refused("org/untold")
+    assert asked(hub, "org/untold") == {"config.json"}
+
+
+def test_a_checkpoint_that_is_tagged_mlx_is_none(
+    hub: hub_server.Hub, made: tiny_gguf.TinyGguf, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in made.checkpoint.iterdir()}
+    hub.add("org/not-mlx", {"main": files}, tags=("mlx",))
+    assert "nothing that can be audited" in refused("org/not-mlx")
+
+
 def test_a_folder_stands_for_all_models_in_it(
     hub: hub_server.Hub, made: tiny_gguf.TinyGguf, tmp_path: Path
 ) -> None:

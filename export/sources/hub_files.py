@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
@@ -31,10 +31,11 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Listing:
-    """A commit's hash, and the names of its files (POSIX)."""
+    """A commit's hash, the names of its files (POSIX), and the repository's tags."""
 
     commit: str
     files: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
 
 def listing(repo: str, revision: str | None) -> Listing:
@@ -50,7 +51,7 @@ def listing(repo: str, revision: str | None) -> Listing:
     keep(kept, json.dumps(asdict(found)).encode())
     if COMMIT.fullmatch(found.commit) is None:
         raise InputError(f"{repo}: the hub names no commit for it ({found.commit[:80]!r})")
-    return Listing(found.commit, tuple(name for name in found.files if _inside(name)))
+    return replace(found, files=tuple(name for name in found.files if _inside(name)))
 
 
 def fetch(repo: str, commit: str, names: Sequence[str]) -> Path:
@@ -92,7 +93,8 @@ def _list(repo: str, revision: str | None, kept: Path) -> Listing:
         with contextlib.suppress(OSError, WrongJsonError):
             return typed(Listing, json_object(kept.read_bytes()))
     info = HfApi().model_info(repo, revision=revision)
-    return Listing(str(info.sha), tuple(sorted(item.rfilename for item in info.siblings or ())))
+    names = sorted(item.rfilename for item in info.siblings or ())
+    return Listing(str(info.sha), tuple(names), tuple(map(str, info.tags or ())))
 
 
 def _download(repo: str, commit: str, name: str, into: Path | None) -> Path:

@@ -119,12 +119,12 @@ def main(
 
     FILES are .gguf files (a file of splits stands for all of them; an Ollama blob needs no
     suffix) and folders: of ONNX graphs as transformers.js, Optimum and ONNX Runtime GenAI have
-    them, where each graph is a file of its own, MLC's or MLX's. They may be on the hub, by the name
-    of a repository, of a file in it, or of a folder of files; MLX's have to be on this disk. They
-    need no edgeproof.json: what each one is follows from its bytes. First it is said what is in
-    each. Then each is run in its runtime and compared with the original as by `edgeproof parity`,
-    by the gates of the class that most of its weights are of, whatever its label says; the closest
-    comes first. Exit code 1: a file did not pass.
+    them, where each graph is a file of its own, MLC's or MLX's. They may be on the hub, by the
+    name of a repository, of a file in it, or of a folder of files. They need no edgeproof.json:
+    what each one is follows from its bytes. First it is said what is in each. Then each is run
+    in its runtime and compared with the original as by `edgeproof parity`, by the gates of the
+    class that most of its weights are of, whatever its label says; the closest comes first.
+    Exit code 1: a file did not pass.
 
     \b
     Examples:
@@ -133,6 +133,7 @@ def main(
       edgeproof audit ./model-onnx --against org/model --budget fast
       edgeproof audit a.gguf b.gguf --against model-f16.gguf --json audit.json
       edgeproof audit org/model-GGUF/model-Q4_K_M.gguf --revision v1.0 --against org/model
+      edgeproof audit mlx-community/model-4bit --against org/model
       edgeproof audit model-Q4_K_M.gguf --against org/model --badge badge.svg --receipt receipt
     """  # noqa: D301
     suite, today = chosen_suite(budget, text), day()

@@ -18,13 +18,17 @@ from edgeproof.checkpoints.origin import HUB_ID
 from edgeproof.display import printable
 from edgeproof.errors import InputError
 from edgeproof.processes import run
-from runtimes.audit import gguf, mlc, onnx
+from runtimes.audit import gguf, mlc, mlx, onnx
 from runtimes.audit.inspection import Origin
 
 PREFIX = "hub:"
-FORMATS = (gguf, onnx, mlc)
+FORMATS = (gguf, onnx, mlc)  # whose models are told by their files' names
+MODULES = (*FORMATS, mlx)
 LISTED = 12  # models that an error names
-KNOWN = "a .gguf file, an .onnx graph or an mlc-chat-config.json"
+KNOWN = (
+    "a .gguf file, an .onnx graph, an mlc-chat-config.json, or MLX's model.safetensors, where"
+    " config.json has a quantization or the repository the tag mlx"
+)
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,14 @@ def fetched(named: OnHub, revision: str | None) -> tuple[list[Path], Origin]:
     """
     there = _ask(named.repo, revision)
     commit, names = str(there["commit"]), frozenset(there["files"])
-    models = _chosen(named, names)
+    maybe = _mlx(named, commit, names, frozenset(there["tags"]))
+    models = _chosen(named, names, maybe)
     wanted = {name for model in models for name in _beside(model, names)}
     folder = _fetch(named.repo, commit, wanted)
     further = {name for model in models for name in _further(model, folder)} & names
     if further - wanted:
         folder = _fetch(named.repo, commit, further - wanted)
-    subjects = [mlc.folder_of(folder / model) for model in models]
-    return subjects, Origin(named.repo, commit, folder)
+    return [folder / model for model in models], Origin(named.repo, commit, folder)
 
 
 def _exists(text: str) -> bool:
@@ -85,9 +89,30 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _chosen(named: OnHub, names: Collection[str]) -> list[str]:
-    """The models that a user means, each by the file that its format begins with."""
-    models = sorted({name for form in FORMATS for name in form.published(names)})
+def _mlx(
+    named: OnHub, commit: str, names: Collection[str], tags: Collection[str]
+) -> frozenset[str]:
+    """The config.json of the folder that is named, if MLX's weights lie beside it.
+
+    Weights of transformers have the same names. So that none of these are fetched, the settings or
+    the repository have to say it; once they are here, the weights' own header is asked.
+    """
+    inside = PurePosixPath(named.inside)
+    config = (inside if inside.name == mlx.CONFIG else inside / mlx.CONFIG).as_posix()
+    if config not in mlx.published(names):
+        return frozenset()
+    said = mlx.TAG in tags or mlx.is_quantised(_fetch(named.repo, commit, [config]) / config)
+    return frozenset([config] if said else [])
+
+
+def _chosen(named: OnHub, names: Collection[str], maybe: Collection[str]) -> list[str]:
+    """The models that a user means, each by the file that its format begins with.
+
+    `maybe` are those that no names tell.
+    """
+    models = sorted({*maybe, *(name for form in FORMATS for name in form.published(names))})
+    if named.inside in maybe:
+        return [named.inside]
     if named.inside in names:
         for form in FORMATS:
             if first := form.published([named.inside]):
@@ -112,13 +137,13 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _beside(model: str, names: Collection[str]) -> set[str]:
-    return {name for form in FORMATS for name in form.beside(model, names)}
+    return {name for form in MODULES for name in form.beside(model, names)}
 
 
 def _further(model: str, folder: Path) -> set[str]:
     """What a model's own bytes name, below its folder."""
     parent = PurePosixPath(model).parent
-    found = {name for form in FORMATS for name in form.further(folder / model)}
+    found = {name for form in MODULES for name in form.further(folder / model)}
     return {(parent / name).as_posix() for name in found}
 
 

@@ -50,11 +50,6 @@ def further(path: Path) -> list[str]:
     return [name for name in shards if PurePosixPath(name).name == name]
 
 
-def folder_of(path: Path) -> Path:
-    """What is audited: the folder of a model that its settings stand for, else the file."""
-    return path.parent if path.name == CONFIG else path
-
-
 def inspect(folder: Path, called: str) -> Inspection:
     """One folder, and what people call it.
 

@@ -8,23 +8,56 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgeproof.artifact import MANIFEST, Facts, Precision, WeightStats
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from edgeproof.json_text import parse_json
-from runtimes.audit.inspection import Inspection, mostly
+from runtimes.audit.inspection import Inspection, is_setting, mostly
 from runtimes.weights.safetensors_file import Entry, all_entries
 
 CONFIG, INDEX, PATTERN = "config.json", "model.safetensors.index.json", "model*.safetensors"
 QUANTIZATION, CODE = "quantization", "model_file"
+TAG = "mlx"  # of the hub's repositories, and the format in a header
+OTHERS = (".gguf", ".onnx")  # models beside it that are none of its files
 TABLES = ("embed_tokens", "lm_head")
 WORD_BITS, LENGTH, MOST = 32, 8, 100_000_000
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 CLASSES = {"float32": Precision.FP32, "float16": Precision.FP16, "bfloat16": Precision.BF16}
+
+
+def published(names: Iterable[str]) -> set[str]:
+    """Of a repository's files, those that may stand for a model each: any checkpoint has them."""
+    found = [PurePosixPath(name) for name in names]
+    folders = {path.parent for path in found if path.match(PATTERN)}
+    return {path.as_posix() for path in found if path.name == CONFIG and path.parent in folders}
+
+
+def beside(model: str, names: Collection[str]) -> list[str]:
+    """What a model of a repository is made of; nothing where it is of another format."""
+    path = PurePosixPath(model)
+    if path.name != CONFIG:
+        return []
+    near = (PurePosixPath(name) for name in names)
+    own = (item for item in near if item.parent == path.parent)
+    return [item.as_posix() for item in own if item.match(PATTERN) or is_setting(item.name)]
+
+
+def further(path: Path) -> list[str]:
+    """What a model's bytes name beside it: nothing, all its weights are loaded."""
+    return []
+
+
+def is_quantised(config: Path) -> bool:
+    """Whether a config.json says that MLX's weights beside it are codes and scales."""
+    try:
+        said = read_json(config).get(QUANTIZATION)
+    except InputError:
+        return False
+    return isinstance(said, dict) and "group_size" in said
 
 
 def is_folder(folder: Path) -> bool:
@@ -37,12 +70,11 @@ def is_folder(folder: Path) -> bool:
             begin = file.read(LENGTH)
             size = struct.unpack("<Q", begin)[0] if len(begin) == LENGTH else MOST
             header = parse_json(file.read(size).decode()) if size < MOST else {}
-        said = read_json(folder / CONFIG).get(QUANTIZATION)
     except (OSError, ValueError, InputError):
         return False
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    made = isinstance(metadata, dict) and metadata.get("format") == "mlx"
-    return made or (isinstance(said, dict) and "group_size" in said)
+    made = isinstance(metadata, dict) and metadata.get("format") == TAG
+    return made or is_quantised(folder / CONFIG)
 
 
 def inspect(folder: Path) -> Inspection:
@@ -57,7 +89,8 @@ def inspect(folder: Path) -> Inspection:
     said = config.get(QUANTIZATION)
     settings: Mapping[str, Any] = said if isinstance(said, dict) else {}
     stats, linears = _counted(stored, settings)
-    listed = sorted(item.name for item in folder.iterdir() if item.is_file())
+    there = (item for item in folder.iterdir() if item.suffix not in OTHERS)
+    listed = sorted(item.name for item in there if item.is_file())
     weights = [path.name for path in shards]
     files = [*weights, *(name for name in listed if name not in (*weights, MANIFEST))]
     return Inspection(

@@ -24,10 +24,11 @@ KNOWN = (
 
 @dataclass(frozen=True)
 class Refused:
-    """A file that cannot be audited, and why, in a line."""
+    """A file that cannot be audited, why, in a line, and where on the hub it is from."""
 
     path: Path
     reason: str
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def found_in(paths: Sequence[Path], origins: Sequence[Origin] = ()) -> Found:
                 inspection = _inspected(model, origin)
                 found.setdefault(inspection.subject.resolve(), inspection)
             except InputError as error:
-                refused.setdefault(model.resolve(), Refused(model, printable(str(error))))
+                reason = printable(str(error))
+                refused.setdefault(model.resolve(), Refused(model, reason, origin))
     if not found:
         first, *others = refused.values()
         more = f" (and {len(others)} more cannot be audited)" if others else ""
@@ -92,9 +94,12 @@ def _inspected(path: Path, origin: Origin | None) -> Inspection:
 
 
 def _models(path: Path) -> Iterator[Path]:
-    """The file; of a folder every model in it, of every format: MLC's and MLX's is the folder."""
+    """The file; of a folder every model in it, of every format: MLC's and MLX's is the folder.
+
+    These two may be named by their settings too, as on the hub.
+    """
     if path.is_file():
-        yield gguf.first(path)
+        yield path.parent if _stands_for_its_folder(path) else gguf.first(path)
         return
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
@@ -105,6 +110,13 @@ def _models(path: Path) -> Iterator[Path]:
     if not models:
         raise InputError(f"{path}: holds nothing that can be audited; known: {KNOWN}")
     yield from models
+
+
+def _stands_for_its_folder(path: Path) -> bool:
+    if path.name == mlc.CONFIG:
+        return True
+    # Without its weights' headers it is any checkpoint's.
+    return path.name == mlx.CONFIG and mlx.is_folder(path.parent)
 
 
 def _called(folder: Path, origin: Origin | None) -> str:
