@@ -13,19 +13,23 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edgeproof.verdicts import RECEIPT, REPORT, Verdict
+from edgeproof.files.hashing import OutputFile, file_sha256
+from edgeproof.verdicts import RECEIPT, REPORT, Damaged, Verdict, read_receipt, receipt_bytes
 from runtimes.audit.__main__ import main as audit_main
 from runtimes.audit.badge import COLOURS, Badge, svg
 from runtimes.audit.day import EPOCH, day
+from runtimes.audit.description import sha256_of_all
 from runtimes.parity import statistics, tokenizer
 from tests import tiny, tiny_gguf
 from tests.caches import new_cache
+from tests.exported import export_tiny
 from tests.parity_results import HOSTILE
 from tests.publishing import run as release
 
 TEXT = tiny.long_texts(1)[0][:80]
 DAY = "2026-11-29"
-BADGE = Badge("model-Q4_K_M", "org/Model", "ab" * 32, DAY, Verdict.PASS, "0.048", "93.1 %", "x")
+BADGE = Badge("model-Q4_K_M", "org/Model", "ab" * 32, 1, DAY, Verdict.PASS, "0.048", "93.1 %", "x")
+NO_SUCH = Damaged("another.gguf", "cut off", (), None)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Left:
 
     file: Path
     folder: Path
+    model: Path
+    cache: str
 
     @property
     def receipt(self) -> Path:
@@ -50,10 +56,11 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
     made = tiny_gguf.write(folder / "made", "Q8_0")
     (folder / "text.jsonl").write_text(json.dumps({"text": TEXT}))
     outputs = ("badge", folder / "badge.svg"), ("receipt", folder / "receipt")
+    cache = new_cache(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "COUNT", 50)
         patch.setattr(statistics, "RESAMPLES", 50)
-        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
+        patch.setenv("EDGEPROOF_CACHE", cache)
         patch.setenv(EPOCH, "1795910400")
         done = audit(
             made.path, "--against", made.checkpoint, "--text", folder / "text.jsonl",
@@ -61,7 +68,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
             *(word for name, path in outputs for word in (f"--{name}", path)),
         )  # fmt: skip
     assert "receipt: " in done.output, done.output
-    return Left(made.path, folder)
+    return Left(made.path, folder, made.checkpoint, cache)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +130,28 @@ def test_hostile_names_stay_texts_and_long_ones_are_cut() -> None:
     }  # fmt: skip
     assert int(root.get("width", "0")) < 600
     assert HOSTILE.replace("\x1b", "\ufffd") in (root[0].text or "")
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no coreutils here")
+def test_the_hash_of_several_files_is_what_sha256sum_gives(tmp_path: Path) -> None:
+    for name in ("b.bin", "B.bin", "a-00002", "ü", "back\\slash", "two\nlines"):
+        (tmp_path / name).write_text(name)
+    files = [
+        OutputFile(path.name, path.stat().st_size, file_sha256(path)) for path in tmp_path.iterdir()
+    ]
+    listing = "LC_ALL=C; export LC_ALL; sha256sum * | sha256sum"
+    said = subprocess.run(listing, shell=True, cwd=tmp_path, capture_output=True, check=True)
+    assert said.stdout.decode().split()[0] == sha256_of_all(files)
+    assert sha256_of_all(files[:1]) == files[0].sha256
+    for index, file in enumerate(files):  # any of them, not the first alone
+        others = [*files[:index], replace(file, sha256="0" * 64), *files[index + 1 :]]
+        assert sha256_of_all(others) != sha256_of_all(files)
+
+
+def test_a_badge_of_several_files_says_that_its_hash_is_of_all() -> None:
+    assert "sha256sum" not in svg(BADGE)
+    picture = svg(replace(BADGE, count=3))
+    assert f"(SHA-256 {BADGE.sha256} of the sha256sum of its 3 files)" in picture
 
 
 def test_a_badge_is_of_one_file(tmp_path: Path) -> None:
@@ -203,6 +232,58 @@ def test_another_file_is_noticed(left: Left, signed: Path, tmp_path: Path) -> No
     assert f"{left.file.name}: changed since it was audited" in done.output
     assert "other.gguf: not one that was audited" in done.output
     assert "extra: not part of the receipt" in done.output
+
+
+@pytest.fixture(scope="module")
+def partly(left: Left, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The receipt of an audit of a good file, one that is cut off, and a graph without its data."""
+    folder = tmp_path_factory.mktemp("partly")
+    cut, receipt = folder / "cut.gguf", folder / "receipt"
+    cut.write_bytes(left.file.read_bytes()[:-1000])
+    graphs = export_tiny(left.model, "onnx", "fp32", folder / "out").path
+    (graphs / "edgeproof.json").unlink()
+    (graphs / "onnx/model.onnx_data").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "COUNT", 50)
+        patch.setattr(statistics, "RESAMPLES", 50)
+        patch.setenv("EDGEPROOF_CACHE", left.cache)
+        done = audit(
+            left.file, cut, graphs / "onnx/model.onnx", "--against", left.model,
+            "--text", left.folder / "text.jsonl", "--no-footprint", "--receipt", receipt,
+        )  # fmt: skip
+    assert done.exit_code == 1, done.output
+    return receipt
+
+
+def test_damaged_files_are_in_the_receipt_as_damaged(partly: Path) -> None:
+    graph, cut = read_receipt(partly).damaged or ()
+    folder = partly.parent
+    assert (cut.name, cut.hub) == (str(folder / "cut.gguf"), None)
+    assert "cut.gguf" in cut.reason
+    assert [item.path for item in cut.files] == ["cut.gguf"]
+    assert cut.files[0].sha256 == file_sha256(folder / "cut.gguf")
+    assert "which is missing" in graph.reason
+    assert "onnx/model.onnx" in {item.path for item in graph.files}
+    done = release("verify", partly, "--file", folder / "cut.gguf")
+    assert done.exit_code == 0, done.output
+    assert f"cut.gguf: FAIL, damaged: {cut.reason}" in done.output
+    assert done.output.count("damaged: ") == 2
+
+
+def test_a_receipt_that_conceals_what_was_damaged_is_noticed(partly: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(partly, tmp_path / "receipt"))
+    receipt = read_receipt(folder)
+    assert receipt.damaged is not None
+    for damaged in (receipt.damaged[:1], (), (*receipt.damaged, NO_SUCH)):
+        (folder / RECEIPT).write_bytes(receipt_bytes(replace(receipt, damaged=damaged)))
+        done = release("verify", folder)
+        assert (done.exit_code, "damaged" in done.output) == (1, True)
+    # One of before receipts named them.
+    raw = json.loads((folder / RECEIPT).read_text())
+    old = {**{key: raw[key] for key in raw if key != "damaged"}, "schema": 1}
+    text = json.dumps(old, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / RECEIPT).write_text(f"{text}\n")
+    assert release("verify", folder).exit_code == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")

@@ -20,7 +20,8 @@ from edgeproof.verdicts.verdict import Verdict
 RECEIPT = "receipt.json"
 # What signs it lies beside it, as beside a release.
 SIGNATURE_FILES = ("model.sig", "model.sig.sha256")
-SCHEMA = Schema(current=1, oldest=1, again="audit again", what="a receipt of an audit")
+# Before 2 it does not say which files could not be opened.
+SCHEMA = Schema(current=2, oldest=1, again="audit again", what="a receipt of an audit")
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,27 @@ class Audited:
 
 
 @dataclass(frozen=True)
+class Damaged:
+    """What nothing could open, by the name that reports give it, why, and its files, if any."""
+
+    name: str
+    reason: str
+    files: tuple[OutputFile, ...]
+    hub: HubCommit | None
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """`report` is the SHA-256 of parity.json; `day` is in UTC, as 2026-11-29."""
+    """`report` is the SHA-256 of parity.json; `day` is in UTC, as 2026-11-29.
+
+    `damaged` files were not compared, which is a FAIL; None in receipts that do not name them.
+    """
 
     day: str
     against: str
     report: str
     audited: tuple[Audited, ...]
+    damaged: tuple[Damaged, ...] | None = None
 
 
 def receipt_bytes(receipt: Receipt) -> bytes:

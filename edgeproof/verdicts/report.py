@@ -108,10 +108,19 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """What no runtime was asked to open, by its folder or file, and why."""
+
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ParityReport:
     """One model's `parity.json`.
 
     `dominated_by` maps an export to the best of those that are no larger and no worse, or to None.
+    What is `unreadable` was not compared, and is a FAIL.
     """
 
     model: str
@@ -121,6 +130,7 @@ class ParityReport:
     compared: tuple[Compared, ...]
     recommendations: tuple[Recommendation, ...]
     dominated_by: dict[str, str | None]
+    unreadable: tuple[Unreadable, ...] = ()
 
     def of(self, manifest: str) -> Compared | None:
         """How the artifact came out whose edgeproof.json has that SHA-256, if it was compared."""
@@ -217,6 +227,7 @@ class _Document:
     reference: _Reference
     artifacts: tuple[_Artifact, ...]
     advice: _Advice
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 def _report(raw: _Document) -> ParityReport:
@@ -228,6 +239,7 @@ def _report(raw: _Document) -> ParityReport:
         compared=tuple(map(_compared, raw.artifacts)),
         recommendations=raw.advice.recommendations,
         dominated_by={point.export: point.dominated_by for point in raw.advice.points},
+        unreadable=raw.unreadable,
     )
 
 

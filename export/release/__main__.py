@@ -304,8 +304,10 @@ def _show_receipt(folder: Path, files: Iterable[Path], signed: str) -> None:
     for item in receipt.audited:
         against = f"compared with {printable(receipt.against)} on {printable(receipt.day)}"
         click.echo(f"  {printable(item.name)}: {item.verdict.value}, {against}")
+    for broken in receipt.damaged or ():
+        click.echo(f"  {printable(broken.name)}: FAIL, damaged: {printable(broken.reason)}")
     for path in files:
-        found = file_of(receipt.audited, path)
+        found = file_of(receipt, path)
         click.echo(f"  {path}: of {printable(found.name) if found else 'nothing'}")
 
 

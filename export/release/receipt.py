@@ -7,7 +7,15 @@ from pathlib import Path
 
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
-from edgeproof.verdicts import RECEIPT, REPORT, Audited, Receipt, read_receipt, read_report
+from edgeproof.verdicts import (
+    RECEIPT,
+    REPORT,
+    Audited,
+    Damaged,
+    Receipt,
+    read_receipt,
+    read_report,
+)
 from export.release.signature import UNSIGNED, Identity, signature_problems
 
 Wanted = Sequence[Path]
@@ -66,6 +74,13 @@ def _contradictions(folder: Path, receipt: Receipt) -> Iterator[str]:
             yield f"{RECEIPT}: {item.name} is another file, or came out otherwise, says {REPORT}"
     for _, name in said:
         yield f"{RECEIPT}: does not name {name}, which {REPORT} has"
+    if receipt.damaged is not None:
+        told = {(item.name, item.reason) for item in receipt.damaged}
+        reported = {(item.folder, item.reason) for item in report.unreadable}
+        for name, _ in sorted(told - reported):
+            yield f"{RECEIPT}: {name} is damaged, of which {REPORT} says otherwise"
+        for name, _ in sorted(reported - told):
+            yield f"{RECEIPT}: does not say that {name} is damaged, as {REPORT} does"
     if report.model != receipt.against:
         yield f"{RECEIPT}: the original is {report.model}, says {REPORT}"
 
@@ -75,22 +90,26 @@ def _strangers(folder: Path, files: Wanted) -> Iterator[str]:
     if not files:
         return
     try:
-        audited = read_receipt(folder).audited
+        receipt = read_receipt(folder)
     except InputError:
         return  # it is said already
     for path in files:
-        if file_of(audited, path) is not None:
+        if file_of(receipt, path) is not None:
             continue
-        names = {Path(file.path).name for item in audited for file in item.files}
+        names = {Path(file.path).name for item in _all(receipt) for file in item.files}
         what = "changed since it was audited" if path.name in names else "not one that was audited"
         yield f"{path}: {what}, its SHA-256 is not in {RECEIPT}"
 
 
-def file_of(audited: Sequence[Audited], path: Path) -> Audited | None:
-    """The audited model of which a file is a part, by its bytes; None of a stranger.
+def file_of(receipt: Receipt, path: Path) -> Audited | Damaged | None:
+    """The model, damaged or not, of which a file is a part, by its bytes; None of a stranger.
 
     Raises:
         InputError: the file cannot be read.
     """
     digest = file_sha256(path)
-    return next((a for a in audited if any(f.sha256 == digest for f in a.files)), None)
+    return next((a for a in _all(receipt) if any(f.sha256 == digest for f in a.files)), None)
+
+
+def _all(receipt: Receipt) -> tuple[Audited | Damaged, ...]:
+    return (*receipt.audited, *(receipt.damaged or ()))

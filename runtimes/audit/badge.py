@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeproof.display import number
 from edgeproof.verdicts import Verdict
+from runtimes.audit.description import sha256_of_all
 from runtimes.audit.inspection import Inspection
 from runtimes.parity.report.columns import interval
 from runtimes.parity.report.xml_text import legal
@@ -36,11 +37,12 @@ LARGE, SMALL = 11, 9
 
 @dataclass(frozen=True)
 class Badge:
-    """What it says. `file` and `model` may be any text."""
+    """What it says. `file` and `model` may be any text; `sha256` is of all the `count` files."""
 
     file: str
     model: str
     sha256: str
+    count: int
     day: str
     verdict: Verdict
     kl: str
@@ -58,7 +60,6 @@ def svg_of(done: Audit, model: str, day: str) -> str:
 def badge_of(entry: Entry, found: Inspection, model: str, day: str) -> Badge:
     """Of one file that was compared with a model on a day."""
     m, manifest = entry.measurement, entry.artifact.manifest
-    (first,) = (item for item in manifest.outputs if item.path == found.files[0])
     judged = f"by the gates of {manifest.variant.precision.value} files"
     reasons = "; ".join(entry.judgement.reasons)
     kl = top1 = "–"
@@ -69,7 +70,8 @@ def badge_of(entry: Entry, found: Inspection, model: str, day: str) -> Badge:
         spread = interval(m.estimates["mean_kl"])
         more = f"{judged}, on {m.positions:,} positions, 95 % interval of KL {spread}"
     more = f"{more}: {reasons}" if reasons else more
-    return Badge(found.name, model, first.sha256, day, entry.judgement.verdict, kl, top1, more)
+    digest, count = sha256_of_all(manifest.outputs), len(manifest.outputs)
+    return Badge(found.name, model, digest, count, day, entry.judgement.verdict, kl, top1, more)
 
 
 def svg(badge: Badge) -> str:
@@ -80,8 +82,9 @@ def svg(badge: Badge) -> str:
     left = math.ceil(_width(verdict, LARGE, bold=True)) + 2 * PAD
     right = max(_width(figures, LARGE), _width(said, SMALL))
     width = left + math.ceil(right) + 2 * GAP
+    of = "" if badge.count == 1 else f" of the sha256sum of its {badge.count} files"
     title = (
-        f"{badge.file} (SHA-256 {badge.sha256}) compared with {badge.model} by edgeproof on"
+        f"{badge.file} (SHA-256 {badge.sha256}{of}) compared with {badge.model} by edgeproof on"
         f" {badge.day}: mean KL {badge.kl}, top-1 {badge.top1}, {verdict} {badge.more}"
     )
     x = left + GAP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,6 +103,20 @@ def hashed(found: Inspection) -> tuple[OutputFile, ...]:
         InputError: one cannot be read.
     """
     return tuple(_hashed(found.folder, name) for name in sorted(found.files))
+
+
+def sha256_of_all(files: Sequence[OutputFile]) -> str:
+    """Of one file its SHA-256; of several that of what `sha256sum` prints of them, by names."""
+    if len(files) == 1:
+        return files[0].sha256
+    ordered = sorted(files, key=lambda item: item.path.encode())
+    return hashlib.sha256("".join(map(_line, ordered)).encode()).hexdigest()
+
+
+def _line(file: OutputFile) -> str:
+    """As coreutils write it: a backslash begins a line whose name has characters escaped."""
+    name = file.path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if name == file.path else chr(92)}{file.sha256}  {name}\n"
 
 
 def _hashed(folder: Path, name: str) -> OutputFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,19 +10,21 @@ from typing import TYPE_CHECKING
 
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder, write_atomic
-from edgeproof.files.hashing import file_sha256
+from edgeproof.files.hashing import OutputFile, file_sha256
 from edgeproof.files.space import require_folder
 from edgeproof.verdicts import (
     RECEIPT,
     REPORT,
     SIGNATURE_FILES,
     Audited,
+    Damaged,
     HubCommit,
     Receipt,
     receipt_bytes,
 )
 
 if TYPE_CHECKING:
+    from runtimes.audit.inspection import Origin
     from runtimes.audit.run import Audit
 
 
@@ -54,7 +57,8 @@ def write_receipt(folder: Path, done: Audit, day: str) -> None:
     with atomic_folder(folder) as temporary:
         write_json(temporary / REPORT, done.result)
         digest = file_sha256(temporary / REPORT)
-        receipt = Receipt(day, done.result.label, digest, tuple(_audited(done)))
+        audited, damaged = tuple(_audited(done)), tuple(_damaged(done))
+        receipt = Receipt(day, done.result.label, digest, audited, damaged)
         write_atomic(temporary / RECEIPT, receipt_bytes(receipt))
 
 
@@ -62,11 +66,25 @@ def _audited(done: Audit) -> Iterator[Audited]:
     inspected = {item.name: item for item in done.inspected}
     for item in done.ranking:
         entry, manifest = item.entry, item.entry.artifact.manifest
-        name, origin = manifest.variant.name, inspected[manifest.variant.name].origin
+        name = manifest.variant.name
         yield Audited(
             manifest.variant.format,
             name,
             entry.judgement.verdict,
             manifest.outputs,
-            HubCommit(origin.repo, origin.commit) if origin else None,
+            _commit(inspected[name].origin),
         )
+
+
+def _damaged(done: Audit) -> Iterator[Damaged]:
+    for item in done.damaged:
+        paths = [(name, item.folder / name) for name in sorted(item.files)]
+        found: list[OutputFile] = []
+        for name, path in paths:
+            with contextlib.suppress(InputError, OSError):  # it may be what is wrong with it
+                found.append(OutputFile(name, path.stat().st_size, file_sha256(path)))
+        yield Damaged(item.told.folder, item.told.reason, tuple(found), _commit(item.origin))
+
+
+def _commit(origin: Origin | None) -> HubCommit | None:
+    return HubCommit(origin.repo, origin.commit) if origin else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproof.display import markdown_row, markdown_text, megabytes, number, printable
 from edgeproof.verdicts import Verdict
-from runtimes.audit.description import hashed
+from runtimes.audit.description import hashed, sha256_of_all
 from runtimes.audit.inspection import Inspection
 from runtimes.audit.ranking import Ranked
 from runtimes.audit.subjects import Found
@@ -132,13 +132,14 @@ def audit_json(
 
 
 def _inspected(item: Inspection) -> dict[str, Any]:
-    origin = item.origin
+    origin, files = item.origin, hashed(item)
     return {
         "name": item.name,
         "format": item.format,
         "path": str(item.subject),
         "hub": {"repo": origin.repo, "commit": origin.commit} if origin else None,
-        "files": [asdict(file) for file in hashed(item)],
+        "files": [asdict(file) for file in files],
+        "sha256": sha256_of_all(files),
         "bytes": item.on_disk,
         "label": item.label,
         "precision": item.precision.value,

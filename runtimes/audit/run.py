@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from runtimes.audit.description import Against, Described, against, describe
-from runtimes.audit.inspection import Inspection
+from runtimes.audit.inspection import Inspection, Origin
 from runtimes.audit.ranking import Ranked, ranked
-from runtimes.audit.subjects import Found
+from runtimes.audit.subjects import Found, Refused
 from runtimes.located import Model
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.environment import environment
@@ -21,12 +22,23 @@ from runtimes.parity.suite import Suite
 
 
 @dataclass(frozen=True)
+class Damaged:
+    """What could not be compared: as reports tell of it, its files in a folder, and its origin."""
+
+    told: Unreadable
+    folder: Path
+    files: tuple[str, ...]
+    origin: Origin | None
+
+
+@dataclass(frozen=True)
 class Audit:
-    """What came of it; `ranking` has the files that were compared."""
+    """What came of it; `ranking` has the files that were compared, `damaged` the others."""
 
     result: ModelResult
     ranking: Sequence[Ranked]
     inspected: Sequence[Inspection]
+    damaged: Sequence[Damaged]
 
 
 def audit(
@@ -44,10 +56,10 @@ def audit(
         InputError: the model cannot be loaded, or no file can be opened.
     """
     original = against(model.path, model.name)
-    described, broken = _described(found.inspected, original)
-    broken += [Unreadable(str(item.path), item.reason) for item in found.refused]
+    described, damaged = _described(found.inspected, original)
+    damaged += map(_refused, found.refused)
     if not described:
-        raise InputError(broken[0].reason)
+        raise InputError(damaged[0].told.reason)
     kept: dict[str, Sequence[PositionMetrics]] = {}
 
     def keep(artifact: Artifact, counted: Sequence[PositionMetrics]) -> None:
@@ -67,25 +79,37 @@ def audit(
         original=original_of(model.path, None),
     )
     entries = [_noted(entry, described, found.inspected) for entry in entries]
-    result = ModelResult(model.name, reference, environment(threads), tuple(entries), tuple(broken))
-    return Audit(result, ranked(entries, kept), found.inspected)
+    broken = tuple(item.told for item in damaged)
+    result = ModelResult(model.name, reference, environment(threads), tuple(entries), broken)
+    return Audit(result, ranked(entries, kept), found.inspected, damaged)
 
 
 def _described(
     inspected: Sequence[Inspection], original: Against
-) -> tuple[dict[str, Described], list[Unreadable]]:
+) -> tuple[dict[str, Described], list[Damaged]]:
     """By their names those that a runtime may open, and why the others cannot be."""
     described: dict[str, Described] = {}
-    broken: list[Unreadable] = []
+    damaged: list[Damaged] = []
+
+    def broken(item: Inspection, reason: str) -> None:
+        told = Unreadable(item.name, reason)
+        damaged.append(Damaged(told, item.folder, item.files, item.origin))
+
     for item in inspected:
         if item.broken is not None:
-            broken.append(Unreadable(item.name, f"{item.subject}: {item.broken}"))
+            broken(item, f"{item.subject}: {item.broken}")
             continue
         try:
             described[item.name] = describe(item, original)
         except InputError as error:
-            broken.append(Unreadable(item.name, str(error)))
-    return described, broken
+            broken(item, str(error))
+    return described, damaged
+
+
+def _refused(item: Refused) -> Damaged:
+    """Of a folder no one knows which files are the model's."""
+    files = (item.path.name,) if item.path.is_file() else ()
+    return Damaged(Unreadable(str(item.path), item.reason), item.path.parent, files, item.origin)
 
 
 def _noted(entry: Entry, described: dict[str, Described], found: Sequence[Inspection]) -> Entry:
