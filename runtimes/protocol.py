@@ -104,3 +104,12 @@ class OwnTokenizerRuntime(Runtime, Protocol):
 
     def splits_otherwise(self, text: str) -> bool:
         """Whether the library's own fault may change the ids of this text."""
+
+
+@runtime_checkable
+class WiderRuntime(Runtime, Protocol):
+    """A runtime of a file with more tokens than the original, whose logits leave these out."""
+
+    @property
+    def beyond(self) -> str | None:
+        """In words, where one of those was the likeliest of all; None where none was."""

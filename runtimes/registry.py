@@ -10,6 +10,7 @@ from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.extras import not_installed
 from runtimes.adapter import Adapter, OptionalModule
+from runtimes.common_tokens import on_common_tokens
 from runtimes.formats import known_formats, reader, reader_of
 from runtimes.protocol import Runtime
 
@@ -22,10 +23,14 @@ REFERENCE = OptionalModule("runtimes.pytorch", ("torch", "transformers", "jinja2
 def open_runtime(artifact: Artifact, threads: int, other: str | None = None) -> Runtime:
     """Open an artifact in the runtime that executes its format, or in the `other` one named.
 
+    Where it has more tokens than the original, its logits are of the original's.
+
     Raises:
         InputError: no runtime for the format, its package is not installed, or it refuses the file.
     """
-    return adapter_of(artifact, other).open(artifact, threads)
+    runtime = adapter_of(artifact, other).open(artifact, threads)
+    vocabulary = artifact.vocabulary
+    return on_common_tokens(runtime, vocabulary.common) if vocabulary else runtime
 
 
 def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:

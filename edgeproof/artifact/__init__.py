@@ -17,6 +17,7 @@ from edgeproof.artifact.store import (
     DryRunWriter,
     Foreign,
     HashedFile,
+    Vocabulary,
     open_artifact,
     reusable,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Recipe",
     "Variant",
     "VariantRecord",
+    "Vocabulary",
     "WeightStats",
     "classes_text",
     "described",

@@ -32,14 +32,24 @@ from edgeproof.files.schema import NewerFileError
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """How many tokens a file has `own`, that has more than its original: the first are `common`."""
+
+    own: int
+    common: int
+
+
+@dataclass(frozen=True)
 class Foreign:
     """Of files that no manifest describes: what the user named, a file or a folder.
 
     With a `suffix`, all are found by it, the one that readers ask for, whatever they are called.
+    With a `vocabulary` they are compared on the common tokens only.
     """
 
     subject: Path
     suffix: str
+    vocabulary: Vocabulary | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,11 @@ class Artifact:
     def subject(self) -> Path:
         """What people name it by: its folder, or a file in one."""
         return self.path if self.foreign is None else self.foreign.subject
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What of another vocabulary than the original's is compared; None of the same one."""
+        return None if self.foreign is None else self.foreign.vocabulary
 
     def file(self, suffix: str) -> Path:
         """The only output whose path ends so.

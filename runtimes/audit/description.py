@@ -13,6 +13,7 @@ from edgeproof.artifact import (
     Manifest,
     ModelIdentity,
     VariantRecord,
+    Vocabulary,
     foreign_artifact,
     weights_record,
 )
@@ -84,7 +85,7 @@ def describe(found: Inspection, original: Against) -> Described:
         outputs=outputs,
         weights=weights_record(found.stats, max(1, found.parameters)),
     )
-    foreign = Foreign(found.subject, found.suffix)
+    foreign = Foreign(found.subject, found.suffix, _larger(found, original.folder))
     artifact = foreign_artifact(found.folder, manifest, foreign)
     unread = _unread(artifact, original.folder)
     if unread is None:
@@ -103,6 +104,14 @@ def hashed(found: Inspection) -> tuple[OutputFile, ...]:
         InputError: one cannot be read.
     """
     return tuple(_hashed(found.folder, name) for name in sorted(found.files))
+
+
+def _larger(found: Inspection, checkpoint: Path) -> Vocabulary | None:
+    """Both sizes where the file has more tokens than the original; fewer are a fault of its own."""
+    common = read_object(checkpoint / CONFIG).get("vocab_size")
+    if found.vocabulary is None or not isinstance(common, int) or found.vocabulary <= common:
+        return None
+    return Vocabulary(found.vocabulary, common)
 
 
 def sha256_of_all(files: Sequence[OutputFile]) -> str:

@@ -93,6 +93,7 @@ def inspect(path: Path) -> Inspection:
         says={**_says(metadata), **_head(tensors), **({"fallbacks": fell} if fell else {})},
         warnings=(*filter(None, misnomers), *_tables(tensors, precision), *_lacks(metadata)),
         on_disk=sum(item.stat().st_size for item in paths),
+        vocabulary=next((item.shape[0] for item in tensors if _kind(item) == EMBEDDING), None),
     )
 
 

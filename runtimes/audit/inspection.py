@@ -55,6 +55,8 @@ class Inspection:
     """Why no runtime can open it; None where one may."""
     on_disk: int = field(default=0)
     """Bytes of all its files."""
+    vocabulary: int | None = None
+    """Tokens that it has logits of; None where its files do not say."""
     origin: Origin | None = None
     """Where on the hub it comes from; None of what lies here."""
 

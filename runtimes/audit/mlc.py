@@ -85,7 +85,15 @@ def inspect(folder: Path, called: str) -> Inspection:
         warnings=(*_misnamed(scheme, counted), *_asked(folder, chat)),
         broken=_broken(folder, names),
         on_disk=sum((folder / name).stat().st_size for name in files),
+        vocabulary=_vocabulary(chat),
     )
+
+
+def _vocabulary(chat: Mapping[str, Any]) -> int | None:
+    """As its runtimes reckon with it."""
+    model = chat.get("model_config")
+    size = model.get("vocab_size") if isinstance(model, dict) else None
+    return size if isinstance(size, int) else None
 
 
 def _counted(records: list[dict[str, Any]], scheme: str) -> tuple[WeightStats, Counter[Precision]]:

@@ -24,6 +24,7 @@ QUANTIZATION, CODE = "quantization", "model_file"
 TAG = "mlx"  # of the hub's repositories, and the format in a header
 OTHERS = (".gguf", ".onnx")  # models beside it that are none of its files
 TABLES = ("embed_tokens", "lm_head")
+EMBEDDING = "model.embed_tokens.weight"  # packed along its columns
 WORD_BITS, LENGTH, MOST = 32, 8, 100_000_000
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 CLASSES = {"float32": Precision.FP32, "float16": Precision.FP16, "bfloat16": Precision.BF16}
@@ -108,6 +109,7 @@ def inspect(folder: Path) -> Inspection:
         warnings=(*_asked(folder, config, linears, settings),),
         broken=_broken(folder, config, stored),
         on_disk=sum((folder / name).stat().st_size for name in files),
+        vocabulary=stored[EMBEDDING].shape[0] if EMBEDDING in stored else None,
     )
 
 

@@ -51,6 +51,7 @@ LABELS = {
 LABEL = re.compile(r"_([a-z0-9]+)$")
 ADDED, EXTERNAL = "transformers.js_config", "use_external_data_format"
 CACHE = "past_key_values."
+LOGITS = "logits"
 RESIDUAL_SCALE = "residual_scale"
 DYNAMIC = ("MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLinear")
 TABLES = ("Gather", "GatherBlockQuantized")  # lookups, which are no linear layers
@@ -130,7 +131,15 @@ def inspect(folder: Path, path: Path, called: str) -> Inspection:
         warnings=(*_misnamed(known, precision), *_asked(folder, path, data, config)),
         broken=_broken(path, data),
         on_disk=sum((folder / name).stat().st_size for name in (file, *present, *settings)),
+        vocabulary=_vocabulary(graph, config),
     )
+
+
+def _vocabulary(graph: GraphProto, config: Mapping[str, Any]) -> int | None:
+    """Logits of a position; where the graph gives no number, what its settings say."""
+    shapes = (item.type.tensor_type.shape.dim for item in graph.output if item.name == LOGITS)
+    found = next((dims[-1].dim_value for dims in shapes if dims), 0) or config.get("vocab_size")
+    return found if isinstance(found, int) else None
 
 
 def _graph(path: Path) -> GraphProto:

@@ -118,6 +118,12 @@ def _noted(entry: Entry, described: dict[str, Described], found: Sequence[Inspec
     (inspected,) = (item for item in found if item.name == name)
     unread = described[name].unread
     notes = [*inspected.warnings]
+    vocabulary = entry.artifact.vocabulary
+    if vocabulary is not None:
+        notes.append(
+            f"its vocabulary has {vocabulary.own:,} tokens, {vocabulary.own - vocabulary.common:,}"
+            f" more than the original's: compared on the {vocabulary.common:,} that both have"
+        )
     if unread is not None:
         notes.append(f"weights were not compared one by one: {unread}")
     return replace(entry, judgement=entry.judgement.noted(*notes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgeproof.artifact import Artifact
+from edgeproof.artifact import Artifact, Vocabulary
 from edgeproof.checkpoints.special_tokens import listed
 from edgeproof.checkpoints.tokenizer import around
 from edgeproof.families.context import in_llama_cpp
@@ -45,6 +45,7 @@ TOPICS = {
     **{f"tokenizer.ggml.{kind}_token_id": Topic.METADATA for kind in ("eos", "eot", "eom")},
     "tokenizer.": Topic.TOKENIZER,
 }
+OF_TOKENS = tuple(f"tokenizer.ggml.{key}" for key in ("tokens", "token_type", "scores"))
 DIVISORS = "rope_freqs.weight"
 LONG_TABLES = {
     "rope_factors_long.weight": "long_factor",
@@ -65,7 +66,8 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     tensors = sum(len(stored) for _, stored in files)
     holder = next((number for number, (_, stored) in enumerate(files) if _derived(stored)), 0)
     for number, (path, (said, stored)) in enumerate(zip(paths, files, strict=True)):
-        expected: dict[str, Any] = _whole(origin, said) if number == 0 else {}
+        ours = artifact.foreign is None
+        expected: dict[str, Any] = _whole(origin, said, ours=ours) if number == 0 else {}
         if number == holder:
             expected |= _scaled(origin)
         if len(paths) > 1:
@@ -73,7 +75,18 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
             expected |= {f"split.{key}": value for key, value in place.items()}
         name = path.relative_to(artifact.path).as_posix()
         binding = (f"{said.get('general.architecture')}.", *BINDING)
-        yield Content(name, {**said, **_derived(stored)}, expected, TOPICS, binding)
+        told = _on_common_tokens(said, artifact.vocabulary)
+        yield Content(name, {**told, **_derived(stored)}, expected, TOPICS, binding)
+
+
+def _on_common_tokens(said: dict[str, Any], vocabulary: Vocabulary | None) -> dict[str, Any]:
+    """What it says of the original's tokens, where it has more."""
+    if vocabulary is None:
+        return said
+    lists = {key: said[key][: vocabulary.common] for key in OF_TOKENS if key in said}
+    size = f"{said.get('general.architecture')}.vocab_size"
+    own = {size: vocabulary.common} if said.get(size) == vocabulary.own else {}
+    return {**said, **lists, **own}
 
 
 def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:
@@ -82,7 +95,7 @@ def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:
     return {item.name: item.data.view("<f4").tolist() for item in stored if item.name in derived}
 
 
-def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
+def _whole(origin: Origin, said: dict[str, Any], *, ours: bool) -> dict[str, Any]:
     architecture = origin.family.llama_cpp
     name = architecture.name if architecture else None
     own = architecture.keys(in_llama_cpp(origin.decoder)) if architecture else {}
@@ -96,7 +109,7 @@ def _whole(origin: Origin, said: dict[str, Any]) -> dict[str, Any]:
         "general.alignment": Exercised("tensors are found by it"),
         **_sampling(origin),
         **{f"{name}.{key}": value for key, value in {**model, **own}.items()},
-        **_vocabulary(origin),
+        **_vocabulary(origin, ours=ours),
     }
 
 
@@ -147,13 +160,13 @@ def _sampling(origin: Origin) -> dict[str, Any]:
     return found
 
 
-def _vocabulary(origin: Origin) -> dict[str, Any]:
+def _vocabulary(origin: Origin, *, ours: bool) -> dict[str, Any]:
     """The whole tokenizer; of added tokens too, and what is put around a text."""
     ids = {key: _special_id(origin, role) for role, key in SPECIAL.items()}
     expected = {
         **{key: index for key, index in ids.items() if index is not None},
         **_around(origin),
-        **lists(origin),
+        **lists(origin, ours=ours),
         **dict.fromkeys(("eot_token_id", "eom_token_id"), _further_end(origin)),
     }
     named = {_ascii(name): text for name, text in origin.chat_templates.items()}

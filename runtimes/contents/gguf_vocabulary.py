@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeproof.checkpoints.tokenizer import around, token_ids
-from runtimes.contents.expectation import Exercised, Expected, Maybe
+from runtimes.contents.expectation import Exercised, Expected, Free, Maybe
 from runtimes.contents.origin import Origin
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # llama_token_type
@@ -23,17 +23,25 @@ SPECIAL_TEXT = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|
 BYTE_TEXT = re.compile(r"<0x[0-9A-F]{2}>")
 SPACE = "\u2581"
 UNIGRAM = "Unigram"
+NO_TOKEN = Free("the checkpoint has no token of that id")
 SPLITS = Exercised("5,000 strings become the same tokens")
 
 Json = Mapping[str, Any]
 
 
-def lists(origin: Origin) -> dict[str, Any]:
-    """The algorithm, its tokens with their types, what orders its merges, the space before."""
+def lists(origin: Origin, *, ours: bool) -> dict[str, Any]:
+    """The algorithm, its tokens with their types, what orders its merges, the space before.
+
+    Ids that no token of the checkpoint has are `ours` to name; others may have tokens there.
+    """
     tokenizer = origin.tokenizer
     model = tokenizer["model"]
     tokens, types = _tokens(tokenizer, int(origin.facts["vocab_size"]))
-    common = {"pre": SPLITS, "tokens": tokens, "token_type": types}
+    named = [
+        NO_TOKEN if kind == UNUSED and not ours else text
+        for text, kind in zip(tokens, types, strict=True)
+    ]
+    common = {"pre": SPLITS, "tokens": named, "token_type": types}
     if model.get("type") == UNIGRAM:
         return {
             "model": "t5",

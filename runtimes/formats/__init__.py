@@ -15,6 +15,7 @@ import numpy as np
 from edgeproof import plugins
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
+from runtimes.common_tokens import CommonRows
 from runtimes.formats import gguf, mlc, mlx, onnx
 from runtimes.formats.reader import Deployment, Engine, Reader, Requirement, Stops, Twin
 
@@ -65,13 +66,14 @@ def dequantise(artifact: Artifact) -> Mapping[str, np.ndarray]:
     Each is dequantised when it is looked up, so that only those in use are in memory.
 
     Linear weights are [out, in], query and key rows in Hugging Face's rotary order, fused
-    projections split; a tied head is absent.
+    projections split; a tied head is absent. Of more tokens than the original's those are left out.
 
     Raises:
         InputError: nothing reads the format, or the files are damaged or of an unknown layout;
             looking a tensor up raises it where that one is.
     """
-    return reader_of(artifact).weights(artifact)
+    weights = reader_of(artifact).weights(artifact)
+    return CommonRows(weights, artifact.vocabulary) if artifact.vocabulary else weights
 
 
 def _brought() -> dict[str, EntryPoint]:

@@ -41,7 +41,7 @@ from runtimes.parity.templates import TemplateResult
 from runtimes.parity.tokenizer import Mismatches, tokenizer_mismatches, wrapping_fault
 from runtimes.parity.twins import Beginning, beginning, twin_faults
 from runtimes.parity.verdict import judge
-from runtimes.protocol import Runtime
+from runtimes.protocol import Runtime, WiderRuntime
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
@@ -295,6 +295,7 @@ def _read(
     replayed = replay(reference, runtime.logit_blocks, threads, advance, looks.enough)
     documents = reference.documents[: len(replayed.metrics)]
     failures = [*known.faults, *replayed.failures, *broken]
+    failures += [runtime.beyond] if isinstance(runtime, WiderRuntime) and runtime.beyond else []
     begun = beginning(runtime, documents[0].ids) if known.twins else None
     far = None if failures else _long_range(runtime, reference, looks.estimates)
     failures += [far.fault] if far and far.fault else []

@@ -165,7 +165,11 @@ def _structure(subject: Subject) -> Structure | None:
 
 
 def _traced(subject: Subject, ids: Sequence[int]) -> dict[str, np.ndarray]:
-    return reader_of(subject.artifact).states(subject.artifact, ids, subject.threads)
+    found = reader_of(subject.artifact).states(subject.artifact, ids, subject.threads)
+    vocabulary = subject.artifact.vocabulary
+    if vocabulary is None:
+        return found
+    return {**found, LOGITS: found[LOGITS][:, : vocabulary.common]}
 
 
 def _twins(

@@ -59,6 +59,8 @@ def compare_metadata(artifact: Artifact, checkpoint: Path) -> tuple[Finding, ...
         InputError: a file of the artifact cannot be read, or is malformed.
     """
     facts = facts_of(read_json(checkpoint / "config.json"))
+    if artifact.vocabulary is not None:
+        facts["vocab_size"] = artifact.vocabulary.own
     wrong: dict[str, list[Statement]] = {}
     try:
         statements = [*reader_of(artifact).statements(artifact, facts)]

@@ -1,0 +1,139 @@
+"""A file of others with more tokens than the original: it is compared on those of the original.
+
+Rows that fill up to a round number, or tokens that were added, come after the original's, which
+keep their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeproof.artifact import Vocabulary
+from runtimes.protocol import (
+    BatchRuntime,
+    ManyRuntime,
+    OwnTokenizerRuntime,
+    Runtime,
+    TextRuntime,
+    WrappingRuntime,
+)
+
+TABLES = ("embed_tokens", "lm_head")
+
+
+class CommonRows(Mapping[str, np.ndarray]):
+    """A file's weights, of the embedding and the head the rows of common tokens."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> None:
+        self._weights, self._vocabulary = weights, vocabulary
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        values = self._weights[name]
+        table = any(part in TABLES for part in name.split("."))
+        common = self._vocabulary.common
+        return values[:common] if table and len(values) == self._vocabulary.own else values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def on_common_tokens(runtime: Runtime, common: int) -> Runtime:
+    """A runtime whose logits are those of the first tokens; it can do what the given one can.
+
+    It is a `WiderRuntime`.
+    """
+    parts = [part for protocol, part in PARTS.items() if isinstance(runtime, protocol)]
+    made: Runtime = type("CommonTokens", (*parts, _Common), {})(runtime, common)
+    return made
+
+
+class _Common:
+    """What every `Runtime` has."""
+
+    def __init__(self, inner: Any, common: int) -> None:
+        self._inner, self._common = inner, common
+        self.name, self.version, self.device = inner.name, inner.version, inner.device
+        self.context = inner.context
+        self._positions = self._elsewhere = 0
+
+    @property
+    def beyond(self) -> str | None:
+        if not self._elsewhere:
+            return None
+        return (
+            f"at {self._elsewhere} of {self._positions} positions its likeliest token is one that"
+            " the original has not"
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self._inner.tokenize(text))
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        return self._cut(self._inner.logits(ids))
+
+    def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
+        for block in self._inner.logit_blocks(ids, first):
+            rows = self._cut(block)
+            further = block[:, self._common :].max(-1) > rows.max(-1)
+            self._positions += len(block)
+            self._elsewhere += int(further.sum())
+            yield rows
+
+    def start(self, ids: Sequence[int]) -> np.ndarray:
+        return self._cut(self._inner.start(ids))
+
+    def step(self, token: int) -> np.ndarray:
+        return self._cut(self._inner.step(token))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _cut(self, logits: np.ndarray) -> np.ndarray:
+        return logits[..., : self._common]
+
+
+class _Wrapping(_Common):
+    def tokenize_whole(self, text: str) -> list[int]:
+        return list(self._inner.tokenize_whole(text))
+
+
+class _Text(_Common):
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        return frozenset(self._inner.stop_tokens)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return str(self._inner.detokenize(ids))
+
+
+class _Batch(_Common):
+    def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        return [self._cut(rows) for rows in self._inner.padded_logits(sequences)]
+
+
+class _Many(_Common):
+    def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
+        return self._cut(self._inner.start_many(prompts, room))
+
+    def step_many(self, tokens: Sequence[int]) -> np.ndarray:
+        return self._cut(self._inner.step_many(tokens))
+
+
+class _OwnTokenizer(_Common):
+    def splits_otherwise(self, text: str) -> bool:
+        return bool(self._inner.splits_otherwise(text))
+
+
+PARTS: dict[Any, type[_Common]] = {
+    WrappingRuntime: _Wrapping,
+    TextRuntime: _Text,
+    BatchRuntime: _Batch,
+    ManyRuntime: _Many,
+    OwnTokenizerRuntime: _OwnTokenizer,
+}
