@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from tokenizers import Tokenizer
 
 from edgeproof.errors import InputError
 from export.sources.gguf_cache import converted
-from export.sources.gguf_tokens import CONTROL
+from export.sources.gguf_metadata import Metadata
+from export.sources.gguf_sentencepiece import sentencepiece
+from export.sources.gguf_tokens import CONTROL, Tokens
 from tests.exported import export_tiny
 from tests.sentencepiece import GEMMA, LEGACY, PIECES, SPACE, tokenizer, with_sentencepiece
 from tests.tiny import GEMMA3, change_json, make_checkpoint
@@ -198,6 +201,42 @@ def test_a_file_without_scores_is_refused(tmp_path: Path) -> None:
     gguf.write_bytes(gguf.read_bytes().replace(b"tokenizer.ggml.scores", b"tokenizer.ggml.sc0res"))
     with pytest.raises(InputError, match=r"metadata tokenizer\.ggml\.scores is missing"):
         converted(gguf, "tiny")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param(["a" * n for n in range(1, 1200)], id="pairs without number"),
+        pytest.param(["a" * n for n in range(1, 60_000, 200)], id="long pieces"),
+        pytest.param(["ab" * 5_000_000], id="one piece of ten million characters"),
+    ],
+)
+def test_pieces_that_can_be_joined_in_endless_ways_are_refused(
+    pieces: list[str], tmp_path: Path
+) -> None:
+    """Each takes hours or all memory where every cut of every piece is tried."""
+    scores = -np.arange(len(pieces), dtype=np.float32)
+    stored = {"tokenizer.ggml.tokens": pieces, "tokenizer.ggml.scores": scores}
+    begin = time.process_time()
+    with pytest.raises(InputError, match=r"m\.gguf: tokenizer\.ggml\.tokens: its pieces") as caught:
+        sentencepiece(Tokens(Metadata(Path("m.gguf"), stored)))
+    assert time.process_time() - begin < 20
+    assert "\n" not in str(caught.value)
+    document = tokenizer(GEMMA)
+    for index, text in enumerate(pieces, len(document["model"]["vocab"]) + 50):
+        document["model"]["vocab"].setdefault(text, index)
+    made = with_sentencepiece(make_checkpoint(tmp_path / "m", vocab_size=2048), document)
+    with pytest.raises(InputError, match=r"tokenizer\.json: (its pieces|no merge)"):
+        export_tiny(made, "gguf", "f32", tmp_path)
+
+
+def test_long_runs_of_one_character_are_read(tmp_path: Path) -> None:
+    pieces = [SPACE * n for n in range(1, 129)]
+    scores = -np.arange(len(pieces), dtype=np.float32)
+    stored = {"tokenizer.ggml.tokens": pieces, "tokenizer.ggml.scores": scores}
+    merges = sentencepiece(Tokens(Metadata(Path("m.gguf"), stored))).model["merges"]
+    assert len(merges) == 128 * 127 // 2
+    assert merges[:3] == [[SPACE] * 2, [SPACE * 2, SPACE], [SPACE, SPACE * 2]]
 
 
 def test_a_checkpoint_names_what_ends_a_text(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ llama.cpp splits: src/llama-vocab.cpp, `llm_tokenizer_spm`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeproof.errors import InputError
@@ -26,6 +26,7 @@ from export.gguf.tokens import (
     VocabularyKind,
     laid_out,
 )
+from export.llamacpp.pieces import pairs
 
 BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 # Scores of what no merge makes: bytes and the unknown token; added tokens; ids without a token.
@@ -90,7 +91,7 @@ def _merged(merges: Sequence[Pair], normal: Mapping[str, int]) -> dict[str, int]
             scattered = scattered or (text in merged and text != last)
             merged.setdefault(text, normal[text])
             last = text
-    for left, right in _joined(normal):
+    for left, right in pairs(normal, normal, "tokenizer.json"):
         if (left, right) not in known:
             raise InputError(
                 f"tokenizer.json: no merge of {left!r} and {right!r}, which llama.cpp would join,"
@@ -104,14 +105,6 @@ def _merged(merges: Sequence[Pair], normal: Mapping[str, int]) -> dict[str, int]
     return merged
 
 
-def _joined(normal: Mapping[str, int]) -> Iterator[Pair]:
-    """All pairs of tokens whose joint text is a token."""
-    for text in normal:
-        for cut in range(1, len(text)):
-            if text[:cut] in normal and text[cut:] in normal:
-                yield text[:cut], text[cut:]
-
-
 def _scores(
     merged: Mapping[str, int], normal: Mapping[str, int], types: Sequence[int]
 ) -> list[float]:
@@ -123,7 +116,8 @@ def _scores(
     scores = [by_type.get(kind, ADDED_SCORE) for kind in types]
     order = list(merged.values())
     if order != sorted(order):
-        rest = [index for index in sorted(normal.values()) if index not in set(order)]
+        placed = set(order)
+        rest = [index for index in sorted(normal.values()) if index not in placed]
         order = [*order, *rest]
     else:
         order = sorted(normal.values())

@@ -12,9 +12,10 @@ others have ▁, since it is the text as it came that is searched.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from edgeproof.errors import InputError
+from export.llamacpp.pieces import pairs
 from export.sources.gguf_tokens import BYTE, SEARCHED, UNKNOWN, Json, Parts, Tokens, bpe
 
 SPACE = "\u2581"
@@ -39,13 +40,16 @@ def sentencepiece(tokens: Tokens) -> Parts:
     pieces = {text: i for text, i in tokens.known.items() if types[i] not in NO_PIECES}
     unknown = tokens.texts[types.index(UNKNOWN)] if UNKNOWN in types else None
     after = [TO_SPACE, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    scores = _scores(tokens, list(pieces.values()))
+    # The highest score first; of the same text the pair with the longest left part.
+    falling = sorted(pieces, key=lambda text: -scores[pieces[text]])
     return Parts(
         normalizer=LEGACY if prefix else FROM_SPACE,
         pre_tokenizer=None,
         decoder={"type": "Sequence", "decoders": [*after, STRIP] if prefix else after},
         model=bpe(
             tokens.known,
-            list(_merges(pieces, _scores(tokens, list(pieces.values())))),
+            list(pairs(falling, pieces, f"{tokens.meta.path}: tokenizer.ggml.tokens")),
             unk_token=unknown or tokens.special.get("unk_token"),
             fuse_unk=True,
             byte_fallback=True,
@@ -65,14 +69,3 @@ def _scores(tokens: Tokens, pieces: Sequence[int]) -> Sequence[float]:
             tokens.meta.path,
         )
     return scores
-
-
-def _merges(pieces: Mapping[str, int], scores: Sequence[float]) -> Iterator[list[str]]:
-    """All pairs of pieces whose joint text is one, the highest score first.
-
-    Of the same text the one with the longest left part comes first.
-    """
-    for text in sorted(pieces, key=lambda text: -scores[pieces[text]]):
-        for cut in range(len(text) - 1, 0, -1):
-            if text[:cut] in pieces and text[cut:] in pieces:
-                yield [text[:cut], text[cut:]]
