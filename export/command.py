@@ -15,7 +15,7 @@ from edgeproof.command import NAMED, EdgeproofCommand, out_option, progress
 from edgeproof.errors import InputError
 from edgeproof.files.space import require_folder
 from export.flags import ExportFlags
-from export.format import DIRECT
+from export.format import DIRECT, Hint
 from export.model_name import model_name
 from export.sources.adapters import AdapterRequest, requests
 
@@ -229,7 +229,7 @@ def export_source(
 
     openers = {form.open for form, _ in variants}
     opened = {opener: opener(source.path) for opener in openers}
-    folders = []
+    folders, hints = [], set[str]()
     for wanted, form in {variant: form for form, variant in variants}.items():
         asked = replace(flags, strict=flags.strict or wanted in strict)
         checkpoint = opened[form.open]
@@ -255,6 +255,9 @@ def export_source(
                 note, verified = _note(done), done.verified and done.verified.note
                 facts = {"model": source.label, "artifact": str(folder), "bytes": size}
                 log.info("exported", extra={**facts, "reused": done.reused})
+        if isinstance(verified, Hint):
+            verified = None if verified in hints else verified
+            hints.update([verified] if verified else [])
         bpw = weights["effective_bpw"]
         label = f"{form.name:5}{variant.name:9}"
         click.echo(f"{label}{size / 1e6:9.1f} MB{bpw:8.2f} bits/weight  {folder}{note}")

@@ -49,6 +49,10 @@ def _complete(variant: Variant[Any], checkpoint: CheckpointFolder) -> Variant[An
     return variant
 
 
+class Hint(str):
+    """A check's line that is about this machine, not about the file: it is said once."""
+
+
 @dataclass(frozen=True)
 class Check(Generic[Opened]):
     """What `--verify` does with the files that were just written."""
@@ -57,7 +61,7 @@ class Check(Generic[Opened]):
     """What it does, for `--help`."""
     run: Callable[[Opened, Mapping[Path, Mapping[str, str]]], str]
     """Reopens the files, each given with the SHA-256 of its sections by name, and compares them;
-    a line on what was checked more. It raises InputError."""
+    a line on what was checked more, or a `Hint`. It raises InputError."""
 
 
 @dataclass(frozen=True, kw_only=True)

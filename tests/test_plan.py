@@ -91,6 +91,10 @@ VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "f16"\n'
         ("models = [3]\n" + VARIANT, "a model is a string"),
         ('models = [{ id = "m", name = "a b" }]\n' + VARIANT, "a model's name 'a b': give letters"),
         ('models = [{ id = "m", name = 3 }]\n' + VARIANT, "a model's name 3: give letters"),
+        (
+            'models = [{ id = "m", name = "My" }, { id = "n", name = "my" }]\n' + VARIANT,
+            "two models have the name my",
+        ),
         ('[[variant]]\ndtype = "f16"', "needs format"),
         (VARIANT + "[gates.8-bit]\nmean_kl = true", "must be a number"),
         (VARIANT + "[gates.8-bit]\nmean_kl = nan", "must be a number, not nan"),

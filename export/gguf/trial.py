@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeproof.errors import InputError
 from edgeproof.llama_cpp_params import model_params
+from export.format import Hint
 from export.gguf.llama_cpp import captured_log, installed_version, load_api
 
 PROMPT = b"The capital of France is"
@@ -33,7 +34,7 @@ def try_in_llama_cpp(path: Path, vocabulary: int) -> str:
     """
     version = installed_version()
     if version is None:
-        return f"not tried in llama.cpp, which is not installed ({INSTALL})"
+        return Hint(f"not tried in llama.cpp, which is not installed ({INSTALL})")
     api = load_api()
     with _model(api, path) as model:
         vocab = api.llama_model_get_vocab(model)

@@ -163,6 +163,7 @@ def _parse(raw: dict[str, Any]) -> Plan:
         request for item in _list(raw.get("variant", []), "variant") for request in _variant(item)
     )
     _no_duplicates(variants)
+    _no_name_twice(models)
     return Plan(models, variants, _gates(raw.get("gates", {})), _up_to(raw.get(UP_TO)))
 
 
@@ -246,6 +247,15 @@ def _recovered_name(form: str, recovered: RecoveredDtypes, dtype: str) -> str:
         known = ", ".join(names)
         raise InputError(f"recover: {form} has no recovered {dtype!r}; its dtypes are {known}")
     return names.get(dtype.lower(), dtype.lower())
+
+
+def _no_name_twice(models: Sequence[ModelRequest]) -> None:
+    """Files, cards and repositories are called by it; some systems do not tell case apart."""
+    found = set[str]()
+    for name in filter(None, (model.name for model in models)):
+        if name.casefold() in found:
+            raise InputError(f"two models have the name {name}; give each its own")
+        found.add(name.casefold())
 
 
 def _no_duplicates(requests: Sequence[VariantRequest]) -> None:
