@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 import click
 
@@ -98,6 +99,15 @@ class Footprint:
             f"other programs took {self.other_cores:.1f} cores meanwhile, so that its"
             f" {self.threads} threads had too few: speeds are too low"
         )
+
+
+class Costs(Protocol):
+    """What measures footprints: `footprint`, or who knows them already."""
+
+    def __call__(
+        self, artifact: Artifact, threads: int, other: str | None = None, *, brief: bool = False
+    ) -> Footprint:
+        """As `footprint`."""
 
 
 FAILS = "the runtime fails: "

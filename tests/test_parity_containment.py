@@ -17,7 +17,7 @@ import click
 import numpy as np
 import pytest
 
-from runtimes.parity import measure, weights_alone
+from runtimes.parity import localised, measure, weights_alone
 from runtimes.parity import run as parity_run
 from runtimes.parity.__main__ import main as parity_main
 from runtimes.parity.decoding import Task, draw
@@ -174,7 +174,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("error", [KeyError("bits"), IndexError(), Panic("index out of bounds")])
 @pytest.mark.parametrize(
     ("module", "place"),
-    [(weights_alone, "dequantise"), (parity_run, "compare_metadata"), (parity_run, "localise")],
+    [(weights_alone, "dequantise"), (parity_run, "compare_metadata"), (localised, "localise")],
     ids=["dequantise", "compare_metadata", "localise"],
 )
 def test_whatever_a_reader_raises_fails_its_artifact_only(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeproof.artifact import Artifact
 from edgeproof.files.hashing import OutputFile
+from runtimes.footprint import Costs, footprint
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.intervals import Estimate
@@ -40,7 +41,7 @@ class Bench:
     `original` is what is compared with, `scorer`'s too, and `original_inputs` are its files; the
     artifacts were made of `inputs` in the folder `checkpoint`, which is `stored` in PyTorch, the
     same unless a recovery made it. `peaks` are `stored`'s; `note` is what is said of the text;
-    `keep` is told what was measured at the positions of each artifact.
+    `keep` is told what was measured at the positions of each artifact; `costs` measures footprints.
     """
 
     reference: Reference
@@ -58,6 +59,7 @@ class Bench:
     stages: Stages
     note: str | None
     keep: Keep | None = None
+    costs: Costs = footprint
     weight_runs: WeightRuns[WeightRun] = field(default_factory=WeightRuns)
 
     def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:

@@ -91,15 +91,7 @@ def load_probe(runtime: TorchRuntime, tokens: int, inputs: tuple[OutputFile, ...
         return None
     ids = probe_ids(runtime.tokenize(long_text()), length, repeated)
     first = length - max(1, round(COMPARED * repeated))
-    recipe = {
-        "probe": PROBE_VERSION,
-        "ids": ids,
-        "first": first,
-        "runtime": runtime.version,
-        "inputs": [[item.path, item.sha256] for item in inputs],
-    }
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    path = cache_folder() / "probes" / f"{key}.npz"
+    path = probe_file(runtime, ids, first, inputs)
 
     def make() -> np.ndarray:
         hidden: np.ndarray = runtime.hidden(ids)[first:].copy()
@@ -110,6 +102,21 @@ def load_probe(runtime: TorchRuntime, tokens: int, inputs: tuple[OutputFile, ...
 
     hidden = once(path, lambda: _read(path), make)
     return Probe(ids, first, hidden, runtime.windowless)
+
+
+def probe_file(
+    runtime: TorchRuntime, ids: tuple[int, ...], first: int, inputs: tuple[OutputFile, ...]
+) -> Path:
+    """Where the reference on such a text lies in the cache."""
+    recipe = {
+        "probe": PROBE_VERSION,
+        "ids": ids,
+        "first": first,
+        "runtime": runtime.version,
+        "inputs": [[item.path, item.sha256] for item in inputs],
+    }
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "probes" / f"{key}.npz"
 
 
 def probe_ids(text: Sequence[int], length: int, repeated: int) -> tuple[int, ...]:

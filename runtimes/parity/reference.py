@@ -114,11 +114,10 @@ def load_reference(
     runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...], advance: Callable[[], None]
 ) -> Reference:
     """The cached capture for these checkpoint files, completed; `advance` once per document."""
-    folder = cache_folder() / "reference" / _key(runtime, suite, inputs)
     longest = min(suite.reply_tokens, runtime.context // 2)
     groups, wanted = [], _wanted(suite.prompts, longest)
-    for first in range(0, len(wanted), GROUP):
-        group = _group(runtime, wanted[first : first + GROUP], folder / f"{first:05}.npz")
+    for number, path in enumerate(capture_files(runtime, suite, inputs)):
+        group = _group(runtime, wanted[number * GROUP : (number + 1) * GROUP], path)
         groups.append(group)
         for _ in group.documents:
             advance()
@@ -135,6 +134,14 @@ def load_reference(
         tuple(roomy[:SAMPLED_PROMPTS]),
         longest,
     )
+
+
+def capture_files(
+    runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]
+) -> list[Path]:
+    """Where the capture lies in the cache: a file for each group of prompts."""
+    folder = cache_folder() / "reference" / _key(runtime, suite, inputs)
+    return [folder / f"{first:05}.npz" for first in range(0, len(suite.prompts), GROUP)]
 
 
 def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) -> str:

@@ -9,26 +9,23 @@ from pathlib import Path
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.display import number
 from edgeproof.verdicts import Verdict
-from runtimes.footprint import Footprint, footprint
+from runtimes.footprint import Costs, Footprint, footprint
 from runtimes.formats import readable, reader_of
-from runtimes.parity.answerable import answerable
 from runtimes.parity.awaited import NOTHING, Awaited, Patient, to_end
 from runtimes.parity.bench import Bench, Keep
 from runtimes.parity.blame import blame
+from runtimes.parity.captured import capture
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.execution import execution
-from runtimes.parity.floor import floor_notes, floors
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squared_headroom
 from runtimes.parity.inputs import check_current, recorded_inputs
 from runtimes.parity.localise import (
-    Localisation,
     Weighed,
-    localise,
 )
 from runtimes.parity.localise.contents import told_otherwise
 from runtimes.parity.localise.metadata import compare_metadata
-from runtimes.parity.long_range import load_probe
+from runtimes.parity.localised import localised
 from runtimes.parity.looks import stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
 from runtimes.parity.omissions import not_compared, not_judged, set_apart
@@ -38,20 +35,17 @@ from runtimes.parity.original import (
     reading_of,
     recovered_from,
 )
-from runtimes.parity.reference import load_reference
 from runtimes.parity.result import ComparedText, Entry, InputFile, ReferenceFacts
 from runtimes.parity.stages import Stages
 from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Suite
 from runtimes.parity.templates import compare_templates
+from runtimes.parity.together import together
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.parity.watch import UNWATCHED, Journal, Stage
 from runtimes.parity.weights_alone import WEIGHT_POSITIONS, run_weights
 from runtimes.peaks import Peak
 from runtimes.registry import activations, adapter_of, open_reference, open_runtime
-
-# Mean KL that the runtime may add to what the weights cost before hidden states are traced.
-UNEXPLAINED_KL = 0.02
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class Extent:
     only of those that do not pass. Without `whole_text` an artifact that the first documents have
     decided to be bad is not run on the others. `journal` is told what the run is at, and `keep` of
     each artifact the metrics of its documents' positions that count. Artifacts whose runtimes are
-    `awaited` are compared last.
+    `awaited` are compared last. `costs` measures what one needs.
     """
 
     positions: int | None = None
@@ -94,6 +88,7 @@ class Extent:
     journal: Journal = UNWATCHED
     keep: Keep | None = None
     awaited: Awaited = NOTHING
+    costs: Costs = footprint
 
 
 EVERYTHING = Extent()
@@ -119,8 +114,7 @@ def run_parity(
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
     """
-    steps = patient_parity(checkpoint, suite, requests, threads, gates, extent, original)
-    return to_end(steps)
+    return to_end(patient_parity(checkpoint, suite, requests, threads, gates, extent, original))
 
 
 def patient_parity(
@@ -137,6 +131,33 @@ def patient_parity(
     Raises:
         InputError: as for `run_parity`.
     """
+    return together(
+        *(yield from _each(checkpoint, suite, requests, threads, gates, extent, original))
+    )
+
+
+def run_each(
+    checkpoint: Path,
+    suite: Suite,
+    requests: Sequence[Request],
+    threads: int,
+    gates: Mapping[str, Mapping[str, float]],
+    extent: Extent,
+    original: Path | None = None,
+) -> tuple[ReferenceFacts, list[Entry]]:
+    """As `run_parity`, without what follows from several artifacts: each is as if alone."""
+    return to_end(_each(checkpoint, suite, requests, threads, gates, extent, original))
+
+
+def _each(
+    checkpoint: Path,
+    suite: Suite,
+    requests: Sequence[Request],
+    threads: int,
+    gates: Mapping[str, Mapping[str, float]],
+    extent: Extent,
+    original: Path | None,
+) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
     artifacts = [request.opened() for request in requests]
     inputs = recorded_inputs(checkpoint, artifacts)
     compared_with = original or checkpoint
@@ -147,24 +168,12 @@ def patient_parity(
     awaited = extent.awaited
     stages.expect([_label(artifacts[turn]) for turn in awaited.turns(artifacts)])
     with stages.subject("reference"):
-        with stages.phase("load"):
-            torch_runtime = open_reference(compared_with, threads)
-            stored = torch_runtime if own else open_reference(checkpoint, threads)
-            taken = answerable(
-                suite, torch_runtime.render_chat if torch_runtime.has_chat_template else None
-            )
-            suite = taken.suite
-        with stages.phase("text", len(suite.prompts)) as advance:
-            reference = load_reference(torch_runtime, suite, files, advance)
-        if extent.positions is None:
-            with stages.phase("long text"):
-                probe = load_probe(torch_runtime, suite.probe, files)
-            reference = replace(reference, probe=probe)
-        else:
-            reference = reference.part(extent.positions)
-        peaks = reference.peaks
+        captured = capture(compared_with, suite, files, threads, extent.positions, stages)
+        torch_runtime, reference = captured.runtime, captured.reference
+        stored, peaks = torch_runtime, reference.peaks
         if not own:
             with stages.phase("peaks"):
+                stored = open_reference(checkpoint, threads)
                 peaks = peaks_over(stored, reference.part(WEIGHT_POSITIONS).documents)
     reference = replace(reference, whole_text=extent.whole_text)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
@@ -172,7 +181,7 @@ def patient_parity(
         reference,
         torch_runtime,
         scorer,
-        suite.prompts,
+        captured.suite.prompts,
         inputs,
         stored,
         files,
@@ -182,37 +191,36 @@ def patient_parity(
         checkpoint,
         extent.journal,
         stages,
-        taken.note,
+        captured.note,
         extent.keep,
+        extent.costs,
     )
     gated = [
         _gates(artifact, request.runtime, gates, peaks)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
     results = yield from _in_turns(artifacts, requests, gated, bench, awaited)
-    known = floors(zip(artifacts, (measurement for _, measurement, _ in results), strict=True))
     entries = []
     for artifact, request, limits, (judgement, measurement, weighed) in zip(
         artifacts, requests, gated, results, strict=True
     ):
-        explained = judgement.noted(*floor_notes(measurement, limits, known))
         entry = Entry(
-            artifact, request.allow_degraded, limits, explained, measurement, recovered=recovered
+            artifact, request.allow_degraded, limits, judgement, measurement, recovered=recovered
         )
         if extent.localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
-            entry = _localised(entry, request.runtime, weighed, bench, always=extent.localise_all)
+            entry = localised(entry, request.runtime, weighed, bench, always=extent.localise_all)
         entries.append(entry)
     extent.journal.leave()
     facts = ReferenceFacts(
         runtime=f"{torch_runtime.name} {torch_runtime.version}{reading_of(compared_with)}",
-        text=ComparedText(suite.name, suite.digest),
+        text=ComparedText(captured.suite.name, captured.suite.digest),
         documents=len(reference.documents),
         positions=reference.positions,
         repeated=reference.tokens - reference.positions,
         peaks=peaks,
         fp16_headroom=headroom(rooms(peaks, 1.0)),
         fp16_headroom_squared=squared_headroom(peaks),
-        floors=known,
+        floors={},
         inputs=tuple(InputFile(item.path, item.sha256) for item in inputs),
         original=None if own else tuple(InputFile(item.path, item.sha256) for item in files),
     )
@@ -350,7 +358,7 @@ def _footprint(artifact: Artifact, bench: Bench, runtime: str | None) -> Footpri
     """
     if not bench.footprints or not adapter_of(artifact, runtime).in_process:
         return None
-    found = footprint(artifact, bench.threads, runtime, brief=runtime is not None)
+    found = bench.costs(artifact, bench.threads, runtime, brief=runtime is not None)
     return found if runtime is None else None
 
 
@@ -365,34 +373,3 @@ def _in_peace(
         again = _footprint(artifact, bench, runtime)
     bench.journal.leave()
     return replace(measurement, footprint=again)
-
-
-def _localised(
-    entry: Entry, runtime: str | None, weighed: Weighed | None, bench: Bench, *, always: bool
-) -> Entry:
-    """The entry with where it breaks, or with why that cannot be told."""
-    try:
-        bench.journal.enter(Stage.LOCALISE, entry.artifact.subject)
-        with bench.stages.subject(_label(entry.artifact)), bench.stages.phase("localising"):
-            found = _localise(entry, runtime, weighed, bench, always=always)
-    except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
-        reason = blame(error, foreign=entry.artifact.foreign is not None)
-        note = f"where it breaks cannot be told: {reason}"
-        return replace(entry, judgement=entry.judgement.noted(note))
-    return replace(entry, localisation=found)
-
-
-def _localise(
-    entry: Entry, runtime: str | None, weighed: Weighed | None, bench: Bench, *, always: bool
-) -> Localisation:
-    """Where it breaks. What weights do not explain is traced through the runtime, where it runs.
-
-    An artifact that could not be opened is not run again: it may end this process.
-    """
-    m = entry.measurement
-    trace = m is not None and (
-        always
-        or entry.judgement.verdict is Verdict.FAIL
-        or m.arithmetic_kl > max(UNEXPLAINED_KL, m.weights["mean_kl"].value if m.weights else 0)
-    )
-    return localise(bench.subject(entry.artifact, runtime), m, weighed, trace=trace)

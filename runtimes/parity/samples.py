@@ -42,9 +42,19 @@ def reference_samples(
     return replies[:wanted]
 
 
-def _sample(
+def sample_files(
     runtime: TorchRuntime, inputs: tuple[OutputFile, ...], prompts: Sequence[Ids], count: int
-) -> list[Ids]:
+) -> list[Path]:
+    """Where the replies to all prompts lie in the cache: a file for each group of them."""
+    return [
+        _file(runtime, inputs, prompts[first : first + TOGETHER], count)
+        for first in range(0, len(prompts), TOGETHER)
+    ]
+
+
+def _file(
+    runtime: TorchRuntime, inputs: tuple[OutputFile, ...], prompts: Sequence[Ids], count: int
+) -> Path:
     recipe = {
         "samples": SAMPLES_VERSION,
         "sampler": [TEMPERATURE, TOP_P, SEED, count],
@@ -54,7 +64,13 @@ def _sample(
         "prompts": prompts,
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    path = cache_folder() / "samples" / f"{key}.json"
+    return cache_folder() / "samples" / f"{key}.json"
+
+
+def _sample(
+    runtime: TorchRuntime, inputs: tuple[OutputFile, ...], prompts: Sequence[Ids], count: int
+) -> list[Ids]:
+    path = _file(runtime, inputs, prompts, count)
 
     def make() -> list[Ids]:
         tasks = [sampled(prompt, count) for prompt in prompts]
