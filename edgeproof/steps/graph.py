@@ -1,0 +1,184 @@
+"""The graph of a run: what both sides have planned, as steps on each other's results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from edgeproof.steps.planned import (
+    GivenFiles,
+    PlannedExport,
+    PlannedExports,
+    PlannedMeasuring,
+    PlannedModel,
+)
+from edgeproof.steps.results import Result
+from edgeproof.steps.step import Kind, Needs, Step, digest
+
+MODEL, TEXT, REFERENCE, ARTIFACT, FOOTPRINT = "model", "text", "reference", "artifact", "footprint"
+MEGABYTE, FLOAT32 = 10**6, 4
+
+
+@dataclass(frozen=True)
+class Given:
+    """Files of this machine that steps begin with."""
+
+    key: str
+    label: str
+    files: GivenFiles
+
+    @property
+    def bytes(self) -> int:
+        """Of all of them."""
+        return sum(item.bytes for item in self.files.files)
+
+    def result(self, where: str) -> Result:
+        """What is kept of them."""
+        return Result(Kind.GIVEN, self.label, self.files.files, where, 0.0)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The steps of one export. Without a step to export it, it cannot be done here."""
+
+    planned: PlannedExport
+    export: Step | None
+    footprint: Step | None
+    measure: Step | None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Those that there are."""
+        return tuple(step for step in (self.export, self.footprint, self.measure) if step)
+
+
+@dataclass(frozen=True)
+class ModelSteps:
+    """The steps of one model."""
+
+    planned: PlannedModel
+    reference: Step
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All of a run: what it is given, and what is done with it."""
+
+    given: tuple[Given, ...]
+    models: tuple[ModelSteps, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Each once, those first on which others rest."""
+        found = {step.key: step for model in self.models for step in _of_model(model)}
+        return tuple(sorted(found.values(), key=lambda step: list(Kind).index(step.kind)))
+
+
+def build(
+    exports: PlannedExports,
+    measuring: PlannedMeasuring,
+    further: Mapping[str, Mapping[str, float]],
+) -> Graph:
+    """The graph of a run.
+
+    `further` has resources that the steps of a kind also take, by the kind's name.
+    """
+    given: dict[str, Given] = {}
+
+    def key_of(files: GivenFiles, label: str) -> str:
+        key = digest({"given": [[item.path, item.sha256] for item in files.files]})
+        given[key] = Given(key, label, files)
+        return key
+
+    text = {} if measuring.text is None else {TEXT: key_of(measuring.text, TEXT)}
+    models = []
+    for planned in exports.models:
+        model = key_of(planned.checkpoint, planned.label)
+        make = _Maker(planned, measuring, {MODEL: model, **text}, further)
+        reference = make.step(Kind.REFERENCE, REFERENCE, measuring.reference, {}, {})
+        variants = []
+        for item in planned.exports:
+            files = {name: key_of(found, name) for name, found in item.files.items()}
+            variants.append(make.variant(item, files, reference, exports.gates))
+        models.append(ModelSteps(planned, reference, tuple(variants)))
+    return Graph(tuple(given.values()), tuple(models))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the steps of one model."""
+
+    planned: PlannedModel
+    measuring: PlannedMeasuring
+    given: Mapping[str, str]
+    further: Mapping[str, Mapping[str, float]]
+
+    def step(
+        self,
+        kind: Kind,
+        label: str,
+        module: str,
+        inputs: Mapping[str, str],
+        params: Mapping[str, object],
+    ) -> Step:
+        """One that measures."""
+        told = self.measuring
+        weights = self.planned.parameters * FLOAT32 / MEGABYTE
+        return Step(
+            kind,
+            label,
+            self.planned.label,
+            module,
+            {**told.of_text, "inputs": self.planned.inputs, **params},
+            {**self.given, **inputs},
+            told.versions,
+            Needs(
+                cores=told.threads,
+                memory_mb=told.memory_mb + round(told.memory_times * weights),
+                alone=kind is Kind.FOOTPRINT,
+                further=dict(self.further.get(kind.value, {})),
+            ),
+        )
+
+    def variant(
+        self,
+        item: PlannedExport,
+        files: Mapping[str, str],
+        reference: Step,
+        gates: Mapping[str, Mapping[str, float]],
+    ) -> Variant:
+        """Those of one export."""
+        if item.failed is not None:
+            return Variant(item, None, None, None)
+        told = self.measuring
+        needs = replace(item.needs, further=dict(self.further.get(Kind.EXPORT.value, {})))
+        export = Step(
+            Kind.EXPORT,
+            item.label,
+            self.planned.label,
+            item.module,
+            item.params,
+            {MODEL: self.given[MODEL], **files},
+            item.versions,
+            needs,
+        )
+        made, footprint = {ARTIFACT: export.key}, None
+        if told.footprint is not None:
+            alone = {"threads": told.threads}
+            footprint = replace(
+                self.step(Kind.FOOTPRINT, item.label, told.footprint, made, {}),
+                inputs=made,
+                params=alone,
+            )
+            made = {**made, FOOTPRINT: footprint.key}
+        inputs = {**made, REFERENCE: reference.key}
+        params = {**told.of_artifacts, "gates": gates}
+        measure = self.step(Kind.MEASURE, item.label, told.measure, inputs, params)
+        return Variant(item, export, footprint, measure)
+
+
+def _of_model(model: ModelSteps) -> Iterator[Step]:
+    yield model.reference
+    for variant in model.variants:
+        yield from variant.steps

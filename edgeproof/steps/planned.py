@@ -1,0 +1,111 @@
+"""What each side says of its part of a run, as JSON of one process to another.
+
+`export` finds the models and says what is exported of each; `runtimes` says what measuring takes.
+Neither knows of the other: `edgeproof.steps.graph` makes steps of both.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeproof.files.hashing import OutputFile
+from edgeproof.files.own import json_object, typed
+from edgeproof.steps.step import Needs
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GivenFiles:
+    """Files that a run begins with: some of a folder of this machine."""
+
+    folder: str
+    files: tuple[OutputFile, ...]
+
+    @property
+    def place(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
+
+
+@dataclass(frozen=True)
+class PlannedExport:
+    """One variant of a model: what exports it, and where it is to lie below the model's folder.
+
+    `files` are those that options name, by the option. One that cannot be made here at all has
+    `failed`.
+    """
+
+    label: str
+    folder: str
+    module: str
+    params: dict[str, Any]
+    files: dict[str, GivenFiles]
+    versions: dict[str, str]
+    needs: Needs
+    allow_degraded: bool
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model that was found: its checkpoint, and names of those files that exports depend on."""
+
+    label: str
+    checkpoint: GivenFiles
+    inputs: tuple[str, ...]
+    parameters: int
+    exports: tuple[PlannedExport, ...]
+
+
+@dataclass(frozen=True)
+class LostModel:
+    """A model that was not found, or cannot be exported at all, and why."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlannedExports:
+    """What a plan asks to be exported; `gates` are its limits, `left_out` what is no part of it."""
+
+    models: tuple[PlannedModel, ...]
+    lost: tuple[LostModel, ...]
+    gates: dict[str, dict[str, float]]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlannedMeasuring:
+    """What measuring takes, of any artifact: modules, what they are told, memory.
+
+    `of_text` is all that the reference depends on beside its inputs, `of_artifacts` what a
+    measurement does beside it. `footprint` is None where none are taken. Each step takes
+    `memory_mb`, and `memory_times` what the model's weights take in float32.
+    """
+
+    reference: str
+    footprint: str | None
+    measure: str
+    report: str
+    of_text: dict[str, Any]
+    of_artifacts: dict[str, Any]
+    text: GivenFiles | None
+    versions: dict[str, str]
+    threads: int
+    memory_mb: int
+    memory_times: float
+
+
+def told(planned: PlannedExports | PlannedMeasuring) -> str:
+    """It as a line of JSON."""
+    return json.dumps(asdict(planned))
+
+
+def heard(kind: type[T], text: str) -> T:
+    """What a process told, in its last line."""
+    return typed(kind, json_object(text.strip().rpartition("\n")[2].encode()))

@@ -1,0 +1,128 @@
+"""Carry a graph out: have its steps done, collect what they made, report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeproof.errors import InputError
+from edgeproof.files.atomic import scratch_folder
+from edgeproof.processes import run
+from edgeproof.steps.collect import collect
+from edgeproof.steps.executors.executor import Ended, Executor
+from edgeproof.steps.graph import ModelSteps, Variant, build
+from edgeproof.steps.job import write_job
+from edgeproof.steps.planned import PlannedExports, PlannedMeasuring
+from edgeproof.steps.progress import Progress, say, shown
+from edgeproof.steps.results import fetch, find
+from edgeproof.steps.store import Store
+from edgeproof.steps.work import JOB, Outcome, work_folder
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where artifacts and reports go, and what is reported.
+
+    `further` has resources of a cluster that steps of a kind also take.
+    """
+
+    root: Path
+    allow_degraded: bool
+    pages: bool
+    junit: Path | None
+    markdown: Path | None
+    further: Mapping[str, Mapping[str, float]]
+
+
+def carry_out(
+    exports: PlannedExports,
+    measuring: PlannedMeasuring,
+    store: Store,
+    executor: Executor,
+    wanted: Wanted,
+) -> int:
+    """Do all that is planned; the report's exit code.
+
+    Raises:
+        InputError: no model was found, or the store fails.
+    """
+    if not exports.models:
+        raise InputError("; ".join(lost.reason for lost in exports.lost))
+    graph = build(exports, measuring, wanted.further)
+    if exports.left_out:
+        names = ", ".join(exports.left_out)
+        click.echo(f"recovered variants are no part of this run: {names}", err=True)
+    outcomes: dict[str, Outcome] = {}
+    progress = Progress(graph.steps)
+    with closing(executor.run(graph.steps, graph.given)) as events, shown(progress):
+        for event in events:
+            say(progress, event)
+            if isinstance(event, Ended):
+                outcomes[event.step.key] = event.outcome
+    click.echo(progress.summary(), err=True)
+    places = collect(graph, outcomes, store, wanted.root, exports.gates, click.echo)
+    with scratch_folder(work_folder()) as folder:
+        models = [
+            {
+                "label": model.planned.label,
+                "checkpoint": model.planned.checkpoint.folder,
+                "artifacts": list(_measured(model, outcomes, places, store, folder)),
+            }
+            for model in graph.models
+        ]
+        params: dict[str, Any] = {
+            "root": str(wanted.root),
+            "models": models,
+            "lost": {lost.label: lost.reason for lost in exports.lost},
+            "allow_degraded": wanted.allow_degraded,
+            "pages": wanted.pages,
+            "junit": None if wanted.junit is None else str(wanted.junit),
+            "markdown": None if wanted.markdown is None else str(wanted.markdown),
+        }
+        write_job(folder / JOB, params, {}, folder)
+        sys.stdout.flush()
+        return run([sys.executable, "-m", measuring.report, str(folder / JOB)]).returncode
+
+
+def _measured(
+    model: ModelSteps,
+    outcomes: Mapping[str, Outcome],
+    places: Mapping[str, str],
+    store: Store,
+    folder: Path,
+) -> Iterator[dict[str, Any]]:
+    """What the report is told of a model's artifacts; results are put into a folder."""
+    for variant in model.variants:
+        planned, failed = variant.planned, _failed(variant, outcomes)
+        exported = places.get(variant.export.key) if variant.export else None
+        path = exported or f"{model.planned.label}/{planned.folder}"
+        result = None
+        if failed is None:
+            assert variant.measure is not None
+            found = find(store, variant.measure.key)
+            place = folder / variant.measure.key
+            if found is None:
+                failed = f"{store.url}: its result is gone; run again"
+            else:
+                fetch(store, found, place)
+                result = str(place)
+        yield {
+            "path": path,
+            "allow_degraded": planned.allow_degraded,
+            "result": result,
+            "failed": failed,
+        }
+
+
+def _failed(variant: Variant, outcomes: Mapping[str, Outcome]) -> str | None:
+    """Why an artifact was not measured."""
+    if variant.planned.failed is not None:
+        return variant.planned.failed
+    reasons = (outcomes[step.key].failed for step in variant.steps)
+    return next((reason for reason in reasons if reason is not None), None)

@@ -1,0 +1,1 @@
+"""What `edgeproof run` asks of the exporters: a plan as data, and one variant in one process."""

@@ -1,0 +1,93 @@
+"""One artifact's result as a file: what a report needs of it, exactly, on another machine.
+
+`parity.json` has no NaN and no infinity; here they stay what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeproof.artifact import Artifact
+from edgeproof.files.own import json_object, typed
+from runtimes.parity.environment import Environment
+from runtimes.parity.gates import Gate
+from runtimes.parity.localise.result import Localisation
+from runtimes.parity.measure import Measurement
+from runtimes.parity.result import Entry, RecoveredFrom, ReferenceFacts
+from runtimes.parity.steps.places import replaced
+from runtimes.parity.verdict import Judgement
+
+RESULT = "result.json"
+NUMBER = "float"  # the only key of an object that stands for a number which JSON has not
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An `Entry` without its artifact, what it was compared with, and where."""
+
+    reference: ReferenceFacts
+    environment: Environment
+    gates: tuple[Gate, ...]
+    judgement: Judgement
+    measurement: Measurement | None
+    localisation: Localisation | None
+    recovered: RecoveredFrom | None
+
+    def entry(self, artifact: Artifact, *, allow_degraded: bool) -> Entry:
+        """The entry of the artifact that it was measured on."""
+        return Entry(
+            artifact,
+            allow_degraded,
+            self.gates,
+            self.judgement,
+            self.measurement,
+            self.localisation,
+            self.recovered,
+        )
+
+
+def kept(reference: ReferenceFacts, environment: Environment, entry: Entry) -> Kept:
+    """What is kept of an entry."""
+    return Kept(
+        reference,
+        environment,
+        entry.gates,
+        entry.judgement,
+        entry.measurement,
+        entry.localisation,
+        entry.recovered,
+    )
+
+
+def to_text(value: Kept, places: Mapping[str, str]) -> str:
+    """As JSON, with names in the places of folders of this machine."""
+    return json.dumps(_plain(replaced(asdict(value), places)), allow_nan=False)
+
+
+def from_text(text: bytes, places: Mapping[str, str]) -> Kept:
+    """What `to_text` wrote, with what its names stand for here.
+
+    Raises:
+        WrongJsonError: it is something else.
+    """
+    return typed(Kept, replaced(_numbers(json_object(text)), places))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {NUMBER: str(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {NUMBER}:
+            return float(value[NUMBER])
+        return {key: _numbers(item) for key, item in value.items()}
+    return [_numbers(item) for item in value] if isinstance(value, list) else value

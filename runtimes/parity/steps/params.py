@@ -1,0 +1,60 @@
+"""What the steps are told of the comparison: all that results depend on beside their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeproof.errors import InputError
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile, input_records
+from edgeproof.steps.job import Job
+from runtimes.parity.suite import Suite
+from runtimes.parity.text_options import chosen_suite
+
+# Names of inputs.
+MODEL, TEXT, REFERENCE, ARTIFACT, FOOTPRINT = "model", "text", "reference", "artifact", "footprint"
+
+
+@dataclass(frozen=True)
+class TextParams:
+    """The text, and with how many threads it is read.
+
+    `suite` is the text's digest; `inputs` are names of the checkpoint's files that exports depend
+    on.
+    """
+
+    budget: str
+    suite: str
+    threads: int
+    positions: int | None
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Params(TextParams):
+    """How much of an artifact is compared, and by which of a plan's limits."""
+
+    footprints: bool
+    localise: bool
+    whole_text: bool
+    gates: dict[str, dict[str, float]]
+
+
+def suite_of(job: Job, params: TextParams) -> Suite:
+    """The text that a step is of.
+
+    Raises:
+        InputError: it is another one here.
+    """
+    text = next(job.input(TEXT).iterdir()) if TEXT in job.inputs else None
+    suite = chosen_suite(params.budget, text)
+    if suite.digest != params.suite:
+        raise InputError(f"the text {suite.name} is another one here: install the same edgeproof")
+    return suite
+
+
+def model_files(checkpoint: Path, names: Sequence[str]) -> tuple[OutputFile, ...]:
+    """Hashes of the checkpoint's files that exports depend on."""
+    return input_records([checkpoint / name for name in names], cache_folder() / "digests")
