@@ -1,7 +1,7 @@
 """ONNX artifacts in ONNX Runtime on the CPU; `open_graph` opens them on other devices too.
 
-Invariant: shapes and dtypes come from the graph's own inputs; only the padding id and the context
-length are read from the JSON files beside it.
+Invariant: shapes and dtypes come from the graph's own inputs; only the padding id, the context
+length, and a head's size where the graph leaves it open, are read from the JSON files beside it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ ORT_ERRORS = (
 )
 
 
-class OnnxRuntime(SequenceRuntime):
-    """A decoder graph with `past_key_values.N.*` inputs. Use `open_runtime`."""
+class OnnxSequence(SequenceRuntime):
+    """A decoder graph with `past_key_values.N.*` inputs, for one sequence. Use `open_runtime`."""
 
     name = "onnxruntime"
     version: str = ort.__version__
@@ -63,7 +63,9 @@ class OnnxRuntime(SequenceRuntime):
         if BRANCH in self._inputs:
             self.chunk = min(self.context, LONGEST_AT_ONCE)
         self._empty = {
-            name: _empty_cache(path, item) for name, item in inputs.items() if name.startswith(PAST)
+            name: _empty_cache(path, item, settings.head_size)
+            for name, item in inputs.items()
+            if name.startswith(PAST)
         }
         unknown = self._inputs - TOKEN_INPUTS - {BRANCH} - set(self._empty)
         if unknown or not self._empty:
@@ -71,7 +73,8 @@ class OnnxRuntime(SequenceRuntime):
         self._outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in self._empty)]
         outputs = {item.name: item for item in self._session.get_outputs()}
         self._cache = self._empty
-        self._mask = np.empty((0, 0), np.int64)  # of `step_many`'s sequences: [B, tokens so far]
+        # Of sequences that grow together: [B, tokens so far].
+        self._mask = np.empty((0, 0), np.int64)
         self.vocabulary = self._vocabulary(outputs["logits"].shape[-1])
 
     def tokenize(self, text: str) -> list[int]:
@@ -86,28 +89,6 @@ class OnnxRuntime(SequenceRuntime):
         """The text of token ids, special tokens included."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return text
-
-    def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Run several sequences as one left-padded batch: float32 [T_i, V] of each, unpadded."""
-        ids, mask = left_padded(sequences, self._pad)
-        past = self._empty_caches(len(sequences))
-        batch = self._run(["logits"], ids, mask, past, keep=0)[0].numpy()  # [B, T, V]
-        return [
-            rows[len(rows) - len(tokens) :].astype(np.float32)
-            for rows, tokens in zip(batch, sequences, strict=True)
-        ]
-
-    def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
-        """See `runtimes.protocol.ManyRuntime`: one left-padded batch."""
-        ids, mask = left_padded(prompts, self._pad)
-        self._cache, self._mask, self.length = self._empty_caches(len(prompts)), mask, 0
-        return self._extend_many(ids)
-
-    def step_many(self, tokens: Sequence[int]) -> np.ndarray:
-        """See `runtimes.protocol.ManyRuntime`."""
-        ids = np.asarray(tokens, np.int64)[:, None]  # [B, 1]
-        self._mask = np.concatenate((self._mask, np.ones_like(ids)), axis=1)
-        return self._extend_many(ids)
 
     def values(self, names: Sequence[str], ids: Sequence[int]) -> list[np.ndarray]:
         """Any of the graph's outputs for one new sequence, read in one pass."""
@@ -148,16 +129,6 @@ class OnnxRuntime(SequenceRuntime):
         values: np.ndarray = logits.numpy()[0]  # [n or 1, V]
         return (values if every else values[-1:]).astype(np.float32, copy=False)
 
-    def _extend_many(self, ids: np.ndarray) -> np.ndarray:
-        """Append tokens [B, n] to the sequences of `_mask`: the last's logits [B, V]."""
-        logits, *present = self._run(self._outputs, ids, self._mask, self._cache, keep=1)
-        self._cache = dict(zip(self._empty, present, strict=True))
-        values: np.ndarray = logits.numpy()[:, -1]
-        return values.astype(np.float32)
-
-    def _empty_caches(self, batch: int) -> dict[str, Any]:
-        return {name: _empty_like(value, batch) for name, value in self._empty.items()}
-
     def _run(
         self,
         outputs: Sequence[str],
@@ -190,16 +161,56 @@ class OnnxRuntime(SequenceRuntime):
             raise InputError(f"{self._path}: ONNX Runtime cannot run it: {reason}") from None
 
 
+class OnnxRuntime(OnnxSequence):
+    """One that takes left-padded batches, too."""
+
+    def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Run several sequences as one left-padded batch: float32 [T_i, V] of each, unpadded."""
+        ids, mask = left_padded(sequences, self._pad)
+        past = self._empty_caches(len(sequences))
+        batch = self._run(["logits"], ids, mask, past, keep=0)[0].numpy()  # [B, T, V]
+        return [
+            rows[len(rows) - len(tokens) :].astype(np.float32)
+            for rows, tokens in zip(batch, sequences, strict=True)
+        ]
+
+    def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`: one left-padded batch."""
+        ids, mask = left_padded(prompts, self._pad)
+        self._cache, self._mask, self.length = self._empty_caches(len(prompts)), mask, 0
+        return self._extend_many(ids)
+
+    def step_many(self, tokens: Sequence[int]) -> np.ndarray:
+        """See `runtimes.protocol.ManyRuntime`."""
+        ids = np.asarray(tokens, np.int64)[:, None]  # [B, 1]
+        self._mask = np.concatenate((self._mask, np.ones_like(ids)), axis=1)
+        return self._extend_many(ids)
+
+    def _extend_many(self, ids: np.ndarray) -> np.ndarray:
+        """Append tokens [B, n] to the sequences of `_mask`: the last's logits [B, V]."""
+        logits, *present = self._run(self._outputs, ids, self._mask, self._cache, keep=1)
+        self._cache = dict(zip(self._empty, present, strict=True))
+        values: np.ndarray = logits.numpy()[:, -1]
+        return values.astype(np.float32)
+
+    def _empty_caches(self, batch: int) -> dict[str, Any]:
+        return {name: _empty_like(value, batch) for name, value in self._empty.items()}
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What the graph does not say: context length, padding id and the ids that end a reply."""
+    """What the graph does not say: context length, padding id and the ids that end a reply.
+
+    Nor, where GenAI's builder made it, a head's size: there caches of fewer bits fit in, too.
+    """
 
     context: int
     pad: int
     stop_tokens: frozenset[int]
+    head_size: int | None
 
 
-def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -> OnnxRuntime:
+def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -> OnnxSequence:
     """Open an ONNX artifact on the CPU.
 
     An artifact may have the same model as two graphs over the same weights: `folder` says which,
@@ -208,7 +219,9 @@ def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -
     Raises:
         InputError: ONNX Runtime cannot load the graph, or it is not a decoder with a KV cache.
     """
-    return OnnxRuntime(*open_graph(artifact, lambda path: _session(path, threads), folder))
+    batches = artifact.foreign is None or artifact.foreign.batches
+    kind = OnnxRuntime if batches else OnnxSequence
+    return kind(*open_graph(artifact, lambda path: _session(path, threads), folder))
 
 
 def open_graph(
@@ -241,7 +254,17 @@ def _settings(folder: Path) -> Settings:
         context=lengths[0],
         pad=int([*ends, 0][0] if pad is None else pad),
         stop_tokens=frozenset(ends),
+        head_size=_head_size(config),
     )
+
+
+def _head_size(config: Mapping[str, Any]) -> int | None:
+    size, width, heads = (
+        config.get(key) for key in ("head_dim", "hidden_size", "num_attention_heads")
+    )
+    if isinstance(size, int):
+        return size
+    return width // heads if isinstance(width, int) and isinstance(heads, int) and heads else None
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
@@ -271,9 +294,11 @@ def create_session(
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
 
 
-def _empty_cache(path: Path, item: Any) -> Any:
+def _empty_cache(path: Path, item: Any, head_size: int | None) -> Any:
     """A cache input without tokens: [1, heads, 0, head_dim] in the graph's dtype."""
-    shape = item.shape
+    shape = [*item.shape]
+    if len(shape) == 4 and not isinstance(shape[3], int) and head_size is not None:
+        shape[3] = head_size
     if item.type not in CACHE_DTYPES or len(shape) != 4 or not isinstance(shape[1] * shape[3], int):
         raise InputError(
             f"{path}: input {item.name} is {item.type} {shape}; the head count and head size"

@@ -44,12 +44,14 @@ class Foreign:
     """Of files that no manifest describes: what the user named, a file or a folder.
 
     With a `suffix`, all are found by it, the one that readers ask for, whatever they are called.
-    With a `vocabulary` they are compared on the common tokens only.
+    With a `vocabulary` they are compared on the common tokens only. Without `batches` their loader
+    pads texts in another way than on the left.
     """
 
     subject: Path
     suffix: str
     vocabulary: Vocabulary | None = None
+    batches: bool = True
 
 
 @dataclass(frozen=True)

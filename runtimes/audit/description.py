@@ -85,7 +85,7 @@ def describe(found: Inspection, original: Against) -> Described:
         outputs=outputs,
         weights=weights_record(found.stats, max(1, found.parameters)),
     )
-    foreign = Foreign(found.subject, found.suffix, _larger(found, original.folder))
+    foreign = Foreign(found.subject, found.suffix, _larger(found, original.folder), found.batches)
     artifact = foreign_artifact(found.folder, manifest, foreign)
     unread = _unread(artifact, original.folder)
     if unread is None:

@@ -57,6 +57,8 @@ class Inspection:
     """Bytes of all its files."""
     vocabulary: int | None = None
     """Tokens that it has logits of; None where its files do not say."""
+    batches: bool = True
+    """Whether its loader pads texts that run together on the left, as most do."""
     origin: Origin | None = None
     """Where on the hub it comes from; None of what lies here."""
 

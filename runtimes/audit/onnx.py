@@ -58,7 +58,8 @@ TABLES = ("Gather", "GatherBlockQuantized")  # lookups, which are no linear laye
 PACKED = ("MatMulNBits", "GatherBlockQuantized", "MatMulBnb4")
 LINEAR = ("MatMul", "Gemm", "MatMulNBits", "MatMulBnb4", "MatMulInteger", "DynamicQuantizeMatMul",
           "QLinearMatMul", "DequantizeLinear")  # fmt: skip
-ROTARY = ("GroupQueryAttention", "RotaryEmbedding")  # whose tables follow from the config
+ATTENTION, BIAS = "GroupQueryAttention", 10  # the place of its mask among its inputs
+ROTARY = (ATTENTION, "RotaryEmbedding")  # whose tables follow from the config
 INDICES = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING)
 CACHES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
@@ -132,7 +133,17 @@ def inspect(folder: Path, path: Path, called: str) -> Inspection:
         broken=_broken(path, data),
         on_disk=sum((folder / name).stat().st_size for name in (file, *present, *settings)),
         vocabulary=_vocabulary(graph, config),
+        batches=not ((folder / GENAI).is_file() and _unmasked(graph)),
     )
+
+
+def _unmasked(graph: GraphProto) -> bool:
+    """Whether attention knows how long a text is, but not where it begins, as GenAI's builder has.
+
+    GenAI pads on the right: `Tokenizer.encode_batch`.
+    """
+    nodes = [node for node in _nodes(graph) if node.op_type == ATTENTION]
+    return any(len(node.input) <= BIAS or not node.input[BIAS] for node in nodes)
 
 
 def _vocabulary(graph: GraphProto, config: Mapping[str, Any]) -> int | None:

@@ -118,6 +118,11 @@ def _noted(entry: Entry, described: dict[str, Described], found: Sequence[Inspec
     (inspected,) = (item for item in found if item.name == name)
     unread = described[name].unread
     notes = [*inspected.warnings]
+    if not inspected.batches:
+        notes.append(
+            "padded batches were not compared: its attention has no mask, and ONNX Runtime GenAI"
+            " pads on the right"
+        )
     vocabulary = entry.artifact.vocabulary
     if vocabulary is not None:
         notes.append(
