@@ -106,6 +106,19 @@ class LlamaCpp(SequenceRuntime):
         """The ids that end a reply, as llama.cpp finds them in the file's metadata."""
         return _stop_tokens(self._vocab)
 
+    @cached_property
+    def begin_token(self) -> int | None:
+        """The id that begins a text, as the file's metadata says, or llama.cpp's default."""
+        begin = int(llama_cpp.llama_vocab_bos(self._vocab))
+        return None if begin == llama_cpp.LLAMA_TOKEN_NULL else begin
+
+    @cached_property
+    def special_tokens(self) -> frozenset[int]:
+        """The ids that are control tokens, which llama.cpp prints only where it is asked to."""
+        return frozenset(
+            i for i in range(self.vocabulary) if llama_cpp.llama_vocab_is_control(self._vocab, i)
+        )
+
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         data = self._detokenize(ids, 16 * len(ids))
@@ -139,9 +152,9 @@ class LlamaCpp(SequenceRuntime):
         count = llama_cpp.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, False, True)
         return buffer.raw[:count] if count >= 0 else -count
 
-    def _begin(self, ids: Sequence[int]) -> list[np.ndarray]:
-        chunks = super()._begin(ids)
-        self._reserve(len(ids))  # at once: nothing needs to be taken over yet
+    def _begin(self, ids: Sequence[int], kept: int = 0) -> list[np.ndarray]:
+        chunks = super()._begin(ids, kept)
+        self._reserve(len(ids))  # at once: little or nothing needs to be taken over yet
         return chunks
 
     def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
@@ -180,6 +193,10 @@ class LlamaCpp(SequenceRuntime):
             self._free_context()
             self._context = self._new_context(min(FIRST_CONTEXT, self.context))
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+
+    def _cut(self, length: int) -> bool:
+        memory = llama_cpp.llama_get_memory(self._context)
+        return bool(llama_cpp.llama_memory_seq_rm(memory, 0, length, -1))
 
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         count = len(ids)

@@ -13,16 +13,18 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 from mlx_lm.utils import load_model
 from tokenizers import Tokenizer
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
-from edgeproof.checkpoints.special_tokens import CONFIG
+from edgeproof.checkpoints.special_tokens import CONFIG, listed
 from edgeproof.errors import InputError
 from runtimes.config_facts import end_tokens
+from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime
+from runtimes.special_ids import special_ids
 
 MODEL_FILE = "model_file"
 NORMS = ("input_layernorm", "post_attention_layernorm", "post_feedforward_layernorm")
@@ -64,7 +66,9 @@ class MlxRuntime(SequenceRuntime):
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise InputError(f"{artifact.path}: mlx_lm cannot load it ({why})") from None
         self._tokenizer = _open_tokenizer(artifact)
+        self.begin_token = next(iter(listed(said_of(artifact.path).role_id("bos"))), None)
         self.stop_tokens = end_tokens(artifact.path)
+        self.special_tokens = special_ids(self._tokenizer)
         self._clear()
 
     def tokenize(self, text: str) -> list[int]:
@@ -105,6 +109,12 @@ class MlxRuntime(SequenceRuntime):
 
     def _clear(self) -> None:
         self._cache = make_prompt_cache(self._model)
+
+    def _cut(self, length: int) -> bool:
+        if not can_trim_prompt_cache(self._cache):  # a window has turned over
+            return False
+        more = self.length - length
+        return bool(trim_prompt_cache(self._cache, more) == more)
 
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         """As mlx_lm's own prefill, where only the last logits are asked for.

@@ -21,6 +21,7 @@ from edgeproof.checkpoints.special_tokens import listed
 from edgeproof.errors import InputError
 from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime, left_padded
+from runtimes.special_ids import special_ids
 
 GRAPH_FOLDER, ROOT = "onnx", "."
 PROVIDER = "CPUExecutionProvider"
@@ -56,7 +57,8 @@ class OnnxSequence(SequenceRuntime):
         self._path = path
         self._tokenizer = tokenizer
         self._pad = settings.pad
-        self.stop_tokens = settings.stop_tokens
+        self.begin_token, self.stop_tokens = settings.begin, settings.stop_tokens
+        self.special_tokens = special_ids(tokenizer)
         self.context = settings.context
         inputs = {item.name: item for item in self._session.get_inputs()}
         self._inputs = set(inputs)
@@ -103,6 +105,15 @@ class OnnxSequence(SequenceRuntime):
 
     def _clear(self) -> None:
         self._cache = self._empty
+
+    def _cut(self, length: int) -> bool:
+        self._cache = {
+            name: ort.OrtValue.ortvalue_from_numpy(
+                np.ascontiguousarray(past.numpy()[:, :, :length])
+            )
+            for name, past in self._cache.items()
+        }
+        return True
 
     def _vocabulary(self, stated: object) -> int:
         """How many logits a token has; a graph that gives no number is run for it."""
@@ -199,12 +210,13 @@ class OnnxRuntime(OnnxSequence):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the graph does not say: context length, padding id and the ids that end a reply.
+    """What the graph does not say: context length, and the ids that begin, pad and end texts.
 
     Nor, where GenAI's builder made it, a head's size: there caches of fewer bits fit in, too.
     """
 
     context: int
+    begin: int | None
     pad: int
     stop_tokens: frozenset[int]
     head_size: int | None
@@ -252,6 +264,7 @@ def _settings(folder: Path) -> Settings:
         raise InputError(f"{folder / 'config.json'}: names no context length ({CONTEXT_KEYS[0]})")
     return Settings(
         context=lengths[0],
+        begin=next(iter(listed(said.role_id("bos"))), None),
         pad=int([*ends, 0][0] if pad is None else pad),
         stop_tokens=frozenset(ends),
         head_size=_head_size(config),
@@ -309,6 +322,10 @@ def _empty_cache(path: Path, item: Any, head_size: int | None) -> Any:
 
 def _empty_like(value: Any, batch: int) -> Any:
     return _zeros((batch, *value.shape()[1:]), value.numpy().dtype.type)
+
+
+def _shortened(past: Any, length: int) -> Any:
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(past.numpy()[:, :, :length]))
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:

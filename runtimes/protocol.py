@@ -77,6 +77,38 @@ class TextRuntime(Runtime, Protocol):
 
 
 @runtime_checkable
+class MarkedTextRuntime(TextRuntime, Protocol):
+    """One that tells what of its tokens is no text: what programs around a model need."""
+
+    @property
+    def begin_token(self) -> int | None:
+        """The id that begins a text, as the artifact's own files say; None: they name none."""
+
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        """The ids that programs leave out of the text that they show."""
+
+
+@runtime_checkable
+class RewindingRuntime(Runtime, Protocol):
+    """A runtime that can go on from a beginning that two sequences share."""
+
+    def rewind(self, length: int) -> int:
+        """Forget what the sequence has after its first `length` tokens: how many are left.
+
+        None are where the KV cache cannot be cut there: the next sequence is a new one.
+        """
+
+    def logit_blocks(
+        self, ids: Sequence[int], first: int = 0, kept: int = 0
+    ) -> Iterator[np.ndarray]:
+        """As `Runtime`'s; the `kept` first tokens are in the KV cache and not computed again."""
+
+    def start(self, ids: Sequence[int], kept: int = 0) -> np.ndarray:
+        """As `Runtime`'s, with `kept` tokens in the KV cache already."""
+
+
+@runtime_checkable
 class BatchRuntime(Runtime, Protocol):
     """A runtime that also takes several sequences in one call."""
 

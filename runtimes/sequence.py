@@ -47,6 +47,10 @@ class SequenceRuntime(ABC):
     def _clear(self) -> None:
         """Empty the KV cache."""
 
+    def _cut(self, length: int) -> bool:
+        """Have the KV cache forget all but the first `length` tokens, at least one; or not."""
+        return False
+
     @abstractmethod
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         """Append 1 to `chunk` tokens, int64 [n]: float32 logits [n, V]; [1, V] if not `every`.
@@ -67,29 +71,34 @@ class SequenceRuntime(ABC):
             end += len(block)
         return result
 
-    def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
+    def logit_blocks(
+        self, ids: Sequence[int], first: int = 0, kept: int = 0
+    ) -> Iterator[np.ndarray]:
         """The rows of `logits`, float32 [1..chunk, V] at a time: 8192 of them need 1.6 GB.
 
-        Those from position `first` on; before it, only one row of a chunk is computed.
+        Those from position `first` on; before it, only one row of a chunk is computed. The `kept`
+        first tokens are in the KV cache (`rewind`): they are not computed again and have no rows.
         A block is valid until the next one is asked for.
 
         Raises:
             ValueError: as for `logits`, when the first block is asked for.
         """
-        for chunk in self._begin(ids):
+        for chunk in self._begin(ids, kept):
             before = min(max(0, first - self.length), len(chunk))
             if before:
                 self._advance(chunk[:before], every=False)
             if before < len(chunk):
                 yield self._advance(chunk[before:], every=True)
 
-    def start(self, ids: Sequence[int]) -> np.ndarray:
+    def start(self, ids: Sequence[int], kept: int = 0) -> np.ndarray:
         """Begin a new sequence with a prompt: logits after its last token, float32 [V].
+
+        `kept` as for `logit_blocks`.
 
         Raises:
             ValueError: as for `logits`.
         """
-        *head, tail = self._begin(ids)
+        *head, tail = self._begin(ids, kept)
         for chunk in head:
             self._advance(chunk, every=False)
         return self._last(tail)
@@ -104,13 +113,26 @@ class SequenceRuntime(ABC):
             raise ValueError("step() before start(): there is no sequence to continue")
         return self._last(self._checked([token]))
 
-    def _begin(self, ids: Sequence[int]) -> list[np.ndarray]:
-        """Empty the cache and cut a prompt into chunks, int64 [1..chunk]."""
+    def rewind(self, length: int) -> int:
+        """Forget what the sequence has after its first `length` tokens: how many are left.
+
+        None are where the KV cache cannot be cut there, or holds no sequence.
+        """
+        length = min(length, self.length)
+        cut = length == self.length or (length > 0 and self._cut(length))
+        self.length = length if cut else 0
+        return self.length
+
+    def _begin(self, ids: Sequence[int], kept: int = 0) -> list[np.ndarray]:
+        """Empty the cache but for `kept` tokens; the others in chunks, int64 [1..chunk]."""
         if len(ids) == 0:
             raise ValueError(EMPTY)
-        self._clear()
-        self.length = 0
-        tokens = self._checked(ids)
+        if kept and not kept == self.length < len(ids):
+            raise ValueError(f"{kept} tokens of {len(ids)} kept, the KV cache has {self.length}")
+        if not kept:
+            self._clear()
+            self.length = 0
+        tokens = self._checked(ids[kept:])
         return [tokens[start : start + self.chunk] for start in range(0, len(tokens), self.chunk)]
 
     def _advance(self, ids: np.ndarray, every: bool) -> np.ndarray:

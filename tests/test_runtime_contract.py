@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from runtimes.protocol import ManyRuntime, Runtime
+from runtimes.protocol import ManyRuntime, MarkedTextRuntime, RewindingRuntime, Runtime
 from runtimes.registry import open_reference, open_runtime
 from tests.caches import new_cache
 from tests.exported import export_tiny
@@ -220,6 +220,33 @@ def test_sequences_that_grow_together_have_the_logits_of_each_alone(
     runtime.start_many(texts, room=1)
     with pytest.raises(ValueError, match="before start"):
         runtime.step(1)
+
+
+def test_going_on_from_a_shared_beginning_gives_the_logits_of_the_whole(
+    runtime: Runtime, case: tuple[str, str]
+) -> None:
+    assert isinstance(runtime, RewindingRuntime)
+    first, length = tokens(600), 530
+    second = [*first[:length], *tokens(30, seed=5)]
+    expected = runtime.logits(second)
+    runtime.start(first)
+    runtime.step(7)
+    assert runtime.rewind(length) == length
+    rows = np.concatenate([block.copy() for block in runtime.logit_blocks(second, 533, length)])
+    assert relative_error(rows, expected[533:]) <= SELF_TOLERANCE[case]
+    assert runtime.rewind(3) == 3
+    assert relative_error(runtime.start(second[:9], 3), expected[8]) <= SELF_TOLERANCE[case]
+    assert relative_error(runtime.step(second[9]), expected[9]) <= SELF_TOLERANCE[case]
+    with pytest.raises(ValueError, match="kept"):
+        runtime.start(second, 4)
+    assert runtime.rewind(0) == 0
+    assert relative_error(runtime.start(second), expected[-1]) <= SELF_TOLERANCE[case]
+
+
+def test_it_tells_which_tokens_are_no_text(runtime: Runtime, reference: TorchRuntime) -> None:
+    assert isinstance(runtime, MarkedTextRuntime)
+    assert runtime.begin_token == reference.begin_token == 1
+    assert runtime.special_tokens == reference.special_tokens == {0, 1, 2}
 
 
 def test_an_empty_prompt_is_refused(runtime: Runtime) -> None:

@@ -12,13 +12,13 @@ import pytest
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from runtimes.formats import dequantise, reader_of
-from runtimes.protocol import TextRuntime
+from runtimes.protocol import MarkedTextRuntime, RewindingRuntime, TextRuntime
 from runtimes.registry import open_reference, open_runtime
 from tests.exported import export_tiny
 from tests.family_checks import check_logits, some_ids
 from tests.recovered import make_recovered, mixed
 from tests.tiny import FAMILIES, OTHERS, change_json, make_checkpoint, write_weights
-from tests.tolerance import OTHER_RUNTIME, relative_error
+from tests.tolerance import OTHER_RUNTIME, REORDERED_FLOAT32, relative_error
 
 pytestmark = pytest.mark.numbers
 
@@ -147,4 +147,20 @@ def test_the_cache_holds_what_was_given(quantised: Artifact) -> None:
     np.testing.assert_allclose(runtime.logits(ids), expected, atol=1e-4)
     np.testing.assert_allclose(runtime.start(ids[:30]), expected[29], atol=1e-4)
     np.testing.assert_allclose(runtime.step(ids[30]), expected[30], atol=1e-4)
+    runtime.close()
+
+
+def test_it_goes_on_from_a_shared_beginning(quantised: Artifact) -> None:
+    runtime = open_runtime(quantised, 1)
+    assert isinstance(runtime, RewindingRuntime)
+    assert isinstance(runtime, MarkedTextRuntime)
+    ids = some_ids()
+    first, second = ids, [*ids[:30], *ids[:12]]
+    expected = runtime.logits(second)
+    runtime.start(first)
+    runtime.step(7)
+    assert runtime.rewind(30) == 30
+    rows = np.concatenate([block.copy() for block in runtime.logit_blocks(second, 33, 30)])
+    assert relative_error(rows, expected[33:]) <= REORDERED_FLOAT32
+    assert (runtime.begin_token, runtime.special_tokens) == (1, {0, 1, 2})
     runtime.close()

@@ -9,23 +9,20 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from edgeproof.checkpoints.special_tokens import Said, listed
+from edgeproof.checkpoints.special_tokens import Said
 from edgeproof.errors import InputError
-from edgeproof.templates import Renderer
 from runtimes.norms import norm_offsets, same
 from runtimes.peaks import Peak
-from runtimes.protocol import AddedToken
 from runtimes.pytorch.fused import apart, columns, fill, heads_of, held, named
 from runtimes.pytorch.loading import logits_divisor, longest, windowless
 from runtimes.pytorch.rotation import rotated
+from runtimes.pytorch.text import CheckpointText
 from runtimes.pytorch.watch import Watch
 from runtimes.sequence import SequenceRuntime, left_padded
 
@@ -35,7 +32,7 @@ LOGIT_ROWS = 64
 LAYER = re.compile(r".*\.layers\.\d+")
 
 
-class TorchRuntime(SequenceRuntime):
+class TorchRuntime(CheckpointText, SequenceRuntime):
     """A causal language model in float32 on the CPU. Use `runtimes.pytorch.open_reference`."""
 
     name = "pytorch"
@@ -44,9 +41,7 @@ class TorchRuntime(SequenceRuntime):
 
     def __init__(self, load: Callable[[], Any], tokenizer: Any, said: Said) -> None:
         self._load, self._loaded = load, load()
-        self._tokenizer = tokenizer
-        self._said = said
-        self.vocabulary = int(self._loaded.config.vocab_size)
+        super().__init__(tokenizer, said, int(self._loaded.config.vocab_size))
         self.context, self.windowless = longest(self._loaded), windowless(self._loaded)
         self._divisor = logits_divisor(self._loaded)
         self._heads = heads_of(self._loaded)
@@ -74,22 +69,6 @@ class TorchRuntime(SequenceRuntime):
         return self._watch.peaks
 
     @property
-    def stop_tokens(self) -> frozenset[int]:
-        """The ids that end a reply: see `edgeproof.checkpoints.special_tokens`."""
-        return frozenset(self._said.stops(self.vocabulary))
-
-    @property
-    def first_token(self) -> int:
-        """The id that a text begins with: the checkpoint's, or a stop token, or 0."""
-        begins = listed(self._said.role_id("bos"))
-        return begins[0] if begins else min(self.stop_tokens, default=0)
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether `render_chat` can work."""
-        return self._tokenizer.chat_template is not None
-
-    @property
     def head(self) -> np.ndarray:
         """The output matrix, float32 [V, hidden]: logits = hidden · headᵀ.
 
@@ -110,61 +89,16 @@ class TorchRuntime(SequenceRuntime):
             self.length += len(chunk)
         return np.concatenate(parts)
 
-    def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
+    def logit_blocks(
+        self, ids: Sequence[int], first: int = 0, kept: int = 0
+    ) -> Iterator[np.ndarray]:
         """See `SequenceRuntime`; less than a chunk at a time, whose logits are the most of it."""
-        for chunk in self._begin(ids):
+        for chunk in self._begin(ids, kept):
             hidden = self._hidden(chunk)
             begin = min(max(0, first - self.length), len(chunk))
             self.length += len(chunk)
             for start in range(begin, len(chunk), LOGIT_ROWS):
                 yield self._logits(hidden[start : start + LOGIT_ROWS])
-
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of `text`, special tokens in the text parsed, none added."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
-
-    def tokenize_whole(self, text: str) -> list[int]:
-        """Token ids of `text` with what transformers puts around it."""
-        return list(self._tokenizer.encode(text, verbose=False))
-
-    @property
-    def added_tokens(self) -> tuple[AddedToken, ...]:
-        """The tokenizer's added tokens, by id."""
-        found = sorted(self._tokenizer.added_tokens_decoder.items())
-        return tuple(
-            AddedToken(token.content, token.lstrip or token.rstrip or token.single_word)
-            for _, token in found
-        )
-
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included."""
-        text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        return text
-
-    def render_chat(
-        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
-    ) -> str:
-        """The conversation as text, by the checkpoint's own chat template in transformers.
-
-        Raises:
-            InputError: the checkpoint has no chat template, or one that cannot be rendered.
-        """
-        if not self.has_chat_template:
-            raise InputError(f"{self._tokenizer.name_or_path}: it has no chat template")
-        self._bounded_template.render(messages, add_generation_prompt=add_generation_prompt)
-        text: str = self._tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
-        return text
-
-    @cached_property
-    def _bounded_template(self) -> Renderer:
-        """Tells that a template ends, before transformers renders it without any bound."""
-        tokenizer = self._tokenizer
-        template, tokens = tokenizer.get_chat_template(), tokenizer.special_tokens_map
-        return Renderer(Path(tokenizer.name_or_path), template, tokens)
 
     @contextlib.contextmanager
     def running(self, tensors: Mapping[str, np.ndarray]) -> Iterator[None]:
@@ -354,6 +288,10 @@ class TorchRuntime(SequenceRuntime):
 
     def _clear(self) -> None:
         self._cache = transformers.DynamicCache()
+
+    def _cut(self, length: int) -> bool:
+        self._cache.crop(length - self.length)
+        return True
 
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         hidden = self._hidden(ids)

@@ -139,6 +139,16 @@ def _rotated(structure: Structure, head_dim: int) -> int:
     return max((rope.rotated(head_dim) for rope in structure.ropes if rope), default=head_dim)
 
 
+def read_begin_token(folder: Path) -> int | None:
+    """The id that begins a text; None where the file names none.
+
+    Raises:
+        InputError: the file is missing or not JSON.
+    """
+    begin = read_json(folder / FILE).get("bos_token_id")
+    return begin if type(begin) is int else None
+
+
 def read_stop_tokens(folder: Path) -> frozenset[int]:
     """The ids that end a reply: of the conversation template; none where there is no template.
 

@@ -18,11 +18,17 @@ from edgeproof.artifact import Artifact
 from edgeproof.errors import DamagedExportError
 from edgeproof.families.rope import Rope, scaled_frequencies
 from runtimes.sequence import SequenceRuntime
+from runtimes.special_ids import special_ids
 from runtimes.threads import processors
 from runtimes.tvm.decoder import parameters
 from runtimes.tvm.kernels import LANES, ROWS, panels
 from runtimes.tvm.library import open_decoder, open_loader, open_probe
-from runtimes.tvm.model_config import DecoderShape, read_model_config, read_stop_tokens
+from runtimes.tvm.model_config import (
+    DecoderShape,
+    read_begin_token,
+    read_model_config,
+    read_stop_tokens,
+)
 from runtimes.tvm.probe import watched_states
 from runtimes.tvm.weights import find_weights
 
@@ -46,7 +52,9 @@ class TvmRuntime(SequenceRuntime):
         self.vocabulary, self.context = shape.vocab, shape.context
         self._shape, self._dtype = shape, scheme.dtype
         self._tokenizer = _open_tokenizer(artifact)
+        self.begin_token = read_begin_token(artifact.path)
         self.stop_tokens = read_stop_tokens(artifact.path)
+        self.special_tokens = special_ids(self._tokenizer)
         stored = find_weights(artifact.path, parameters(shape, scheme.dtype), shape.layers, scheme)
         use_threads(threads)
         self._library: Any = open_decoder(shape, scheme.dtype)
@@ -99,6 +107,9 @@ class TvmRuntime(SequenceRuntime):
 
     def _clear(self) -> None:
         """Nothing to do: positions behind `length` are never read."""
+
+    def _cut(self, length: int) -> bool:
+        return True  # as for `_clear`
 
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         rows = []
