@@ -116,6 +116,9 @@ bench-parity: setup ## What comparing a GGUF file costs beside llama.cpp's own p
 bench-families: setup ## CPU seconds and memory of an export of each family (SHAPE=135M, 1.7B or 4B)
 	$(BIN)/python -m benchmarks.families --shape $(or $(SHAPE),135M) $(if $(SHAPE),--sparse)
 
+bench-reference: setup ## Memory that the reference of a large model takes, layer by layer (SHAPE=1.7B or 8B)
+	$(BIN)/python -m benchmarks.reference_memory $(and $(SHAPE),--shape $(SHAPE))
+
 bench-time: setup ## Where the seconds of export-all go, with empty caches (15 to 30 minutes; an idle machine)
 	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET) $(RECOVERED)
 

@@ -13,7 +13,7 @@ import numpy as np
 from edgeproof.families import read_config
 from tests.tiny import GEMMA3, GRANITE, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3, config, write_tokenizer
 
-# SmolLM2-135M, SmolLM-1.7B and Phi-4-mini (3.8B), which has a large vocabulary.
+# SmolLM2-135M, SmolLM-1.7B, Phi-4-mini (3.8B), which has a large vocabulary, and Llama 3 8B.
 SHAPES: dict[str, dict[str, int]] = {
     "135M": {
         "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -27,6 +27,10 @@ SHAPES: dict[str, dict[str, int]] = {
         "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
         "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 200064,
     },
+    "8B": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
+    },
 }  # fmt: skip
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": None}
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -37,9 +41,9 @@ PATTERN = 1 << 20  # random values; they repeat
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-def settings(family: str, shape: str) -> dict[str, Any]:
+def settings(family: str, shape: str, **changes: Any) -> dict[str, Any]:
     """config.json of a family in the size of a shape; what follows from a head's size follows."""
-    raw = config(**{**FAMILIES[family], **SHAPES[shape]}, torch_dtype="bfloat16")
+    raw = config(**{**FAMILIES[family], **SHAPES[shape], **changes}, torch_dtype="bfloat16")
     scaling = raw.get("rope_scaling") or {}
     pairs = int(raw["head_dim"] * raw.get("partial_rotary_factor", 1)) // 2
     tables = {
@@ -52,14 +56,14 @@ def settings(family: str, shape: str) -> dict[str, Any]:
     return raw
 
 
-def make_shape(folder: Path, family: str, shape: str, *, sparse: bool) -> int:
+def make_shape(folder: Path, family: str, shape: str, *, sparse: bool, **changes: Any) -> int:
     """Write a bfloat16 checkpoint of one file; the number of its weights.
 
-    With `sparse` all weights are zeros that take no room on the disk: enough for types that are
-    not rounded in blocks.
+    `changes` are of config.json. With `sparse` all weights are zeros that take no room on the
+    disk: enough for types that are not rounded in blocks.
     """
     folder.mkdir(parents=True)
-    raw = settings(family, shape)
+    raw = settings(family, shape, **changes)
     (folder / "config.json").write_text(json.dumps(raw), "utf-8")
     write_tokenizer(folder)
     _, parameters = read_config(raw)

@@ -11,6 +11,7 @@ from edgeproof.errors import InputError
 from edgeproof.extras import not_installed
 from runtimes.adapter import Adapter, OptionalModule
 from runtimes.common_tokens import on_common_tokens
+from runtimes.computing import AUTOMATIC, Computing
 from runtimes.formats import known_formats, reader, reader_of
 from runtimes.protocol import Runtime
 
@@ -73,13 +74,15 @@ def other_adapters() -> dict[str, Adapter]:
     }
 
 
-def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
+def open_reference(
+    checkpoint: Path, threads: int, computing: Computing = AUTOMATIC
+) -> TorchRuntime:
     """Open a checkpoint folder in PyTorch, float32: what every artifact is compared with.
 
     Raises:
         InputError: PyTorch or transformers is not installed, or the checkpoint cannot be loaded.
     """
-    reference: TorchRuntime = REFERENCE.load().open_reference(checkpoint, threads)
+    reference: TorchRuntime = REFERENCE.load().open_reference(checkpoint, threads, computing)
     return reference
 
 

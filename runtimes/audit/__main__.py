@@ -19,6 +19,7 @@ from runtimes.audit.day import day
 from runtimes.audit.inspection import Inspection, Origin
 from runtimes.audit.receipt import require_receipt, write_receipt
 from runtimes.audit.subjects import Found, found_in
+from runtimes.computing import Computing, computing_options
 from runtimes.located import located
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of
@@ -91,6 +92,7 @@ PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "p
     help="Measure memory, load time and speed of each file in a process of its own.",
 )
 @click.option("--localise", is_flag=True, help="Say of every file where it diverges.")
+@computing_options
 @threads_option
 @watched_options("a file")
 def main(
@@ -111,6 +113,7 @@ def main(
     whole_text: bool,
     footprint: bool,
     localise: bool,
+    reference_weights: str,
     threads: int,
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
@@ -165,7 +168,10 @@ def main(
 
     html = PAGE.load() if page else None
     model = located(against, against_revision)
-    extent = Extent(positions, footprint, localise, whole_text, journal_of(journal, crashed))
+    extent = Extent(
+        positions, footprint, localise, whole_text, journal_of(journal, crashed),
+        computing=Computing(reference_weights),
+    )  # fmt: skip
     done = audit(found, model, suite, threads, extent, allow_degraded=allow_degraded)
     name = model.found_by or against
     original = model.repo or model.name

@@ -19,6 +19,7 @@ from edgeproof.files.space import require_files, require_spared
 from edgeproof.verdicts import REPORT
 from runtimes.adapter import OptionalModule
 from runtimes.child import run_module
+from runtimes.computing import Computing, computing_options
 from runtimes.parity.awaited import Awaited
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of
@@ -112,6 +113,7 @@ OUTPUTS = OptionalModule("runtimes.parity.report.outputs", PACKAGES, "parity")
     help="Compare FORMAT's artifacts last, of all models, when FILE holds the exit code 0 of what"
     " installs their runtime meanwhile: what `make export-all` does while llama.cpp is compiled.",
 )
+@computing_options
 @threads_option
 @watched_options("an artifact")
 def main(
@@ -133,6 +135,7 @@ def main(
     localise: bool,
     recover: bool,
     awaited: tuple[tuple[str, Path], ...],
+    reference_weights: str,
     threads: int,
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
@@ -194,7 +197,7 @@ def main(
     )
     extent = Extent(
         positions, footprint, localise, whole_text, journal_of(journal, crashed),
-        awaited=Awaited(dict(awaited)),
+        awaited=Awaited(dict(awaited)), computing=Computing(reference_weights),
     )  # fmt: skip
     how = parts.Comparison(suite, threads, record.gates, extent)
     results: dict[Path, ModelResult] = {}

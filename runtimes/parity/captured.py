@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproof.files.hashing import OutputFile
+from runtimes.computing import AUTOMATIC, Computing
 from runtimes.parity.answerable import answerable
 from runtimes.parity.long_range import load_probe, probe_file
 from runtimes.parity.reference import Reference, capture_files, load_reference
@@ -36,7 +37,13 @@ class Captured:
 
 
 def capture(
-    original: Path, suite: Suite, files: Inputs, threads: int, positions: int | None, stages: Stages
+    original: Path,
+    suite: Suite,
+    files: Inputs,
+    threads: int,
+    positions: int | None,
+    stages: Stages,
+    computing: Computing = AUTOMATIC,
 ) -> Captured:
     """Ask the checkpoint in a folder, whose hashed `files` name what is kept in the cache.
 
@@ -46,7 +53,7 @@ def capture(
         InputError: it cannot be opened.
     """
     with stages.phase("load"):
-        runtime = open_reference(original, threads)
+        runtime = open_reference(original, threads, computing)
         taken = answerable(suite, runtime.render_chat if runtime.has_chat_template else None)
     with stages.phase("text", len(taken.suite.prompts)) as advance:
         reference = load_reference(runtime, taken.suite, files, advance)

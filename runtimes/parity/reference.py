@@ -128,7 +128,7 @@ def load_reference(
     return Reference(
         documents,
         tuple(rows for group in groups for rows in group.hidden),
-        runtime.head.copy(),  # the model's own may make room for others
+        runtime.lasting_head,
         largest(peak for group in groups for peak in group.peaks),
         tuple(greedily[:GREEDY_PROMPTS]),
         tuple(roomy[:SAMPLED_PROMPTS]),
@@ -191,16 +191,17 @@ def _capture(runtime: TorchRuntime, group: Sequence[Wanted]) -> Captured:
     }
     found = decode_all(runtime, [*tasks.values()], runtime.stop_tokens, together=True)
     replies = {index: item.reply for index, item in zip(tasks, found, strict=True)}
-    documents, hidden = [], []
-    for index, (item, (ids, _)) in enumerate(zip(group, prompts, strict=True)):
-        reply = replies.get(index, ())
-        states = runtime.hidden((*ids, *reply))
-        if not confirmed(states[len(ids) - 1 :] @ runtime.head.T, reply):
-            reply = decode(runtime, tasks[index], runtime.stop_tokens).reply
-            states = runtime.hidden((*ids, *reply))
-        length = len(ids) if index in tasks else 0
-        documents.append(Document(item.prompt.id, item.prompt.kind, (*ids, *reply), length))
-        hidden.append(states)
+    texts = [(*ids, *replies.get(index, ())) for index, (ids, _) in enumerate(prompts)]
+    hidden = runtime.hidden_of(texts)
+    for index, task in tasks.items():
+        ids = prompts[index][0]
+        if not confirmed(hidden[index][len(ids) - 1 :] @ runtime.head.T, replies[index]):
+            texts[index] = (*ids, *decode(runtime, task, runtime.stop_tokens).reply)
+            hidden[index] = runtime.hidden(texts[index])
+    documents = [
+        Document(item.prompt.id, item.prompt.kind, text, len(ids) if index in tasks else 0)
+        for index, (item, text, (ids, _)) in enumerate(zip(group, texts, prompts, strict=True))
+    ]
     return Captured(tuple(documents), tuple(hidden), runtime.peaks)
 
 

@@ -148,7 +148,8 @@ def replay_weights(
         InputError: a missing, unknown, misshapen or damaged tensor.
     """
     with model.running(weights):
-        return replay(reference, model.logit_blocks, threads, lambda: None, enough).metrics
+        logits = model.logits_of([document.ids for document in reference.documents])
+        return replay(reference, logits, threads, lambda: None, enough).metrics
 
 
 class Stopwatch:

@@ -127,6 +127,14 @@ class ReferenceFacts:
     original: tuple[InputFile, ...] | None = None
     """Where a recovery made that checkpoint, the files of the model it was made from: what logits,
     replies and weights alone were compared with. Null where that is the checkpoint itself."""
+    weights: str = "whole"
+    """What of its weights PyTorch had in memory: whole, all of them, or layers, one layer's at a
+    time; figures are the same."""
+
+    @property
+    def how(self) -> str:
+        """What goes after the runtime's name where it did not have the whole model."""
+        return ", one layer in memory at a time" if self.weights == "layers" else ""
 
     @property
     def whose(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.display import number
 from edgeproof.verdicts import Verdict
+from runtimes.computing import AUTOMATIC, Computing
 from runtimes.footprint import Costs, Footprint, footprint
 from runtimes.formats import readable, reader_of
 from runtimes.parity.awaited import NOTHING, Awaited, Patient, to_end
@@ -78,7 +79,8 @@ class Extent:
     only of those that do not pass. Without `whole_text` an artifact that the first documents have
     decided to be bad is not run on the others. `journal` is told what the run is at, and `keep` of
     each artifact the metrics of its documents' positions that count. Artifacts whose runtimes are
-    `awaited` are compared last. `costs` measures what one needs.
+    `awaited` are compared last. `costs` measures what one needs. `computing` is how PyTorch has
+    the reference.
     """
 
     positions: int | None = None
@@ -89,6 +91,7 @@ class Extent:
     keep: Keep | None = None
     awaited: Awaited = NOTHING
     costs: Costs = footprint
+    computing: Computing = AUTOMATIC
 
 
 EVERYTHING = Extent()
@@ -168,12 +171,13 @@ def _each(
     awaited = extent.awaited
     stages.expect([_label(artifacts[turn]) for turn in awaited.turns(artifacts)])
     with stages.subject("reference"):
-        captured = capture(compared_with, suite, files, threads, extent.positions, stages)
+        how = extent.computing
+        captured = capture(compared_with, suite, files, threads, extent.positions, stages, how)
         torch_runtime, reference = captured.runtime, captured.reference
         stored, peaks = torch_runtime, reference.peaks
         if not own:
             with stages.phase("peaks"):
-                stored = open_reference(checkpoint, threads)
+                stored = open_reference(checkpoint, threads, how)
                 peaks = peaks_over(stored, reference.part(WEIGHT_POSITIONS).documents)
     reference = replace(reference, whole_text=extent.whole_text)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
@@ -223,6 +227,7 @@ def _each(
         floors={},
         inputs=tuple(InputFile(item.path, item.sha256) for item in inputs),
         original=None if own else tuple(InputFile(item.path, item.sha256) for item in files),
+        weights=torch_runtime.weights_held,
     )
     return facts, entries
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer
+from torch.overrides import TorchFunctionMode
 
 from edgeproof.artifact.json_file import read_json
 from edgeproof.checkpoints.config import settled
@@ -21,6 +22,22 @@ from runtimes.config_facts import decoder_of
 PROBE = "in 1999,  42\n\n    def f(x):\treturn x**2  # naïve — Größe 東京 🙂 I'll\r\n 0x1F "
 
 REASON = 200  # characters of what transformers says
+HOW = {"dtype": torch.float32, "attn_implementation": "eager"}
+
+
+class _Unallocated(TorchFunctionMode):
+    """Meanwhile `torch.empty`, which modules make their matrices by, takes no memory."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call it, on another device."""
+        where = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **where})
 
 
 def load_model(checkpoint: Path) -> Any:
@@ -30,21 +47,53 @@ def load_model(checkpoint: Path) -> Any:
         InputError: transformers cannot load it, or its logits are not hidden states times head.
     """
     model = _loaded(
-        transformers.AutoModelForCausalLM, checkpoint,
-        dtype=torch.float32, attn_implementation="eager", use_safetensors=True,
-        **_config(checkpoint),
+        transformers.AutoModelForCausalLM, checkpoint, use_safetensors=True,
+        **HOW, **_config(checkpoint),
     )  # fmt: skip
     model.eval().requires_grad_(False)
+    check_head(model, checkpoint)
+    return model
+
+
+def empty_model(checkpoint: Path) -> Any:
+    """The same without values: what `torch.empty` makes, all matrices, is on the device "meta".
+
+    Norms and buffers are as transformers begins them.
+
+    Raises:
+        InputError: transformers cannot make it.
+    """
+    config = _config(checkpoint).get("config") or _loaded(transformers.AutoConfig, checkpoint)
+    with quiet(), _Unallocated(), _refusing(checkpoint):
+        model = transformers.AutoModelForCausalLM.from_config(config, **HOW)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def check_head(model: Any, checkpoint: Path) -> None:
+    """Refuse a model whose logits are not its hidden states times its head.
+
+    Raises:
+        InputError: they are not.
+    """
     ids = torch.arange(min(8, model.config.vocab_size))[None]
+    found: list[torch.Tensor] = []
+
+    def keep(_: Any, __: Any, output: Any) -> None:
+        found.append(output.last_hidden_state)
+
     with torch.inference_mode():
-        hidden = model.base_model(input_ids=ids).last_hidden_state
-        expected = hidden @ model.get_output_embeddings().weight.T / logits_divisor(model)
-        if not torch.allclose(model(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4):
+        hook = model.base_model.register_forward_hook(keep)
+        logits = model(input_ids=ids).logits
+        hook.remove()
+        head = model.get_output_embeddings().weight
+        if not torch.allclose(
+            logits, found[0] @ head.T / logits_divisor(model), rtol=1e-4, atol=1e-4
+        ):
             raise InputError(
                 f"{checkpoint}: logits of {type(model).__name__} are not hidden states times the"
                 " head (they are scaled or capped); the comparison does not support that yet"
             )
-    return model
 
 
 def logits_divisor(model: Any) -> float:
@@ -98,14 +147,20 @@ def quiet() -> Iterator[None]:
 
 
 def _loaded(kind: Any, checkpoint: Path, **options: Any) -> Any:
-    with quiet():
-        try:
-            return kind.from_pretrained(
-                checkpoint, local_files_only=True, trust_remote_code=False, **options
-            )
-        except Exception as error:  # noqa: BLE001  whatever a checkpoint's content can cause
-            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-            raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
+    with quiet(), _refusing(checkpoint):
+        return kind.from_pretrained(
+            checkpoint, local_files_only=True, trust_remote_code=False, **options
+        )
+
+
+@contextlib.contextmanager
+def _refusing(checkpoint: Path) -> Iterator[None]:
+    """What transformers raises is what the checkpoint's content caused."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split())[:REASON] or type(error).__name__
+        raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
 
 
 def _config(checkpoint: Path) -> dict[str, Any]:

@@ -2,26 +2,66 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from runtimes.memory import return_large_blocks
+from edgeproof.errors import InputError
+from runtimes.computing import AUTOMATIC, LAYERS, WHOLE, Computing
+from runtimes.memory import available_memory, return_large_blocks
+from runtimes.pytorch.held import Held
+from runtimes.pytorch.layered import Layered
 from runtimes.pytorch.loading import load_model, load_tokenizer
 from runtimes.pytorch.runtime import TorchRuntime
+from runtimes.pytorch.stored import stored_entries
+from runtimes.pytorch.watch import Watch
+from runtimes.pytorch.whole import Whole
 from runtimes.said import said_of
 
+FLOAT_BYTES = 4
+# Beside the weights: libraries, hidden states, keys and values of some replies, logits.
+FURTHER_BYTES = 1_500_000_000
 
-def open_reference(checkpoint: Path, threads: int) -> TorchRuntime:
+
+def open_reference(
+    checkpoint: Path, threads: int, computing: Computing = AUTOMATIC
+) -> TorchRuntime:
     """Open a checkpoint folder in float32 with eager attention. No network, no remote code.
 
     `threads` is PyTorch's setting for the whole process, and so is `return_large_blocks`.
 
     Raises:
-        InputError: transformers cannot load it, or its tokenizer is not that of tokenizer.json.
+        InputError: transformers cannot load it, its tokenizer is not that of tokenizer.json, or it
+            cannot be run layer by layer where that is asked for.
     """
     torch.set_num_threads(threads)
     return_large_blocks()
-    load, tokenizer = partial(load_model, checkpoint), load_tokenizer(checkpoint)
-    return TorchRuntime(load, tokenizer, said_of(checkpoint))
+    tokenizer = load_tokenizer(checkpoint)
+    return TorchRuntime(partial(_held, checkpoint, computing), tokenizer, said_of(checkpoint))
+
+
+def _held(checkpoint: Path, computing: Computing, watch: Watch) -> Held:
+    if computing.weights == LAYERS:
+        return Layered(checkpoint, watch)
+    if computing.weights != WHOLE and not fits(checkpoint):
+        try:
+            return Layered(checkpoint, watch)
+        except InputError:
+            pass  # what is wrong with it, loading it says; else it may still find room
+    return Whole(partial(load_model, checkpoint), watch)
+
+
+def fits(checkpoint: Path) -> bool:
+    """Whether the float32 model has room in the memory that is left now, as far as that is known.
+
+    So has a copy of its largest table, which is what a run keeps of the head.
+    """
+    free = available_memory()
+    try:
+        sizes = [math.prod(entry.shape) for entry in stored_entries(checkpoint).values()]
+    except InputError:
+        return True  # loading it says what is wrong
+    needed = FLOAT_BYTES * (sum(sizes) + max(sizes, default=0)) + FURTHER_BYTES
+    return free is None or needed <= free

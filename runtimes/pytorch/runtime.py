@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,17 @@ import torch
 import transformers
 
 from edgeproof.checkpoints.special_tokens import Said
-from edgeproof.errors import InputError
+from runtimes.computing import LAYERS, WHOLE
 from runtimes.norms import norm_offsets, same
 from runtimes.peaks import Peak
-from runtimes.pytorch.fused import apart, columns, fill, heads_of, held, named
+from runtimes.pytorch.fused import columns, heads_of, held
+from runtimes.pytorch.held import Held
 from runtimes.pytorch.loading import logits_divisor, longest, windowless
 from runtimes.pytorch.rotation import rotated
 from runtimes.pytorch.text import CheckpointText
 from runtimes.pytorch.watch import Watch
 from runtimes.sequence import SequenceRuntime, left_padded
 
-HEAD = "lm_head.weight"
 # Logits of so many positions are in memory at a time.
 LOGIT_ROWS = 64
 LAYER = re.compile(r".*\.layers\.\d+")
@@ -39,27 +39,28 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
     version: str = f"{torch.__version__}, transformers {transformers.__version__}"
     device = "cpu"
 
-    def __init__(self, load: Callable[[], Any], tokenizer: Any, said: Said) -> None:
-        self._load, self._loaded = load, load()
-        super().__init__(tokenizer, said, int(self._loaded.config.vocab_size))
-        self.context, self.windowless = longest(self._loaded), windowless(self._loaded)
-        self._divisor = logits_divisor(self._loaded)
-        self._heads = heads_of(self._loaded)
+    def __init__(self, hold: Callable[[Watch], Held], tokenizer: Any, said: Said) -> None:
+        self._watch = Watch()
+        self._held = hold(self._watch)
+        super().__init__(tokenizer, said, int(self._model.config.vocab_size))
+        self.context, self.windowless = longest(self._model), windowless(self._model)
+        self._divisor = logits_divisor(self._model)
+        self._heads = heads_of(self._model)
         self._cache = transformers.DynamicCache()
         self._mask = torch.zeros((0, 0), dtype=torch.int64)  # of `step_many`'s sequences
-        self._watch = Watch()
-        self._watch.add(self._loaded)
 
     @property
     def _model(self) -> Any:
-        if self._loaded is None:
-            self._loaded = self._load()
-            self._watch.add(self._loaded)
-        return self._loaded
+        return self._held.model
+
+    @property
+    def weights_held(self) -> str:
+        """What is in memory while it runs: `computing.WHOLE`, or one layer at a time, `LAYERS`."""
+        return LAYERS if self._held.by_layer else WHOLE
 
     def rest(self) -> None:
         """Free the weights and end the sequence; what needs weights next reads them again."""
-        self._loaded = None
+        self._held.rest()
         self._clear()
         self.length = 0
 
@@ -74,8 +75,12 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
 
         A copy, divided, of a model that divides its logits.
         """
-        weight: np.ndarray = self._model.get_output_embeddings().weight.detach().numpy()
-        return weight if self._divisor == 1 else weight / np.float32(self._divisor)
+        return self._divided(self._held.head)
+
+    @property
+    def lasting_head(self) -> np.ndarray:
+        """The same, to be kept: no other weights take its place."""
+        return self._divided(self._held.lasting_head)
 
     def hidden(self, ids: Sequence[int]) -> np.ndarray:
         """Hidden states after the last norm, at every position of a new sequence: float32 [T, H].
@@ -83,22 +88,32 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
         Raises:
             ValueError: as for `logits`.
         """
-        parts = []
-        for chunk in self._begin(ids):
-            parts.append(self._hidden(chunk).numpy())
-            self.length += len(chunk)
-        return np.concatenate(parts)
+        return np.concatenate([part.numpy() for part in self._parts(ids)])
+
+    def hidden_of(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """`hidden` of each text; the same values, and layer by layer each weight is read once.
+
+        Raises:
+            ValueError: as for `logits`.
+        """
+        found = self._held.together([self._begin(ids) for ids in texts], self._watch)
+        return [*map(self.hidden, texts)] if found is None else [part.numpy() for part in found]
 
     def logit_blocks(
         self, ids: Sequence[int], first: int = 0, kept: int = 0
     ) -> Iterator[np.ndarray]:
         """See `SequenceRuntime`; less than a chunk at a time, whose logits are the most of it."""
-        for chunk in self._begin(ids, kept):
-            hidden = self._hidden(chunk)
-            begin = min(max(0, first - self.length), len(chunk))
-            self.length += len(chunk)
-            for start in range(begin, len(chunk), LOGIT_ROWS):
-                yield self._logits(hidden[start : start + LOGIT_ROWS])
+        yield from self._blocks(self._parts(ids, kept), first, kept)
+
+    def logits_of(
+        self, texts: Sequence[Sequence[int]]
+    ) -> Callable[[Sequence[int]], Iterator[np.ndarray]]:
+        """`logit_blocks` for these texts, whose hidden states may be taken from all at once."""
+        found = self._held.together([self._begin(ids) for ids in texts], self._watch)
+        if found is None:
+            return self.logit_blocks
+        known = {tuple(ids): part for ids, part in zip(texts, found, strict=True)}
+        return lambda ids: self._blocks(torch.split(known[tuple(ids)], self.chunk))
 
     @contextlib.contextmanager
     def running(self, tensors: Mapping[str, np.ndarray]) -> Iterator[None]:
@@ -111,39 +126,22 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
         Raises:
             InputError: a missing, unknown or misshapen tensor.
         """
-        if HEAD in tensors and HEAD not in dict(self._model.named_parameters()):
-            head = self._model.get_output_embeddings()
-            head.weight = torch.nn.Parameter(torch.empty_like(head.weight), requires_grad=False)
-        parameters = dict(self._model.named_parameters())
-        names = {part for name in parameters for part in named(name)}
-        missing, unknown = names - tensors.keys(), tensors.keys() - names
-        if missing or unknown:
-            self.rest()
-            raise InputError(
-                f"weights do not fit the model: missing {sorted(missing)[:3]},"
-                f" unknown {sorted(unknown)[:3]}"
-            )
         try:
-            for name, parameter in parameters.items():
-                fill(name, parameter.data.numpy(), tensors, self._heads)
-            self._clear()
-            self.length = 0
-            with self._watch.aside():
+            with self._held.running(tensors), self._watch.aside():
+                self._clear()
+                self.length = 0
                 yield
         finally:
-            self.rest()
+            self._clear()
+            self.length = 0
 
     @property
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self) -> Mapping[str, np.ndarray]:
         """The parameters in use, by their Hugging Face names; not copies: do not write to them.
 
         Linear layers that are fused are apart here, as other families have them.
         """
-        return {
-            part: rows
-            for name, value in self._model.named_parameters()
-            for part, rows in apart(name, value.numpy(), self._heads)
-        }
+        return self._held.weights
 
     def has_weights(self, tensors: Mapping[str, np.ndarray]) -> bool:
         """Whether these tensors are the model's own parameters, value by value."""
@@ -212,7 +210,7 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
                 if isinstance(module, torch.nn.Linear):
                     hook = module.register_forward_pre_hook(watch(f"{name}.weight"))
                     hooks.callback(hook.remove)
-            self.hidden(ids)
+            self._run(ids)
         return sums
 
     def states(
@@ -270,7 +268,7 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
                 if isinstance(module, torch.nn.Linear) or "norm" in type(module).__name__.lower():
                     hooks.callback(module.register_forward_hook(keep(name)).remove)
             hooks.callback(base.rotary_emb.register_forward_hook(rotation).remove)
-            self.hidden(ids)
+            self._run(ids)
         for name in [name for name in states if name.endswith(("self_attn.q_proj", "k_proj"))]:
             attention, kind = name.rsplit(".", 1)[0], name[-6]
             before = states.get(f"{attention}.{kind}_norm", states[name])
@@ -320,6 +318,37 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
         """What transformers' model makes of its base model's result."""
         logits: torch.Tensor = self._model.get_output_embeddings()(hidden)
         return logits if self._divisor == 1 else logits / self._divisor
+
+    def _parts(self, ids: Sequence[int], kept: int = 0) -> Iterator[torch.Tensor]:
+        """Hidden states [1..chunk, H] of a sequence, after its first `kept` tokens."""
+        chunks = self._begin(ids, kept)
+        found = None if self.length else self._held.together([chunks], self._watch)
+        if found is not None:
+            yield from torch.split(found[0], self.chunk)
+            return
+        for chunk in chunks:
+            hidden = self._hidden(chunk)
+            self.length += len(chunk)
+            yield hidden
+
+    def _run(self, ids: Sequence[int]) -> None:
+        """A new sequence through the model as it is, for those who watch its modules."""
+        for chunk in self._begin(ids):
+            self._hidden(chunk)
+            self.length += len(chunk)
+
+    def _blocks(
+        self, parts: Iterable[torch.Tensor], first: int = 0, end: int = 0
+    ) -> Iterator[np.ndarray]:
+        """Logits from position `first` on, of consecutive hidden states after `end` positions."""
+        for hidden in parts:
+            begin = min(max(0, first - end), len(hidden))
+            end += len(hidden)
+            for start in range(begin, len(hidden), LOGIT_ROWS):
+                yield self._logits(hidden[start : start + LOGIT_ROWS])
+
+    def _divided(self, head: np.ndarray) -> np.ndarray:
+        return head if self._divisor == 1 else head / np.float32(self._divisor)
 
     def _hidden(self, ids: np.ndarray) -> torch.Tensor:
         """Append tokens [n] to the cache: hidden states after the last norm, [n, H]."""

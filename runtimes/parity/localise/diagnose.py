@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,7 +90,8 @@ def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
     # A damaged scale may give any value.
     expected, head = model.weights, f"{HEAD}.weight"
     if subject.artifact.foreign is not None and head in stored and head not in expected:
-        expected[head] = expected[f"{EMBEDDING}.weight"]  # others may store a tied head apart
+        # Others may store a tied head apart.
+        expected = ChainMap({head: expected[f"{EMBEDDING}.weight"]}, expected)  # type: ignore[arg-type]
     with products, np.errstate(over="ignore", invalid="ignore"):
         return Weighed(
             *compare_tensors(

@@ -1,0 +1,34 @@
+"""How PyTorch computes the reference, as options say it; nothing of PyTorch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+AUTO, WHOLE, LAYERS = "auto", "whole", "layers"
+
+
+@dataclass(frozen=True)
+class Computing:
+    """`weights`: whole in memory, one layer's at a time, or `auto`: whole where that fits."""
+
+    weights: str = AUTO
+
+
+AUTOMATIC = Computing()
+
+
+def computing_options(command: F) -> F:
+    """`--reference-weights`."""
+    return click.option(
+        "--reference-weights",
+        type=click.Choice((AUTO, WHOLE, LAYERS)),
+        default=AUTO,
+        show_default=True,
+        help="Have all of the original's weights in memory as float32, or one layer's at a time:"
+        " the same numbers, and longer; auto: whole where that fits.",
+    )(command)
