@@ -39,7 +39,7 @@ ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
-.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-families bench-time lint docs pictures lock clean
+.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-families bench-reference bench-time lint docs pictures lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -50,8 +50,8 @@ class OptionalModule:
 class Adapter(OptionalModule):
     """One runtime, as parity opens it."""
 
-    device: Literal["cpu", "gpu"]
-    """What computes. Which one it is, an open `Runtime` says."""
+    device: Literal["cpu", "gpu", "cuda"]
+    """What computes; "cuda" is no GPU as a browser has it. Which one, an open `Runtime` says."""
     activations: Literal["float32"] | None
     """The dtype between operators, whatever the file says; None: the one that the file says."""
     real: bool

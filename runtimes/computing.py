@@ -10,25 +10,45 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 AUTO, WHOLE, LAYERS = "auto", "whole", "layers"
+CPU = "cpu"
+DEVICES = (AUTO, "cuda", "mps", CPU)
 
 
 @dataclass(frozen=True)
 class Computing:
-    """`weights`: whole in memory, one layer's at a time, or `auto`: whole where that fits."""
+    """`weights`: whole in memory, one layer's at a time, or `auto`: whole where that fits.
+
+    `device` is one of `DEVICES`; `auto` is a GPU where there is one.
+    """
 
     weights: str = AUTO
+    device: str = AUTO
 
 
 AUTOMATIC = Computing()
 
 
 def computing_options(command: F) -> F:
-    """`--reference-weights`."""
+    """`--reference-weights` and `--device`."""
+    return device_option(
+        click.option(
+            "--reference-weights",
+            type=click.Choice((AUTO, WHOLE, LAYERS)),
+            default=AUTO,
+            show_default=True,
+            help="Have all of the original's weights in memory as float32, or one layer's at a"
+            " time: the same numbers, and longer; auto: whole where that fits.",
+        )(command)
+    )
+
+
+def device_option(command: F) -> F:
+    """`--device`: where PyTorch computes."""
     return click.option(
-        "--reference-weights",
-        type=click.Choice((AUTO, WHOLE, LAYERS)),
+        "--device",
+        type=click.Choice(DEVICES),
         default=AUTO,
         show_default=True,
-        help="Have all of the original's weights in memory as float32, or one layer's at a time:"
-        " the same numbers, and longer; auto: whole where that fits.",
+        help="Where PyTorch computes the reference, in float32 without TF32; auto: a GPU where it"
+        " finds one. A GPU's is held against the CPU's first.",
     )(command)

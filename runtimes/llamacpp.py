@@ -49,12 +49,13 @@ class LlamaCpp(SequenceRuntime):
     version: str = llama_cpp.__version__
     device = "CPU"
     chunk = 128  # more need memory for their logits, and are no faster
+    gpu_layers = 0
 
     def __init__(self, path: Path, threads: int, watch: Any = None) -> None:
         self._path = path
         self._threads = threads
         self._watch = watch
-        self._model: Any = _load(path)
+        self._model: Any = _load(path, self.gpu_layers)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.context = _longest(self._model)
@@ -261,6 +262,8 @@ class LlamaCpp(SequenceRuntime):
         params.n_threads = params.n_threads_batch = self._threads
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # A build for a GPU would compute large batches there, wherever the layers are.
+        params.op_offload = params.offload_kqv = self.gpu_layers > 0
         if self._watch is not None:
             params.cb_eval = self._watch
         with captured_log() as log:
@@ -341,11 +344,11 @@ def _metadata(model: Any, key: str) -> str:
     return room.value.decode(errors="replace")
 
 
-def _load(path: Path, *, vocabulary_only: bool = False) -> Any:
+def _load(path: Path, gpu_layers: int = 0, *, vocabulary_only: bool = False) -> Any:
     os.environ.setdefault(NO_BACKTRACE, "1")
     llama_cpp.llama_backend_init()
     params = model_params(llama_cpp)
-    params.vocab_only = vocabulary_only
+    params.n_gpu_layers, params.vocab_only = gpu_layers, vocabulary_only
     with captured_log() as log:
         model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:

@@ -11,7 +11,7 @@ from edgeproof.errors import InputError
 from edgeproof.extras import not_installed
 from runtimes.adapter import Adapter, OptionalModule
 from runtimes.common_tokens import on_common_tokens
-from runtimes.computing import AUTOMATIC, Computing
+from runtimes.computing import AUTOMATIC, CPU, Computing
 from runtimes.formats import known_formats, reader, reader_of
 from runtimes.protocol import Runtime
 
@@ -84,6 +84,15 @@ def open_reference(
     """
     reference: TorchRuntime = REFERENCE.load().open_reference(checkpoint, threads, computing)
     return reference
+
+
+def chosen_device(name: str) -> str:
+    """The device that `--device` names; `auto` is a GPU where PyTorch finds one.
+
+    Raises:
+        InputError: PyTorch is not installed, or does not find it.
+    """
+    return name if name == CPU else str(REFERENCE.load().chosen_device(name))
 
 
 def reference_version() -> str:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeproof.artifact import Artifact, open_artifact
 from edgeproof.errors import InputError
+from runtimes.onnx_placement import computing_nodes
 from runtimes.protocol import Runtime
 from runtimes.registry import open_runtime
 from tests.exported import export_tiny
@@ -22,7 +23,6 @@ pytest.importorskip("onnxruntime_ep_webgpu", reason="no WebGPU plugin: Python 3.
 
 from runtimes.lavapipe import lavapipe
 from runtimes.webgpu.device import open_device
-from runtimes.webgpu.placement import computing_nodes
 from tests.tolerance import FLOAT16_ON_GPU, relative_error
 
 IDS = [1, 9, 300, 7, 41, 120, 3, 5]

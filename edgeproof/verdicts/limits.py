@@ -20,4 +20,11 @@ METRICS = (
     "fp16_headroom",
 )
 # Beside the precisions: `<precision>-<runtime>`, where a runtime's arithmetic makes a class.
-RUNTIME_CLASSES = ("fp16-webgpu", "fp16-browser-webgpu")
+RUNTIME_CLASSES = (
+    "fp16-webgpu",
+    "fp16-browser-webgpu",
+    "fp16-onnxruntime-cuda",
+    "fp32-llamacpp-gpu",
+    "fp16-llamacpp-gpu",
+    "bf16-llamacpp-gpu",
+)

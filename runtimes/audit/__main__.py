@@ -114,6 +114,7 @@ def main(
     footprint: bool,
     localise: bool,
     reference_weights: str,
+    device: str,
     threads: int,
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
@@ -170,7 +171,7 @@ def main(
     model = located(against, against_revision)
     extent = Extent(
         positions, footprint, localise, whole_text, journal_of(journal, crashed),
-        computing=Computing(reference_weights),
+        computing=Computing(reference_weights, device),
     )  # fmt: skip
     done = audit(found, model, suite, threads, extent, allow_degraded=allow_degraded)
     name = model.found_by or against

@@ -17,6 +17,7 @@ from runtimes.chat.conversation import Conversation
 from runtimes.chat.reply import Reply, Sampling
 from runtimes.chat.screen import stream, stream_both
 from runtimes.chat.voice import Voice, open_voice
+from runtimes.computing import Computing, device_option
 from runtimes.threads import threads_option
 
 ASK = "> "
@@ -42,6 +43,7 @@ ASK = "> "
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--seed", type=click.IntRange(0), help="Of the random numbers; otherwise by chance.")
 @root_option(": its run.json knows models by name")
+@device_option
 @threads_option
 def main(
     target: str | None,
@@ -53,6 +55,7 @@ def main(
     max_tokens: int,
     seed: int | None,
     root: Path,
+    device: str,
     threads: int,
 ) -> None:
     """Chat with an export in its runtime, through its own chat template.
@@ -72,7 +75,10 @@ def main(
     sampling = Sampling(
         temperature, top_p, max_tokens, secrets.randbits(32) if seed is None else seed
     )
-    voices = [open_voice(name, root, runtime, threads) for name in pair or (target or "",)]
+    voices = [
+        open_voice(name, root, runtime, threads, Computing(device=device))
+        for name in pair or (target or "",)
+    ]
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its history and its editing keys
     try:

@@ -10,6 +10,7 @@ from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import RUN_RECORD, load_run_record
 from edgeproof.errors import InputError
 from runtimes.chat_templates import Message, Render
+from runtimes.computing import AUTOMATIC, Computing
 from runtimes.formats import reader_of
 from runtimes.protocol import TextRuntime
 from runtimes.registry import open_reference, open_runtime
@@ -43,10 +44,16 @@ class Voice:
         return ids
 
 
-def open_voice(target: str, root: Path, runtime: str | None, threads: int) -> Voice:
+def open_voice(
+    target: str,
+    root: Path,
+    runtime: str | None,
+    threads: int,
+    computing: Computing = AUTOMATIC,
+) -> Voice:
     """Open an artifact folder, a checkpoint folder, or the checkpoint of a model in `root`.
 
-    `runtime` names another than the format's usual one.
+    `runtime` names another than the format's usual one; a checkpoint is `computing` in PyTorch.
 
     Raises:
         InputError: it is none of these, or has no chat template.
@@ -57,7 +64,7 @@ def open_voice(target: str, root: Path, runtime: str | None, threads: int) -> Vo
     if runtime is not None:
         raise InputError(f"{target}: --runtime is for artifacts; a checkpoint runs in PyTorch")
     if (folder / CONFIG).exists():
-        return _checkpoint(folder, threads)
+        return _checkpoint(folder, threads, computing)
     if folder.exists():
         raise InputError(f"{target}: neither an artifact ({MANIFEST}) nor a checkpoint ({CONFIG})")
     if not (root / RUN_RECORD).exists():
@@ -69,7 +76,7 @@ def open_voice(target: str, root: Path, runtime: str | None, threads: int) -> Vo
     checkpoint = Path(models[target])
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint}: the checkpoint of {target} is missing; export it again")
-    return _checkpoint(checkpoint, threads)
+    return _checkpoint(checkpoint, threads, computing)
 
 
 def _artifact(folder: Path, other: str | None, threads: int) -> Voice:
@@ -84,8 +91,8 @@ def _artifact(folder: Path, other: str | None, threads: int) -> Voice:
     return Voice(f"{variant.format} {variant.name} · {runtime.name}", runtime, render)
 
 
-def _checkpoint(folder: Path, threads: int) -> Voice:
-    runtime = open_reference(folder, threads)
+def _checkpoint(folder: Path, threads: int, computing: Computing) -> Voice:
+    runtime = open_reference(folder, threads, computing)
     if not runtime.has_chat_template:
         raise InputError(f"{folder}: it has no chat template: a base model continues text only")
     return Voice(f"PyTorch {runtime.version.split(',')[0]}", runtime, runtime.render_chat)

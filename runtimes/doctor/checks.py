@@ -16,8 +16,10 @@ from importlib.util import find_spec
 from edgeproof.errors import InputError
 from edgeproof.extras import EXTRAS
 from edgeproof.files.cache import cache_folder, usable
-from runtimes.adapter import OptionalModule
+from runtimes.adapter import Adapter, OptionalModule
 from runtimes.formats import known_formats, reader
+from runtimes.formats.gguf import GPU
+from runtimes.formats.onnx import CUDA
 from runtimes.registry import REFERENCE
 from runtimes.threads import processors
 
@@ -44,6 +46,8 @@ def checks() -> dict[str, Check]:
         Check("PyTorch", "the reference, recovery", partial(_loaded, REFERENCE)),
         *_runtimes(),
         Check("GPU", "PyTorch", _gpu),
+        Check("ONNX Runtime on CUDA", "onnx files, --runtime onnxruntime-cuda", _on(CUDA)),
+        Check("llama.cpp on a GPU", "gguf files, --runtime llamacpp-gpu", _on(GPU)),
         Check("WebGPU device", "fp16 as browsers run it", _webgpu),
         Check("Chromium", "checks in a browser", _chromium),
         Check("npm packages", "the demo and checks in a browser", _web_packages),
@@ -89,6 +93,10 @@ def _gpu() -> str:
     if name is None:
         raise InputError("none that PyTorch can use; everything runs without")
     return str(name)
+
+
+def _on(adapter: Adapter) -> Callable[[], str]:
+    return lambda: str(adapter.load().found_device())
 
 
 def _webgpu() -> str:

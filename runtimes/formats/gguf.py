@@ -106,6 +106,18 @@ def _contents(artifact: Artifact, origin: Origin) -> Iterable[Content]:
     return contents(artifact, origin)
 
 
+# All layers on a GPU, by what llama-cpp-python was built for.
+GPU = Adapter(
+    "runtimes.llamacpp_gpu",
+    ("llama_cpp",),
+    "llamacpp",
+    device="gpu",
+    activations="float32",
+    real=True,
+    in_process=True,
+    code=None,
+)
+
 READER = Reader(
     adapter=Adapter(
         "runtimes.llamacpp",
@@ -117,7 +129,7 @@ READER = Reader(
         in_process=True,
         code=None,
     ),
-    others={},
+    others={"llamacpp-gpu": GPU},
     weights=_weights,
     states=_states,
     twins=lambda artifact: (),

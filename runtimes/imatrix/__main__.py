@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeproof.command import EdgeproofCommand, progress
+from runtimes.computing import CPU, Computing, device_option
 from runtimes.threads import threads_option
 
 
@@ -34,9 +35,16 @@ from runtimes.threads import threads_option
     "--tokens", type=click.IntRange(1), default=8192, show_default=True, help="At most so many."
 )
 @click.option("--force", is_flag=True, help="Compute it again even if it is in the cache.")
+@device_option
 @threads_option
 def main(
-    checkpoint: Path, out: Path, calibration: Path | None, tokens: int, force: bool, threads: int
+    checkpoint: Path,
+    out: Path,
+    calibration: Path | None,
+    tokens: int,
+    force: bool,
+    device: str,
+    threads: int,
 ) -> None:
     """Write the importance matrix of a checkpoint, in llama.cpp's GGUF format.
 
@@ -54,12 +62,14 @@ def main(
     from edgeproof.files.space import require_files, require_spared
     from runtimes.imatrix.calibration import read_calibration
     from runtimes.imatrix.matrix import cached_path, compute
-    from runtimes.registry import open_reference, reference_version
+    from runtimes.registry import chosen_device, open_reference, reference_version
 
     require_files(out)
     require_spared(out, reads=[calibration])
     chosen = read_calibration(calibration, tokens)
-    cached = cached_path(checkpoint, reference_version(), chosen)
+    version, device = reference_version(), chosen_device(device)
+    named = version if device == CPU else f"{version}, {device}"
+    cached = cached_path(checkpoint, named, chosen)
     reused = cached.exists() and not force
 
     def find() -> bytes | None:
@@ -68,7 +78,7 @@ def main(
     def make() -> bytes:
         chosen.check()
         click.echo(f"importance matrix: {tokens} tokens of {chosen.dataset} in PyTorch …", err=True)
-        reference = open_reference(checkpoint, threads)
+        reference = open_reference(checkpoint, threads, Computing(device=device))
         with progress("imatrix", tokens) as advance:
             computed = compute(reference, chosen, advance)
         keep(cached, computed)

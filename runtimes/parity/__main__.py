@@ -136,6 +136,7 @@ def main(
     recover: bool,
     awaited: tuple[tuple[str, Path], ...],
     reference_weights: str,
+    device: str,
     threads: int,
     journal: Path | None,
     crashed: tuple[tuple[str, str, str], ...],
@@ -197,7 +198,7 @@ def main(
     )
     extent = Extent(
         positions, footprint, localise, whole_text, journal_of(journal, crashed),
-        awaited=Awaited(dict(awaited)), computing=Computing(reference_weights),
+        awaited=Awaited(dict(awaited)), computing=Computing(reference_weights, device),
     )  # fmt: skip
     how = parts.Comparison(suite, threads, record.gates, extent)
     results: dict[Path, ModelResult] = {}

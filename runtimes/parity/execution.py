@@ -19,7 +19,7 @@ class Execution:
     """How an artifact was run."""
 
     device: str
-    """cpu or gpu."""
+    """cpu, gpu or cuda."""
     activations: str | None
     """Type between operators; null where the runtime decides."""
     real: bool

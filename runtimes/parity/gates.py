@@ -95,10 +95,25 @@ FP16_ON_GPU = (
     NO_FLIP,
 )
 
+# ggml's CUDA backend lets cuBLAS round the factors of float32 products to TF32 (ggml-cuda's
+# `cublas_handle`), and multiplies float16 in float16.
+TF32 = (
+    Gate("mean_kl", 0.02, "factors are rounded to 11 bits on a GPU; WebGPU's limit, not measured"),
+    NO_FLIP,
+)
+FP16_ON_CUDA = (
+    Gate("mean_kl", 0.02, "sums may be float16 too; WebGPU's limit, not measured on CUDA"),
+    NO_FLIP,
+)
+
 # What a runtime's own arithmetic makes classes of their own: "<precision>-<runtime>".
 GATES_ON: dict[tuple[Precision, str], tuple[Gate, ...]] = {
     (Precision.FP16, "webgpu"): FP16_ON_GPU,
     (Precision.FP16, "browser-webgpu"): FP16_ON_GPU,
+    (Precision.FP16, "onnxruntime-cuda"): FP16_ON_CUDA,
+    (Precision.FP32, "llamacpp-gpu"): TF32,
+    (Precision.FP16, "llamacpp-gpu"): TF32,
+    (Precision.BF16, "llamacpp-gpu"): TF32,
 }
 
 

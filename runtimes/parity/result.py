@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeproof.artifact import Artifact
 from edgeproof.verdicts import Verdict
+from runtimes.parity.agreement import DeviceAgreement
 from runtimes.parity.environment import Environment
 from runtimes.parity.fields import AnyFloat, Sha256
 from runtimes.parity.floor import Floor
@@ -131,10 +132,18 @@ class ReferenceFacts:
     """What of its weights PyTorch had in memory: whole, all of them, or layers, one layer's at a
     time; figures are the same."""
 
+    device: str = "cpu"
+    """Where PyTorch computed them; a GPU by its kind and name."""
+    agreement: DeviceAgreement | None = None
+    """How far a GPU's are from the CPU's; null on the CPU."""
+
     @property
     def how(self) -> str:
-        """What goes after the runtime's name where it did not have the whole model."""
-        return ", one layer in memory at a time" if self.weights == "layers" else ""
+        """What goes after the runtime's name where it was on a GPU, or not a whole model."""
+        layers = ", one layer in memory at a time" if self.weights == "layers" else ""
+        if self.agreement is None:
+            return layers
+        return f"{layers}; {self.agreement.difference:.1g} from the CPU's hidden states"
 
     @property
     def whose(self) -> str:

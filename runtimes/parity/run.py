@@ -12,6 +12,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.computing import AUTOMATIC, Computing
 from runtimes.footprint import Costs, Footprint, footprint
 from runtimes.formats import readable, reader_of
+from runtimes.parity.agreement import agreement_with_cpu
 from runtimes.parity.awaited import NOTHING, Awaited, Patient, to_end
 from runtimes.parity.bench import Bench, Keep
 from runtimes.parity.blame import blame
@@ -174,6 +175,7 @@ def _each(
         how = extent.computing
         captured = capture(compared_with, suite, files, threads, extent.positions, stages, how)
         torch_runtime, reference = captured.runtime, captured.reference
+        agreed = agreement_with_cpu(torch_runtime, compared_with, threads, how)
         stored, peaks = torch_runtime, reference.peaks
         if not own:
             with stages.phase("peaks"):
@@ -228,6 +230,8 @@ def _each(
         inputs=tuple(InputFile(item.path, item.sha256) for item in inputs),
         original=None if own else tuple(InputFile(item.path, item.sha256) for item in files),
         weights=torch_runtime.weights_held,
+        device=torch_runtime.device,
+        agreement=agreed,
     )
     return facts, entries
 

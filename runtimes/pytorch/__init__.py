@@ -1,7 +1,7 @@
 """The reference: a checkpoint in PyTorch."""
 
-from runtimes.pytorch.gpu import gpu_name
+from runtimes.pytorch.devices import chosen_device, gpu_name
 from runtimes.pytorch.opening import open_reference
 from runtimes.pytorch.runtime import TorchRuntime
 
-__all__ = ["TorchRuntime", "gpu_name", "open_reference"]
+__all__ = ["TorchRuntime", "chosen_device", "gpu_name", "open_reference"]

@@ -58,6 +58,7 @@ def hidden_by_layer(
     texts: Sequence[Sequence[np.ndarray]],
     staying: Callable[[Any], AbstractContextManager[None]],
     aside: Callable[[], AbstractContextManager[None]],
+    device: torch.device,
 ) -> list[torch.Tensor]:
     """What a base model gives for texts, each in pieces [n] of ids: [T, H] each.
 
@@ -66,7 +67,7 @@ def hidden_by_layer(
     groups = []
     for text in texts:
         cache = transformers.DynamicCache()
-        groups.append([_Piece(torch.from_numpy(ids)[None], cache) for ids in text])
+        groups.append([_Piece(torch.from_numpy(ids)[None].to(device), cache) for ids in text])
     for index, layer in enumerate([*base.layers]):
         with staying(layer):
             for group in groups:

@@ -23,6 +23,11 @@ class Held(Protocol):
     """Whether a layer's weights are in memory only while it runs."""
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    @property
     def model(self) -> Any:
         """The model, ready to be called."""
         ...

@@ -49,15 +49,18 @@ class Layered:
 
     by_layer = True
 
-    def __init__(self, checkpoint: Path, watch: Watch) -> None:
+    def __init__(self, checkpoint: Path, watch: Watch, device: torch.device) -> None:
         """Read nothing but what is outside of layers and tables.
 
         Raises:
             InputError: transformers cannot make the model, or its parameters are not the files'
                 tensors one by one.
         """
-        self._path = checkpoint
+        self._path, self.device = checkpoint, device
         self.model = empty_model(checkpoint)
+        for module in self.model.modules():  # tables of angles and the like, not weights
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
         self._heads = heads_of(self.model)
         self._entries = stored_entries(checkpoint)
         self._source: Mapping[str, np.ndarray] | None = None  # others than the checkpoint's own
@@ -73,6 +76,7 @@ class Layered:
         self._outside = [p for p in self._places(self.model) if p.name not in within]
         self._resident: Any = None  # the layer that stays while many texts go through it
         self._head: np.ndarray | None = None
+        self._on_device = torch.empty(0)  # the same, for products
         self._table: torch.Tensor | None = None
         self._known = torch.zeros(0, dtype=torch.bool)
         self._lent: weakref.ref[np.ndarray] = weakref.ref(np.empty(0))
@@ -82,7 +86,7 @@ class Layered:
         self._embedding.module.register_forward_pre_hook(self._look_up)
         self._output.register_forward_pre_hook(self._project)
         base.register_forward_pre_hook(lambda *_: self._put_outside())
-        check_head(self.model, checkpoint)
+        check_head(self.model, checkpoint, device)
         self.rest()
         watch.add(self.model)
 
@@ -118,7 +122,7 @@ class Layered:
 
     def together(self, texts: Sequence[Sequence[np.ndarray]], watch: Watch) -> list[torch.Tensor]:
         """All texts through a layer, then through the next one."""
-        return hidden_by_layer(self._base, texts, self._staying, watch.aside)
+        return hidden_by_layer(self._base, texts, self._staying, watch.aside, self.device)
 
     def rest(self) -> None:
         """Free the tables, and what a layer left that was stopped."""
@@ -162,12 +166,12 @@ class Layered:
 
     def _put_outside(self) -> None:
         for place in self._outside:
-            place.put(self._values(place.name))
+            place.put(self._values(place.name).to(self.device))
 
     def _enter(self, layer: Any) -> None:
         if layer is not self._resident:
             for place in self._layers[layer]:
-                place.put(self._values(place.name))
+                place.put(self._values(place.name).to(self.device))
 
     def _leave(self, layer: Any) -> None:
         if layer is not self._resident:
@@ -203,7 +207,8 @@ class Layered:
         self._head = values
         if self._source is None:
             self._lent = weakref.ref(values)
-        self._head_place.put(torch.from_numpy(values))
+        self._on_device = torch.from_numpy(values).to(self.device)
+        self._head_place.put(self._on_device)
         return values
 
     def _project(self, *_: Any) -> None:
@@ -212,19 +217,25 @@ class Layered:
     def _look_up(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         """Have the rows of these ids; of a tied table all, which the head needs."""
         if self._tied:
-            self._embedding.put(torch.from_numpy(self._head_values()))
+            self._head_values()
+            self._embedding.put(self._on_device)
             return
         table = self._table
         if table is None:
             shape = self._shapes[self._embedding.name]
-            table = self._table = torch.empty(shape)  # memory only where rows are written
+            table = self._table = torch.empty(shape, device=self.device)  # in RAM only rows written
             self._known = torch.zeros(shape[0], dtype=torch.bool)
             self._embedding.put(table)
-        wanted = torch.unique(inputs[0])
-        wanted = wanted[~self._known[wanted]]
+        wanted = self._wanted(inputs[0])
         if len(wanted):
-            table[wanted] = self._rows(wanted)
-            self._known[wanted] = True
+            table[wanted.to(self.device)] = self._rows(wanted).to(self.device)
+
+    def _wanted(self, ids: torch.Tensor) -> torch.Tensor:
+        """Those of the ids whose rows are not there yet, on the CPU; now they are."""
+        every = torch.unique(ids.cpu())
+        found: torch.Tensor = every[~self._known[every]]
+        self._known[found] = True
+        return found
 
     def _rows(self, wanted: torch.Tensor) -> torch.Tensor:
         name = self._embedding.name
@@ -234,6 +245,7 @@ class Layered:
 
     def _forget(self) -> None:
         self._head = self._table = None
+        self._on_device = torch.empty(0)
 
 
 def _nothing(parameter: torch.nn.Parameter) -> torch.nn.Parameter:

@@ -51,7 +51,7 @@ def load_model(checkpoint: Path) -> Any:
         **HOW, **_config(checkpoint),
     )  # fmt: skip
     model.eval().requires_grad_(False)
-    check_head(model, checkpoint)
+    check_head(model, checkpoint, model.device)
     return model
 
 
@@ -70,13 +70,13 @@ def empty_model(checkpoint: Path) -> Any:
     return model
 
 
-def check_head(model: Any, checkpoint: Path) -> None:
+def check_head(model: Any, checkpoint: Path, device: torch.device) -> None:
     """Refuse a model whose logits are not its hidden states times its head.
 
     Raises:
         InputError: they are not.
     """
-    ids = torch.arange(min(8, model.config.vocab_size))[None]
+    ids = torch.arange(min(8, model.config.vocab_size))[None].to(device)
     found: list[torch.Tensor] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:

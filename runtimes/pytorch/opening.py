@@ -11,6 +11,7 @@ import torch
 from edgeproof.errors import InputError
 from runtimes.computing import AUTOMATIC, LAYERS, WHOLE, Computing
 from runtimes.memory import available_memory, return_large_blocks
+from runtimes.pytorch.devices import chosen_device, demand_float32, free_memory
 from runtimes.pytorch.held import Held
 from runtimes.pytorch.layered import Layered
 from runtimes.pytorch.loading import load_model, load_tokenizer
@@ -30,38 +31,45 @@ def open_reference(
 ) -> TorchRuntime:
     """Open a checkpoint folder in float32 with eager attention. No network, no remote code.
 
-    `threads` is PyTorch's setting for the whole process, and so is `return_large_blocks`.
+    `threads` is PyTorch's setting for the whole process, and so are `return_large_blocks` and
+    `demand_float32`.
 
     Raises:
-        InputError: transformers cannot load it, its tokenizer is not that of tokenizer.json, or it
-            cannot be run layer by layer where that is asked for.
+        InputError: no such device, transformers cannot load it, its tokenizer is not that of
+            tokenizer.json, or it cannot be run layer by layer where that is asked for.
     """
     torch.set_num_threads(threads)
     return_large_blocks()
+    demand_float32()
+    device = torch.device(chosen_device(computing.device))
     tokenizer = load_tokenizer(checkpoint)
-    return TorchRuntime(partial(_held, checkpoint, computing), tokenizer, said_of(checkpoint))
+    return TorchRuntime(
+        partial(_held, checkpoint, computing, device), tokenizer, said_of(checkpoint)
+    )
 
 
-def _held(checkpoint: Path, computing: Computing, watch: Watch) -> Held:
+def _held(checkpoint: Path, computing: Computing, device: torch.device, watch: Watch) -> Held:
     if computing.weights == LAYERS:
-        return Layered(checkpoint, watch)
-    if computing.weights != WHOLE and not fits(checkpoint):
+        return Layered(checkpoint, watch, device)
+    if computing.weights != WHOLE and not fits(checkpoint, device.type):
         try:
-            return Layered(checkpoint, watch)
+            return Layered(checkpoint, watch, device)
         except InputError:
             pass  # what is wrong with it, loading it says; else it may still find room
-    return Whole(partial(load_model, checkpoint), watch)
+    return Whole(partial(load_model, checkpoint), watch, device)
 
 
-def fits(checkpoint: Path) -> bool:
+def fits(checkpoint: Path, device: str) -> bool:
     """Whether the float32 model has room in the memory that is left now, as far as that is known.
+
+    Of a GPU's memory and of the machine's, where it is read first.
 
     So has a copy of its largest table, which is what a run keeps of the head.
     """
-    free = available_memory()
+    known = [free for free in (available_memory(), free_memory(device)) if free is not None]
     try:
         sizes = [math.prod(entry.shape) for entry in stored_entries(checkpoint).values()]
     except InputError:
         return True  # loading it says what is wrong
     needed = FLOAT_BYTES * (sum(sizes) + max(sizes, default=0)) + FURTHER_BYTES
-    return free is None or needed <= free
+    return needed <= min(known, default=needed)

@@ -16,9 +16,10 @@ import torch
 import transformers
 
 from edgeproof.checkpoints.special_tokens import Said
-from runtimes.computing import LAYERS, WHOLE
+from runtimes.computing import CPU, LAYERS, WHOLE
 from runtimes.norms import norm_offsets, same
 from runtimes.peaks import Peak
+from runtimes.pytorch.devices import gpu_name
 from runtimes.pytorch.fused import columns, heads_of, held
 from runtimes.pytorch.held import Held
 from runtimes.pytorch.loading import logits_divisor, longest, windowless
@@ -33,15 +34,19 @@ LAYER = re.compile(r".*\.layers\.\d+")
 
 
 class TorchRuntime(CheckpointText, SequenceRuntime):
-    """A causal language model in float32 on the CPU. Use `runtimes.pytorch.open_reference`."""
+    """A causal language model in float32. Use `runtimes.pytorch.open_reference`."""
 
     name = "pytorch"
     version: str = f"{torch.__version__}, transformers {transformers.__version__}"
-    device = "cpu"
+    device: str = CPU
 
     def __init__(self, hold: Callable[[Watch], Held], tokenizer: Any, said: Said) -> None:
         self._watch = Watch()
         self._held = hold(self._watch)
+        self._on = self._held.device
+        if self._on.type != CPU:  # results of another device are others
+            self.device = f"{self._on.type}, {gpu_name()}"
+            self.version = f"{self.version}, {self.device}"
         super().__init__(tokenizer, said, int(self._model.config.vocab_size))
         self.context, self.windowless = longest(self._model), windowless(self._model)
         self._divisor = logits_divisor(self._model)
@@ -88,7 +93,7 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
         Raises:
             ValueError: as for `logits`.
         """
-        return np.concatenate([part.numpy() for part in self._parts(ids)])
+        return np.concatenate([part.cpu().numpy() for part in self._parts(ids)])
 
     def hidden_of(self, texts: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """`hidden` of each text; the same values, and layer by layer each weight is read once.
@@ -97,7 +102,9 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
             ValueError: as for `logits`.
         """
         found = self._held.together([self._begin(ids) for ids in texts], self._watch)
-        return [*map(self.hidden, texts)] if found is None else [part.numpy() for part in found]
+        return (
+            [*map(self.hidden, texts)] if found is None else [part.cpu().numpy() for part in found]
+        )
 
     def logit_blocks(
         self, ids: Sequence[int], first: int = 0, kept: int = 0
@@ -179,10 +186,10 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
         with torch.inference_mode():
             while ids.shape[1] < length:
                 hidden = self._model.base_model(
-                    input_ids=last, past_key_values=cache, use_cache=True
+                    input_ids=last.to(self._on), past_key_values=cache, use_cache=True
                 ).last_hidden_state[:, -1]
                 logits = self._projected(hidden)  # [rows, V]
-                last = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+                last = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)
                 ids = torch.cat((ids, last), 1)
         return [list(row) for row in ids.tolist()]
 
@@ -199,7 +206,7 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
 
         def watch(name: str) -> Callable[..., None]:
             def add(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-                rows = inputs[0].reshape(-1, inputs[0].shape[-1]).double()  # [tokens, in]
+                rows = inputs[0].reshape(-1, inputs[0].shape[-1]).cpu().double()  # [tokens, in]
                 before, count = sums.get(name, (0.0, 0))
                 sums[name] = (before + rows.square().sum(0).numpy(), count + len(rows))
 
@@ -244,7 +251,8 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
                 _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
             ) -> tuple[torch.Tensor, ...]:
                 states.update((f"{part}.input", _rows(inputs[0])) for part in held(name))
-                return torch.from_numpy(np.require(rows, np.float32, ["C", "W"]))[None], *inputs[1:]
+                taken = torch.from_numpy(np.require(rows, np.float32, ["C", "W"]))
+                return taken[None].to(self._on), *inputs[1:]
 
             return give
 
@@ -255,7 +263,7 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
             return watch
 
         def rotation(_: torch.nn.Module, __: Any, output: Any) -> None:
-            rotations.append(tuple(part[0].numpy() for part in output))
+            rotations.append(tuple(part[0].cpu().numpy() for part in output))
 
         with contextlib.ExitStack() as hooks, self._watch.aside():
             for name, module in base.named_modules(prefix=self._model.base_model_prefix):
@@ -300,9 +308,9 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with torch.inference_mode(), self._watch.aside():
             output = self._model.base_model(
-                input_ids=ids,
-                attention_mask=self._mask,
-                position_ids=positions,
+                input_ids=ids.to(self._on),
+                attention_mask=self._mask.to(self._on),
+                position_ids=positions.to(self._on),
                 past_key_values=self._cache,
                 use_cache=True,
             )
@@ -311,7 +319,7 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
     def _logits(self, hidden: torch.Tensor) -> np.ndarray:
         """Of hidden states [n, H]: [n, V]."""
         with torch.inference_mode():
-            logits: np.ndarray = self._projected(hidden).numpy()
+            logits: np.ndarray = self._projected(hidden).cpu().numpy()
         return logits
 
     def _projected(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -354,7 +362,9 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
         """Append tokens [n] to the cache: hidden states after the last norm, [n, H]."""
         with torch.inference_mode():
             output = self._model.base_model(
-                input_ids=torch.from_numpy(ids)[None], past_key_values=self._cache, use_cache=True
+                input_ids=torch.from_numpy(ids)[None].to(self._on),
+                past_key_values=self._cache,
+                use_cache=True,
             )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
@@ -362,5 +372,5 @@ class TorchRuntime(CheckpointText, SequenceRuntime):
 
 def _rows(values: torch.Tensor) -> np.ndarray:
     """[1, T, …] → a copy [T, width]."""
-    rows: np.ndarray = values[0].flatten(1).numpy().copy()
+    rows: np.ndarray = values[0].flatten(1).cpu().numpy().copy()
     return rows

@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from runtimes.computing import CPU
 from runtimes.pytorch.fused import apart, fill, heads_of
 from runtimes.pytorch.held import HEAD, require_names
 from runtimes.pytorch.watch import Watch
 
 
 class Whole:
-    """See `Held`. `load` reads it, at once and after each `rest`; `watch` sees all it runs."""
+    """See `Held`. `load` reads it, at once and after each `rest`; `watch` sees all it runs.
+
+    On a GPU what is given of its weights is a copy.
+    """
 
     by_layer = False
 
-    def __init__(self, load: Callable[[], Any], watch: Watch) -> None:
-        self._load, self._watch = load, watch
+    def __init__(self, load: Callable[[], Any], watch: Watch, device: torch.device) -> None:
+        self._load, self._watch, self.device = load, watch, device
         self._loaded: Any = None
         self._heads = heads_of(self.model)
 
@@ -28,14 +32,14 @@ class Whole:
     def model(self) -> Any:
         """The model."""
         if self._loaded is None:
-            self._loaded = self._load()
+            self._loaded = self._load().to(self.device)
             self._watch.add(self._loaded)
         return self._loaded
 
     @property
     def head(self) -> np.ndarray:
         """The output matrix, float32 [V, hidden]; the model's own memory."""
-        weight: np.ndarray = self.model.get_output_embeddings().weight.detach().numpy()
+        weight: np.ndarray = self.model.get_output_embeddings().weight.detach().cpu().numpy()
         return weight
 
     @property
@@ -50,7 +54,7 @@ class Whole:
         return {
             part: rows
             for name, value in self.model.named_parameters()
-            for part, rows in apart(name, value.numpy(), self._heads)
+            for part, rows in apart(name, value.cpu().numpy(), self._heads)
         }
 
     @contextlib.contextmanager
@@ -63,7 +67,10 @@ class Whole:
         try:
             require_names(parameters, tensors)
             for name, parameter in parameters.items():
-                fill(name, parameter.data.numpy(), tensors, self._heads)
+                values = parameter.data.cpu()  # itself, where it is there
+                fill(name, values.numpy(), tensors, self._heads)
+                if self.device.type != CPU:
+                    parameter.data.copy_(values)
             yield
         finally:
             self.rest()

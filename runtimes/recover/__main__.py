@@ -19,7 +19,8 @@ from edgeproof.goal import (
     MOST_MINUTES,
     TOKENS,
 )
-from runtimes.recover.distill.wish import DEVICES, checked_distillation
+from runtimes.computing import DEVICES
+from runtimes.recover.distill.wish import checked_distillation
 from runtimes.recover.targets import TARGETS
 from runtimes.threads import threads_option
 

@@ -10,16 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnxruntime as ort
 
 from edgeproof.artifact import Artifact
-from edgeproof.errors import InputError
+from runtimes.onnx_placement import RECORDED, require_off_cpu
 from runtimes.onnxruntime import GRAPH_FOLDER, OnnxRuntime, create_session, open_graph
 from runtimes.webgpu.device import open_device
-from runtimes.webgpu.placement import computing_nodes
-
-CPU = "CPUExecutionProvider"
 
 
 class WebGpuRuntime(OnnxRuntime):
@@ -48,15 +44,7 @@ def open_runtime(artifact: Artifact, threads: int, folder: str = GRAPH_FOLDER) -
 
 def _session(path: Path) -> Any:
     options = open_device().options()
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.add_session_config_entry(*RECORDED)
     session = create_session(path, options)
-    assigned = session.get_provider_graph_assignment_info()
-    on_cpu = [node.name for part in assigned if part.ep_name == CPU for node in part.get_nodes()]
-    graph = onnx.load(path, load_external_data=False).graph
-    computing = computing_nodes(graph, on_cpu)
-    if computing:
-        raise InputError(
-            f"{path}: {len(computing)} of {len(graph.node)} nodes would run on the CPU, not on"
-            f" WebGPU: {', '.join(computing[:5])}"
-        )
+    require_off_cpu(session, path, "WebGPU")
     return session

@@ -32,6 +32,16 @@ WEBGPU = Adapter(
     in_process=True,
     code=None,
 )
+CUDA = Adapter(  # in the package onnxruntime-gpu, which takes onnxruntime's place
+    "runtimes.onnxruntime_cuda",
+    ("onnxruntime",),
+    "onnxruntime",
+    device="cuda",
+    activations=None,
+    real=True,
+    in_process=True,
+    code=None,
+)
 # transformers.js in a page of Chromium.
 BROWSER = Adapter(
     "runtimes.browser.runtime",
@@ -123,7 +133,12 @@ READER = Reader(
         in_process=True,
         code=None,
     ),
-    others={"webgpu": WEBGPU, "browser": BROWSER, "browser-webgpu": BROWSER_WEBGPU},
+    others={
+        "webgpu": WEBGPU,
+        "onnxruntime-cuda": CUDA,
+        "browser": BROWSER,
+        "browser-webgpu": BROWSER_WEBGPU,
+    },
     weights=_weights,
     states=_states,
     twins=_twins,

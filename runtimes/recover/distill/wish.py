@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from edgeproof.errors import InputError
 from edgeproof.goal import MINUTES
-
-DEVICES = ("auto", "cuda", "mps", "cpu")
+from runtimes.computing import AUTO
 
 
 @dataclass(frozen=True)
@@ -60,31 +59,6 @@ def checked_distillation(
         return None
     if minutes is not None and not math.isfinite(minutes):
         raise InputError(f"--minutes {minutes}: give a number")
-    return Distillation(MINUTES if minutes is None else minutes, chosen_device(device or "auto"))
+    from runtimes.pytorch import chosen_device
 
-
-def chosen_device(name: str) -> str:
-    """A device of `PACES`; `auto` is the first one that is there, in their order.
-
-    Raises:
-        InputError: PyTorch does not find it.
-    """
-    there = _available()
-    if name == "auto":
-        return next(device for device in PACES if device in there)
-    if name not in there:
-        raise InputError(
-            f"--device {name}: PyTorch finds none on this machine; there is {', '.join(there)}"
-        )
-    return name
-
-
-def _available() -> list[str]:
-    import torch
-
-    found = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    return [device for device in PACES if found[device]]
+    return Distillation(MINUTES if minutes is None else minutes, chosen_device(device or AUTO))

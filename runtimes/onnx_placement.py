@@ -7,9 +7,17 @@ kernels need there anyway. Invariant: everything that touches a floating-point v
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
 
+import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
+from edgeproof.errors import InputError
+
+CPU = "CPUExecutionProvider"
+# The setting of a session by which it says where each node runs, and its value.
+RECORDED = ("session.record_ep_graph_assignment_info", "1")
 INTEGERS = {
     TensorProto.BOOL,
     TensorProto.INT8,
@@ -19,6 +27,23 @@ INTEGERS = {
 }
 # Its output says how large its input is, not what is in it.
 SHAPE = {"Shape", "Size"}
+
+
+def require_off_cpu(session: Any, path: Path, device: str) -> None:
+    """Refuse a session that computes on the CPU; it was opened with `RECORDED`.
+
+    Raises:
+        InputError: naming the first of the nodes that would.
+    """
+    assigned = session.get_provider_graph_assignment_info()
+    on_cpu = [node.name for part in assigned if part.ep_name == CPU for node in part.get_nodes()]
+    graph = onnx.load(path, load_external_data=False).graph
+    computing = computing_nodes(graph, on_cpu)
+    if computing:
+        raise InputError(
+            f"{path}: {len(computing)} of {len(graph.node)} nodes would run on the CPU, not on"
+            f" {device}: {', '.join(computing[:5])}"
+        )
 
 
 def computing_nodes(graph: GraphProto, names: Collection[str]) -> list[str]:
