@@ -7,7 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
-from edgeproof.verdicts import ELSEWHERE, REPORT, ShortRun, Verdict, write_short_runs
+from edgeproof.verdicts import (
+    ELSEWHERE,
+    EVALUATION,
+    REPORT,
+    Score,
+    ShortRun,
+    TaskScore,
+    Verdict,
+    write_scores,
+    write_short_runs,
+)
 from runtimes.parity.report.json import write_json
 from tests.exported import export_tiny
 from tests.parity_results import entry, measurement, result
@@ -33,4 +43,9 @@ def make_small_root(place: Path) -> Path:
         Verdict.PASS, (),
     )  # fmt: skip
     write_short_runs(root / "tiny" / ELSEWHERE, [short])
+    score = TaskScore(
+        "gguf", "f16", exported[0].sha256, "llama.cpp", "0.4.13", "capitals", "1", "acc", "none",
+        True, 0, False, "ab", 9, 9, Score(0.5, 0.2, 0.8), None,
+    )  # fmt: skip
+    write_scores(root / "tiny" / EVALUATION, [score])
     return root

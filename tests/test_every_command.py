@@ -191,6 +191,7 @@ DAMAGED = (
     "artifacts/run.json",
     "artifacts/tiny/parity.json",
     "artifacts/tiny/elsewhere.json",
+    "artifacts/tiny/evaluation.json",
     "artifacts/tiny/gguf/f16/edgeproof.json",
     "model/config.json",
     "model/tokenizer.json",

@@ -19,7 +19,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.own import DamagedFileError, WrongJsonError, json_object, read_own, typed
 from edgeproof.files.schema import Schema
 from edgeproof.recovery import read_recovery
-from edgeproof.verdicts import Verdict, read_receipt, read_report, read_short_runs
+from edgeproof.verdicts import Verdict, read_receipt, read_report, read_scores, read_short_runs
 from export.release.record import read_record
 from tests.small_root import make_small_root
 
@@ -45,6 +45,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "run": ("run.json", load_run_record),
     "report": ("parity.json", lambda folder: read_report(folder / "parity.json")),
     "short runs": ("elsewhere.json", lambda folder: read_short_runs(folder / "elsewhere.json")),
+    "scores": ("evaluation.json", lambda folder: read_scores(folder / "evaluation.json")),
     "release": ("manifest.json", read_record),
     "recovery": ("recovery.json", read_recovery),
     "receipt": ("receipt.json", read_receipt),

@@ -20,7 +20,17 @@ from markdown_it import MarkdownIt
 
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
-from edgeproof.verdicts import ELSEWHERE, ShortRun, Verdict, write_short_runs
+from edgeproof.verdicts import (
+    ELSEWHERE,
+    EVALUATION,
+    Beside,
+    Score,
+    ShortRun,
+    TaskScore,
+    Verdict,
+    write_scores,
+    write_short_runs,
+)
 from export.release.archives import write_archive
 from export.release.dist import Dist
 from export.release.notes import release_notes
@@ -343,6 +353,32 @@ def test_a_card_shows_what_short_runs_elsewhere_answer(root: Path, tmp_path: Pat
     assert "- `q8`: not run in P: there" in text
     assert "- `fp16`, `q8`: not run in Q: there" in text
     assert (tmp_path / NAME / ELSEWHERE).is_file()
+
+
+def test_a_card_shows_scores_in_tasks_of_its_own_bytes(root: Path, tmp_path: Path) -> None:
+    raw = json.loads((root / LABEL / "parity.json").read_text("utf-8"))
+    made = {item["variant"]: item["manifest"] for item in raw["artifacts"]}
+    beside = Beside("torch", Score(0.5, 0.4, 0.6), Score(-0.1, -0.2, 0.0), 7, 2, 0.18, 11)
+    scores = [
+        TaskScore(
+            "onnx", variant, manifest, "runtime 9 (CPU)", "0.4.13", HOSTILE, "1", "acc", "none",
+            True, 5, True, "ab", 50, 100, Score(0.4, 0.3, 0.5), beside,
+        )
+        for variant, manifest in (("fp16", made["fp16"]), ("q8", "0" * 64))
+    ]  # fmt: skip
+    write_scores(root / LABEL / EVALUATION, scores)
+    assert build(root, tmp_path).exit_code == 0
+    text = (tmp_path / NAME / "llama-0M-ONNX" / "README.md").read_text("utf-8")
+    (line,) = (line for line in text.splitlines() if "50 of 100 questions" in line)
+    row = [cell.strip() for cell in line.replace("\\", "").strip("|").split(" | ")]
+    assert row[0] == "onnx fp16"
+    assert row[3:10] == [
+        "0.4 [0.3, 0.5]", "0.5 [0.4, 0.6]", "-0.1 [-0.2, +0]", "0.180", "7", "2", "11",
+    ]  # fmt: skip
+    assert "<script" not in text
+    assert "answered in runtime 9" in text
+    assert "## Tasks" not in (tmp_path / NAME / "llama-0M-GGUF" / "README.md").read_text("utf-8")
+    assert (tmp_path / NAME / EVALUATION).is_file()
 
 
 def test_an_undecided_variant_is_not_called_worse(root: Path, tmp_path: Path) -> None:

@@ -1,10 +1,19 @@
-"""What parity runs found, as their readers need it: `parity.json`, `elsewhere.json`, receipts."""
+"""What parity runs found, as their readers need it: `parity.json` and what lies beside it."""
 
 from edgeproof.verdicts.elsewhere import (
     ELSEWHERE,
     ShortRun,
     read_short_runs,
     write_short_runs,
+)
+from edgeproof.verdicts.evaluation import (
+    EVALUATION,
+    Beside,
+    Score,
+    TaskScore,
+    read_scores,
+    scores_of,
+    write_scores,
 )
 from edgeproof.verdicts.limits import METRICS, RUNTIME_CLASSES
 from edgeproof.verdicts.receipt import (
@@ -34,6 +43,7 @@ from edgeproof.verdicts.verdict import Verdict
 
 __all__ = [
     "ELSEWHERE",
+    "EVALUATION",
     "METRICS",
     "PAGE",
     "RECEIPT",
@@ -42,6 +52,7 @@ __all__ = [
     "SCHEMA",
     "SIGNATURE_FILES",
     "Audited",
+    "Beside",
     "Compared",
     "Damaged",
     "HubCommit",
@@ -50,13 +61,18 @@ __all__ = [
     "ParityReport",
     "Receipt",
     "Recommendation",
+    "Score",
     "ShortRun",
+    "TaskScore",
     "Unreadable",
     "Verdict",
     "metrics_json",
     "read_receipt",
     "read_report",
+    "read_scores",
     "read_short_runs",
     "receipt_bytes",
+    "scores_of",
+    "write_scores",
     "write_short_runs",
 ]

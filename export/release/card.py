@@ -18,7 +18,9 @@ from edgeproof.checkpoints.special_tokens import CONFIG
 from edgeproof.display import markdown_row, markdown_text, megabytes, number
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
-from edgeproof.verdicts import Interval, ParityReport, ShortRun
+from edgeproof.verdicts import Interval, ParityReport, ShortRun, TaskScore, scores_of
+from edgeproof.verdicts.task_table import EXPLAINED, cells, run_text
+from edgeproof.verdicts.task_table import TITLES as TASK_TITLES
 from export.checkpoint.merge_record import MERGE_RECORD, MergeRecord, read_merge_record
 from export.checkpoint.model_card import MODEL_CARD, read_model_card
 from export.formats import load_format
@@ -106,10 +108,11 @@ def model_card(
     report: ParityReport,
     namespace: str,
     short_runs: Sequence[ShortRun] = (),
+    scores: Sequence[TaskScore] = (),
 ) -> bytes:
     """README.md of a repository; `namespace` is whose it is on the hub, for the examples.
 
-    `short_runs` are of its exports in further places, and of others.
+    `short_runs` are of its exports in further places, `scores` in tasks, and of others.
     """
     from huggingface_hub import ModelCardData
 
@@ -136,6 +139,9 @@ def model_card(
             table=measured_table(repository.released),
             unseen=unseen(repository.released, short_runs),
             elsewhere=ran_elsewhere(repository.released, short_runs),
+            tasks=tasks_table(repository.released, scores),
+            tasks_run=run_text(_asked(repository.released, scores)),
+            tasks_explained=EXPLAINED,
             best=best,
             recovered=[item for item in repository.released if item.compared.recovered],
             file=next(named, None),
@@ -152,6 +158,22 @@ def measured_table(released: Sequence[Released]) -> str:
     """Size, bits per weight, KL with its interval, shares, where it ran, verdict: Markdown."""
     rows = [TITLES, ("---", *["---:"] * (len(TITLES) - 3), "---", "---")]
     return "\n".join(markdown_row(row) for row in [*rows, *map(_cells, released)])
+
+
+def tasks_table(released: Sequence[Released], scores: Sequence[TaskScore]) -> str:
+    """Scores in tasks of these very bytes, in Markdown; empty where there are none."""
+    found = _asked(released, scores)
+    if not found:
+        return ""
+    kl = {item.compared.manifest: item.compared.metrics.get("mean_kl") for item in released}
+    measured = ((score, kl[score.manifest]) for score in found)
+    rows = [cells(score, mean.value if mean else None) for score, mean in measured]
+    text = [map(markdown_text, row) for row in rows]
+    return "\n".join(map(markdown_row, [TASK_TITLES, ["---"] * len(TASK_TITLES), *text]))
+
+
+def _asked(released: Sequence[Released], scores: Sequence[TaskScore]) -> list[TaskScore]:
+    return scores_of(scores, [item.compared.manifest for item in released])
 
 
 def _cells(item: Released) -> Iterable[str]:

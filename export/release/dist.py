@@ -19,7 +19,15 @@ from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.hashing import CHUNK_BYTES, OutputFile
 from edgeproof.files.lock import exclusive
 from edgeproof.files.space import require_space
-from edgeproof.verdicts import ELSEWHERE, PAGE, REPORT, ParityReport, read_short_runs
+from edgeproof.verdicts import (
+    ELSEWHERE,
+    EVALUATION,
+    PAGE,
+    REPORT,
+    ParityReport,
+    read_scores,
+    read_short_runs,
+)
 from export.checkpoint.model_card import MODEL_CARD
 from export.publication import Content, Released, Repository, safe_name
 from export.release.archives import PART_BYTES, write_archive
@@ -104,18 +112,20 @@ def build(
     target = out / f"{name}-{options.version}"
     laid_out = repositories(released)
     short_runs = read_short_runs(model_folder / ELSEWHERE)
+    scores = read_scores(model_folder / EVALUATION)
     copies = 1 + options.archives
     require_space(target, SMALL_BYTES + copies * sum(item.bytes for item in released))
     with exclusive(target), atomic_folder(target) as folder:
         dist = Dist(folder)
         for repository in laid_out:
-            card = model_card(repository, source, report, options.namespace, short_runs)
+            card = model_card(repository, source, report, options.namespace, short_runs, scores)
             _write_repository(dist, repository, card)
         archives = {}
         for repository in laid_out if options.archives else ():
             for item in repository.released:
                 archives[item.compared.name] = _archive(dist, name, repository, item, options)
-        for path in (REPORT, PAGE, *([ELSEWHERE] if short_runs else [])):
+        further = [name for name, found in ((ELSEWHERE, short_runs), (EVALUATION, scores)) if found]
+        for path in (REPORT, PAGE, *further):
             dist.add(path, _report_file(model_folder / path))
         record = release_record(
             options.version, source.model, source.license, report, laid_out, archives
@@ -139,7 +149,7 @@ def _inputs(
         for item in made_from if made_from != source.model.inputs else ():
             yield Input(f"recovered/{compared.format}/{compared.variant}/{item.path}", item.sha256)
         yield Input(f"artifacts/{compared.format}/{compared.variant}/{MANIFEST}", compared.manifest)
-    for path in (item for item in (REPORT, ELSEWHERE) if item in dist.files):
+    for path in (item for item in (REPORT, ELSEWHERE, EVALUATION) if item in dist.files):
         yield Input(path, dist.files[path].sha256)
     if options.previous is not None:
         digest = hashlib.sha256(record_bytes(options.previous)).hexdigest()

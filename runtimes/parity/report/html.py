@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from edgeproof.artifact import Precision
 from edgeproof.display import megabytes, number
-from edgeproof.verdicts import Verdict
+from edgeproof.verdicts import TaskScore, Verdict
 from runtimes.parity.advice import advise
 from runtimes.parity.gates import Gate
 from runtimes.parity.headroom import room_text
@@ -36,6 +36,7 @@ from runtimes.parity.report.plots import (
     layer_plot,
     pareto_plot,
 )
+from runtimes.parity.report.tasks import tasks_section
 from runtimes.parity.report.texts import legible, sheets, visible
 from runtimes.parity.report.where import broken
 from runtimes.parity.result import Entry, ModelResult, smallest_passing
@@ -52,9 +53,13 @@ class Ranking:
     rows: Sequence[Sequence[str]]
 
 
-def page(result: ModelResult, ranking: Ranking | None = None) -> str:
-    """The page of one model; of an audit with a `ranking`."""
-    return _environment().get_template(TEMPLATE).render(_context(result), ranking=ranking)
+def page(
+    result: ModelResult, ranking: Ranking | None = None, scores: Sequence[TaskScore] = ()
+) -> str:
+    """The page of one model; of an audit with a `ranking`; `scores` are of its exports in tasks."""
+    section = tasks_section(scores, _mean_kls(result.entries))
+    template = _environment().get_template(TEMPLATE)
+    return template.render(_context(result), ranking=ranking, tasks=Markup(section))
 
 
 def models_page(results: Sequence[ModelResult], pages: Sequence[str]) -> str:
@@ -145,6 +150,16 @@ def _where(entries: Sequence[Entry]) -> list[Where]:
 def _markup(svg: str | None) -> Markup | None:
     """SVG of our own plots, whose texts are escaped already."""
     return None if svg is None else Markup(svg)
+
+
+def _mean_kls(entries: Sequence[Entry]) -> dict[str, float | None]:
+    """Of each artifact, by the SHA-256 of its manifest."""
+    return {
+        entry.artifact.sha256: entry.measurement.estimates["mean_kl"].value
+        if entry.measurement
+        else None
+        for entry in entries
+    }
 
 
 def _counts(entries: Sequence[Entry]) -> list[tuple[Verdict, int]]:

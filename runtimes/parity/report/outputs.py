@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeproof.errors import InputError
 from edgeproof.files.atomic import storage_errors, write_atomic
-from edgeproof.verdicts import PAGE
+from edgeproof.verdicts import EVALUATION, PAGE, TaskScore, read_scores
 from runtimes.parity.report.html import models_page, page
 from runtimes.parity.report.json import write_json
 from runtimes.parity.report.junit import write_junit
 from runtimes.parity.report.markdown import markdown
 from runtimes.parity.result import ModelResult
+
+log = logging.getLogger(__name__)
 
 
 def write_reports(result: ModelResult, target: Path, with_page: bool) -> list[Path]:
@@ -20,8 +24,17 @@ def write_reports(result: ModelResult, target: Path, with_page: bool) -> list[Pa
     if not with_page:
         return [target]
     beside = target.with_suffix(".html")
-    write_atomic(beside, page(result).encode())
+    write_atomic(beside, page(result, scores=_scores(target)).encode())
     return [target, beside]
+
+
+def _scores(target: Path) -> tuple[TaskScore, ...]:
+    """Those beside a report; what cannot be read is left out of the page, and said."""
+    try:
+        return read_scores(target.with_name(EVALUATION))
+    except InputError as error:
+        log.warning("%s", error)
+        return ()
 
 
 def write_models_page(results: Sequence[ModelResult], reports: Sequence[Path], root: Path) -> Path:

@@ -1,0 +1,60 @@
+"""The page's section on tasks, also put into a page that is there: tasks are run after it.
+
+A page has two comments where it belongs. No text in it can look like them: all of it is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgeproof.files.atomic import write_atomic
+from edgeproof.verdicts import ParityReport, TaskScore
+from edgeproof.verdicts.task_table import EXPLAINED, TITLES, cells, run_text
+
+TEMPLATE = "tasks.html.j2"
+BEGIN, END = "<!-- tasks -->", "<!-- /tasks -->"
+
+
+def mean_kls(report: ParityReport) -> dict[str, float | None]:
+    """Each artifact's mean KL, by the SHA-256 of its manifest."""
+    found = {item.manifest: item.metrics.get("mean_kl") for item in report.compared}
+    return {manifest: mean.value if mean else None for manifest, mean in found.items()}
+
+
+def tasks_section(scores: Sequence[TaskScore], kl: Mapping[str, float | None]) -> str:
+    """The section as HTML, in its comments: of the artifacts that `kl` names; empty for none."""
+    shown = [score for score in scores if score.manifest in kl]
+    rows = [cells(score, kl[score.manifest]) for score in shown]
+    environment = Environment(
+        loader=PackageLoader("runtimes.parity.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    context = {"titles": TITLES, "rows": rows, "ran": run_text(shown)}
+    plain = EXPLAINED.replace("*", "")
+    template = environment.get_template(TEMPLATE)
+    body = template.render(context, explained=plain) if rows else ""
+    return f"{BEGIN}\n{body}{END}"
+
+
+def update_page(page: Path, section: str) -> bool:
+    """Put a section into a page in place of the one that is there; False where it has no place.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        text = page.read_text("utf-8")
+    except (OSError, UnicodeError):
+        return False
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return False
+    write_atomic(page, f"{before}{section}{after}".encode())
+    return True
