@@ -83,6 +83,10 @@ OURS = {
         "runtimes.parity.compare",
         "Is export B better than export A? Both run over the same text, in their runtimes.",
     ),
+    "eval": _entry(
+        "runtimes.tasks.__main__",
+        "Run tasks of EleutherAI's lm-evaluation-harness over exports, in their runtimes.",
+    ),
     "demo": _entry(
         "runtimes.demo.__main__",
         "A chat page that runs exports in the reader's browser: built once, served anywhere.",

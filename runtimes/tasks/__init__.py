@@ -1,0 +1,1 @@
+"""Tasks of EleutherAI's lm-evaluation-harness over exports, in their runtimes."""

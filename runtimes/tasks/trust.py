@@ -1,0 +1,178 @@
+"""Tasks of a folder that anybody may have written: data only, unless its code is allowed.
+
+Three things in a task's YAML would run Python: `!function`, which imports the module beside it; a
+metric that the harness does not have, which `evaluate.load` takes from a file or from the hub; and
+a data set of pickled objects. Its Jinja templates run in a sandbox, whoever wrote the task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgeproof.errors import InputError
+
+ALLOW = "--allow-task-code"
+FUNCTION = "!function"
+INCLUDE, METRIC, EVALUATE, DATA = "include", "metric", "hf_evaluate", "dataset_path"
+# Builders of `datasets` that unpickle, or run what a file names.
+UNSAFE_DATA = ("pandas", "webdataset", "spark")
+MEMBERS = ("task", "group")  # keys that name further tasks
+
+
+def check_tasks(
+    names: Iterable[str], index: Mapping[str, Any], metrics: Iterable[str], own: Path
+) -> None:
+    """Refuse tasks whose files, or files that these include, would run code.
+
+    Args:
+        names: what is asked for, all in the index.
+        index: the harness's own, name → entry with `yaml_path`, `cfg` and `tags`.
+        metrics: names of the harness's metrics.
+        own: the folder of the harness's tasks, which are as trusted as the harness itself.
+
+    Raises:
+        InputError: one would; the message names file, line and option.
+    """
+    known = frozenset(metrics)
+    for name in named(names, index):
+        path = index[name].yaml_path if name in index else None
+        if path is not None:
+            _check_file(Path(path), known, own, set())
+
+
+def check_readable(folder: Path) -> None:
+    """Refuse a folder with a YAML file that cannot be read, which the harness would pass over.
+
+    Raises:
+        InputError: there is one, or no task at all.
+    """
+    paths = sorted(folder.rglob("*.yaml"))
+    if not paths:
+        raise InputError(f"{folder}: no task there: none of its files is called *.yaml")
+    for path in paths:
+        _parsed(path)
+
+
+def named(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
+    """These, and all that their groups and tags name, also what is not in the index."""
+    found: dict[str, None] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found[name] = None
+        if name in index:
+            entry = index[name]
+            waiting += [*(entry.tags or ()), *_members(entry.cfg or {})]
+    return list(found)
+
+
+@contextlib.contextmanager
+def sandboxed() -> Iterator[None]:
+    """Have the harness render the templates of tasks in Jinja's sandbox meanwhile."""
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval import utils
+
+    plain = utils.env
+    safe = SandboxedEnvironment(undefined=plain.undefined, keep_trailing_newline=True)
+    safe.filters.update(plain.filters)
+    utils.env = safe
+    try:
+        yield
+    finally:
+        utils.env = plain
+
+
+def _members(value: Any) -> Iterator[str]:
+    """Every text below the keys that may name a task."""
+    if isinstance(value, Mapping):
+        for key in MEMBERS:
+            yield from _members(value.get(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _members(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _check_file(path: Path, metrics: frozenset[str], own: Path, seen: set[Path]) -> None:
+    path = path.expanduser().resolve()
+    if path in seen or path.is_relative_to(own):
+        return
+    seen.add(path)
+    root = _parsed(path)
+    for node in _nodes(root):
+        line = f"{path}:{node.start_mark.line + 1}"
+        if node.tag == FUNCTION:
+            raise InputError(
+                f"{line}: {FUNCTION} runs Python of the task's folder; read it, then give {ALLOW}"
+            )
+        if isinstance(node, yaml.MappingNode):
+            _check_pairs(line, dict(_pairs(node)), metrics)
+    if isinstance(root, yaml.MappingNode):
+        for key, value in _pairs(root):
+            if key == INCLUDE:
+                for item in _texts(value):
+                    _check_file(path.parent / item, metrics, own, seen)
+
+
+def _check_pairs(line: str, pairs: Mapping[str, yaml.Node], metrics: frozenset[str]) -> None:
+    for metric in _texts(pairs.get(METRIC)):
+        if metric not in metrics or EVALUATE in pairs:
+            raise InputError(
+                f"{line}: the metric {metric!r} is none of the harness's own: loading it would run"
+                f" code of a file or of the hub; give {ALLOW} if you trust it"
+            )
+    for data in _texts(pairs.get(DATA)):
+        if data in UNSAFE_DATA or data.endswith(".py"):
+            raise InputError(
+                f"{line}: {DATA} {data!r} would unpickle or run what is in its files; give JSON,"
+                f" CSV or Parquet, or {ALLOW} if you trust them"
+            )
+
+
+def _parsed(path: Path) -> yaml.Node | None:
+    try:
+        return yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; a task includes it") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{path}: not YAML ({why[:200]})") from None
+
+
+def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Every node once: anchors may repeat one."""
+    waiting, seen = [root] if root is not None else [], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+
+
+def _pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            yield key.value, value
+
+
+def _texts(node: yaml.Node | None) -> Iterator[str]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node.value
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _texts(item)
