@@ -19,6 +19,7 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 BITS, GROUPS = (3, 4, 5, 6, 8), (32, 64)
+MXFP4 = "mxfp4"
 COLUMNS = 192
 
 
@@ -42,9 +43,21 @@ def rows(dtype: str) -> np.ndarray:
     return values.astype(DTYPES[dtype])
 
 
-def digest(words: np.ndarray, scales: np.ndarray, biases: np.ndarray) -> str:
-    """Of the bytes of all three."""
-    joined = b"".join(np.ascontiguousarray(part).tobytes() for part in (words, scales, biases))
+def near_powers(dtype: str) -> np.ndarray:
+    """Groups whose peak is 6 × a power of two, or one of its neighbours, or tiny: [n, 32].
+
+    There the exponent changes.
+    """
+    kind = DTYPES[dtype]
+    plain = np.uint32 if kind.itemsize == 4 else np.uint16
+    peaks = (6 * 2.0 ** np.arange(-20, 13)).astype(kind).view(plain)
+    found = (peaks[:, None] + np.arange(-8, 24)).astype(plain).view(kind).reshape(-1, 1)
+    return (found.astype(np.float32) * np.linspace(-1, 1, 32, dtype=np.float32)).astype(kind)
+
+
+def digest(*parts: np.ndarray) -> str:
+    """Of the bytes of words, scales and, where there are any, biases."""
+    joined = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
     return hashlib.sha256(joined).hexdigest()[:16]
 
 
@@ -62,14 +75,27 @@ def by_mlx(dtype: str, bits: int, group: int) -> str:
     return digest(np.array(words), *parts)
 
 
+def microscaled_by_mlx(dtype: str) -> str:
+    """What MLX gives in its mode `mxfp4`, which computes in the dtype of the rows."""
+    import mlx.core as mx
+
+    kinds = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+    parts = []
+    for values in (rows(dtype), near_powers(dtype)):
+        given = mx.array(values.astype(np.float32)).astype(kinds[dtype])
+        parts += mx.quantize(given, group_size=32, bits=4, mode=MXFP4, stream=mx.cpu)
+    return digest(*map(np.array, parts))
+
+
 def all_by_mlx() -> dict[str, str]:
     """Name of the case → digest."""
-    return {
+    affine = {
         f"{dtype} q{bits} g{group}": by_mlx(dtype, bits, group)
         for dtype in DTYPES
         for bits in BITS
         for group in GROUPS
     }
+    return affine | {f"{dtype} {MXFP4}": microscaled_by_mlx(dtype) for dtype in DTYPES}
 
 
 def recorded() -> dict[str, str]:

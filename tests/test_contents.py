@@ -28,7 +28,7 @@ from tests.tiny import FAMILIES, LLAMA3_ROPE, make_checkpoint
 EVERY = {
     "onnx": ("fp32", "fp16", "q8", "int8", "uint8", "q4", "q4f16", "bnb4"),
     "gguf": ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m"),
-    "mlx": ("f32", "f16", "bf16", "q8", "q4"),
+    "mlx": ("f32", "f16", "bf16", "q8", "q4", "mxfp4"),
     "mlc": ("q0f32", "q0f16", "q0bf16", "q3f16_0", "q4f16_0", "q4f16_1", "q4f32_1"),
 }
 OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -19,6 +19,7 @@ from export.checkpoint.safetensors_writer import PlannedTensor
 from export.mlx import FORMAT
 from export.mlx.definitions import stated_keys
 from export.mlx.files import plan_files
+from runtimes.audit.mlx import inspect
 from runtimes.formats import dequantise
 from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
@@ -129,6 +130,28 @@ def test_no_value_is_off_by_more_than_a_step(tmp_path: Path, bits: int) -> None:
         assert np.abs(found[name] - values).max() <= step
 
 
+def test_microscaled_is_a_mode_of_its_own(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint")
+    artifact = export_tiny(folder, "mlx", "mxfp4", tmp_path)
+    quantization = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
+    assert said(artifact)["quantization"] == quantization
+    assert said_dtypes(artifact) == {"U32", "U8", "F32"}
+    with safe_open(artifact.path / "model.safetensors", "np") as file:
+        assert not [key for key in file.keys() if key.endswith("biases")]  # noqa: SIM118
+        shapes = [file.get_tensor(f"model.embed_tokens.{part}").shape for part in
+                  ("weight", "scales")]  # fmt: skip
+    assert shapes == [(384, 8), (384, 2)]
+    found, weights = dequantise(artifact), load_file(folder / "model.safetensors")
+    for name, values in weights.items():
+        if values.ndim == 2:
+            groups = values.reshape(-1, 32)
+            off = np.abs(found[name].reshape(-1, 32) - groups)
+            # Half of the widest gap, 4 … 6, where the peak is 3 … 6.
+            assert (off <= np.abs(groups).max(axis=1, keepdims=True) / 3).all()
+    assert compare_contents(artifact, folder) == ()
+    assert inspect(artifact.path).stats.types.keys() == {"4-bit float", "float32"}
+
+
 def test_a_recovered_checkpoint_keeps_every_value(tmp_path: Path) -> None:
     folder = make_recovered(tmp_path / "checkpoint", mixed)
     artifact = export_tiny(folder, "mlx", "auto", tmp_path)
@@ -140,6 +163,17 @@ def test_a_recovered_checkpoint_keeps_every_value(tmp_path: Path) -> None:
     assert quantization["model.layers.1.self_attn.k_proj"] == four
     assert quantization["model.embed_tokens"]["bits"] == 5
     assert said_dtypes(artifact) == {"U32", "F16"}
+
+
+def test_a_recovered_checkpoint_has_the_weights_of_its_gguf_file(tmp_path: Path) -> None:
+    """So what these weights lose is the same in llama.cpp and in MLX."""
+    folder = make_recovered(tmp_path / "checkpoint", lambda name: "q4")
+    mlx, gguf = (
+        dequantise(export_tiny(folder, form, "auto", tmp_path)) for form in ("mlx", "gguf")
+    )
+    assert mlx.keys() == gguf.keys()
+    for name in mlx:
+        np.testing.assert_array_equal(mlx[name], gguf[name])
 
 
 @pytest.mark.parametrize(("grid", "dtype"), [("q4", "q4"), ("q5", "q5"), ("q8", "q8")])
@@ -202,6 +236,8 @@ def test_what_mlx_lm_does_not_compute_is_refused(changes: dict[str, Any], messag
         ("f16", {"rounding": "search"}, "stores floats"),
         ("auto", {"group_size": "64"}, "has codes already"),
         ("q4", {"rounding": "nothing"}, "unknown method"),
+        ("mxfp4", {"group_size": "64"}, "mxfp4 has groups of 32 only"),
+        ("mxfp4", {"rounding": "lattice"}, "stores what lies on its grid as it is"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from edgeproof.errors import InputError
 from export.mlx.exporter import exactly
 from export.mlx.packing import pack, words_per_row
-from export.mlx.schemes import EXACT, GROUPS, RECOVERED_BITS, SCHEMES, affine
+from export.mlx.schemes import (
+    E2M1_CODES,
+    EXACT,
+    GROUPS,
+    MICROSCALED,
+    RECOVERED_BITS,
+    SCHEMES,
+    affine,
+)
 from export.rounding import Evidence
 from export.rounding.lattice import find_lattice
 from export.rounding.registry import METHODS, NEAREST
-from runtimes.weights.mlx import dequantise_groups
+from runtimes.weights.mlx import dequantise_groups, dequantise_microscaled
 from tests import mlx_quantised as known
 from tests.recovered import LEVELS, blocks
 from tests.tiny import DTYPES
@@ -31,6 +39,45 @@ def test_rounding_is_what_mlx_gave(dtype: str, bits: int, group: int) -> None:
     words = pack(rounded.codes, bits, len(rows))
     found = known.digest(words, rounded.scales, rounded.offsets)
     assert found == known.recorded()[f"{dtype} q{bits} g{group}"]
+
+
+@pytest.mark.parametrize("dtype", known.DTYPES)
+def test_microscaled_rounding_is_what_mlx_gave(dtype: str) -> None:
+    parts = []
+    for rows in (known.rows(dtype), known.near_powers(dtype)):
+        rounded = METHODS[NEAREST].round(rows, MICROSCALED, Evidence("w"))
+        parts += [pack(E2M1_CODES[rounded.codes], 4, len(rows)), rounded.scales.view(np.uint8)]
+    assert known.digest(*parts) == known.recorded()[f"{dtype} {known.MXFP4}"]
+
+
+def test_microscaled_values_are_levels_times_powers_of_two() -> None:
+    """Every code and every exponent, read back."""
+    codes = np.repeat(np.arange(16, dtype=np.uint8)[:, None], 255, axis=1)
+    words = pack(np.concatenate([E2M1_CODES[codes]] * 2), 4, 255)
+    scales = np.arange(255, dtype=np.uint8)  # 254: 2 is infinite
+    found = dequantise_microscaled(words, scales[:, None])[:, :16]
+    levels = np.array(MICROSCALED.levels, np.float64)
+    expected = levels * 2.0 ** (scales.astype(np.float64)[:, None] - 127)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+    as_floats = scales.view(MICROSCALED.scale_dtype).astype(np.float64)
+    np.testing.assert_array_equal(as_floats, 2.0 ** (scales.astype(np.float64) - 127))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["float32", "bfloat16"]))
+def test_values_on_the_microscaled_grid_stay(seed: int, dtype: str) -> None:
+    """Also without the highest level, which may need another exponent."""
+    rng = np.random.default_rng(seed)
+    levels = np.array(MICROSCALED.levels)
+    highest = rng.integers(9, 17, (20, 1))
+    codes = rng.integers(16 - highest, highest, (20, 64))
+    exponents = np.repeat(rng.integers(-60, 60, (20, 2)), 32, axis=1)
+    rows = (levels[codes] * 2.0**exponents).astype(known.DTYPES[dtype])
+    rounded = METHODS[NEAREST].round(rows, MICROSCALED, Evidence("w"))
+    words = pack(E2M1_CODES[rounded.codes], 4, len(rows))
+    scales = rounded.scales.view(np.uint8).reshape(20, 2)
+    np.testing.assert_array_equal(dequantise_microscaled(words, scales), rows.astype(np.float32))
 
 
 def test_mlx_still_gives_what_is_recorded() -> None:

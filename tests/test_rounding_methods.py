@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from export.gguf.storage import FOREIGN, TYPES, BlockType
 from export.mlc.schemes import SCHEMES
-from export.mlx.schemes import affine
+from export.mlx.schemes import MICROSCALED, affine
 from export.onnx import bnb4, dynamic
 from export.onnx.blocks import BLOCKS
 from export.rounding import BlockAxis, Evidence, Grid, Kind, Need, Rules
@@ -35,6 +35,7 @@ GRIDS = {
         f"mlx q{bits} g{group} {dtype.name}": affine(bits, group, dtype)
         for bits, group, dtype in ((3, 32, FLOAT16), (4, 64, BFLOAT16), (8, 64, FLOAT32))
     },
+    "mlx mxfp4": MICROSCALED,
     **{
         name: grid
         for name, scheme in SCHEMES.items()

@@ -180,6 +180,16 @@ def test_it_gains(name: str, most: float) -> None:
         assert errors[1] < limit * errors[0]
 
 
+def test_a_better_power_of_two_is_found() -> None:
+    grid, rng = GRIDS["mlx mxfp4"], np.random.default_rng(0)
+    weights = rng.standard_normal((60, 960)).astype(np.float32)
+    nearest, found = (
+        block_errors(method.round(weights, grid, Evidence("w")), grid, weights, np.ones(960)).sum()
+        for method in (Nearest(), Search())
+    )
+    assert found < 0.95 * nearest
+
+
 @pytest.mark.parametrize("grid", MIRRORED.values(), ids=MIRRORED)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_block_on_the_grid_with_either_end_is_exact(grid: Grid, sign: int) -> None:

@@ -42,7 +42,7 @@ def test_logits_are_transformers(tmp_path: Path, family: str) -> None:
     check_logits(export_tiny(folder, "mlx", "f32", tmp_path), folder, OTHER_RUNTIME)
 
 
-@pytest.mark.parametrize("variant", ["f16", "bf16", "q8", "q6", "q5", "q4", "q3"])
+@pytest.mark.parametrize("variant", ["f16", "bf16", "q8", "q6", "q5", "q4", "q3", "mxfp4"])
 def test_logits_are_those_of_the_values_that_our_reader_finds(
     checkpoint: Path, tmp_path: Path, variant: str
 ) -> None:

@@ -22,14 +22,18 @@ from export.checkpoint.safetensors_file import DTYPES
 
 # What `transformers` asks of every file it loads.
 METADATA = {"format": "pt"}
-NAMES = {**{dtype: name for name, dtype in DTYPES.items()}, np.dtype(np.uint32): "U32"}
+NAMES = {
+    **{dtype: name for name, dtype in DTYPES.items()},
+    np.dtype(np.uint32): "U32",
+    np.dtype(np.uint8): "U8",
+}
 # The reference library's order of dtypes in a file; widest first keeps every tensor aligned.
 ORDER = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor to be written; `dtype` is float32, float16 or bfloat16, or uint32 for codes."""
+    """One tensor to be written: float32, float16 or bfloat16, or uint32 and uint8 for codes."""
 
     name: str
     dtype: np.dtype[Any]

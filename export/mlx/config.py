@@ -16,6 +16,7 @@ from edgeproof.artifact import ArtifactWriter
 from edgeproof.checkpoints.settings import SETTINGS, shipped_settings
 from export.checkpoint import Checkpoint
 from export.mlx.definitions import stated_keys
+from export.mlx.schemes import AFFINE
 
 # Code of strangers that mlx_lm could be told to run; what says nothing of the model; what mlx_lm's
 # Llama would take for windows, which transformers' has not; a packing that weights no longer have.
@@ -28,8 +29,12 @@ END = "eos_token_id"
 log = logging.getLogger(__name__)
 
 
-def config_json(checkpoint: Checkpoint, group: int | None, bits: Mapping[str, int | None]) -> bytes:
+def config_json(
+    checkpoint: Checkpoint, group: int | None, bits: Mapping[str, int | None], mode: str | None
+) -> bytes:
     """The content of config.json; `bits` are those of each matrix, by its module's name.
+
+    `mode` is what codes stand for, None for `affine`.
 
     Raises:
         InputError: mlx_lm's model does not compute the checkpoint's decoder.
@@ -42,12 +47,13 @@ def config_json(checkpoint: Checkpoint, group: int | None, bits: Mapping[str, in
     quantised = [count for count in bits.values() if count is not None]
     if group is not None and quantised:
         usual = max(sorted(set(quantised)), key=quantised.count)
-        quantization: dict[str, Any] = {"group_size": group, "bits": usual, "mode": "affine"}
+        shared = {"group_size": group, "mode": mode or AFFINE}
+        quantization: dict[str, Any] = {"bits": usual, **shared}
         for module, count in bits.items():
             if count is None:
                 quantization[module] = False
             elif count != usual:
-                quantization[module] = {"group_size": group, "bits": count, "mode": "affine"}
+                quantization[module] = {"bits": count, **shared}
         config |= dict.fromkeys(QUANTIZATION, quantization)
     return (json.dumps(dict(sorted(config.items())), indent=4, ensure_ascii=False) + "\n").encode()
 

@@ -22,11 +22,19 @@ from export.checkpoint.safetensors_writer import PlannedTensor, encode_header
 from export.context import within_context
 from export.format import Advance
 from export.mlx.config import config_json, write_tokenizer
-from export.mlx.files import INDEX, METADATA, UINT32, index_json, plan_files
+from export.mlx.files import INDEX, METADATA, UINT8, UINT32, index_json, plan_files
 from export.mlx.packing import pack, words_per_row
 from export.mlx.recipe import Recipe
-from export.mlx.schemes import EXACT, FLOATS, RECOVERED_BITS, affine, as_affine
-from export.rounding import Rounded, Rounder, rounder_of
+from export.mlx.schemes import (
+    E2M1_CODES,
+    EXACT,
+    FLOATS,
+    MICROSCALED,
+    RECOVERED_BITS,
+    affine,
+    as_affine,
+)
+from export.rounding import Grid, Rounded, Rounder, rounder_of
 from export.rounding.cast import FLOAT16, cast
 from export.rounding.lattice import find_lattice
 from export.targets import Target, check_bound
@@ -38,13 +46,23 @@ DTYPE_KEYS = ("torch_dtype", "dtype")
 
 @dataclass(frozen=True)
 class Item:
-    """One parameter: what it is stored as. `bits` is None for floats, `asked` what it should be."""
+    """One parameter: what it is stored as. `bits` is None for floats, `asked` what it should be.
+
+    `mode` as in `Recipe`.
+    """
 
     target: Target
     dtype: np.dtype[Any]
     group: int
     bits: int | None
     asked: int | None
+    mode: str | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """What its values are rounded to, where it is not a float."""
+        assert self.bits is not None
+        return MICROSCALED if self.mode else affine(self.bits, self.group, self.dtype)
 
     @property
     def module(self) -> str:
@@ -59,8 +77,11 @@ class Item:
             return (PlannedTensor(name, self.dtype, shape),)
         rows, columns = shape
         groups = (rows, columns // self.group)
+        words = PlannedTensor(name, UINT32, (rows, words_per_row(columns, self.bits)))
+        if self.mode:
+            return words, PlannedTensor(f"{self.module}.scales", UINT8, groups)
         return (
-            PlannedTensor(name, UINT32, (rows, words_per_row(columns, self.bits))),
+            words,
             PlannedTensor(f"{self.module}.scales", self.dtype, groups),
             PlannedTensor(f"{self.module}.biases", self.dtype, groups),
         )
@@ -85,7 +106,7 @@ def write(
     rounder = rounder_of(recipe.rounding, checkpoint.parameters)
     items = plan_items(checkpoint, recipe)
     matrices = {item.module: item.bits for item in items if len(item.target.shape) > 1}
-    config = config_json(checkpoint, recipe.group, matrices)
+    config = config_json(checkpoint, recipe.group, matrices, recipe.mode)
     groups = [item.stored for item in items]
     files = plan_files(groups)
     for file in files:
@@ -127,7 +148,7 @@ def plan_items(checkpoint: Checkpoint, recipe: Recipe) -> list[Item]:
                 f"{checkpoint.path / RECOVERY}: {target.name} has rows of {target.shape[-1]}"
                 f" values, which do not divide into groups of {group}"
             )
-        items.append(Item(target, dtype, group, asked if fits else None, asked))
+        items.append(Item(target, dtype, group, asked if fits else None, asked, recipe.mode))
     return items
 
 
@@ -157,19 +178,17 @@ def _write_item(
                 out.write(_buffer(cast(block, item.dtype, name)))
                 advance(block.size)
         return
-    kept: list[Rounded] = []
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
     with out.section(name):
         for rows in _few_rows(checkpoint, item.target, advance):
             rounded = _rounded(rows, item, rounder)
-            out.write(_buffer(pack(rounded.codes, item.bits, len(rows))))
-            kept.append(rounded)
-    for part, arrays in (
-        (item.stored[1], [rounded.scales for rounded in kept]),
-        (item.stored[2], [rounded.offsets for rounded in kept]),
-    ):
+            codes = E2M1_CODES[rounded.codes] if item.mode else rounded.codes
+            out.write(_buffer(pack(codes, item.bits, len(rows))))
+            kept.append((rounded.scales, rounded.offsets))
+    for number, part in enumerate(item.stored[1:]):
         with out.section(part.name):
-            for array in arrays:
-                out.write(_buffer(array))
+            for arrays in kept:
+                out.write(_buffer(arrays[number]))
 
 
 def _few_rows(checkpoint: Checkpoint, target: Target, advance: Advance) -> Iterator[np.ndarray]:
@@ -185,8 +204,7 @@ def _rounded(rows: np.ndarray, item: Item, rounder: Rounder) -> Rounded:
     bits = item.bits
     assert bits is not None
     if not rounder.exact(item.target):
-        grid = affine(bits, item.group, item.dtype)
-        return rounder.round(rows, grid, item.target)
+        return rounder.round(rows, item.grid, item.target)
     found = exactly(rows, bits, item.group, item.target.name)
     where = f"{item.target.name}, scale or bias of a group"
     scales, biases = (cast(part, item.dtype, where) for part in (found.scales, found.offsets))
@@ -217,11 +235,11 @@ def _buffer(array: np.ndarray) -> memoryview:
 
 
 def _count(writer: ArtifactWriter, item: Item) -> None:
-    kind = item.dtype.name if item.bits is None else f"q{item.bits}"
+    kind = item.dtype.name if item.bits is None else item.mode or f"q{item.bits}"
     fallback = None
     if item.asked != item.bits:
         row = item.target.shape[-1]
-        fallback = Fallback(f"q{item.asked}", kind, row, item.group)
+        fallback = Fallback(item.mode or f"q{item.asked}", kind, row, item.group)
     size = math.prod(item.target.shape)
     nbytes = sum(tensor.nbytes for tensor in item.stored)
     writer.stats.add(kind, size, nbytes, fallback=fallback)

@@ -15,7 +15,7 @@ from export.checkpoint.safetensors_writer import PlannedTensor
 
 MOST_BYTES = 5 << 30
 INDEX = "model.safetensors.index.json"
-UINT32 = np.dtype(np.uint32)
+UINT32, UINT8 = np.dtype(np.uint32), np.dtype(np.uint8)
 METADATA = {"format": "mlx"}
 
 

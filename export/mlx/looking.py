@@ -20,6 +20,8 @@ def complete_from_checkpoint(variant: Variant[Recipe], checkpoint: Checkpoint) -
     recipe = variant.recipe
     if not looks(recipe) or recipe.bits is None or recipe.activations == BFLOAT16.name:
         return variant
+    if recipe.mode is not None:
+        return variant
     grids = [grid for grid in EXACT.get(recipe.bits, ()) if grid.block == recipe.group]
     targets = [item.target for item in plan_items(checkpoint, recipe) if item.bits is not None]
     exact = [

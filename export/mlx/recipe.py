@@ -45,13 +45,14 @@ class Recipe(RoundedRecipe):
     """`bits` of a code and values in a `group`; None for floats.
 
     `activations` is the dtype of floats; None for the checkpoint's own. `recovered`: recovery.json
-    gives each tensor its bits.
+    gives each tensor its bits. `mode` is MLX's name of what codes stand for; None for `affine`.
     """
 
     bits: int | None = None
     group: int | None = None
     activations: str | None = None
     recovered: bool | None = None
+    mode: str | None = None
 
     @property
     def facts(self) -> Facts:
@@ -61,8 +62,8 @@ class Recipe(RoundedRecipe):
 
 def variant_of(scheme: Scheme) -> Variant[Recipe]:
     """The scheme as the command line and the manifest know it."""
-    group = None if scheme.bits is None else DEFAULT_GROUP
-    recipe = Recipe(scheme.bits, group, scheme.activations)
+    group = None if scheme.bits is None else scheme.group
+    recipe = Recipe(scheme.bits, group, scheme.activations, mode=scheme.mode)
     return Variant("mlx", scheme.name, scheme.precision, recipe, scheme.aliases)
 
 
@@ -101,8 +102,15 @@ def with_options(
     if group_size is not None and int(group_size) != recipe.group:
         if recipe.group is None:
             raise InputError(f"--{GROUP}: {variant.name} stores floats, which have no groups")
+        if recipe.mode is not None:
+            raise InputError(f"--{GROUP}: {variant.name} has groups of {recipe.group} only")
         changed = replace(recipe, group=int(group_size))
         variant = _renamed(variant, f"g{group_size}", changed)
+    if recipe.mode is not None and rounding == LATTICE:
+        raise InputError(
+            f"--{ROUNDING} {LATTICE}: {variant.name} stores what lies on its grid as it is without"
+            " it; leave it out"
+        )
     if activations is not None:
         if recipe.activations is not None:
             raise InputError(f"--{ACTIVATIONS}: {variant.name} is that of {recipe.activations}")

@@ -1,8 +1,10 @@
 """How MLX stores weights: floats, or codes of so many bits with a scale and a bias for each group.
 
-A value is scale × code + bias. Everything that is looked up or multiplied with is quantised, a tied
-embedding too, as `mlx_lm.convert` does it; norms and biases of layers stay floats.
-Source: https://github.com/ml-explore/mlx-lm, mlx_lm/utils.py (`quantize_model`).
+A value is scale × code + bias; in the mode `mxfp4` a level of E2M1 times a power of two. All that
+is looked up or multiplied with is quantised, a tied embedding too, as `mlx_lm.convert` does it;
+norms and biases of layers stay floats.
+Source: https://github.com/ml-explore/mlx-lm, mlx_lm/utils.py (`quantize_model`);
+https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf (MXFP4).
 """
 
 from __future__ import annotations
@@ -16,23 +18,30 @@ from edgeproof.artifact import Precision
 from edgeproof.recovery import IQ4_NL_LEVELS
 from export.rounding import Grid, Kind, Rounded, Rules
 from export.rounding.cast import BFLOAT16, FLOAT16, FLOAT32
+from export.rounding.grid import POWERS_OF_TWO
 
 # What MLX's kernels have, of those that rows of language models divide into.
 GROUPS = (32, 64)
 DEFAULT_GROUP = 64
 FLOATS = {dtype.name: dtype for dtype in (FLOAT32, FLOAT16, BFLOAT16)}
+AFFINE, MXFP4 = "affine", "mxfp4"
 MIDDLE = 128  # the code of 0 where signed codes of 8 bits become unsigned ones
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """`bits` of a code, None for floats; `activations` where the name itself says a dtype."""
+    """`bits` of a code, None for floats; `activations` where the name itself says a dtype.
+
+    `mode` is MLX's name of what codes stand for, None for `affine`; it has one size of `group`.
+    """
 
     name: str
     precision: Precision
     bits: int | None = None
     activations: str | None = None
     aliases: tuple[str, ...] = ()
+    mode: str | None = None
+    group: int = DEFAULT_GROUP
 
 
 def _floats(name: str, precision: Precision, dtype: np.dtype[Any], *aliases: str) -> Scheme:
@@ -47,8 +56,23 @@ SCHEMES = {
         _floats("bf16", Precision.BF16, BFLOAT16),
         Scheme("q8", Precision.EIGHT_BIT, 8),
         *(Scheme(f"q{bits}", Precision.LOW_BIT, bits) for bits in (6, 5, 4, 3)),
+        Scheme(MXFP4, Precision.LOW_BIT, 4, mode=MXFP4, group=32),
     )
 }
+
+# E2M1's magnitudes in the order of its codes; the highest bit of a code is the sign.
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+MICROSCALED = Grid(
+    Kind.CODEBOOK,
+    4,
+    32,
+    POWERS_OF_TWO,
+    Rules.MLX,
+    levels=(*(-level for level in reversed(E2M1)), *E2M1),
+)
+_OWN = range(len(E2M1))
+# Code of `MICROSCALED`, whose levels ascend → code of E2M1.
+E2M1_CODES = np.array([*(len(E2M1) + code for code in reversed(_OWN)), *_OWN], np.uint8)
 
 
 def affine(bits: int, group: int, dtype: np.dtype[Any]) -> Grid:

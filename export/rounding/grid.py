@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 WHOLE_ROW = 0
+POWERS_OF_TWO = np.dtype(ml_dtypes.float8_e8m0fnu)
 
 
 class Kind(Enum):
@@ -51,7 +53,8 @@ class Grid:
         kind: what a code stands for.
         bits: of a code.
         block: how many values share a scale; `WHOLE_ROW` for those of an output channel.
-        scale_dtype: of scales and minima, as they are stored.
+        scale_dtype: of scales and minima, as they are stored; `POWERS_OF_TWO` where a scale is its
+            exponent, a byte (2⁻¹²⁷ … 2¹²⁷, above 0).
         rules: whose arithmetic `nearest` repeats.
         zero: the code of the value 0, where that is fixed and codes are unsigned.
         axis: along what the values of a block lie.

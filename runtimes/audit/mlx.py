@@ -131,7 +131,7 @@ def _counted(
             bits = math.prod(entry.shape) * WORD_BITS // max(1, elements)
             beside = stored.get(f"{module}.biases")
             size = entry.nbytes + scales.nbytes + (beside.nbytes if beside else 0)
-            label, kind_of = f"{bits}-bit", _class(bits)
+            label, kind_of = f"{bits}-bit" if beside else f"{bits}-bit float", _class(bits)
         else:
             elements, size = math.prod(entry.shape), entry.nbytes
             label = FLOATS.get(entry.dtype, entry.dtype)

@@ -27,6 +27,7 @@ RULES: Mapping[tuple[Rules, Kind], Rule] = {
     (Rules.ONNXRUNTIME, Kind.ZERO_POINT): onnxruntime.asymmetric,
     (Rules.MLC, Kind.SIGNED): mlc.symmetric,
     (Rules.MLX, Kind.MINIMUM): mlx.affine,
+    (Rules.MLX, Kind.CODEBOOK): mlx.microscaled,
     (Rules.BITSANDBYTES, Kind.CODEBOOK): bitsandbytes.normal_float,
 }
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from export.rounding.evidence import Evidence, Need
-from export.rounding.grid import WHOLE_ROW, Grid, Kind, Rules
+from export.rounding.grid import POWERS_OF_TWO, WHOLE_ROW, Grid, Kind, Rules
 from export.rounding.method import Rounded
 from export.rounding.nearest import Nearest
-from export.rounding.search import affine, signed, zero_point
+from export.rounding.search import affine, powers, signed, zero_point
 from export.rounding.search.blocks import Blocks
 
 # Whose `nearest` stores a block's minimum and, as scale, its range divided by the greatest code.
@@ -47,6 +47,8 @@ class Search:
         if grid.bits > MOST_BITS or grid.block == WHOLE_ROW:
             return Nearest().round(rows, grid, evidence)
         blocks = Blocks.of(rows, grid, evidence)
+        if grid.scale_dtype == POWERS_OF_TWO:
+            return powers.search(blocks, grid)
         if grid.kind in RULES:
             return RULES[grid.kind](blocks, grid)
         if grid.kind is not Kind.MINIMUM:
