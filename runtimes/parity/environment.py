@@ -13,7 +13,7 @@ from edgeproof import __version__
 # What logits, rounding or tokens can depend on.
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "numpy", "onnxruntime", "onnxruntime-ep-webgpu",
-    "llama-cpp-python", "apache-tvm",
+    "llama-cpp-python", "apache-tvm", "mlx-cpu", "mlx-lm", "openvino", "openvino-genai",
 )  # fmt: skip
 CPU_INFO = Path("/proc/cpuinfo")
 

@@ -64,6 +64,17 @@ BROWSER_WEBGPU = Adapter(
     code=None,
 )
 
+OPENVINO = Adapter(
+    "runtimes.openvino.onnx",
+    ("openvino", "onnxruntime"),
+    "openvino",
+    device="cpu",
+    activations="float32",
+    real=True,
+    in_process=True,
+    code=None,
+)
+
 
 def _weights(artifact: Artifact) -> Mapping[str, np.ndarray]:
     from runtimes.weights.onnx import read
@@ -138,6 +149,7 @@ READER = Reader(
         "onnxruntime-cuda": CUDA,
         "browser": BROWSER,
         "browser-webgpu": BROWSER_WEBGPU,
+        "openvino": OPENVINO,
     },
     weights=_weights,
     states=_states,

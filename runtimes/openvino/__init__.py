@@ -1,0 +1,1 @@
+"""OpenVINO: ONNX graphs, and GGUF files as OpenVINO GenAI reads them."""
