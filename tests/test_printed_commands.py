@@ -25,6 +25,7 @@ INLINE = re.compile(r"`((?:make|edgeproof|python -m) [^`\n]+)`")
 # Programs of others, and what a shell does by itself.
 OTHERS = {
     ".",
+    "dask",
     "eval",
     "gguf-new-metadata",
     "llama-cli",
