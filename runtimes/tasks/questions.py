@@ -27,9 +27,11 @@ from runtimes.tasks.harness import RuntimeLM
 
 # What the harness and `datasets` raise over a task that is not sound.
 BAD_TASK = (
-    ValueError, TypeError, KeyError, AttributeError, IndexError, AssertionError, ImportError,
-    NotImplementedError, TemplateError, YAMLError, DatasetsError,
+    TypeError, KeyError, AttributeError, IndexError, AssertionError, ImportError,
+    NotImplementedError, YAMLError, DatasetsError,
 )  # fmt: skip
+# What the harness raises over a single question; all else there is a fault of ours.
+BAD_QUESTION = (TemplateError, ValueError)
 UNREACHABLE = (OSError, HfHubHTTPError, OfflineModeIsEnabled)
 # Builders of `datasets` that read files.
 LOCAL_DATA = ("arrow", "csv", "json", "parquet", "text")
@@ -194,13 +196,19 @@ def _told(name: str, *, fetched: bool = False) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except UNREACHABLE as error:
-        raise _not_here(name, error) from None
-    except BAD_TASK as error:
-        if fetched and isinstance(error, ConnectionError | FileNotFoundError | DatasetsError):
+    except BAD_QUESTION as error:
+        raise _bad(name, error) from None
+    except (*UNREACHABLE, *BAD_TASK) as error:
+        if not fetched:
+            raise
+        if isinstance(error, (*UNREACHABLE, DatasetsError)):
             raise _not_here(name, error) from None
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{name}: the harness cannot ask it ({why[:300]})") from None
+        raise _bad(name, error) from None
+
+
+def _bad(name: str, error: Exception) -> InputError:
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    return InputError(f"{name}: the harness cannot ask it ({why[:300]})")
 
 
 def _not_here(name: str, error: Exception) -> InputError:
