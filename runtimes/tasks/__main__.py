@@ -161,13 +161,13 @@ def _update_pages(asked: Sequence[Asked]) -> dict[str, float | None]:
 
     kl: dict[str, float | None] = {}
     for stored in dict.fromkeys(item.report for item in asked if item.report):
-        report = stored.with_name(REPORT)
+        report, shown = stored.with_name(REPORT), False
+        page = report.with_suffix(".html")
         if report.is_file():
             found = mean_kls(read_report(report))
-            page = report.with_suffix(".html")
             shown = update_page(page, tasks_section(read_scores(stored), found))
-            click.echo(f"{stored}" + (f", and in {page}" if shown else ""))
             kl |= found
+        click.echo(f"{stored}, and in {page}" if shown else f"{stored}")
     return kl
 
 
