@@ -13,11 +13,15 @@ import numpy as np
 from edgeproof.families import read_config
 from tests.tiny import GEMMA3, GRANITE, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3, config, write_tokenizer
 
-# SmolLM2-135M, SmolLM-1.7B, Phi-4-mini (3.8B), which has a large vocabulary, and Llama 3 8B.
+# SmolLM2-135M and -360M, SmolLM-1.7B, Phi-4-mini (3.8B, with a large vocabulary), Llama 3 8B.
 SHAPES: dict[str, dict[str, int]] = {
     "135M": {
         "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
         "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152,
+    },
+    "360M": {
+        "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32,
+        "num_attention_heads": 15, "num_key_value_heads": 5, "head_dim": 64, "vocab_size": 49152,
     },
     "1.7B": {
         "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,

@@ -139,7 +139,7 @@ class Stages:
 
     def measure(self, decoder: Decoder, tell: Tell) -> None:
         """Measure all moments, in groups of layers whose sums fit; `tell` of tokens."""
-        together = max(1, _room() // calibrate.layer_bytes(decoder))
+        together = together_of(decoder)
         tables = not self._has_moments(TABLES)
         while missing := self.missing_layers:
             group = range(missing[0], min(missing[0] + together, self.original.config.layers))
@@ -295,6 +295,11 @@ def _unpacked(content: Mapping[str, torch.Tensor]) -> Folded:
 
     errors = {name: float(value) for name, value in part(ERRORS).items()}
     return Folded(part(WEIGHTS), part(MOMENTS), errors)
+
+
+def together_of(decoder: Decoder) -> int:
+    """How many layers' moments are measured at a time; the text is read for each such group."""
+    return max(1, _room() // calibrate.layer_bytes(decoder))
 
 
 def _room() -> int:
