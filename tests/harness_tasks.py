@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
+
+from edgeproof.command import EdgeproofCommand
 
 PLACES = {
     "France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "Egypt": "Cairo",
@@ -94,5 +96,12 @@ def _task(folder: Path, name: str, data: Mapping[str, str], **settings: Any) -> 
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
 
 
+@click.command(cls=EdgeproofCommand, name="harness_tasks")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    """Write the tasks into a folder, with all questions."""
+    write_tasks(folder.resolve(), count=len(PLACES))
+
+
 if __name__ == "__main__":
-    write_tasks(Path(sys.argv[1]).resolve(), count=len(PLACES))
+    main()
