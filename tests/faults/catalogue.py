@@ -323,7 +323,7 @@ FAULTS = (
         "the index under its old name has other places than that under its new one",
         {
             "mlc": Plant(
-                Finds(Cause.METADATA, key="ndarray-cache.json records[0]"),
+                Finds(Cause.METADATA, key="].records[1].byteOffset"),
                 files=metadata.moved_in_old_index,
             )
         },

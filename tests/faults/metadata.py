@@ -133,7 +133,8 @@ def moved_in_old_index(artifact: Artifact) -> None:
     """As an exporter that wrote one index, changed its layout, and wrote the other."""
     path = artifact.path / "ndarray-cache.json"
     index = json.loads(path.read_text())
-    index["records"][0]["records"][1]["byteOffset"] += 64
+    shared = next(shard for shard in index["records"] if len(shard["records"]) > 1)
+    shared["records"][1]["byteOffset"] += 64
     path.write_text(json.dumps(index))
 
 
