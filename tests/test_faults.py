@@ -16,6 +16,7 @@ from runtimes.parity import statistics, tokenizer
 from runtimes.parity.suite import Budget, Prompt, Suite, built_in
 from tests.caches import new_cache
 from tests.faults import alarms
+from tests.faults.__main__ import PAGE, POSITIONS, ROWS
 from tests.faults.alarms import verdicts_on_subsets
 from tests.faults.catalogue import FAULTS
 from tests.faults.fault import FORMATS, FOUR_BIT
@@ -115,6 +116,12 @@ def test_the_page_says_what_noticed_a_fault_and_what_the_gates_would_have(
         row for row in page.splitlines() if row.startswith("| truncated vocab") and "q4_0" in row
     )
     assert "| as clean |" in lost
+
+
+def test_the_page_is_what_the_kept_rows_say() -> None:
+    records, wanted = Records(ROWS), everything()
+    written = document(records.of(wanted), records.alarms(), POSITIONS, len(wanted))
+    assert PAGE.read_text("utf-8") == written
 
 
 def test_no_two_rows_of_the_page_are_of_one_case() -> None:

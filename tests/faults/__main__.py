@@ -22,10 +22,11 @@ from tests.tiny import FAMILIES, make_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PAGE, ROWS = ROOT / "docs" / "faults.md", ROOT / "docs" / "faults.jsonl"
+POSITIONS = 300
 
 
 @click.command(cls=EdgeproofCommand, name="faults")
-@click.option("--positions", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--positions", type=click.IntRange(1), default=POSITIONS, show_default=True)
 @click.option("--only", multiple=True, help="Rows whose label has this; writes no page.")
 @click.option("--page", type=click.Path(path_type=Path), default=PAGE, show_default=True)
 @click.option("--rows", type=click.Path(path_type=Path), default=ROWS, show_default=True)
@@ -71,8 +72,7 @@ def main(
         if alarms_only or not (only or page_only):
             _measure_alarms(clean, records, None if keep else revision, folder, threads)
     records.tidy()
-    known = records.cases()
-    found = [(case, known[case.key]) for case in wanted if case.key in known]
+    found = records.of(wanted)
     if not only:
         page.write_text(document(found, records.alarms(), positions, len(wanted)), "utf-8")
         console.print(f"written: {page}")

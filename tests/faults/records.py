@@ -94,6 +94,11 @@ class Records:
         """The rows of clean exports on parts of the text by their name."""
         return {row["name"]: Alarms(**row) for row in self._rows(Alarms.__name__)}
 
+    def of(self, cases: Iterable[Case]) -> list[tuple[Case, Record]]:
+        """The cases that have a row, each with it."""
+        known = self.cases()
+        return [(case, known[case.key]) for case in cases if case.key in known]
+
     def missing(self, cases: Iterable[Case], revision: str | None) -> list[Case]:
         """The cases without a row; with a revision, also those whose row is of another."""
         known = self.cases()
