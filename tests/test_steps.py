@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -114,6 +115,27 @@ def test_what_is_damaged_or_leaves_its_folder_is_refused(here: Store, tmp_path: 
     outside = Result(Kind.EXPORT, "bad", (OutputFile("../a", 1, "0" * 64),), "", 0.0)
     with pytest.raises(InputError, match="leaves its folder"):
         fetch(here, outside, tmp_path / "fetched")
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "says"),
+    [
+        ("artifact/../../elsewhere/edgeproof.json", "0" * 64, "leaves its folder"),
+        ("/elsewhere/edgeproof.json", "0" * 64, "leaves its folder"),
+        ("artifact/edgeproof.json", "../../secret", "has no SHA-256"),
+    ],
+)
+def test_a_record_that_somebody_else_wrote_names_nothing_outside(
+    here: Store, tmp_path: Path, path: str, sha256: str, says: str
+) -> None:
+    """An artifact's place in the user's folder follows from the names in its record."""
+    result = made(tmp_path / "one", a="x")
+    keep(here, "k" * 64, result, tmp_path / "one", take=False)
+    (record,) = (tmp_path / "store" / "results").rglob("*.json")
+    text = record.read_text().replace('"a"', json.dumps(path))
+    record.write_text(text.replace(result.files[0].sha256, sha256))
+    with pytest.raises(InputError, match=says):
+        find(here, "k" * 64)
 
 
 def test_a_key_follows_from_what_results_depend_on_and_nothing_else() -> None:

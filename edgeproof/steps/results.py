@@ -6,6 +6,7 @@ A result is there when its record is, and that is written last.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from edgeproof.steps.step import Kind
 from edgeproof.steps.store import Store
 
 SCHEMA = Schema(current=1, oldest=1, again="remove it and run again", what="a step's result")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,15 @@ def find(store: Store, key: str) -> Result | None:
     """The result of a step; None where it is not there, or one of its files is missing.
 
     Raises:
-        InputError: its record is damaged, or the store does not answer.
+        InputError: its record is damaged, a path in it leaves its folder, or the store does not
+            answer.
     """
     name = _record(key)
     data = store.read(name)
     if data is None:
         return None
     result = parse_own(data, f"{store.url}/{name}", SCHEMA, lambda raw: typed(Result, raw))
+    _require_inside(store, result)
     return result if all(store.has(_file(item.sha256)) for item in result.files) else None
 
 
@@ -70,13 +74,9 @@ def fetch(store: Store, result: Result, folder: Path) -> None:
     Raises:
         InputError: a file is missing, or is not what its name says; a path leaves the folder.
     """
+    _require_inside(store, result)
     for item in result.files:
-        path = PurePosixPath(item.path)
-        if path.is_absolute() or ".." in path.parts or "\\" in item.path:
-            raise InputError(
-                f"{store.url}: {result.step}: the path {item.path!r} leaves its folder"
-            )
-        target, name = folder / path, _file(item.sha256)
+        target, name = folder / item.path, _file(item.sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             store.get(name, target)
@@ -84,6 +84,22 @@ def fetch(store: Store, result: Result, folder: Path) -> None:
             raise InputError(f"{store.url}/{name}: missing; run again") from None
         if target.stat().st_size != item.bytes or file_sha256(target) != item.sha256:
             raise InputError(f"{store.url}/{name}: damaged; remove it and run again")
+
+
+def _require_inside(store: Store, result: Result) -> None:
+    """Refuse names that somebody else may have put into a store.
+
+    Raises:
+        InputError: a path leaves its folder, or a digest is none.
+    """
+    for item in result.files:
+        path = PurePosixPath(item.path)
+        if path.is_absolute() or ".." in path.parts or "\\" in item.path:
+            raise InputError(
+                f"{store.url}: {result.step}: the path {item.path!r} leaves its folder"
+            )
+        if not SHA256.fullmatch(item.sha256):
+            raise InputError(f"{store.url}: {result.step}: {item.path} has no SHA-256")
 
 
 def files_of(folder: Path) -> tuple[OutputFile, ...]:
