@@ -50,5 +50,5 @@ def device_option(command: F) -> F:
         default=AUTO,
         show_default=True,
         help="Where PyTorch computes the reference, in float32 without TF32; auto: a GPU where it"
-        " finds one. A GPU's is held against the CPU's first.",
+        " finds one.",
     )(command)

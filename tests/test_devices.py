@@ -18,12 +18,16 @@ from click.testing import CliRunner
 from edgeproof.artifact import Artifact, Precision
 from edgeproof.cli import main
 from edgeproof.errors import InputError
+from edgeproof.steps.job import write_job
+from edgeproof.steps.planned import PlannedMeasuring, heard
 from runtimes import llamacpp_gpu, onnxruntime_cuda
 from runtimes.llamacpp import LlamaCpp
 from runtimes.parity.agreement import LIMIT, TOKENS, agreement, agreement_with_cpu
 from runtimes.parity.elsewhere import left_open
 from runtimes.parity.execution import unseen
 from runtimes.parity.gates import gates_for
+from runtimes.parity.steps import plan as steps_plan
+from runtimes.parity.steps import reference as steps_reference
 from runtimes.pytorch import TorchRuntime, layered, open_reference
 from runtimes.pytorch.held import Held
 from runtimes.pytorch.layered import Layered
@@ -78,6 +82,30 @@ def test_a_device_that_is_not_there_is_one_line(
     (line,) = (line for line in done.output.splitlines() if line.startswith("error: "))
     assert line == (f"error: --device {device}: PyTorch finds none on this machine; there is cpu")
     assert not out.exists()
+
+
+def planned(*options: str) -> PlannedMeasuring:
+    done = CliRunner().invoke(steps_plan.main, [*options, "--threads=1"])
+    assert done.exit_code == 0, done.output
+    return heard(PlannedMeasuring, done.output)
+
+
+def test_a_runs_steps_compute_where_it_was_decided(
+    monkeypatch: pytest.MonkeyPatch, no_gpu: None, checkpoint: Path, tmp_path: Path
+) -> None:
+    """What a GPU gives is another result: keys tell it apart, and no worker falls back."""
+    without = planned()
+    assert without == planned("--device=cpu")
+    assert without.of_text["device"] == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = planned()
+    assert found == replace(without, of_text={**without.of_text, "device": "cuda"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    params = {**found.of_text, "inputs": ["config.json"]}
+    write_job(tmp_path / "job", params, {"model": checkpoint}, tmp_path / "out")
+    done = CliRunner().invoke(steps_reference.main, [str(tmp_path / "job")])
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    assert "--device cuda: PyTorch finds none on this machine" in done.output
 
 
 def test_without_a_gpu_nothing_changes(checkpoint: Path, no_gpu: None) -> None:

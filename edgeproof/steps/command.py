@@ -91,6 +91,14 @@ KEPT = "steps that are done are kept in the store; the same command goes on with
     show_default=True,
     help="Measure memory, load time and speed of each artifact, alone on its machine.",
 )
+@click.option(
+    "--device",
+    metavar="auto|cuda|mps|cpu",
+    default="auto",
+    show_default=True,
+    help="Where PyTorch computes the reference, on every machine alike; auto: on a GPU where this"
+    " one has one.",
+)
 @click.option("--localise", is_flag=True, help="Say of every artifact where it diverges.")
 @click.option("--allow-degraded", is_flag=True, help="DEGRADED artifacts do not fail the run.")
 @click.option("--no-html", is_flag=True, help="Write no page.")
@@ -121,6 +129,7 @@ def main(
     positions: int | None,
     whole_text: bool,
     footprint: bool,
+    device: str,
     localise: bool,
     allow_degraded: bool,
     no_html: bool,
@@ -169,6 +178,7 @@ def main(
             *_options("text", text),
             *_options("positions", positions),
             *_options("threads", number),
+            *_options("device", device),
             "--footprint" if footprint else "--no-footprint",
             *(["--localise"] if localise else []),
             *(["--whole-text"] if whole_text else []),

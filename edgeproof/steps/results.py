@@ -6,21 +6,19 @@ A result is there when its record is, and that is written last.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from edgeproof import __version__
 from edgeproof.errors import InputError
-from edgeproof.files.hashing import OutputFile, file_sha256
+from edgeproof.files.hashing import SHA256, OutputFile, file_sha256
 from edgeproof.files.own import parse_own, typed
 from edgeproof.files.schema import Schema
 from edgeproof.steps.step import Kind
 from edgeproof.steps.store import Store
 
 SCHEMA = Schema(current=1, oldest=1, again="remove it and run again", what="a step's result")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def main(job: Job, journal: Path | None, crashed: tuple[tuple[str, str, str], ..
         params.whole_text,
         journal_of(journal, crashed),
         costs=_Known(job),
+        computing=params.computing,
     )
     requests, suite = [Request(artifact.path, allow_degraded=False)], suite_of(job, params)
     facts, (entry,) = run_each(checkpoint, suite, requests, params.threads, params.gates, extent)

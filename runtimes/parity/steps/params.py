@@ -10,6 +10,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records
 from edgeproof.steps.job import Job
+from runtimes.computing import Computing
 from runtimes.parity.suite import Suite
 from runtimes.parity.text_options import chosen_suite
 
@@ -19,7 +20,7 @@ MODEL, TEXT, REFERENCE, ARTIFACT, FOOTPRINT = "model", "text", "reference", "art
 
 @dataclass(frozen=True)
 class TextParams:
-    """The text, and with how many threads it is read.
+    """The text, and on which device and with how many threads it is read.
 
     `suite` is the text's digest; `inputs` are names of the checkpoint's files that exports depend
     on.
@@ -28,8 +29,14 @@ class TextParams:
     budget: str
     suite: str
     threads: int
+    device: str
     positions: int | None
     inputs: tuple[str, ...]
+
+    @property
+    def computing(self) -> Computing:
+        """How PyTorch has the reference."""
+        return Computing(device=self.device)
 
 
 @dataclass(frozen=True)

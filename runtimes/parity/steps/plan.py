@@ -9,9 +9,10 @@ import click
 from edgeproof.command import EdgeproofCommand
 from edgeproof.files.hashing import OutputFile, file_sha256
 from edgeproof.steps.planned import GivenFiles, PlannedMeasuring, told
+from runtimes.computing import device_option
 from runtimes.parity.environment import environment
 from runtimes.parity.text_options import chosen_suite, text_options
-from runtimes.registry import reference_version
+from runtimes.registry import chosen_device, reference_version
 from runtimes.threads import threads_option
 
 PACKAGE = "runtimes.parity.steps"
@@ -28,6 +29,7 @@ PYTHON = "python"
 @click.option("--footprint/--no-footprint", default=True)
 @click.option("--localise", is_flag=True)
 @click.option("--whole-text", is_flag=True)
+@device_option
 @threads_option
 def main(
     budget: str,
@@ -36,6 +38,7 @@ def main(
     footprint: bool,
     localise: bool,
     whole_text: bool,
+    device: str,
     threads: int,
 ) -> None:
     """Say what measuring an artifact takes."""
@@ -51,6 +54,7 @@ def main(
             "budget": budget,
             "suite": suite.digest,
             "threads": threads,
+            "device": chosen_device(device),
             "positions": positions,
         },
         of_artifacts={

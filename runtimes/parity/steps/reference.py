@@ -28,7 +28,9 @@ def main(job: Job) -> None:
     files = model_files(checkpoint, params.inputs)
     suite = suite_of(job, params)
     with stages.subject("reference"):
-        captured = capture(checkpoint, suite, files, params.threads, params.positions, stages)
+        captured = capture(
+            checkpoint, suite, files, params.threads, params.positions, stages, params.computing
+        )
         with stages.phase("the original's samples"):
             sample_all(captured, files)
     for path in kept_files(captured, files):
