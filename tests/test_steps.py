@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from edgeproof.steps.children import Children
 from edgeproof.steps.executors.executor import Begun, Ended, Event
 from edgeproof.steps.executors.local import LocalExecutor
 from edgeproof.steps.machine import turn
+from edgeproof.steps.planned import GivenFiles
 from edgeproof.steps.progress import Progress, Status
 from edgeproof.steps.results import Result, attempts, fetch, files_of, find, keep
 from edgeproof.steps.step import Kind, Needs, Step, read_step
@@ -162,6 +164,24 @@ def test_a_step_is_done_once_and_a_failure_is_kept_nowhere(here: Store, tmp_path
     killed = perform(step("c", kill=True), here, Children())
     assert killed.failed is not None
     assert "ended by SIGKILL" in killed.failed
+
+
+def test_what_is_made_of_files_that_changed_meanwhile_is_kept_nowhere(
+    here: Store, tmp_path: Path
+) -> None:
+    """Else everybody with the old files would be given what the new ones made."""
+    place = tmp_path / "given"
+    files = GivenFiles(str(place), made(place, text="old").files)
+    asked = replace(step("a"), inputs={"i0": "k" * 64})
+    (place / "text").write_text("new")
+    outcome = perform(asked, here, Children(), {"k" * 64: files})
+    assert (
+        outcome.failed == f"export: {place / 'text'}: it has changed since the run began; run again"
+    )
+    assert find(here, asked.key) is None
+    (place / "text").write_text("old")
+    assert perform(asked, here, Children(), {"k" * 64: files}).failed is None
+    assert text_of(here, asked, tmp_path / "t") == "a+old"
 
 
 def test_a_machine_with_other_libraries_is_refused(here: Store) -> None:

@@ -19,18 +19,20 @@ from edgeproof import __version__
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import scratch_folder
 from edgeproof.files.cache import cache_folder, usable
+from edgeproof.files.hashing import remembered_sha256
 from edgeproof.files.once import once_folder
 from edgeproof.files.own import json_object, typed
 from edgeproof.steps.children import Children
 from edgeproof.steps.job import write_job
 from edgeproof.steps.machine import turn, where
+from edgeproof.steps.planned import GivenFiles
 from edgeproof.steps.results import Result, fetch, files_of, find, keep, note_attempt
 from edgeproof.steps.step import Kind, Step, read_step
 from edgeproof.steps.store import Store, open_store
 
-GIVEN, WORK = "given", "steps-work"  # folders of the cache
+GIVEN, WORK, DIGESTS = "given", "steps-work", "digests"  # folders of the cache
 JOB, OUTPUT = "job.json", "output"
-NOTHING: Mapping[str, Path] = {}
+NOTHING: Mapping[str, GivenFiles] = {}
 LAST_LINES = 40  # of what a failed command said
 
 
@@ -73,11 +75,12 @@ def not_begun(step: Step, cause: Outcome) -> Outcome:
 
 
 def perform(
-    step: Step, store: Store, children: Children, given: Mapping[str, Path] = NOTHING
+    step: Step, store: Store, children: Children, given: Mapping[str, GivenFiles] = NOTHING
 ) -> Outcome:
     """Do a step, unless its result is there; what goes wrong is in the outcome.
 
-    What is `given` on this machine is taken from its folder there, by its key.
+    What is `given` on this machine is taken from its folder there, by its key. Where that has
+    other contents in the end, nothing is kept: the key is of those that were planned with.
     """
     begin = time.monotonic()
     try:
@@ -99,7 +102,7 @@ def failed(step: Step, reason: str, begin: float, said: str = "") -> Outcome:
     return Outcome(step.key, f"{step.kind.value}: {reason}", False, where(), seconds, said)
 
 
-def _do(step: Step, store: Store, children: Children, given: Mapping[str, Path]) -> Outcome:
+def _do(step: Step, store: Store, children: Children, given: Mapping[str, GivenFiles]) -> Outcome:
     here, begin = where(), time.monotonic()
     _require_versions(step)
     note_attempt(store, step.key, secrets.token_hex(8), here)
@@ -107,7 +110,7 @@ def _do(step: Step, store: Store, children: Children, given: Mapping[str, Path])
         output = work / OUTPUT
         output.mkdir()
         inputs = {
-            name: given[key] if key in given else _input(store, key, work / name)
+            name: given[key].place if key in given else _input(store, key, work / name)
             for name, key in step.inputs.items()
         }
         write_job(work / JOB, step.params, inputs, output)
@@ -118,6 +121,9 @@ def _do(step: Step, store: Store, children: Children, given: Mapping[str, Path])
                 ("interrupted", "") if done is None else _why(done.returncode, done.stderr)
             )
             return failed(step, reason, begin, said)
+        for key in step.inputs.values():
+            if key in given:
+                _require_unchanged(given[key])
         kept = Result(step.kind, step.label, files_of(output), here, seconds)
         keep(store, step.key, kept, output, take=True)
     return Outcome(step.key, where=here, seconds=seconds)
@@ -145,6 +151,19 @@ def _input(store: Store, key: str, place: Path) -> Path:
     place.mkdir()
     fetch(store, result, place)
     return place
+
+
+def _require_unchanged(given: GivenFiles) -> None:
+    """Refuse a result of files that somebody has changed since they were hashed.
+
+    Raises:
+        InputError: naming the first.
+        OSError: one is gone.
+    """
+    for item in given.files:
+        path = given.place / item.path
+        if remembered_sha256(path, cache_folder() / DIGESTS) != item.sha256:
+            raise InputError(f"{path}: it has changed since the run began; run again")
 
 
 def _require_versions(step: Step) -> None:

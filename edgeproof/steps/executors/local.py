@@ -31,10 +31,10 @@ class LocalExecutor:
         self, steps: Sequence[Step], given: Sequence[Given] = ()
     ) -> Generator[Event, None, None]:
         """Do them; threads wait for their processes, which read what is given where it lies."""
-        children, folders = Children(), {item.key: item.files.place for item in given}
+        children, files = Children(), {item.key: item.files for item in given}
 
         def do(step: Step) -> Outcome:
-            return perform(step, self._store, children, folders)
+            return perform(step, self._store, children, files)
 
         with ThreadPoolExecutor(self._workers) as pool:
             try:
