@@ -25,6 +25,8 @@ from edgeproof.steps.results import Result, attempts, fetch, files_of, find, kee
 from edgeproof.steps.step import Kind, Needs, Step, read_step
 from edgeproof.steps.store import Store, open_store
 from edgeproof.steps.work import Outcome, perform, perform_text, read_outcome
+from runtimes.parity.captured import FOLDERS
+from runtimes.parity.steps.reference import place
 from tests.stepping import step
 
 GB = 1000
@@ -182,6 +184,23 @@ def test_what_is_made_of_files_that_changed_meanwhile_is_kept_nowhere(
     (place / "text").write_text("old")
     assert perform(asked, here, Children(), {"k" * 64: files}).failed is None
     assert text_of(here, asked, tmp_path / "t") == "a+old"
+
+
+def test_what_a_reference_step_gives_lies_nowhere_else_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Environments that programs are run from lie there, too."""
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(tmp_path / "cache"))
+    for number, folder in enumerate(FOLDERS):
+        (tmp_path / "given" / folder).mkdir(parents=True)
+        (tmp_path / "given" / folder / "x").write_text(str(number))
+    place(tmp_path / "given")
+    assert (tmp_path / "cache" / FOLDERS[-1] / "x").read_text() == str(len(FOLDERS) - 1)
+    (tmp_path / "other" / "environments").mkdir(parents=True)
+    (tmp_path / "other" / "environments" / "x.pth").write_text("import os")
+    with pytest.raises(InputError, match=r"environments: no reference step gives this"):
+        place(tmp_path / "other")
+    assert not (tmp_path / "cache" / "environments").exists()
 
 
 def test_a_machine_with_other_libraries_is_refused(here: Store) -> None:

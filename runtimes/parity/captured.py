@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from edgeproof.files.hashing import OutputFile
 from runtimes.computing import AUTOMATIC, Computing
 from runtimes.parity.answerable import answerable
-from runtimes.parity.long_range import load_probe, probe_file
-from runtimes.parity.reference import Reference, capture_files, load_reference
-from runtimes.parity.samples import reference_samples, sample_files
+from runtimes.parity.long_range import PROBES, load_probe, probe_file
+from runtimes.parity.reference import CAPTURES, Reference, capture_files, load_reference
+from runtimes.parity.samples import SAMPLES, reference_samples, sample_files
 from runtimes.parity.stages import Stages
 from runtimes.parity.suite import Suite
 from runtimes.registry import open_reference
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 Inputs = tuple[OutputFile, ...]
+# Of the cache, where `kept_files` are.
+FOLDERS = (CAPTURES, SAMPLES, PROBES)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 PROBE_VERSION = 1
+PROBES = "probes"  # of the cache
 # Tokens that the end repeats of the beginning, and of how many of these logits are compared: the
 # first ones only show which part it is. Shorter contexts have a third of themselves.
 REPEATED, SHORT = 320, 3
@@ -116,7 +117,7 @@ def probe_file(
         "inputs": [[item.path, item.sha256] for item in inputs],
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "probes" / f"{key}.npz"
+    return cache_folder() / PROBES / f"{key}.npz"
 
 
 def probe_ids(text: Sequence[int], length: int, repeated: int) -> tuple[int, ...]:

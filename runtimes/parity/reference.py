@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 CAPTURE_VERSION = 6
+CAPTURES = "reference"  # of the cache
 # Documents captured and stored together.
 GROUP = 16
 FEWEST_DOCUMENTS = 3
@@ -140,7 +141,7 @@ def capture_files(
     runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]
 ) -> list[Path]:
     """Where the capture lies in the cache: a file for each group of prompts."""
-    folder = cache_folder() / "reference" / _key(runtime, suite, inputs)
+    folder = cache_folder() / CAPTURES / _key(runtime, suite, inputs)
     return [folder / f"{first:05}.npz" for first in range(0, len(suite.prompts), GROUP)]
 
 

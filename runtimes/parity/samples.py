@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
 SAMPLES_VERSION = 2
+SAMPLES = "samples"  # of the cache
 
 Ids = tuple[int, ...]
 
@@ -64,7 +65,7 @@ def _file(
         "prompts": prompts,
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "samples" / f"{key}.json"
+    return cache_folder() / SAMPLES / f"{key}.json"
 
 
 def _sample(

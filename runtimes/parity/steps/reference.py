@@ -14,7 +14,7 @@ from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder, keep
 from edgeproof.steps.job import Job, job_argument
-from runtimes.parity.captured import capture, kept_files, sample_all
+from runtimes.parity.captured import FOLDERS, capture, kept_files, sample_all
 from runtimes.parity.stages import Stages
 from runtimes.parity.steps.params import MODEL, TextParams, model_files, suite_of
 
@@ -45,9 +45,16 @@ def main(job: Job) -> None:
 
 
 def place(captured: Path) -> None:
-    """Put what a reference step gave into this machine's cache, where it is not there."""
+    """Put what a reference step gave into this machine's cache, where it is not there.
+
+    Raises:
+        InputError: it has a file that no such step gives; other folders of the cache have programs.
+    """
     for path in captured.rglob("*"):
-        target = cache_folder() / path.relative_to(captured)
+        inner = path.relative_to(captured)
+        if inner.parts[0] not in FOLDERS:
+            raise InputError(f"{inner}: no reference step gives this; empty the store")
+        target = cache_folder() / inner
         if path.is_file() and not target.exists():
             keep(target, path.read_bytes())
 
