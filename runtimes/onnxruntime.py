@@ -107,12 +107,7 @@ class OnnxSequence(SequenceRuntime):
         self._cache = self._empty
 
     def _cut(self, length: int) -> bool:
-        self._cache = {
-            name: ort.OrtValue.ortvalue_from_numpy(
-                np.ascontiguousarray(past.numpy()[:, :, :length])
-            )
-            for name, past in self._cache.items()
-        }
+        self._cache = {name: _shortened(past, length) for name, past in self._cache.items()}
         return True
 
     def _vocabulary(self, stated: object) -> int:
