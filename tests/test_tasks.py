@@ -24,11 +24,13 @@ from edgeproof.verdicts import (
     write_scores,
 )
 from edgeproof.verdicts.task_table import TITLES, cells
+from runtimes.parity.decoding import NotFinite
 from runtimes.parity.report.html import page
 from runtimes.parity.report.outputs import write_reports
 from runtimes.parity.report.tasks import mean_kls, tasks_section, update_page
 from runtimes.tasks.answers import Outcomes
 from runtimes.tasks.beginning import Beginning
+from runtimes.tasks.generation import Wish, greedy, write
 from runtimes.tasks.kept import Kept
 from runtimes.tasks.scoring import Continuation, score
 from runtimes.tasks.statistics import beside, mcnemar, paired_difference, score_of
@@ -159,6 +161,22 @@ def test_a_target_beyond_the_context_is_refused() -> None:
     runtime: Any = Recorded()
     with pytest.raises(InputError, match="made for 12"):
         list(score(runtime, Beginning(runtime), [Continuation((1,), (1,) * 13)]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_without_a_likeliest_token_is_not_scored(
+    value: float,
+) -> None:
+    """NumPy calls the first NaN the largest, so that broken exports would have right answers."""
+    runtime: Any = Recorded()
+    rows = Recorded().rows
+    runtime.rows = lambda ids: np.where(rows(ids) > 0.9, np.float32(value), rows(ids))
+    with pytest.raises(NotFinite):
+        list(score(runtime, Beginning(runtime), [Continuation((1, 2), (1, 2, 3))]))
+    runtime.tokenize, runtime.stop_tokens = (lambda text: []), ()
+    runtime.start = lambda ids, kept=0: np.array([0, value], np.float32)
+    with pytest.raises(NotFinite):
+        write(runtime, Beginning(runtime), Wish((1,), (), 3, greedy))
 
 
 def test_kept_answers_outlive_an_end_in_the_middle_of_a_line(

@@ -33,7 +33,7 @@ class Outcomes:
     values: np.ndarray | None
     answers: tuple[Any, ...] | None
     questions: str
-    """SHA-256 over the questions, their prompts and right answers."""
+    """SHA-256 over the questions and their right answers."""
     samples: int
     higher_is_better: bool
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtimes.parity.decoding import NotFinite
 from runtimes.protocol import ManyRuntime, MarkedTextRuntime, RewindingRuntime
 from runtimes.tasks.beginning import Beginning
 
@@ -45,7 +46,13 @@ class _Text:
         self.ended = False
 
     def take(self, logits: np.ndarray) -> None:
-        """Choose the next token."""
+        """Choose the next token.
+
+        Raises:
+            NotFinite: NaN is among the logits, or the largest is infinite.
+        """
+        if not np.isfinite(logits.max()):
+            raise NotFinite("NaN or infinite logits")
         token = self._wish.choose(len(self.ids), logits)
         if token in self._runtime.stop_tokens:
             self.ended = True

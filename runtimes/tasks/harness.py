@@ -7,6 +7,7 @@ of long texts, stop sequences. What is computed is ours: `scoring` and `generati
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from edgeproof.command import progress
 from edgeproof.errors import InputError
-from runtimes.parity.decoding import draw
+from runtimes.parity.decoding import NotFinite, draw
 from runtimes.tasks.beginning import Beginning
 from runtimes.tasks.generation import Choose, Wish, greedy, write_together
 from runtimes.tasks.kept import Kept
@@ -95,7 +96,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]
                 raise InputError(f"an answer has no tokens of its own: {text[2][:60]!r}")
         answers = dict(self._known(asked))
         missing = [number for number in range(len(asked)) if number not in answers]
-        with progress(self._label(SCORED), len(asked)) as advance:
+        with self._judged(), progress(self._label(SCORED), len(asked)) as advance:
             advance(len(answers))
             found = score(
                 self._subject.runtime, self.beginning, [items[number] for number in missing]
@@ -113,7 +114,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]
         """See `LM`; each text by itself, so that an interrupted run loses one at most."""
         asked = [[ROLLED, *request.args] for request in requests]
         answers = dict(self._known(asked))
-        with progress(self._label(ROLLED), len(asked)) as advance:
+        with self._judged(), progress(self._label(ROLLED), len(asked)) as advance:
             for number, (_, text) in enumerate(asked):
                 if number not in answers:
                     answers[number] = self._rolled(text)
@@ -143,7 +144,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]
         missing.sort(key=lambda number: wishes[number].prompt)
         if self._style.together > 1:
             missing.sort(key=lambda number: len(wishes[number].prompt))
-        with progress(self._label(WRITTEN), len(asked)) as advance:
+        with self._judged(), progress(self._label(WRITTEN), len(asked)) as advance:
             advance(len(answers))
             for first in range(0, len(missing), self._style.together):
                 group = missing[first : first + self._style.together]
@@ -190,6 +191,16 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]
             return draw(logits, float(numbers.random()), temperature, top_p)
 
         return choose
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """A model without a most likely token has no answers, right or wrong."""
+        try:
+            yield
+        except NotFinite as error:
+            raise InputError(
+                f"{self._subject.name}: {error}: it is broken; `edgeproof parity` says where"
+            ) from None
 
     def _known(self, asked: Sequence[Sequence[Any]]) -> Iterator[tuple[int, Any]]:
         for number, request in enumerate(asked):

@@ -31,7 +31,7 @@ BAD_TASK = (
     NotImplementedError, YAMLError, DatasetsError,
 )  # fmt: skip
 # What the harness raises over a single question; all else there is a fault of ours.
-BAD_QUESTION = (TemplateError, ValueError)
+BAD_QUESTION = (TemplateError, ValueError, OverflowError)
 UNREACHABLE = (OSError, HfHubHTTPError, OfflineModeIsEnabled)
 # Builders of `datasets` that read files.
 LOCAL_DATA = ("arrow", "csv", "json", "parquet", "text")

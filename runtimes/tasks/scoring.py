@@ -13,6 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from edgeproof.errors import InputError
+from runtimes.parity.decoding import NotFinite
 from runtimes.protocol import RewindingRuntime, Runtime
 from runtimes.tasks.beginning import Beginning
 
@@ -53,6 +54,7 @@ def score(
 
     Raises:
         InputError: a continuation is longer than the model's context.
+        NotFinite: NaN is among the logits, or the largest is infinite.
     """
     parts = [_part(index, item, runtime.context) for index, item in enumerate(items)]
     parts.sort(key=lambda part: part.read)
@@ -86,6 +88,8 @@ def _scores(
     begin = first
     for block in blocks:  # [n, V], positions from `begin` on
         highest = block.max(-1)
+        if not np.isfinite(highest).all():
+            raise NotFinite("NaN or infinite logits")
         totals = highest + np.log(np.exp(block - highest[:, None]).sum(-1, dtype=np.float64))
         best = block.argmax(-1)
         end = begin + len(block)
