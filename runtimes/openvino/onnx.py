@@ -16,14 +16,14 @@ import onnx
 import openvino as ov
 
 from edgeproof.artifact import Artifact
-from runtimes.onnxruntime import OnnxRuntime, open_graph
+from runtimes.onnxruntime import OnnxRuntime, OnnxSequence, open_graph
 from runtimes.openvino.device import ERRORS, EXACT, VERSION, compiled, refused, settings
 
 ONE_SEQUENCE = "GroupQueryAttention"
 TYPES = {"f32": "tensor(float)", "f16": "tensor(float16)"}
 
 
-class OpenVinoBatches(OnnxRuntime):
+class OpenVinoOnnx(OnnxSequence):
     """A decoder graph in OpenVINO; the KV cache travels through main memory. Use `open_runtime`."""
 
     name = "openvino"
@@ -31,18 +31,13 @@ class OpenVinoBatches(OnnxRuntime):
     device = "CPU, float32"
 
 
-class OpenVinoOnnx(OpenVinoBatches):
-    """One sequence only: OpenVINO's GroupQueryAttention gives nothing usable for several."""
-
-    # As `isinstance` asks a protocol: None is no method.
-    padded_logits = None  # type: ignore[assignment]
-    start_many = None  # type: ignore[assignment]
-    step_many = None  # type: ignore[assignment]
+class OpenVinoBatches(OpenVinoOnnx, OnnxRuntime):
+    """One without GroupQueryAttention, of which OpenVINO makes nothing usable for a batch."""
 
 
 def open_runtime(
     artifact: Artifact, threads: int, properties: Mapping[str, Any] = EXACT
-) -> OpenVinoBatches:
+) -> OpenVinoOnnx:
     """Open an ONNX artifact's graph for transformers.js, with these properties of the device.
 
     Raises:
@@ -80,7 +75,7 @@ class Value:
 
 
 class Session:
-    """What `OnnxRuntime` asks of a session, answered by OpenVINO."""
+    """What `OnnxSequence` asks of a session, answered by OpenVINO."""
 
     def __init__(self, path: Path, properties: Mapping[str, Any]) -> None:
         self._path = path
