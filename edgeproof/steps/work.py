@@ -173,13 +173,14 @@ def _require_versions(step: Step) -> None:
         InputError: naming the first library.
     """
     for name, wanted in step.versions.items():
-        found = _installed(name)
+        found = installed(name)
         if found != wanted:
             have = f"has {name} {found}" if found else f"has no {name}"
             raise InputError(f"{where()} {have}, the run was begun with {wanted}; install that")
 
 
-def _installed(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """The version of a library here, or edgeproof's own; None where it is not installed."""
     if name == "edgeproof":
         return __version__
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from edgeproof.steps.planned import (
     told,
 )
 from edgeproof.steps.step import Needs
+from edgeproof.steps.work import installed
 from export.__main__ import LOCAL_PLAN
 from export.checkpoint import open_folder
 from export.format import Exporter
@@ -117,7 +117,7 @@ def _export(request: VariantRequest, source: Source, *, verify: bool) -> Planned
     except InputError as error:
         return replace(planned, failed=str(error))
     # Those of an environment that is made on demand are not installed here, nor on a worker.
-    asked = {name: found for name, found in tools.items() if _installed(name) == found}
+    asked = {name: found for name, found in tools.items() if installed(name) == found}
     return replace(planned, params={**params, "tools": tools}, versions=asked)
 
 
@@ -128,15 +128,6 @@ def _files(form: Exporter[Any], request: VariantRequest) -> Iterator[tuple[str, 
         value = request.options.get(name)
         if isinstance(option.type, click.Path) and isinstance(value, str) and Path(value).is_file():
             yield name, given_file(Path(value))
-
-
-def _installed(name: str) -> str | None:
-    if name == "edgeproof":
-        return __version__
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _refuse_one_folder_for_two(models: list[PlannedModel]) -> None:
