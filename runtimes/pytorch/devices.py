@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 
 from edgeproof.errors import InputError
-from runtimes.computing import AUTO
-
-# `auto` is the first one that is there.
-DEVICES = ("cuda", "mps", "cpu")
+from runtimes.computing import AUTO, DEVICES
 
 
 def gpu_name() -> str | None:
@@ -19,7 +16,7 @@ def gpu_name() -> str | None:
 
 
 def chosen_device(name: str) -> str:
-    """One of `DEVICES`; `auto` is the first one that is there, in their order.
+    """A name of `DEVICES`; for `auto` the first one that is there, in their order.
 
     Raises:
         InputError: PyTorch does not find it.
@@ -29,7 +26,7 @@ def chosen_device(name: str) -> str:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    there = [device for device in DEVICES if found[device]]
+    there = [device for device in DEVICES if found.get(device)]
     if name == AUTO:
         return there[0]
     if name not in there:
