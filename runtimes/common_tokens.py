@@ -46,7 +46,7 @@ class CommonRows(Mapping[str, np.ndarray]):
 def on_common_tokens(runtime: Runtime, common: int) -> Runtime:
     """A runtime whose logits are those of the first tokens; it can do what the given one can.
 
-    It is a `WiderRuntime`.
+    But for going on from a beginning, and for what only tasks ask for. It is a `WiderRuntime`.
     """
     parts = [part for protocol, part in PARTS.items() if isinstance(runtime, protocol)]
     made: Runtime = type("CommonTokens", (*parts, _Common), {})(runtime, common)
