@@ -26,6 +26,7 @@ class Computing:
 
 
 AUTOMATIC = Computing()
+ON_CPU = Computing(device=CPU)  # where nothing holds a GPU's numbers against the CPU's
 
 
 def computing_options(command: F) -> F:

@@ -272,6 +272,14 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
         read_scores(path)
 
 
+def test_a_few_questions_replace_no_score_of_all(tmp_path: Path) -> None:
+    path = tmp_path / EVALUATION
+    whole, few = task_score("a", questions="ab"), task_score("a", questions="cd", samples=5)
+    write_scores(path, [whole])
+    write_scores(path, [*read_scores(path), few])
+    assert read_scores(path) == (whole, few)
+
+
 def test_a_row_has_a_cell_for_each_title() -> None:
     row = dict(zip(TITLES, cells(task_score("a"), 0.02), strict=True))
     assert row["score"] == "0.45 [0.25, 0.65]"

@@ -82,7 +82,7 @@ class TaskScore:
         """What a later run of it replaces, and the order in the file."""
         return (
             self.format, self.variant, self.manifest, self.task, self.metric, self.filter,
-            self.shots, self.chat, self.runtime,
+            self.shots, self.chat, self.runtime, self.questions,
         )  # fmt: skip
 
     @property

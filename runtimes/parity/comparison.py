@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import GateError
+from runtimes.computing import ON_CPU
 from runtimes.parity.inputs import check_current, recorded_inputs
 from runtimes.parity.intervals import Estimate
 from runtimes.parity.metrics import Metric, compared
@@ -59,7 +60,7 @@ def compare_artifacts(
     for artifact in (first, second):
         check_current(artifact, inputs)
     original = original_of(checkpoint, None)
-    runtime = open_reference(original, threads)
+    runtime = open_reference(original, threads, ON_CPU)
     stages = Stages()
     with stages.subject("reference"), stages.phase("text", len(suite.prompts)) as advance:
         files = original_inputs(original, checkpoint, inputs)

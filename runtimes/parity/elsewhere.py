@@ -21,6 +21,7 @@ from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, load_run_re
 from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import GateError, InputError
 from edgeproof.verdicts import ELSEWHERE, ShortRun, Verdict, read_short_runs, write_short_runs
+from runtimes.computing import ON_CPU
 from runtimes.footprint import Crash, footprint
 from runtimes.formats import Deployment, reader_of
 from runtimes.parity.execution import executed, unseen
@@ -200,7 +201,7 @@ def _reference(
     original = original_of(checkpoint, given)
     files = original_inputs(original, checkpoint, inputs)
     suite = chosen_suite(budget, None)
-    runtime = open_reference(original, threads)
+    runtime = open_reference(original, threads, ON_CPU)
     return load_reference(runtime, suite, files, lambda: None).part(positions)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.computing import CPU, Computing
+from runtimes.computing import ON_CPU
 from runtimes.pytorch import TorchRuntime, open_reference
 
 MARK = "QUESTION"  # stands for the user's words
@@ -36,7 +36,7 @@ def open_vocabulary(checkpoint: Path, threads: int) -> Vocabulary:
     Raises:
         InputError: transformers cannot load it, or its chat template cannot be rendered.
     """
-    runtime = open_reference(checkpoint, threads, Computing(device=CPU))
+    runtime = open_reference(checkpoint, threads, ON_CPU)
     runtime.rest()
     separator = runtime.tokenize(SEPARATOR)
     return Vocabulary(

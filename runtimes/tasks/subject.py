@@ -12,6 +12,7 @@ from edgeproof.checkpoints.tokenizer import TOKENIZER, around
 from edgeproof.errors import InputError
 from edgeproof.recovery import checkpoint_digest
 from runtimes.chat_templates import Message, Render
+from runtimes.computing import ON_CPU
 from runtimes.formats import reader_of
 from runtimes.protocol import MarkedTextRuntime, WrappingRuntime
 from runtimes.registry import open_reference, open_runtime
@@ -110,7 +111,7 @@ def open_reference_subject(checkpoint: Path, threads: int) -> Subject:
     Raises:
         InputError: it cannot be loaded, or a package is missing.
     """
-    runtime = open_reference(checkpoint, threads)
+    runtime = open_reference(checkpoint, threads, ON_CPU)
     render = runtime.render_chat if runtime.has_chat_template else None
     whose = {"checkpoint": checkpoint_digest(checkpoint)}
     return Subject("PyTorch", runtime, runtime.tokenize_whole, render, whose)
