@@ -100,6 +100,7 @@ def _export(request: VariantRequest, source: Source, *, verify: bool) -> Planned
         "strict": request.strict,
         "engine": request.engine,
         "options": {name: value for name, value in request.options.items() if name not in files},
+        "files": {name: given.files[0].path for name, given in files.items()},
         "verify": verify,
     }
     planned = PlannedExport(

@@ -20,7 +20,10 @@ LABEL, MODEL = "artifact", "model"
 
 @dataclass(frozen=True)
 class Params:
-    """As `export.steps.plan` has them: the model's names, and a plan's variant."""
+    """As `export.steps.plan` has them: the model's names, and a plan's variant.
+
+    `files` names those that options name, by the option.
+    """
 
     name: str | None
     repo: str | None
@@ -30,6 +33,7 @@ class Params:
     strict: bool
     engine: str
     options: dict[str, Any]
+    files: dict[str, str]
     verify: bool
     tools: dict[str, str]
 
@@ -39,7 +43,7 @@ class Params:
 def main(job: Job) -> None:
     """Export the variant that JOB asks for."""
     asked = job.told(Params)
-    files = {name: str(next(job.input(name).iterdir())) for name in job.inputs if name != MODEL}
+    files = {name: str(job.input(name) / file) for name, file in asked.files.items()}
     request = VariantRequest(
         asked.format,
         asked.dtype,

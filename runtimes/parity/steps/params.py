@@ -22,12 +22,13 @@ MODEL, TEXT, REFERENCE, ARTIFACT, FOOTPRINT = "model", "text", "reference", "art
 class TextParams:
     """The text, and on which device and with how many threads it is read.
 
-    `suite` is the text's digest; `inputs` are names of the checkpoint's files that exports depend
-    on.
+    `suite` is the text's digest, `text` the name of its file if it is the user's own; `inputs` are
+    names of the checkpoint's files that exports depend on.
     """
 
     budget: str
     suite: str
+    text: str | None
     threads: int
     device: str
     positions: int | None
@@ -55,7 +56,7 @@ def suite_of(job: Job, params: TextParams) -> Suite:
     Raises:
         InputError: it is another one here.
     """
-    text = next(job.input(TEXT).iterdir()) if TEXT in job.inputs else None
+    text = None if params.text is None else job.input(TEXT) / params.text
     suite = chosen_suite(params.budget, text)
     if suite.digest != params.suite:
         raise InputError(f"the text {suite.name} is another one here: install the same edgeproof")

@@ -53,6 +53,7 @@ def main(
         of_text={
             "budget": budget,
             "suite": suite.digest,
+            "text": None if text is None else text.name,
             "threads": threads,
             "device": chosen_device(device),
             "positions": positions,
