@@ -252,6 +252,45 @@ def test_templates_of_tasks_run_in_the_sandbox(root: Path, tmp_path: Path) -> No
     assert "SecurityError" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("changes", "data", "said"),
+    [
+        ({"doc_to_text": "{{ question + (1 if loud else '') }}"}, "loud", "TypeError"),
+        ({"doc_to_text": "{% for i in range(10**9) %}x{% endfor %}"}, "loud", "Range too big"),
+        ({}, "", "a file of it is empty"),
+        (
+            {"generation_kwargs": {"do_sample": True, "temperature": -1, "max_gen_toks": 2}},
+            "loud",
+            "temperature -1",
+        ),
+        ({"generation_kwargs": {"max_gen_toks": -1}}, "loud", "at most -1 tokens"),
+    ],
+)
+def test_a_task_that_is_not_sound_is_one_line(
+    root: Path, tmp_path: Path, changes: dict[str, Any], data: str, said: str
+) -> None:
+    lines = [{"question": "a", "answer": "b", "loud": loud} for loud in (False, True)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)) if data else "")
+    task = {
+        "task": "unsound",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "data.jsonl")}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{ question }}",
+        "doc_to_target": "{{ answer }}",
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean"}],
+        **changes,
+    }
+    (tmp_path / "unsound.yaml").write_text(yaml.safe_dump(task))
+    done = CliRunner().invoke(
+        main, ["eval", folders(root)[0], "--tasks", "unsound", "--tasks-from", str(tmp_path)]
+    )
+    assert done.exit_code == 2, done.output
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert said in line
+
+
 def test_a_task_without_its_data_says_how_to_get_it(root: Path, tmp_path: Path) -> None:
     tasks = shutil.copytree(root.parent / "tasks", tmp_path / "tasks")
     (tasks / "capitals.jsonl").unlink()

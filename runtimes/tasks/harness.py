@@ -165,6 +165,8 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]
         for stop in sorted(runtime.stop_tokens):
             until = handle_stop_sequences(until, eos=runtime.detokenize([stop]))
         most = int(wanted["max_gen_toks"])
+        if most < 1:
+            raise InputError(f"a task has answers of at most {most} tokens; give --max-tokens")
         room = runtime.context - most
         if room <= 0:
             raise InputError(
@@ -185,6 +187,11 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]
                 f"a task has its answers sampled with {unknown[0]}, which is not known"
             )
         top_p = float(wanted.get("top_p", 1.0))
+        if not (0 < temperature < np.inf and 0 < top_p <= 1):
+            raise InputError(
+                f"a task has its answers sampled at temperature {temperature:g}, top-p {top_p:g};"
+                " the first must be above 0, the second also at most 1"
+            )
         numbers = np.random.default_rng([self._style.seed, repeat, *context.encode()])
 
         def choose(_: int, logits: np.ndarray) -> int:

@@ -196,6 +196,8 @@ def _told(name: str, *, fetched: bool = False) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except StopIteration:  # what `datasets` raises over a file without a line
+        raise InputError(f"{name}: its data has no questions; a file of it is empty") from None
     except BAD_QUESTION as error:
         raise _bad(name, error) from None
     except (*UNREACHABLE, *BAD_TASK) as error:

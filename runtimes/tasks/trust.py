@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+from jinja2 import TemplateError, TemplateRuntimeError
+from jinja2.sandbox import SandboxedEnvironment
 
 from edgeproof.errors import InputError
 
@@ -73,14 +75,26 @@ def named(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
     return list(found)
 
 
+class _Sandbox(SandboxedEnvironment):
+    """One in which whatever a template raises is an error of that template."""
+
+    def handle_exception(self, source: str | None = None) -> NoReturn:
+        """Raise what is being handled, with the template's lines in its traceback."""
+        try:
+            super().handle_exception(source)
+        except TemplateError:
+            raise
+        except Exception as error:
+            raise TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
+
+
 @contextlib.contextmanager
 def sandboxed() -> Iterator[None]:
     """Have the harness render the templates of tasks in Jinja's sandbox meanwhile."""
-    from jinja2.sandbox import SandboxedEnvironment
     from lm_eval import utils
 
     plain = utils.env
-    safe = SandboxedEnvironment(undefined=plain.undefined, keep_trailing_newline=True)
+    safe = _Sandbox(undefined=plain.undefined, keep_trailing_newline=True)
     safe.filters.update(plain.filters)
     utils.env = safe
     try:
