@@ -68,6 +68,17 @@ class Adapter(OptionalModule):
         """
         return self.activations if self.activations and self.real else facts.activations
 
+    def require(self) -> None:
+        """See that it can run here, as far as that is known before a file is opened.
+
+        Raises:
+            InputError: a package of it is not installed, or it finds no device (`found_device`, of
+                modules that look for one).
+        """
+        module = self.load()
+        if hasattr(module, "found_device"):
+            module.found_device()
+
     def open(self, artifact: Artifact, threads: int) -> Runtime:
         """Open an artifact of a format that it executes.
 

@@ -256,6 +256,23 @@ def test_cuda_shows_nothing_of_a_browsers_gpu(checkpoint: Path) -> None:
     assert place.name == "browser, WebGPU with f16"
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "llamacpp-gpu"])
+def test_a_runtime_that_is_not_here_is_no_fault_of_the_file(
+    runtime: str, onnx: Artifact, gguf: Artifact, checkpoint: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: False)
+    artifact = onnx if runtime == "onnxruntime-cuda" else gguf
+    words = [str(artifact.path), "--checkpoint", str(checkpoint), "--runtime", runtime]
+    report = tmp_path / "parity.json"
+    done = CliRunner().invoke(main, ["parity", *words, "--json", str(report)])
+    assert done.exit_code == 2
+    assert "here " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not report.exists()
+
+
 @pytest.mark.parametrize("name", ["ONNX Runtime on CUDA", "llama.cpp on a GPU"])
 def test_doctor_looks_for_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])

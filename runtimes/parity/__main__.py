@@ -262,10 +262,12 @@ def by_hand(
 
 
 def _require_runtime(artifacts: Sequence[Path], runtime: str) -> None:
-    """Refuse a runtime that does not execute what is there; what cannot be read is told later.
+    """Refuse one that does not execute what is there, or is not here itself: no fault of a file.
+
+    What cannot be read is told later.
 
     Raises:
-        InputError: naming the artifact.
+        InputError: naming the artifact, or what is to be installed.
     """
     from runtimes.registry import adapter_of
 
@@ -274,7 +276,7 @@ def _require_runtime(artifacts: Sequence[Path], runtime: str) -> None:
             artifact = open_artifact(path)
         except InputError:
             continue
-        adapter_of(artifact, runtime)
+        adapter_of(artifact, runtime).require()
 
 
 def summarise(
