@@ -138,3 +138,14 @@ def test_files_of_one_name_in_repositories_of_their_own_are_all_released(
     assert "left out" not in done.output
     released = {item["variant"] for item in read_record(tmp_path / NAME)["variants"]}
     assert {"q0f16", "q4f16_1"} <= released
+
+
+def test_two_models_of_one_name_do_not_replace_each_other(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / LABEL, root / "other")
+    (model,) = json.loads((root / "run.json").read_text())["models"]
+    done = build(root, tmp_path / "dist", "--checkpoint", model["checkpoint"])
+    assert done.exit_code == 2
+    assert "are both of a model" in done.output
+    assert all(str(root / name) in done.output for name in (LABEL, "other"))
+    assert not [*(tmp_path / "dist").glob("*")]
+    assert build(root, tmp_path / "dist", "--model", LABEL).exit_code == 0

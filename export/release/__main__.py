@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -94,6 +95,7 @@ def build(
       python -m export.release build --version 1.0
       python -m export.release build --exclude onnx/q4 --previous dist/M-0.9
     """  # noqa: D301
+    from export.publication import safe_name
     from export.release import dist
     from export.release.card import source_card
     from export.release.record import read_record
@@ -124,6 +126,7 @@ def build(
     names = models or tuple(sorted(path.parent.name for path in root.glob(f"*/{REPORT}")))
     if not names:
         raise InputError(f"{root}: no {REPORT} below it; make export-all writes them")
+    prepared: dict[str, tuple[str, Callable[[], Path]]] = {}  # by the release's name
     for name in names:
         folder = root / name
         report = read_report(folder / REPORT)
@@ -141,7 +144,19 @@ def build(
         )
         if source.license is None:
             click.echo(f"warning: {name}: its model card names no licence", err=True)
-        release = dist.build(folder, report, released, source, out, options)
+        published = safe_name(source.model.name)
+        if published in prepared:
+            raise InputError(
+                f"{root / prepared[published][0]} and {folder} are both of a model"
+                f" {source.model.name}, and one release would replace the other: export one with"
+                " --name, or build them apart with --model and --out"
+            )
+        prepared[published] = (
+            name,
+            partial(dist.build, folder, report, released, source, out, options),
+        )
+    for _, make in prepared.values():
+        release = make()
         if key is not None:
             sign_release(release, key)
         click.echo(f"release: {release}")
