@@ -22,6 +22,7 @@ PARITY ?=
 # no: leave out the plan's recovered variants, which take some minutes; yes: make them of models too that are larger than the
 # plan's recover-up-to
 RECOVER ?=
+$(if $(filter-out yes no,$(RECOVER)),$(error RECOVER=$(RECOVER): say yes or no, or leave it out))
 NOTED = $(if $(filter no,$(RECOVER)),--no-recover,$(if $(filter yes,$(RECOVER)),--recover))
 RECOVERED = $(if $(filter no,$(RECOVER)),--no-recover,--recover)
 

@@ -135,3 +135,16 @@ def test_who_is_interrupted_leaves_no_compiler_behind(tmp_path: Path, number: in
     assert process.returncode not in (0, None)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of the Makefile, which needs a POSIX shell")
+def test_a_mistyped_no_recovers_nothing() -> None:
+    done = subprocess.run(
+        ["make", "-n", "export-all", "RECOVER=on"],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "RECOVER=on: say yes or no" in done.stderr

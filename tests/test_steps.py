@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from click.testing import CliRunner
 from edgeproof.cli import main
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile
+from edgeproof.steps import machine
 from edgeproof.steps.children import Children
 from edgeproof.steps.executors.executor import Begun, Ended, Event
 from edgeproof.steps.executors.local import LocalExecutor
-from edgeproof.steps.machine import turn
 from edgeproof.steps.planned import GivenFiles
 from edgeproof.steps.progress import Progress, Status
 from edgeproof.steps.results import Result, attempts, fetch, files_of, find, keep
@@ -279,25 +280,48 @@ def test_an_interrupted_run_ends_its_processes_and_the_next_one_goes_on(
     assert text_of(here, waits, tmp_path / "t") == "b+a"
 
 
-def test_who_is_alone_waits_for_the_others_and_they_for_him() -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody waits there")
+def test_who_is_alone_waits_for_the_others_and_they_for_him(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "SHARED", tmp_path)
     order: list[str] = []
+    begun, leave = threading.Event(), threading.Event()
 
     def take(name: str, *, alone: bool) -> None:
-        with turn(alone=alone, stopped=lambda: False):
+        with machine.turn(alone=alone, stopped=lambda: False):
             order.append(f"{name} in")
-            time.sleep(0.3)
+            begun.set()
+            leave.wait()
             order.append(f"{name} out")
 
-    threads = []
-    for name, alone in (("a", False), ("b", True), ("c", False)):
-        threads.append(threading.Thread(target=take, args=(name,), kwargs={"alone": alone}))
-        threads[-1].start()
-        time.sleep(0.1)
-    for thread in threads:
+    threads = {
+        name: threading.Thread(target=take, args=(name,), kwargs={"alone": name == "b"})
+        for name in "abc"
+    }
+    threads["a"].start()
+    begun.wait()
+    threads["b"].start()
+    while not held(next(tmp_path.iterdir()) / "door"):
+        time.sleep(0.01)
+    threads["c"].start()
+    assert order == ["a in"]
+    leave.set()
+    for thread in threads.values():
         thread.join()
-    place = order.index("b in")
-    assert order[place + 1] == "b out"
-    assert order.index("a out") < place < order.index("c in")
+    assert order == ["a in", "a out", "b in", "b out", "c in", "c out"]
+
+
+def held(lock: Path) -> bool:
+    """Whether somebody has that lock."""
+    import fcntl
+
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_progress_counts_and_says_why() -> None:
@@ -318,6 +342,7 @@ def test_progress_counts_and_says_why() -> None:
         (("--scheduler=tcp://h:1",), "are for --executor dask"),
         (("--executor=dask", "--scheduler=tcp://h:1"), "needs --store"),
         (("--store=",), "neither a folder nor a URL"),
+        (("--store=/proc/none",), "no store can be made there"),
         (("--store=nothing://x",), "nothing://x"),
         (("--model=gone", "--budget=vast"), "'vast' is not one of 'fast', 'default', 'full'\n"),
     ],

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeproof.errors import InputError
 from edgeproof.files.atomic import TEMPORARY, storage_errors, sync_folder, write_atomic
 from edgeproof.files.copying import copy_file, link_file
 from edgeproof.files.space import require_folder
@@ -21,7 +22,16 @@ class FolderStore:
     """One below `root`."""
 
     def __init__(self, root: Path) -> None:
+        """Make it where it is not there yet.
+
+        Raises:
+            InputError: it cannot be.
+        """
         require_folder(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{root}: no store can be made there ({error.strerror})") from None
         self._root = root
         self.url = str(root)
 
