@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import openvino as ov
 import openvino_genai
@@ -25,6 +26,8 @@ from runtimes.sequence import SequenceRuntime
 
 SAVED = "openvino_model.xml"
 ONE_CALLER = "SDPA"
+BEGIN, TYPES = "tokenizer.ggml.bos_token_id", "tokenizer.ggml.token_type"
+CONTROL = gguf.TokenType.CONTROL
 
 
 class OpenVinoGguf(SequenceRuntime):
@@ -45,6 +48,10 @@ class OpenVinoGguf(SequenceRuntime):
         self._request: Any = self._model.create_infer_request()
         self.vocabulary = int(self._model.output("logits").get_partial_shape()[-1].get_length())
         self.stop_tokens = frozenset({int(self._tokenizer.get_eos_token_id())})
+        self.begin_token = None if (begin := stated.get(BEGIN)) is None else int(begin)
+        self.special_tokens = frozenset(
+            np.flatnonzero(np.asarray(stated[TYPES]) == CONTROL).tolist()
+        )
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
@@ -64,6 +71,11 @@ class OpenVinoGguf(SequenceRuntime):
 
     def _clear(self) -> None:
         self._request.reset_state()
+
+    def _cut(self, length: int) -> bool:
+        for state in self._request.query_state():
+            state.state = ov.Tensor(np.ascontiguousarray(state.state.data[:, :, :length]))
+        return True
 
     def _extend(self, ids: np.ndarray, every: bool) -> np.ndarray:
         count = self.length + len(ids)
