@@ -158,7 +158,7 @@ def _refusing(checkpoint: Path) -> Iterator[None]:
     """What transformers raises is what the checkpoint's content caused."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  whatever a checkpoint's content can cause
         reason = " ".join(str(error).split())[:REASON] or type(error).__name__
         raise InputError(f"{checkpoint}: transformers cannot load it: {reason}") from None
 
