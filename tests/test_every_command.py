@@ -105,10 +105,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setitem(BUILT_IN, name, refuse)
         patch.setattr("runtimes.parity.__main__.OUTPUTS", SimpleNamespace(load=lambda: reports))
         modules = {
-            "runtimes.parity.run": ("Request", "Extent", "run_parity", "patient_parity"),
+            "runtimes.parity.run": (
+                "Conditions", "Extent", "ParityRun", "Request", "patient_parity", "run_parity",
+            ),
             "runtimes.parity.comparison": ("compare_artifacts",),
             "runtimes.recover.run": ("Request", "recover"),
-        }
+        }  # fmt: skip
         for name, contents in modules.items():
             stub = SimpleNamespace(**dict.fromkeys(contents, refuse))
             patch.setitem(sys.modules, name, stub)

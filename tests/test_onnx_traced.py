@@ -19,7 +19,7 @@ from export.checkpoint import open_checkpoint, open_folder
 from export.onnx.__main__ import main
 from export.onnx.traced import TRACED, exporter
 from export.onnx.traced.environment import REQUIREMENTS
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Budget, built_in
 from tests.tiny import make_checkpoint, write_tokenizer
 
@@ -187,14 +187,8 @@ def test_the_parity_run_judges_what_optimum_traces(
 ) -> None:
     checkpoint = make(tmp_path / "checkpoint")
     artifact = exported(checkpoint, tmp_path / "out", dtype)
-    _, (entry,) = run_parity(
-        checkpoint,
-        built_in(Budget.DEFAULT),
-        [Request(artifact.path, False)],
-        2,
-        {},
-        Extent(footprints=False),
-    )
+    conditions = Conditions(built_in(Budget.DEFAULT), 2, {}, Extent(footprints=False))
+    _, (entry,) = run_parity(ParityRun(checkpoint, [Request(artifact.path, False)], conditions))
     assert entry.judgement.verdict.value == "PASS", entry.judgement.reasons
     assert entry.measurement is not None
     assert entry.measurement.weights is None

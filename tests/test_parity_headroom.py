@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from edgeproof.artifact import Precision
 from runtimes.parity.gates import HEADROOM, Gate, gates_for
 from runtimes.parity.headroom import headroom, placed, room_text, rooms, score_notes
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Prompt, Suite
 from runtimes.peaks import Peak, Place, largest
 from runtimes.registry import activations, open_reference
@@ -56,7 +56,8 @@ def compared(folder: Path, root: Path, *exported: tuple[str, str]) -> dict[str, 
     """Variant → what its row says of headroom."""
     suite = Suite("some", tuple(Prompt(str(n), "prose", text) for n, text in enumerate(TEXTS)))
     requests = [Request(export_tiny(folder, *key, root).path, False) for key in exported]
-    _, entries = run_parity(folder, suite, requests, 1, {}, Extent(footprints=False))
+    conditions = Conditions(suite, 1, {}, Extent(footprints=False))
+    _, entries = run_parity(ParityRun(folder, requests, conditions))
     return {
         entry.artifact.manifest.variant.name: [
             text

@@ -17,7 +17,7 @@ import pytest
 from runtimes.parity.divergence import PerPosition, PositionMetrics, compare
 from runtimes.parity.inputs import recorded_inputs
 from runtimes.parity.reference import load_reference
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Budget, Suite, built_in
 from runtimes.registry import open_reference
 from tests.exported import export_tiny
@@ -127,9 +127,8 @@ def test_kl_top_1_acceptance_and_perplexity_of_a_gguf_agree_with_a_separate_comp
     artifact = export_tiny(folder, "gguf", "q8_0", tmp_path / "out")
     chats = [prompt for prompt in built_in(Budget.FAST).prompts if prompt.kind == "chat"]
     suite = Suite("some", tuple(chats[:9:4]))
-    _, (entry,) = run_parity(
-        folder, suite, [Request(artifact.path, False)], 1, {}, Extent(footprints=False)
-    )
+    conditions = Conditions(suite, 1, {}, Extent(footprints=False))
+    _, (entry,) = run_parity(ParityRun(folder, [Request(artifact.path, False)], conditions))
     assert entry.measurement is not None
     estimates = entry.measurement.estimates
 

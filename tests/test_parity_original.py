@@ -15,7 +15,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.parity import tokenizer
 from runtimes.parity.original import original_of, recovered_from
 from runtimes.parity.result import HeldOut
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Prompt, Suite
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint, write_weights
@@ -77,12 +77,10 @@ def test_the_function_is_compared_with_the_original_and_the_weights_with_the_rec
     made = export_tiny(recovered, "gguf", "auto", tmp_path / "out")
     text = "The ferry left at noon with three goats and a piano. "
     suite = Suite("some", tuple(Prompt(f"t{n}", "text", text * n) for n in (1, 2, 3)))
-    found = {}
+    conditions, found = Conditions(suite, 1, {}, Extent(footprints=False)), {}
     for name, compared in (("itself", recovered), ("original", original)):
-        facts, (entry,) = run_parity(
-            recovered, suite, [Request(made.path, False)], 1, {}, Extent(footprints=False),
-            original=compared,
-        )  # fmt: skip
+        requests = [Request(made.path, False)]
+        facts, (entry,) = run_parity(ParityRun(recovered, requests, conditions, compared))
         assert entry.measurement is not None
         assert entry.judgement.verdict is not Verdict.FAIL, entry.judgement.reasons
         assert (facts.original is None) == (name == "itself")

@@ -13,7 +13,7 @@ from runtimes.parity import tokenizer, weights_alone
 from runtimes.parity.localise import Cause, Finding
 from runtimes.parity.measure import Measurement
 from runtimes.parity.result import Entry, ReferenceFacts
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Budget, built_in
 from tests.parity_runs import export_plan
 
@@ -42,9 +42,8 @@ def compared(
         patch.setattr(weights_alone, "WEIGHT_POSITIONS", 3000)
         patch.setenv("EDGEPROOF_CACHE", str(exported / "cache"))
         requests = [Request(path, allow_degraded=True) for path in paths]
-        facts, entries = run_parity(
-            exported / "tiny", built_in(Budget.FAST), requests, 2, GATES, extent
-        )
+        conditions = Conditions(built_in(Budget.FAST), 2, GATES, extent)
+        facts, entries = run_parity(ParityRun(exported / "tiny", requests, conditions))
     return facts, dict(zip(names, entries, strict=True))
 
 

@@ -59,9 +59,10 @@ def test_fp16_of_two_formats_is_run_once_and_measured_as_if_alone(
 
     monkeypatch.setattr(weights_alone, "replay_weights", counted)
     requests = [run.Request(artifact.path, allow_degraded=True) for artifact in made]
-    _, together = run.run_parity(checkpoint, suite, requests, 1, {}, EXTENT)
+    how = run.Conditions(suite, 1, {}, EXTENT)
+    _, together = run.run_parity(run.ParityRun(checkpoint, requests, how))
     assert len(runs) == 1
-    _, alone = run.run_parity(checkpoint, suite, requests[-1:], 1, {}, EXTENT)
+    _, alone = run.run_parity(run.ParityRun(checkpoint, requests[-1:], how))
     assert len(runs) == 2
     found, expected = together[-1].measurement, alone[0].measurement
     assert found is not None

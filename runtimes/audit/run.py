@@ -17,7 +17,7 @@ from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.environment import environment
 from runtimes.parity.original import original_of
 from runtimes.parity.result import Entry, ModelResult, Unreadable
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Suite
 
 
@@ -69,14 +69,9 @@ def audit(
         Request(item.artifact.subject, allow_degraded, found=item.artifact)
         for item in described.values()
     ]
+    conditions = Conditions(suite, threads, {}, replace(extent, keep=keep))
     reference, entries = run_parity(
-        model.path,
-        suite,
-        requests,
-        threads,
-        {},
-        replace(extent, keep=keep),
-        original=original_of(model.path, None),
+        ParityRun(model.path, requests, conditions, original_of(model.path, None))
     )
     entries = [_noted(entry, described, found.inspected) for entry in entries]
     broken = tuple(item.told for item in damaged)

@@ -165,7 +165,7 @@ def main(
     from runtimes.formats import reader
     from runtimes.parity import models as parts
     from runtimes.parity.report.terminal import print_result
-    from runtimes.parity.run import Extent
+    from runtimes.parity.run import Conditions, Extent
 
     suite = chosen_suite(budget, text)
     for form, _ in awaited:
@@ -200,7 +200,7 @@ def main(
         positions, footprint, localise, whole_text, journal_of(journal, crashed),
         awaited=Awaited(dict(awaited)), computing=Computing(reference_weights, device),
     )  # fmt: skip
-    how = parts.Comparison(suite, threads, record.gates, extent)
+    how = Conditions(suite, threads, record.gates, extent)
     results: dict[Path, ModelResult] = {}
 
     def compare(models: Sequence[ComparedModel]) -> None:

@@ -18,8 +18,7 @@ from runtimes.parity.awaited import Patient, in_rounds
 from runtimes.parity.environment import environment
 from runtimes.parity.original import original_of
 from runtimes.parity.result import ModelResult, Unreadable
-from runtimes.parity.run import Extent, Request, patient_parity
-from runtimes.parity.suite import Suite
+from runtimes.parity.run import Conditions, ParityRun, Request, patient_parity
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +37,6 @@ class ComparedModel:
     report: Path
     unreadable: Sequence[Unreadable] = ()
     original: str | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How much is compared, and by which limits."""
-
-    suite: Suite
-    threads: int
-    gates: Mapping[str, Mapping[str, float]]
-    extent: Extent
 
 
 def plain_models(
@@ -120,7 +109,7 @@ def told_apart(
 
 
 def compare_models(
-    models: Sequence[ComparedModel], how: Comparison, before: Mapping[Path, ModelResult]
+    models: Sequence[ComparedModel], how: Conditions, before: Mapping[Path, ModelResult]
 ) -> Iterator[tuple[Path, ModelResult]]:
     """Compare models; the report that a result goes into, and all that this one then has.
 
@@ -154,20 +143,15 @@ def joined(first: ModelResult, second: ModelResult) -> ModelResult:
     )
 
 
-def _compared(model: ComparedModel, how: Comparison) -> Patient[ModelResult]:
+def _compared(model: ComparedModel, how: Conditions) -> Patient[ModelResult]:
     """Compare one checkpoint's artifacts.
 
     Raises:
         InputError: the checkpoint is gone, or, of a recovered one, its original.
     """
+    original = original_of(model.checkpoint, model.original)
     reference, entries = yield from patient_parity(
-        model.checkpoint,
-        how.suite,
-        model.requests,
-        how.threads,
-        how.gates,
-        how.extent,
-        original=original_of(model.checkpoint, model.original),
+        ParityRun(model.checkpoint, model.requests, how, original)
     )
     label = model.label or model.requests[0].opened().manifest.model.name
     result = ModelResult(

@@ -98,19 +98,32 @@ class Extent:
 EVERYTHING = Extent()
 
 
-def run_parity(
-    checkpoint: Path,
-    suite: Suite,
-    requests: Sequence[Request],
-    threads: int,
-    gates: Mapping[str, Mapping[str, float]],
-    extent: Extent = EVERYTHING,
-    original: Path | None = None,
-) -> tuple[ReferenceFacts, list[Entry]]:
-    """Compare artifacts with their checkpoint: facts on the reference, and the entries.
+@dataclass(frozen=True)
+class Conditions:
+    """What all models of a run have in common: the text, and the limits by format or variant."""
 
-    Of a recovered checkpoint, what is stored is compared with it, and what is computed with the
+    suite: Suite
+    threads: int
+    gates: Mapping[str, Mapping[str, float]]
+    extent: Extent = EVERYTHING
+
+
+@dataclass(frozen=True)
+class ParityRun:
+    """Artifacts to compare with their checkpoint.
+
+    Of a recovered one, what is stored is compared with it, and what is computed with the
     `original`.
+    """
+
+    checkpoint: Path
+    requests: Sequence[Request]
+    conditions: Conditions
+    original: Path | None = None
+
+
+def run_parity(asked: ParityRun) -> tuple[ReferenceFacts, list[Entry]]:
+    """Compare artifacts with their checkpoint: facts on the reference, and the entries.
 
     An artifact that is damaged or stale, makes its runtime crash in a process of its own, or a
     reader or a runtime raise anything, becomes a FAIL entry.
@@ -118,53 +131,30 @@ def run_parity(
     Raises:
         InputError: the checkpoint is gone, or a folder is no artifact at all.
     """
-    return to_end(patient_parity(checkpoint, suite, requests, threads, gates, extent, original))
+    return to_end(patient_parity(asked))
 
 
-def patient_parity(
-    checkpoint: Path,
-    suite: Suite,
-    requests: Sequence[Request],
-    threads: int,
-    gates: Mapping[str, Mapping[str, float]],
-    extent: Extent = EVERYTHING,
-    original: Path | None = None,
-) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
+def patient_parity(asked: ParityRun) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
     """`run_parity`, which gives way before it waits for an awaited runtime.
 
     Raises:
         InputError: as for `run_parity`.
     """
-    return together(
-        *(yield from _each(checkpoint, suite, requests, threads, gates, extent, original))
-    )
+    return together(*(yield from _each(asked)))
 
 
-def run_each(
-    checkpoint: Path,
-    suite: Suite,
-    requests: Sequence[Request],
-    threads: int,
-    gates: Mapping[str, Mapping[str, float]],
-    extent: Extent,
-    original: Path | None = None,
-) -> tuple[ReferenceFacts, list[Entry]]:
+def run_each(asked: ParityRun) -> tuple[ReferenceFacts, list[Entry]]:
     """As `run_parity`, without what follows from several artifacts: each is as if alone."""
-    return to_end(_each(checkpoint, suite, requests, threads, gates, extent, original))
+    return to_end(_each(asked))
 
 
-def _each(
-    checkpoint: Path,
-    suite: Suite,
-    requests: Sequence[Request],
-    threads: int,
-    gates: Mapping[str, Mapping[str, float]],
-    extent: Extent,
-    original: Path | None,
-) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
+def _each(asked: ParityRun) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
+    checkpoint, requests = asked.checkpoint, asked.requests
+    suite, threads = asked.conditions.suite, asked.conditions.threads
+    extent = asked.conditions.extent
     artifacts = [request.opened() for request in requests]
     inputs = recorded_inputs(checkpoint, artifacts)
-    compared_with = original or checkpoint
+    compared_with = asked.original or checkpoint
     own = compared_with.samefile(checkpoint)
     recovered = recovered_from(checkpoint, inputs)
     files = original_inputs(compared_with, checkpoint, inputs)
@@ -202,7 +192,7 @@ def _each(
         extent.costs,
     )
     gated = [
-        _gates(artifact, request.runtime, gates, peaks)
+        _gates(artifact, request.runtime, asked.conditions.gates, peaks)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
     results = yield from _in_turns(artifacts, requests, gated, bench, awaited)

@@ -13,7 +13,7 @@ from edgeproof.artifact import Precision
 from edgeproof.verdicts import Verdict
 from runtimes.parity.localise import Cause
 from runtimes.parity.result import Entry
-from runtimes.parity.run import Extent, Request, run_parity
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Suite
 from tests.faults.fault import FORMATS, SIXTEEN_BIT, AtRunTime, Fault, Finds, Plant
 from tests.faults.planting import export
@@ -125,9 +125,9 @@ def run_cases(
                 for index, case in enumerate(batch)
             ]
             with runtime() if runtime else contextlib.nullcontext():
-                _, entries = run_parity(
-                    checkpoint, suite, requests, threads, {}, Extent(positions, footprints=False)
-                )
+                extent = Extent(positions, footprints=False)
+                conditions = Conditions(suite, threads, {}, extent)
+                _, entries = run_parity(ParityRun(checkpoint, requests, conditions))
             shutil.rmtree(folder)
             yield from (Outcome(*pair) for pair in zip(batch, entries, strict=True))
 

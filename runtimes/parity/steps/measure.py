@@ -11,7 +11,7 @@ from edgeproof.artifact import Artifact
 from edgeproof.steps.job import Job, job_argument
 from runtimes.footprint import Footprint
 from runtimes.parity.environment import environment
-from runtimes.parity.run import Extent, Request, run_each
+from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_each
 from runtimes.parity.steps import places
 from runtimes.parity.steps.footprint import known, only_artifact
 from runtimes.parity.steps.kept import RESULT, kept, to_text
@@ -49,8 +49,9 @@ def main(job: Job, journal: Path | None, crashed: tuple[tuple[str, str, str], ..
         costs=_Known(job),
         computing=params.computing,
     )
-    requests, suite = [Request(artifact.path, allow_degraded=False)], suite_of(job, params)
-    facts, (entry,) = run_each(checkpoint, suite, requests, params.threads, params.gates, extent)
+    requests = [Request(artifact.path, allow_degraded=False)]
+    conditions = Conditions(suite_of(job, params), params.threads, params.gates, extent)
+    facts, (entry,) = run_each(ParityRun(checkpoint, requests, conditions))
     others = {str(artifact.path): places.ARTIFACT, str(checkpoint): places.CHECKPOINT}
     text = to_text(kept(facts, environment(params.threads), entry), others)
     (job.out / RESULT).write_text(text, "utf-8")
