@@ -23,8 +23,8 @@ PARITY ?=
 # plan's recover-up-to
 RECOVER ?=
 $(if $(filter-out yes no,$(RECOVER)),$(error RECOVER=$(RECOVER): say yes or no, or leave it out))
-NOTED = $(if $(filter no,$(RECOVER)),--no-recover,$(if $(filter yes,$(RECOVER)),--recover))
-RECOVERED = $(if $(filter no,$(RECOVER)),--no-recover,--recover)
+EXPORT_RECOVER = $(if $(filter no,$(RECOVER)),--no-recover,$(if $(filter yes,$(RECOVER)),--recover))
+PARITY_RECOVER = $(if $(filter no,$(RECOVER)),--no-recover,--recover)
 
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF
 
@@ -59,11 +59,11 @@ $(READY)-docs: $(READY)-python
 $(READY)-dev: $(READY)-demo $(READY)-release
 
 # llama.cpp, which K-quants and comparing GGUF need, is compiled while the other formats are compared.
-COMPARE = $(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(RECOVERED) $(PARITY)
+COMPARE = $(BIN)/python -m runtimes.parity --root "$(OUT)" --budget $(BUDGET) $(PARITY_RECOVER) $(PARITY)
 MEANWHILE := $(VENV)/llamacpp.exit
 NEEDS_LLAMACPP = $(if $(FORMAT),$(filter gguf,$(FORMAT)),gguf)
 export-all: $(READY)-python $(if $(PLAN),$(READY)-llamacpp,$(wildcard $(READY)-llamacpp)) ## Export the plan (MODEL="A B" overrides its models), run every file, compare
-	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)" $(NOTED)
+	$(BIN)/python -m export $(if $(PLAN),--plan "$(PLAN)") $(foreach model,$(MODEL),--model $(model)) $(foreach format,$(FORMAT),--format $(format)) --out "$(OUT)" $(EXPORT_RECOVER)
 	@if test -z "$(NEEDS_LLAMACPP)" || test -e $(READY)-llamacpp; then set -x; $(COMPARE); else set -x; \
 	MAKE="$(MAKE_COMMAND)" $(BIN)/python -m tools.beside $(MEANWHILE) $(READY)-llamacpp -- $(COMPARE) --await gguf $(MEANWHILE); fi
 
@@ -121,7 +121,7 @@ bench-reference: setup ## Memory that the reference of a large model takes, laye
 	$(BIN)/python -m benchmarks.reference_memory $(and $(SHAPE),--shape $(SHAPE))
 
 bench-time: setup ## Where the seconds of export-all go, with empty caches (15 to 30 minutes; an idle machine)
-	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET) $(RECOVERED)
+	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET) $(PARITY_RECOVER)
 
 lint: setup ## ruff, mypy, the import rules of docs/architecture.md, and the workflows' security
 	$(BIN)/ruff check .

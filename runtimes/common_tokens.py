@@ -75,26 +75,26 @@ class _Common:
         return list(self._inner.tokenize(text))
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        return self._cut(self._inner.logits(ids))
+        return self._restricted(self._inner.logits(ids))
 
     def logit_blocks(self, ids: Sequence[int], first: int = 0) -> Iterator[np.ndarray]:
         for block in self._inner.logit_blocks(ids, first):
-            rows = self._cut(block)
+            rows = self._restricted(block)
             further = block[:, self._common :].max(-1) > rows.max(-1)
             self._positions += len(block)
             self._elsewhere += int(further.sum())
             yield rows
 
     def start(self, ids: Sequence[int]) -> np.ndarray:
-        return self._cut(self._inner.start(ids))
+        return self._restricted(self._inner.start(ids))
 
     def step(self, token: int) -> np.ndarray:
-        return self._cut(self._inner.step(token))
+        return self._restricted(self._inner.step(token))
 
     def close(self) -> None:
         self._inner.close()
 
-    def _cut(self, logits: np.ndarray) -> np.ndarray:
+    def _restricted(self, logits: np.ndarray) -> np.ndarray:
         return logits[..., : self._common]
 
 
@@ -114,15 +114,15 @@ class _Text(_Common):
 
 class _Batch(_Common):
     def padded_logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        return [self._cut(rows) for rows in self._inner.padded_logits(sequences)]
+        return [self._restricted(rows) for rows in self._inner.padded_logits(sequences)]
 
 
 class _Many(_Common):
     def start_many(self, prompts: Sequence[Sequence[int]], room: int) -> np.ndarray:
-        return self._cut(self._inner.start_many(prompts, room))
+        return self._restricted(self._inner.start_many(prompts, room))
 
     def step_many(self, tokens: Sequence[int]) -> np.ndarray:
-        return self._cut(self._inner.step_many(tokens))
+        return self._restricted(self._inner.step_many(tokens))
 
 
 class _OwnTokenizer(_Common):

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeproof.files.hashing import OutputFile, file_sha256
-from edgeproof.verdicts import RECEIPT, REPORT, Damaged, Verdict, read_receipt, receipt_bytes
+from edgeproof.verdicts import RECEIPT, REPORT, DamagedEntry, Verdict, read_receipt, receipt_bytes
 from runtimes.audit.__main__ import main as audit_main
 from runtimes.audit.badge import COLOURS, Badge, svg
 from runtimes.audit.day import EPOCH, day
@@ -29,7 +29,7 @@ from tests.publishing import run as release
 TEXT = tiny.long_texts(1)[0][:80]
 DAY = "2026-11-29"
 BADGE = Badge("model-Q4_K_M", "org/Model", "ab" * 32, 1, DAY, Verdict.PASS, "0.048", "93.1 %", "x")
-NO_SUCH = Damaged("another.gguf", "cut off", (), None)
+NO_SUCH = DamagedEntry("another.gguf", "cut off", (), None)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from edgeproof.errors import InputError
 from edgeproof.goal import Goal, parse_goal
 from runtimes.calibrate.decoder import Share, open_decoder
 from runtimes.recover.distill import latents, loss
-from runtimes.recover.distill.kept import Kept
+from runtimes.recover.distill.kept import DistillationFolder
 from runtimes.recover.distill.wish import Distillation, checked_distillation
 from runtimes.recover.grids import GRIDS
 from runtimes.recover.rounding import Rounded
@@ -133,7 +133,7 @@ def test_auto_takes_the_first_device_that_is_there(monkeypatch: pytest.MonkeyPat
 def test_the_best_of_all_checkpoints_is_what_is_kept(tmp_path: Path) -> None:
     share = Share(torch.nn.Parameter(torch.zeros(2)), slice(None))
     latent = latents.Vector(share, torch.tensor([1.0, 2.0]), 0.0)
-    groups, folder = {"tables": {"norm": latent}}, Kept(tmp_path)
+    groups, folder = {"tables": {"norm": latent}}, DistillationFolder(tmp_path)
     assert folder.best is None
     folder.save_best(0.5, groups)
     latent.load({**latent.state, "values": torch.tensor([3.00001, 4.0])})

@@ -44,7 +44,7 @@ class Audited:
 
 
 @dataclass(frozen=True)
-class Damaged:
+class DamagedEntry:
     """What nothing could open, by the name that reports give it, why, and its files, if any."""
 
     name: str
@@ -64,7 +64,7 @@ class Receipt:
     against: str
     report: str
     audited: tuple[Audited, ...]
-    damaged: tuple[Damaged, ...] | None = None
+    damaged: tuple[DamagedEntry, ...] | None = None
 
 
 def receipt_bytes(receipt: Receipt) -> bytes:

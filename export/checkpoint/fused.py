@@ -44,12 +44,12 @@ def split(folder: Path, files: Sequence[SafetensorsFile], parameters: Sequence[P
             part: cut
             for name, entry in file.entries.items()
             for part, cut in (
-                _cut(file.path, name, entry, parts[name]) if name in parts else [(name, entry)]
+                _parts(file.path, name, entry, parts[name]) if name in parts else [(name, entry)]
             )
         }
 
 
-def _cut(
+def _parts(
     path: Path, name: str, entry: TensorEntry, parts: Sequence[Parameter]
 ) -> Iterator[tuple[str, TensorEntry]]:
     rows, columns = sum(part.shape[0] for part in parts), parts[0].shape[1]

@@ -74,7 +74,7 @@ def find_frames(template: Renderer, tokens: Collection[str]) -> Frames:
     marks = sorted(filter(None, tokens), key=len, reverse=True)
     atoms = re.compile("|".join((*map(re.escape, marks), MARK, ".")), re.DOTALL)
     first, middle, second, last = (
-        atoms.findall(part) for part in _cut(template, CHAT, (USER, ANSWER, NEXT))
+        atoms.findall(part) for part in _around(template, CHAT, (USER, ANSWER, NEXT))
     )
     user = _common(first[::-1], second[::-1])[::-1]
     after_answer = second[: len(second) - len(user)]
@@ -102,7 +102,7 @@ def find_frames(template: Renderer, tokens: Collection[str]) -> Frames:
     )
 
 
-def _cut(template: Renderer, messages: Sequence[Message], words: Sequence[str]) -> list[str]:
+def _around(template: Renderer, messages: Sequence[Message], words: Sequence[str]) -> list[str]:
     """The rendered text without the words, which stand in it once each, in order."""
     rest, parts = template.render(messages), []
     for word in words:
@@ -117,7 +117,7 @@ def _system(template: Renderer, user: str) -> str | None:
     """How it frames a system message, where that stands before the first question."""
     chat: tuple[Message, ...] = ({"role": "system", "content": SYSTEM}, *CHAT[:1])
     try:
-        before, after, _ = _cut(template, chat, (SYSTEM, USER))
+        before, after, _ = _around(template, chat, (SYSTEM, USER))
     except InputError:  # it takes no such message, or not there
         return None
     if not after.endswith(user):

@@ -11,7 +11,7 @@ from edgeproof.verdicts import (
     RECEIPT,
     REPORT,
     Audited,
-    Damaged,
+    DamagedEntry,
     Receipt,
     read_receipt,
     read_report,
@@ -101,7 +101,7 @@ def _strangers(folder: Path, files: Wanted) -> Iterator[str]:
         yield f"{path}: {what}, its SHA-256 is not in {RECEIPT}"
 
 
-def file_of(receipt: Receipt, path: Path) -> Audited | Damaged | None:
+def file_of(receipt: Receipt, path: Path) -> Audited | DamagedEntry | None:
     """The model, damaged or not, of which a file is a part, by its bytes; None of a stranger.
 
     Raises:
@@ -111,5 +111,5 @@ def file_of(receipt: Receipt, path: Path) -> Audited | Damaged | None:
     return next((a for a in _all(receipt) if any(f.sha256 == digest for f in a.files)), None)
 
 
-def _all(receipt: Receipt) -> tuple[Audited | Damaged, ...]:
+def _all(receipt: Receipt) -> tuple[Audited | DamagedEntry, ...]:
     return (*receipt.audited, *(receipt.damaged or ()))

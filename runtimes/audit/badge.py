@@ -77,7 +77,7 @@ def badge_of(entry: Entry, found: Inspection, model: str, day: str) -> Badge:
 def svg(badge: Badge) -> str:
     """The picture: the same badge gives the same bytes."""
     figures = f"KL {badge.kl} · top-1 {badge.top1}"
-    said = f"compared with {_cut(badge.model)} · {badge.day} · edgeproof"
+    said = f"compared with {_shortened(badge.model)} · {badge.day} · edgeproof"
     verdict = badge.verdict.value
     left = math.ceil(_width(verdict, LARGE, bold=True)) + 2 * PAD
     right = max(_width(figures, LARGE), _width(said, SMALL))
@@ -125,7 +125,7 @@ def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     shown = " ".join(text.split())
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
 

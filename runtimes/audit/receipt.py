@@ -17,7 +17,7 @@ from edgeproof.verdicts import (
     REPORT,
     SIGNATURE_FILES,
     Audited,
-    Damaged,
+    DamagedEntry,
     HubCommit,
     Receipt,
     receipt_bytes,
@@ -76,14 +76,14 @@ def _audited(done: Audit) -> Iterator[Audited]:
         )
 
 
-def _damaged(done: Audit) -> Iterator[Damaged]:
+def _damaged(done: Audit) -> Iterator[DamagedEntry]:
     for item in done.damaged:
         paths = [(name, item.folder / name) for name in sorted(item.files)]
         found: list[OutputFile] = []
         for name, path in paths:
             with contextlib.suppress(InputError, OSError):  # it may be what is wrong with it
                 found.append(OutputFile(name, path.stat().st_size, file_sha256(path)))
-        yield Damaged(item.told.folder, item.told.reason, tuple(found), _commit(item.origin))
+        yield DamagedEntry(item.told.folder, item.told.reason, tuple(found), _commit(item.origin))
 
 
 def _commit(origin: Origin | None) -> HubCommit | None:

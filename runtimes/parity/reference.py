@@ -103,7 +103,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Captured:
+class CapturedGroup:
     """A group of documents with their hidden states, and the peaks of all run until then."""
 
     documents: tuple[Document, ...]
@@ -168,10 +168,10 @@ def _wanted(prompts: Sequence[Prompt], longest: int) -> list[Wanted]:
     return wanted
 
 
-def _group(runtime: TorchRuntime, group: Sequence[Wanted], path: Path) -> Captured:
+def _group(runtime: TorchRuntime, group: Sequence[Wanted], path: Path) -> CapturedGroup:
     """The capture of some prompts that is kept at `path`."""
 
-    def make() -> Captured:
+    def make() -> CapturedGroup:
         captured = _capture(runtime, group)
         _write(path, captured)
         return captured
@@ -179,7 +179,7 @@ def _group(runtime: TorchRuntime, group: Sequence[Wanted], path: Path) -> Captur
     return once(path, lambda: _read(path), make)
 
 
-def _capture(runtime: TorchRuntime, group: Sequence[Wanted]) -> Captured:
+def _capture(runtime: TorchRuntime, group: Sequence[Wanted]) -> CapturedGroup:
     render = runtime.render_chat if runtime.has_chat_template else None
     prompts = [
         prompt_ids(item.prompt, runtime.tokenize, render, runtime.context, item.reply_tokens)
@@ -203,7 +203,7 @@ def _capture(runtime: TorchRuntime, group: Sequence[Wanted]) -> Captured:
         Document(item.prompt.id, item.prompt.kind, text, len(ids) if index in tasks else 0)
         for index, (item, text, (ids, _)) in enumerate(zip(group, texts, prompts, strict=True))
     ]
-    return Captured(tuple(documents), tuple(hidden), runtime.peaks)
+    return CapturedGroup(tuple(documents), tuple(hidden), runtime.peaks)
 
 
 def confirmed(logits: np.ndarray, reply: Sequence[int]) -> bool:
@@ -214,7 +214,7 @@ def confirmed(logits: np.ndarray, reply: Sequence[int]) -> bool:
     return first_difference(logits[: len(reply)].argmax(-1).tolist(), reply) == len(reply)
 
 
-def _write(path: Path, captured: Captured) -> None:
+def _write(path: Path, captured: CapturedGroup) -> None:
     meta = {
         "peaks": [[peak.place.value, peak.layer, peak.value] for peak in captured.peaks],
         "documents": [[d.id, d.kind, list(d.ids), d.prompt_length] for d in captured.documents],
@@ -224,7 +224,7 @@ def _write(path: Path, captured: Captured) -> None:
     keep(path, buffer.getvalue())
 
 
-def _read(path: Path) -> Captured | None:
+def _read(path: Path) -> CapturedGroup | None:
     if not path.exists():
         return None
     try:
@@ -238,4 +238,4 @@ def _read(path: Path) -> Captured | None:
     )
     peaks = tuple(Peak(Place(place), layer, value) for place, layer, value in meta["peaks"])
     splits = np.cumsum([len(document.ids) for document in documents])[:-1]
-    return Captured(documents, tuple(np.split(rows, splits)), peaks)
+    return CapturedGroup(documents, tuple(np.split(rows, splits)), peaks)

@@ -45,13 +45,13 @@ def documents(text: str) -> list[str]:
     for paragraph in re.split(r"\n\s*\n", text):
         current = f"{current}\n\n{paragraph}" if current else paragraph
         if len(current) >= DOCUMENT_CHARACTERS:
-            result += _cut(current)
+            result += _pieces(current)
             current = ""
-    result += _cut(current)
+    result += _pieces(current)
     return [part for part in result if part.strip()]
 
 
-def _cut(text: str) -> list[str]:
+def _pieces(text: str) -> list[str]:
     return [
         text[start : start + LONGEST_CHARACTERS]
         for start in range(0, len(text), LONGEST_CHARACTERS)

@@ -18,7 +18,7 @@ from edgeproof.errors import InputError
 from export.release.dist import ARCHIVES
 from export.release.notes import NOTES
 from export.release.publish.plan import PublishPlan, Say, Upload, VerifiedRelease, compare
-from export.release.publish.retries import SERVER_ERROR, TOO_MANY, Damaged, persist
+from export.release.publish.retries import SERVER_ERROR, TOO_MANY, DamagedTransferError, persist
 
 API = "https://api.github.com"
 TIMEOUT = 60  # seconds without an answer
@@ -129,7 +129,7 @@ class GitHub:
         ):
             digest.update(chunk)
         if digest.hexdigest() != item.sha256:
-            raise Damaged("read back, it is not what was sent")
+            raise DamagedTransferError("read back, it is not what was sent")
 
     def _call(self, method: str, url: str, **options: Any) -> Any:
         def call() -> Any:

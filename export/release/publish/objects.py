@@ -16,7 +16,7 @@ from edgeproof.files.hashing import CHUNK_BYTES
 from export.release.dist import SUMS
 from export.release.publish.folder import STAGING
 from export.release.publish.plan import PublishPlan, Say, Upload, VerifiedRelease, compare
-from export.release.publish.retries import Damaged, persist
+from export.release.publish.retries import DamagedTransferError, persist
 from export.release.verify import parse_sums
 
 
@@ -59,7 +59,7 @@ class Objects:
             return
         self._fs.put_file(str(item.source), path)
         if self._digest(path) != item.sha256:
-            raise Damaged("read back, it is not what was sent")
+            raise DamagedTransferError("read back, it is not what was sent")
 
     def _show(self, plan: PublishPlan) -> None:
         self._drop(SUMS)
@@ -73,7 +73,7 @@ class Objects:
         self._fs.cp_file(f"{self._staging}/{item.path}", final)
         self._fs.invalidate_cache()
         if self._fs.info(final)["size"] != item.bytes:
-            raise Damaged("its copy has another size")
+            raise DamagedTransferError("its copy has another size")
 
     def _drop(self, path: str) -> None:
         if path in self._listing(self._final):

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-class Damaged(OSError):
+class DamagedTransferError(OSError):
     """What was read back is not what was sent."""
 
 

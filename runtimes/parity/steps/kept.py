@@ -26,7 +26,7 @@ NUMBER = "float"  # the only key of an object that stands for a number which JSO
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptEntry:
     """An `Entry` without its artifact, what it was compared with, and where."""
 
     reference: ReferenceFacts
@@ -50,9 +50,9 @@ class Kept:
         )
 
 
-def kept(reference: ReferenceFacts, environment: Environment, entry: Entry) -> Kept:
+def kept(reference: ReferenceFacts, environment: Environment, entry: Entry) -> KeptEntry:
     """What is kept of an entry."""
-    return Kept(
+    return KeptEntry(
         reference,
         environment,
         entry.gates,
@@ -63,18 +63,18 @@ def kept(reference: ReferenceFacts, environment: Environment, entry: Entry) -> K
     )
 
 
-def to_text(value: Kept, places: Mapping[str, str]) -> str:
+def to_text(value: KeptEntry, places: Mapping[str, str]) -> str:
     """As JSON, with names in the places of folders of this machine."""
     return json.dumps(_plain(replaced(asdict(value), places)), allow_nan=False)
 
 
-def from_text(text: bytes, places: Mapping[str, str]) -> Kept:
+def from_text(text: bytes, places: Mapping[str, str]) -> KeptEntry:
     """What `to_text` wrote, with what its names stand for here.
 
     Raises:
         WrongJsonError: it is something else.
     """
-    return typed(Kept, replaced(_numbers(json_object(text)), places))
+    return typed(KeptEntry, replaced(_numbers(json_object(text)), places))
 
 
 def _plain(value: Any) -> Any:

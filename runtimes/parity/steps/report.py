@@ -17,7 +17,7 @@ from runtimes.parity.__main__ import OUTPUTS, refuse, summarise
 from runtimes.parity.environment import Environment
 from runtimes.parity.result import ModelResult, Unreadable
 from runtimes.parity.steps import places
-from runtimes.parity.steps.kept import RESULT, Kept, from_text
+from runtimes.parity.steps.kept import RESULT, KeptEntry, from_text
 from runtimes.parity.together import together
 
 
@@ -105,7 +105,7 @@ def _result(
     return ModelResult(model.label, facts, _joined(found), tuple(noted), tuple(unreadable))
 
 
-def _joined(found: Sequence[Kept]) -> Environment:
+def _joined(found: Sequence[KeptEntry]) -> Environment:
     """Where all were measured: of machines that differ, what each of them is."""
     machines = dict.fromkeys((item.environment.system, item.environment.cpu) for item in found)
     first = found[0].environment

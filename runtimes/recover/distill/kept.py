@@ -81,7 +81,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Kept:
+class DistillationFolder:
     """The folder of one distillation."""
 
     folder: Path

@@ -16,7 +16,7 @@ import torch
 from edgeproof.display import duration
 from runtimes.calibrate.decoder import Decoder
 from runtimes.recover.distill import loss
-from runtimes.recover.distill.kept import Kept, Outcome, Standing
+from runtimes.recover.distill.kept import DistillationFolder, Outcome, Standing
 from runtimes.recover.distill.latents import Latent, Stride
 from runtimes.recover.distill.supply import Supply, of_equal_length
 from runtimes.recover.distill.wish import PACES, Distillation
@@ -62,7 +62,7 @@ class Training:
         pupil: Pupil,
         validation: Text,
         supply: Supply,
-        kept: Kept,
+        kept: DistillationFolder,
         lines: Progress,
     ) -> None:
         self._wish, self._pace = wish, PACES[wish.device]

@@ -16,7 +16,7 @@ from edgeproof.families import DecoderConfig, Parameter
 from edgeproof.files.cache import cache_folder, usable
 from edgeproof.files.lock import exclusive
 from runtimes.calibrate.decoder import Decoder, open_decoder
-from runtimes.recover.distill.kept import BYTES_OF_A_WEIGHT, Kept, Outcome
+from runtimes.recover.distill.kept import BYTES_OF_A_WEIGHT, DistillationFolder, Outcome
 from runtimes.recover.distill.latents import Latent, Matrix, Vector
 from runtimes.recover.distill.loop import Pupil, Training
 from runtimes.recover.distill.supply import Supply
@@ -67,7 +67,7 @@ class Distilled:
     """The result: better values than the start's, or none."""
 
     outcome: Outcome
-    kept: Kept
+    kept: DistillationFolder
     names: Mapping[str, Iterable[str]]
 
     @property
@@ -92,7 +92,7 @@ def distill(wish: Distillation, start: Start, parts: Iterable[Part], lines: Prog
     folder = _folder(wish, start)
     names = _groups(start.parameters)
     with exclusive(folder):
-        kept = Kept(folder)
+        kept = DistillationFolder(folder)
         kept.begin()
         outcome = kept.outcome
         if outcome is None:
@@ -134,7 +134,7 @@ def _trained(
     wish: Distillation,
     start: Start,
     parts: Iterable[Part],
-    kept: Kept,
+    kept: DistillationFolder,
     lines: Progress,
 ) -> Outcome:
     teacher = open_decoder(start.path, start.threads)
