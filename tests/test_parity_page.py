@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from edgeproof.artifact import Precision
 from runtimes.parity.report.html import models_page, page
-from tests.parity_results import hostile_result, usual_result
+from tests.parity_results import hostile_result, result, usual_result
+from tests.test_parity_advice import made
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 axe = pytest.importorskip(
@@ -25,9 +27,16 @@ def browser(chromium: Path) -> Iterator[Any]:
         found.close()
 
 
+LOW = Precision.LOW_BIT
+# Labels of plots that leave their picture, whose overflow is not seen.
+CUT_OFF = """[...document.querySelectorAll('svg[role=img] text')].filter(text => {
+  const [inner, outer] = [text, text.closest('svg')].map(e => e.getBoundingClientRect());
+  return inner.width && (inner.top < outer.top - 1 || inner.bottom > outer.bottom + 1);
+}).map(text => text.textContent)"""
 PAGES = {
     "usual": lambda: page(usual_result()),
     "hostile": lambda: page(hostile_result()),
+    "crowded": lambda: page(result(*(made("gguf", f"{i}", LOW, 100, 0.3) for i in range(20)))),
     "models": lambda: models_page([usual_result(), hostile_result()], ["a.html", "b.html"]),
 }
 
@@ -54,6 +63,7 @@ def test_the_page_in_chromium(browser: Any, address: str, width: int, scheme: st
     overview = "[aria-label='Verdicts of all exports']"
     room = f'(e => e.scrollWidth - e.clientWidth)(document.querySelector("{overview}"))'
     assert "usual" not in address or tab.evaluate(room) <= 0, "the table scrolls sideways"
+    assert "hostile" in address or tab.evaluate(CUT_OFF) == []
     report = axe.Axe().run(tab).response
     assert [item["id"] for item in report["passes"]], "axe checked nothing"
     assert [(item["id"], item["nodes"][0]["html"]) for item in report["violations"]] == []

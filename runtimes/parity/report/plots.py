@@ -55,6 +55,8 @@ PLACES = tuple(
 # What a histogram points out: name, metric, height, and where the name's anchor is.
 MARKS = (("median", "median_kl", 0.86, "right"), ("p99", "p99_kl", 0.99, "right"))
 MOST_ERROR = 100.0  # larger relative errors are drawn there
+ABOVE = 3  # points: a browser's font may be taller than the one that is measured here
+WIDER = 1.08  # and wider
 NEAR = 8  # points: beyond that, a line leads from the label to its mark
 
 
@@ -233,6 +235,7 @@ def _label(
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     frame = axes.get_window_extent(renderer)
+    top = figure.bbox.y1 - ABOVE * figure.dpi / 72
     marks = axes.transData.transform(points)
     reach = 5 * figure.dpi / 72
     boxes = [text.get_window_extent(renderer) for text in taken]
@@ -241,8 +244,9 @@ def _label(
         others = [box for at, box in enumerate(boxes) if at != len(taken) + index]
         for place in PLACES:
             label = _note(axes, names[index], points[index], place)
-            box = label.get_window_extent(renderer)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0
+            box = label.get_window_extent(renderer).expanded(WIDER, 1)
+            across = frame.x0 <= box.x0 and box.x1 <= frame.x1
+            inside = across and frame.y0 <= box.y0 and box.y1 <= top
             if inside and not any(box.overlaps(other) for other in others):
                 break
             label.remove()
