@@ -38,8 +38,8 @@ TITLES = (
 )  # fmt: skip
 MISSING = "–"
 WARNINGS = {
-    "DEGRADED": "It works, but is not as good as the original",
-    "INCONCLUSIVE": "It works; whether it is as good as the original is not decided",
+    "DEGRADED": "It works, but misses a gate of its precision",
+    "INCONCLUSIVE": "It works; whether it meets the gates of its precision is not decided",
 }
 
 

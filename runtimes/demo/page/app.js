@@ -4,7 +4,7 @@ import { choose, gpu, threads } from './devices.js';
 import { Damaged, forget, isCached, verifiedFiles } from './store.js';
 
 const VERDICTS = {
-  PASS: 'as good as the original',
+  PASS: 'meets the gates of its precision',
   DEGRADED: 'works, below its quality gate',
   INCONCLUSIVE: 'needs more text to judge',
   FAIL: 'broken',
