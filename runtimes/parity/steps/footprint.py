@@ -19,7 +19,7 @@ from edgeproof.steps.job import Job, job_argument
 from runtimes.footprint import Crash, Footprint, footprint
 from runtimes.parity.steps import places
 from runtimes.parity.steps.params import ARTIFACT
-from runtimes.parity.steps.places import replaced
+from runtimes.parity.steps.places import with_folders, with_names
 from runtimes.registry import adapter_of
 
 RESULT = "footprint.json"
@@ -48,8 +48,8 @@ def main(job: Job) -> None:
     """Measure the artifact, in a process of its own."""
     artifact = only_artifact(job.input(ARTIFACT))
     told = _told(artifact, job.told(Params).threads)
-    plain = replaced(asdict(told), {str(artifact.path): places.ARTIFACT})
-    (job.out / RESULT).write_text(json.dumps(plain), "utf-8")
+    told = with_names(told, {str(artifact.path): places.ARTIFACT})
+    (job.out / RESULT).write_text(json.dumps(asdict(told)), "utf-8")
 
 
 def _told(artifact: Artifact, threads: int) -> Told:
@@ -65,13 +65,14 @@ def _told(artifact: Artifact, threads: int) -> Told:
         return Told(refused=str(error))
 
 
-def known(folder: Path) -> Footprint:
-    """What `main` has found, as `runtimes.footprint.footprint` gives it.
+def known(folder: Path, artifact: Artifact) -> Footprint:
+    """What `main` has found of an artifact, as `runtimes.footprint.footprint` gives it.
 
     Raises:
         Crash, InputError: what that raised.
     """
     told = typed(Told, json_object((folder / RESULT).read_bytes()))
+    told = with_folders(told, {places.ARTIFACT: str(artifact.path)})
     if told.crash is not None:
         raise Crash(told.crash)
     if told.damaged is not None:

@@ -18,7 +18,7 @@ from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
 from runtimes.parity.result import Entry, RecoveredFrom, ReferenceFacts
-from runtimes.parity.steps.places import replaced
+from runtimes.parity.steps.places import with_folders, with_names
 from runtimes.parity.verdict import Judgement
 
 RESULT = "result.json"
@@ -65,7 +65,7 @@ def kept(reference: ReferenceFacts, environment: Environment, entry: Entry) -> K
 
 def to_text(value: KeptEntry, places: Mapping[str, str]) -> str:
     """As JSON, with names in the places of folders of this machine."""
-    return json.dumps(_plain(replaced(asdict(value), places)), allow_nan=False)
+    return json.dumps(_plain(asdict(with_names(value, places))), allow_nan=False)
 
 
 def from_text(text: bytes, places: Mapping[str, str]) -> KeptEntry:
@@ -74,7 +74,7 @@ def from_text(text: bytes, places: Mapping[str, str]) -> KeptEntry:
     Raises:
         WrongJsonError: it is something else.
     """
-    return typed(KeptEntry, replaced(_numbers(json_object(text)), places))
+    return with_folders(typed(KeptEntry, _numbers(json_object(text))), places)
 
 
 def _plain(value: Any) -> Any:
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
         return {NUMBER: str(value)}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _numbers(value: Any) -> Any:

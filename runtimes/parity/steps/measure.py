@@ -66,7 +66,7 @@ class _Known:
     def __call__(
         self, artifact: Artifact, threads: int, other: str | None = None, *, brief: bool = False
     ) -> Footprint:
-        return known(self._job.input(FOOTPRINT))
+        return known(self._job.input(FOOTPRINT), artifact)
 
 
 if __name__ == "__main__":

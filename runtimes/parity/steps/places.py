@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
+
+from runtimes.parity.positions import WorstPosition
+from runtimes.parity.replies import ReplyPair
 
 ARTIFACT, CHECKPOINT = "<artifact>", "<checkpoint>"
+# A name begins with one, so that in a text of ours two stand for it.
+OPENING = "<"
+# Prompts and what models answer: what looks like a folder or a name there is neither.
+FOREIGN = (ReplyPair, WorstPosition)
+
+Own = TypeVar("Own")
 
 
-def replaced(value: Any, others: Mapping[str, str]) -> Any:
-    """The same plain data with other texts in place of some, also within longer ones."""
-    if isinstance(value, str) and not isinstance(value, Enum):
-        for old, new in others.items():
-            value = value.replace(old, new)
+def with_names(value: Own, folders: Mapping[str, str]) -> Own:
+    """A dataclass whose own texts have names in the places of some folders, also within longer."""
+    return _changed(value, {**folders, OPENING: 2 * OPENING})
+
+
+def with_folders(value: Own, names: Mapping[str, str]) -> Own:
+    """What `with_names` was given, with the folders that names stand for here."""
+    return _changed(value, {**names, 2 * OPENING: OPENING})
+
+
+def _changed(value: Own, others: Mapping[str, str]) -> Own:
+    longest_first = sorted(others, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    changed: Own = _each_text(value, lambda text: pattern.sub(lambda match: others[match[0]], text))
+    return changed
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, (Enum, *FOREIGN)):
         return value
+    if isinstance(value, str):
+        return change(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {item.name: getattr(value, item.name) for item in fields(value) if item.init}
+        return replace(value, **{key: _each_text(item, change) for key, item in changed.items()})
     if isinstance(value, dict):
-        return {key: replaced(item, others) for key, item in value.items()}
+        return {key: _each_text(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [replaced(item, others) for item in value]
+        return type(value)(_each_text(item, change) for item in value)
     return value
