@@ -26,7 +26,7 @@ from edgeproof.artifact import (
     reusable,
 )
 from edgeproof.errors import InputError
-from edgeproof.files.atomic import TEMPORARY, write_atomic
+from edgeproof.files.atomic import TEMPORARY, atomic_folder, write_atomic
 from edgeproof.files.hashing import OutputFile, file_sha256, input_records
 from edgeproof.files.lock import exclusive
 from tests.tiny import make_checkpoint
@@ -223,6 +223,19 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path: Path) -> None:
     time.sleep(0.01)
     path.write_bytes(b"two")
     assert input_records([path], tmp_path / "digests")[0].sha256 == file_sha256(path)
+
+
+def test_what_fails_leaves_no_folder_that_was_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out/model/mlx/f32"
+    with pytest.raises(InputError, match="refused"), atomic_folder(target):
+        assert [*target.parent.iterdir()]
+        raise InputError("refused")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "out"]
+    with pytest.raises(InputError, match="refused"), atomic_folder(target):
+        (tmp_path / "out/model/another run's").touch()
+        raise InputError("refused")
+    assert [*(tmp_path / "out/model").iterdir()] == [tmp_path / "out/model/another run's"]
 
 
 def test_write_atomic_replaces_and_is_world_readable(tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace one file atomically and durably."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(path), _parents(path):
         temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
         try:
             with temporary.open("xb") as file:  # unlike tempfile's, as the umask has it
@@ -58,19 +57,18 @@ def write_atomic(path: Path, data: bytes) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `target`; it becomes `target` when the block succeeds.
 
-    The caller has fsynced the files in it. Whatever the block raises removes it. Left-overs of
-    killed runs for the same target are removed first.
+    The caller has fsynced the files in it. Whatever the block raises removes it, and the folders
+    above it that were made for it. Left-overs of killed runs for the same target are removed first.
     """
     prefix = f"{TEMPORARY}{target.name}-"
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(target), _parents(target):
         for stale in target.parent.glob(f"{prefix}*"):
             # What follows the last hyphen is ours: `q4_0-` must not find `q4_0-pure-`.
             if "-" not in stale.name.removeprefix(prefix):
                 shutil.rmtree(stale, ignore_errors=True)
         temporary = target.with_name(f"{prefix}{secrets.token_hex(8)}")
         try:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)  # another run's failure may have removed them
             yield temporary
             for folder, _, _ in os.walk(temporary):
                 sync_folder(Path(folder))
@@ -80,6 +78,20 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             raise
         sync_folder(target.parent)
         shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it holds the old content
+
+
+@contextlib.contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Have the folders above a path; where the block raises, those that were made go if empty."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager
