@@ -30,11 +30,12 @@ from edgeproof.checkpoints.tokenizer import (
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
 from edgeproof.families import assumed_ids
+from edgeproof.files.safetensors import DtypeError
 from edgeproof.quantised import QUANTISED_RECORD
 from edgeproof.recovery import RECOVERY, Recovery, read_recovery
 from export.checkpoint.merge_record import MERGE_RECORD
 from export.checkpoint.model_card import MODEL_CARD
-from export.checkpoint.safetensors_file import DtypeError, SafetensorsFile
+from export.checkpoint.safetensors_file import SafetensorsFile
 from export.checkpoint.weight_files import open_weights
 
 TIED_HEAD = "lm_head.weight"

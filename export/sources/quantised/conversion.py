@@ -19,9 +19,9 @@ from edgeproof.checkpoints.config import QUANTISED, quantisation
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.errors import InputError
 from edgeproof.families import Parameter, read_config
+from edgeproof.files.safetensors import DtypeError
 from export.checkpoint.fused import holders
 from export.checkpoint.known_names import DERIVED_BUFFERS, rename
-from export.checkpoint.safetensors_file import DtypeError
 from export.checkpoint.safetensors_writer import PlannedTensor
 from export.checkpoint.weight_files import open_weights
 from export.sources.quantised.reader import Matrix, Reading
