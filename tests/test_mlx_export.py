@@ -107,6 +107,16 @@ def test_an_option_chooses_the_dtype(tmp_path: Path) -> None:
     assert said_dtypes(artifact) == {"U32", "F16"}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_an_end_that_config_json_leaves_open_is_written(tmp_path: Path, named: bool) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", eos_token_id=None)
+    if not named:
+        change_json(folder / "generation_config.json", eos_token_id=None)
+    artifact = export_tiny(folder, "mlx", "f32", tmp_path)
+    assert said(artifact)["eos_token_id"] == 2
+    assert compare_contents(artifact, folder) == ()
+
+
 def test_rows_that_do_not_divide_stay_floats_and_are_told(tmp_path: Path) -> None:
     """As mlx_lm.convert leaves them: 160 inputs are no multiple of 64."""
     folder = make_checkpoint(tmp_path / "checkpoint")

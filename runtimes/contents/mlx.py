@@ -22,6 +22,7 @@ from runtimes.weights.mlx import SUFFIX
 from runtimes.weights.safetensors_file import entries
 
 INDEX = "model.safetensors.index.json"
+END = "eos_token_id"
 READ = Exercised("the model runs on it, and its weights are compared")
 # Keys of a checkpoint that are not to be there: mlx_lm would run code, or see other windows.
 ABSENT = ("model_file", "auto_map", "_name_or_path", "layer_types", "sliding_window")
@@ -66,7 +67,7 @@ def _config(origin: Origin) -> dict[str, Any]:
         "tie_word_embeddings": decoder.tied,
         "attention_bias": Role.OUTPUT in decoder.biased,
         "mlp_bias": Role.DOWN in decoder.biased,
-        "eos_token_id": own.get("eos_token_id", origin.generation_id("eos")),
+        END: origin.generation_id("eos") if own.get(END) is None else own[END],
         **_of_model(origin),
         # Which layers are quantised, and how.
         "quantization": READ,
