@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # What Markdown or GitHub would read as markup, also inside a table's cell.
 MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
 
+# What begins a line, or what terminals obey.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Wide enough for every table where the output is not a terminal (CI logs).
 PLAIN_WIDTH = 220
 NARROWEST, WIDEST = 40, 10_000
@@ -61,6 +63,11 @@ def errors_text(share: float, low: float, positions: int) -> str:
 def printable(text: str) -> str:
     """Foreign text in one line of a terminal: what moves its cursor or colours it is a `?`."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def one_line(text: str) -> str:
+    """Text with names of strangers: line ends and what terminals obey are escaped."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def megabytes(size: int) -> str:

@@ -21,6 +21,7 @@ from types import FrameType
 import click
 
 from edgeproof import __version__
+from edgeproof.display import one_line
 from edgeproof.errors import GateError, InputError
 from edgeproof.processes import end_with_beginner
 
@@ -113,15 +114,17 @@ def _run(run: Callable[[], object], session: Session) -> int:
 
 def _meaning(error: BaseException, session: Session) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
-    if isinstance(error, InputError | GateError):
+    if isinstance(error, GateError):  # it may list what was missed
         return str(error), error.exit_code
+    if isinstance(error, InputError):
+        return one_line(str(error)), error.exit_code
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         more = f"; {context.command_path} --help tells more" if context else ""
         text = " ".join(error.format_message().split())
         return text.rstrip(".") + more, InputError.exit_code
     if isinstance(error, OSError):
-        return _of_the_system(error), InputError.exit_code
+        return one_line(_of_the_system(error)), InputError.exit_code
     if isinstance(error, MemoryError):
         return "there is not enough memory", InputError.exit_code
     what = traceback.format_exception_only(error)[-1].strip().partition("\n")[0]

@@ -23,6 +23,7 @@ from tests.test_every_command import commands
 ROOT = Path(__file__).parent.parent
 RAISED = {
     "ours": (InputError("a.toml: wrong"), 2, "error: a.toml: wrong"),
+    "names of strangers": (InputError("a\nb\x1b[2J: ≤"), 2, r"error: a\nb\x1b[2J: ≤"),
     "gate": (GateError("too far"), 1, "error: too far"),
     "system": (PermissionError(13, "Permission denied", "x"), 2, "error: x: Permission denied"),
     "library": (OSError("no network"), 2, "error: no network"),

@@ -225,6 +225,13 @@ def test_added_token_that_is_not_special_is_user_defined(tmp_path: Path) -> None
     assert found["tokenizer.ggml.token_type"][first : first + 2] == [4, 3]
 
 
+@pytest.mark.parametrize("value", [1e300, 1e-300])
+def test_a_number_that_float32_has_not_is_refused(tmp_path: Path, value: float) -> None:
+    """llama.cpp would take the zero that a small one becomes for its own default."""
+    with pytest.raises(InputError, match=r"rope\.freq_base: GGUF cannot hold the value 1e"):
+        metadata(make_checkpoint(tmp_path / "tiny", rope_theta=value), tmp_path)
+
+
 def test_a_template_that_adds_bos_is_told_to_llama_cpp(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -41,6 +41,9 @@ HYBRID = {
     "granitemoehybrid": "state space layers",
 }
 
+# Models of text and images, by `model_type` → the family of the decoder that is in them.
+WITH_IMAGES = {"gemma3": "gemma3_text"}
+
 
 def known_families() -> list[str]:
     """Their names, ours first."""
@@ -120,6 +123,12 @@ def _unknown(name: object) -> InputError:
         return InputError(
             f"architecture {name!r} is a hybrid of attention and {other}, which is not exported;"
             f" supported: {known}"
+        )
+    text = WITH_IMAGES.get(name) if isinstance(name, str) else None
+    if text:
+        return InputError(
+            f"architecture {name!r} takes images too, which is not exported; save its decoder alone"
+            f" ({text}); supported: {known}"
         )
     return InputError(f"unknown architecture {name!r}; supported: {known}")
 

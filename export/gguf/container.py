@@ -32,10 +32,17 @@ def _string(text: str) -> bytes:
     return len(data).to_bytes(8, "little") + data
 
 
+def _float32(value: float) -> bytes:
+    data = struct.pack("<f", value)
+    if value and not struct.unpack("<f", data)[0]:
+        raise OverflowError  # llama.cpp takes zero for its own default
+    return data
+
+
 UINT16 = ValueType(2, struct.Struct("<H").pack)
 UINT32 = ValueType(4, struct.Struct("<I").pack)
 INT32 = ValueType(5, struct.Struct("<i").pack)
-FLOAT32 = ValueType(6, struct.Struct("<f").pack)
+FLOAT32 = ValueType(6, _float32)
 BOOL = ValueType(7, struct.Struct("<?").pack)
 STRING = ValueType(8, _string)
 
