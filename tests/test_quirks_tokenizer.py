@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from gguf import GGUFReader
 from tokenizers import Tokenizer
 
 from edgeproof.errors import InputError
@@ -16,7 +17,9 @@ from export.checkpoint import open_checkpoint
 from export.command import format_command
 from export.gguf import FORMAT
 from export.gguf.vocabulary import vocabulary_entries
+from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
+from runtimes.pytorch.loading import load_tokenizer
 from tests.exported import export_tiny
 from tests.tiny import CHAT_TEMPLATE, VOCAB, change_json
 
@@ -62,6 +65,44 @@ def test_the_template_file_goes_before_the_old_setting(checkpoint_folder: Path) 
     entries = vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
     (template,) = (item.value for item in entries if item.key == "tokenizer.chat_template")
     assert template == CHAT_TEMPLATE
+
+
+@pytest.mark.parametrize("form", ["gguf", "onnx", "mlx"])
+def test_templates_of_a_folder_of_their_own_are_kept(
+    checkpoint_folder: Path, tmp_path: Path, form: str
+) -> None:
+    """Where transformers 5 saves all but the usual one."""
+    place = checkpoint_folder / "additional_chat_templates/tool_use.jinja"
+    place.parent.mkdir()
+    place.write_text("{{ tools }}" + CHAT_TEMPLATE)
+    (checkpoint_folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    reference = load_tokenizer(checkpoint_folder).chat_template
+    assert reference == {"default": CHAT_TEMPLATE, "tool_use": "{{ tools }}" + CHAT_TEMPLATE}
+    artifact = export_tiny(checkpoint_folder, form, {"onnx": "fp32"}.get(form, "f32"), tmp_path)
+    assert compare_contents(artifact, checkpoint_folder) == ()
+    if form == "gguf":
+        fields = GGUFReader(artifact.file(".gguf")).fields
+        found = fields["tokenizer.chat_template.tool_use"].contents()
+        assert found == reference["tool_use"]
+    else:
+        assert load_tokenizer(artifact.path).chat_template == reference
+    place.write_text("{{ messages }}")
+    assert compare_contents(artifact, checkpoint_folder) != ()
+    place.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"tool_use\.jinja: cannot be read as UTF-8 text"):
+        export_tiny(checkpoint_folder, form, {"onnx": "fp32"}.get(form, "f32"), tmp_path)
+
+
+def test_templates_of_one_name_in_gguf_are_refused(checkpoint_folder: Path) -> None:
+    named = {"default": CHAT_TEMPLATE, "a-b": "A", "a_b": "B"}
+    change_json(checkpoint_folder / "tokenizer_config.json", chat_template=named)
+    with pytest.raises(InputError, match="two would have one name in GGUF"):
+        vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
+    del named["a-b"]
+    change_json(checkpoint_folder / "tokenizer_config.json", chat_template=named)
+    entries = vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
+    assert load_tokenizer(checkpoint_folder).chat_template == named
+    assert "B" in [entry.value for entry in entries]
 
 
 @pytest.mark.parametrize(("form", "variant"), [("onnx", "fp32"), ("mlc", "q0f32")])

@@ -122,10 +122,11 @@ def test_shards_arrive_and_no_pickle_or_second_copy_is_ever_asked_for(
 ) -> None:
     folder = tiny.make_checkpoint(tmp_path / "sharded", shards=2)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files["additional_chat_templates/tool_use.jinja"] = b"{{ tools }}"
     unwanted = ("pytorch_model.bin", "consolidated.safetensors", "onnx/model.safetensors", "x.py")
     hub.add("org/sharded", {"main": {**files, **dict.fromkeys(unwanted, b"unwanted")}})
     path = Path(client.resolve("org/sharded")["path"])
-    open_checkpoint(path)
+    assert "additional_chat_templates/tool_use.jinja" in open_checkpoint(path).tokenizer_files
     asked = [request.path for request in hub.requests if "/org/sharded/resolve/" in request.path]
     assert len(asked) >= len(files)
     assert not [path for path in asked if path.endswith(unwanted)]

@@ -1,7 +1,7 @@
 """Which chat templates of a checkpoint's folder count.
 
-Source: transformers `tokenization_utils_base.py`, `_from_pretrained`: chat_template.jinja goes
-before what tokenizer_config.json says.
+Source: transformers `tokenization_utils_base.py`, `_from_pretrained`: chat_template.jinja and those
+of additional_chat_templates/, each named as its file, go before what tokenizer_config.json says.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.settings import SETTINGS
+from edgeproof.checkpoints.tokenizer import further_templates
 from edgeproof.errors import InputError
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -23,26 +24,39 @@ def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     `settings` is the parsed tokenizer_config.json.
 
     Raises:
-        InputError: the file cannot be read, or the settings have no text there.
+        InputError: a file cannot be read, or the settings have no text there.
     """
     file = folder / TEMPLATE_FILE
-    if file.is_file():
-        try:
-            return {DEFAULT: file.read_text("utf-8")}
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"{file}: cannot be read as UTF-8 text") from None
+    files = {DEFAULT: file} if file.is_file() else {}
+    files |= {path.stem: path for path in further_templates(folder)}
+    if files:
+        return {name: template_text(path) for name, path in files.items()}
     said = settings.get("chat_template")
     if said is None:
         return {}
     if isinstance(said, str):
         return {DEFAULT: said}
     try:
+        if isinstance(said, Mapping):
+            said = [{"name": name, "template": text} for name, text in said.items()]
         named = {item["name"]: item["template"] for item in said}
     except (TypeError, KeyError):
         named = {None: None}
     if not all(isinstance(text, str) for pair in named.items() for text in pair):
         raise InputError(f"{folder / SETTINGS}: chat_template is not text")
     return named
+
+
+def template_text(path: Path) -> str:
+    """A template's file.
+
+    Raises:
+        InputError: it cannot be read as UTF-8 text.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path}: cannot be read as UTF-8 text") from None
 
 
 def template_source(folder: Path) -> Path:

@@ -21,9 +21,23 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+# Templates beside the usual one, as transformers saves those of tool use; a name is a pattern.
+FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
 # transformers encodes without them unless it is asked; other runtimes obey the file.
 LEFTOVERS = ("padding", "truncation")
 ADDED = "added_tokens"
+
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """Those of these files that a folder has, by their names (POSIX), templates last."""
+    paths = {name: folder / name for name in TOKENIZER_FILES}
+    further = {path.relative_to(folder).as_posix(): path for path in further_templates(folder)}
+    return {name: path for name, path in paths.items() if path.exists()} | further
+
+
+def further_templates(folder: Path) -> list[Path]:
+    """Files of chat templates beside the usual one, in the order of their names."""
+    return sorted(path for path in folder.glob(FURTHER_TEMPLATES) if path.is_file())
 
 
 def settled_tokenizer(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from edgeproof.checkpoints.chat_template import template_text
 from edgeproof.checkpoints.config import quantisation, settled
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.checkpoints.origin import recorded_base
@@ -23,9 +24,9 @@ from edgeproof.checkpoints.tokenizer import (
     ADDED,
     LEFTOVERS,
     TOKENIZER,
-    TOKENIZER_FILES,
     require_readable,
     settled_tokenizer,
+    tokenizer_files,
 )
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, adapter_of
 from edgeproof.errors import InputError
@@ -38,6 +39,7 @@ from export.checkpoint.model_card import MODEL_CARD
 from export.checkpoint.safetensors_file import SafetensorsFile
 from export.checkpoint.weight_files import open_weights
 
+TEMPLATE_SUFFIX = ".jinja"
 TIED_HEAD = "lm_head.weight"
 SHOWN = 5  # added tokens in a note
 # What transformers makes a tokenizer.json from, and what it needs for that.
@@ -112,8 +114,7 @@ class CheckpointFolder:
     @property
     def tokenizer_files(self) -> dict[str, Path]:
         """Tokenizer, template and generation files that exist, by name."""
-        paths = {name: self.path / name for name in TOKENIZER_FILES}
-        return {name: path for name, path in paths.items() if path.exists()}
+        return tokenizer_files(self.path)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -179,9 +180,11 @@ class CheckpointFolder:
         """What exports copy of a tokenizer file: its bytes, but no padding and no truncation.
 
         Raises:
-            InputError: it is to be a JSON object and is none.
+            InputError: it is to be a JSON object and is none, or a template and no UTF-8 text.
         """
         path = self.path / name
+        if path.suffix == TEMPLATE_SUFFIX:
+            template_text(path)  # as transformers would read it
         if name != TOKENIZER or self.tokenizer == self.json_file(name):
             return path.read_bytes()
         return json.dumps(self.tokenizer, indent=2, ensure_ascii=False).encode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeproof.checkpoints.chat_template import DEFAULT, chat_templates
+from edgeproof.checkpoints.chat_template import DEFAULT, chat_templates, template_source
 from edgeproof.checkpoints.tokenizer import around
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
@@ -82,6 +82,11 @@ def _list_entries(read: Vocabulary) -> list[MetadataEntry]:
 def _chat_template(checkpoint: Checkpoint) -> list[MetadataEntry]:
     templates = chat_templates(checkpoint.path, checkpoint.settings)
     named = {_ascii(name): text for name, text in templates.items()}
+    if len(named) < len(templates):
+        raise InputError(
+            f"{template_source(checkpoint.path)}: of the chat templates {', '.join(templates)} two"
+            " would have one name in GGUF, which keeps ASCII letters and digits; rename one"
+        )
     default = named.pop(DEFAULT, None)
     entries = [MetadataEntry(f"tokenizer.chat_template.{k}", STRING, v) for k, v in named.items()]
     if named:

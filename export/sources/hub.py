@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
+from edgeproof.checkpoints.tokenizer import FURTHER_TEMPLATES, TOKENIZER_FILES
 from edgeproof.checkpoints.weight_files import ADAPTER, INDEX
 from edgeproof.display import errors_on_terminal
 from edgeproof.errors import InputError
@@ -22,11 +22,12 @@ from edgeproof.files.atomic import storage_errors
 from export.checkpoint.model_card import MODEL_CARD
 from export.sources.source import Source
 
-WANTED = ("config.json", "*.safetensors", INDEX, *TOKENIZER_FILES, MODEL_CARD)
+BESIDE = (*TOKENIZER_FILES, FURTHER_TEMPLATES, MODEL_CARD)
+WANTED = ("config.json", "*.safetensors", INDEX, *BESIDE)
 # Of an adapter of PEFT.
-WANTED_OF_ADAPTERS = (ADAPTER, "adapter_model.safetensors", *TOKENIZER_FILES, MODEL_CARD)
+WANTED_OF_ADAPTERS = (ADAPTER, "adapter_model.safetensors", *BESIDE)
 # Other layouts of the same weights, in folders or beside: twice the download, never read.
-UNWANTED = ("*/*", "consolidated*.safetensors", "adapter*.safetensors")
+UNWANTED = ("*/*.safetensors", "consolidated*.safetensors", "adapter*.safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PAUSES_S = (0.5, 1.0, 2.0)
 RETRIED_STATUS = (408, 429)
@@ -56,7 +57,7 @@ def download_adapter(repo: str) -> Source:
     Raises:
         InputError: as for `resolve_hub`.
     """
-    folder = reached(repo, None, lambda: _snapshot(repo, None, WANTED_OF_ADAPTERS, ("*/*",)))
+    folder = reached(repo, None, lambda: _snapshot(repo, None, WANTED_OF_ADAPTERS, ()))
     if not any(folder.glob("*.safetensors")):
         reached(repo, None, lambda: _refuse_weights(repo, folder.name))
     name = repo.split("/")[1]

@@ -19,7 +19,7 @@ from edgeproof.artifact import (
 )
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.checkpoints.special_tokens import CONFIG
-from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
+from edgeproof.checkpoints.tokenizer import tokenizer_files
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, weight_files
 from edgeproof.errors import InputError
 from edgeproof.families import read_config
@@ -60,7 +60,7 @@ def against(folder: Path, name: str) -> Against:
     """
     weights = weight_files(folder)
     index = [] if weights.paths[0].name == SINGLE else [INDEX]
-    names = (CONFIG, *TOKENIZER_FILES, *BESIDE, *index)
+    names = (CONFIG, *tokenizer_files(folder), *BESIDE, *index)
     paths = [folder / item for item in names if (folder / item).is_file()]
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder / CONFIG}: missing")

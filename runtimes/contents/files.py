@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact.json_file import read_json
+from edgeproof.checkpoints.tokenizer import further_templates
 from runtimes.contents.origin import Origin
 
 # Files that say how a text becomes tokens and a chat a text, or how replies are made.
@@ -68,7 +69,13 @@ def copied(folder: Path, origin: Origin, names: Iterable[str]) -> Iterator[Conte
         if origin.has(name):
             said = document(folder / name) if (folder / name).exists() else None
             own = origin.tokenizer if name == TOKENIZER else document(origin.folder / name)
-            yield Content(name, said, own, TOPICS[name])
+            yield Content(name, said, own, TOPICS.get(name, {"": Topic.TEMPLATE}))
+
+
+def copied_of(origin: Origin) -> list[str]:
+    """Files of a checkpoint that a folder for transformers has too, if the checkpoint has them."""
+    further = further_templates(origin.folder)
+    return [*COPIED, *(path.relative_to(origin.folder).as_posix() for path in further)]
 
 
 def document(path: Path) -> Any:

@@ -16,7 +16,7 @@ from edgeproof.checkpoints.special_tokens import CONFIG
 from edgeproof.families import Role
 from edgeproof.families.rope import Llama3Scaling
 from runtimes.contents.expectation import Exercised
-from runtimes.contents.files import COPIED, SETTINGS, TOPICS, Content, copied
+from runtimes.contents.files import SETTINGS, TOPICS, Content, copied, copied_of
 from runtimes.contents.origin import Origin
 from runtimes.weights.mlx import SUFFIX
 from runtimes.weights.safetensors_file import entries
@@ -47,7 +47,7 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     metadata = {"total_size": size, "total_parameters": parameters}
     expected = {"metadata": metadata, "weight_map": placed}
     yield Content(INDEX, read_json(artifact.path / INDEX), expected)
-    yield from copied(artifact.path, origin, COPIED)
+    yield from copied(artifact.path, origin, copied_of(origin))
     if not origin.has(SETTINGS):
         said = read_json(artifact.path / SETTINGS)
         yield Content(SETTINGS, said, shipped_settings(origin.settings), TOPICS[SETTINGS])

@@ -19,7 +19,7 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.checkpoints.settings import shipped_settings
 from edgeproof.checkpoints.special_tokens import CONFIG, listed
 from runtimes.contents.expectation import Exercised
-from runtimes.contents.files import COPIED, SETTINGS, TOPICS, Content, copied
+from runtimes.contents.files import SETTINGS, TOPICS, Content, copied, copied_of
 from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
 
@@ -56,7 +56,7 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
         yield Content(path, None, RUN if path in graphs else READ)
     (inner,) = (path for path in paths if "/" in path)
     yield Content(CONFIG, read_json(artifact.path / CONFIG), _config(origin, inner, graphs[inner]))
-    yield from copied(artifact.path, origin, COPIED)
+    yield from copied(artifact.path, origin, copied_of(origin))
     if not artifact.manifest.variant.facts.traced:
         if not origin.has(SETTINGS):
             said = read_json(artifact.path / SETTINGS)

@@ -128,9 +128,9 @@ def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
     """
     from runtimes.recover.own_text import TEXT_VERSION
     from runtimes.recover.stages import RECIPE_VERSION, versions
-    from runtimes.recover.writer import COPIED
+    from runtimes.recover.writer import copied
 
-    beside = [original / name for name in COPIED if (original / name).is_file()]
+    beside = copied(original)
     goal = planned.goal
     distillation = _distillation(goal)
     recipe = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
+from edgeproof.checkpoints.tokenizer import tokenizer_files
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE
 from edgeproof.families import Parameter
 from runtimes.recover.store import write_file
@@ -23,7 +23,7 @@ from runtimes.recover.store import write_file
 SHARD_BYTES = 1_000_000_000
 FLOAT_BYTES = 4
 DTYPE_KEYS = ("dtype", "torch_dtype")
-COPIED = (*TOKENIZER_FILES, "README.md", "LICENSE")
+CARD, LICENCE = "README.md", "LICENSE"
 
 
 def write_weights(folder: Path, parts: Iterable[Mapping[str, torch.Tensor]]) -> None:
@@ -51,11 +51,21 @@ def as_held(
         yield {name: rows[0] if len(rows) == 1 else torch.cat(rows) for name, rows in held.items()}
 
 
+def copied(original: Path) -> list[Path]:
+    """The files that a recovered checkpoint has as they are."""
+    return [
+        original / name
+        for name in (*tokenizer_files(original), CARD, LICENCE)
+        if (original / name).is_file()
+    ]
+
+
 def copy_rest(original: Path, folder: Path) -> None:
     """Copy config, tokenizer and what else belongs to the model; the config says float32."""
-    for name in COPIED:
-        if (original / name).is_file():
-            shutil.copyfile(original / name, folder / name)
+    for path in copied(original):
+        target = folder / path.relative_to(original)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
     config = json.loads((original / "config.json").read_text("utf-8"))
     config |= {key: "float32" for key in DTYPE_KEYS if key in config}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
@@ -63,7 +73,7 @@ def copy_rest(original: Path, folder: Path) -> None:
 
 def sync(folder: Path) -> None:
     """Make the files of a folder durable."""
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.rglob("*")):
         with path.open("rb") as file:
             os.fsync(file.fileno())
 

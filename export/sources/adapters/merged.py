@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgeproof.checkpoints.special_tokens import CONFIG
-from edgeproof.checkpoints.tokenizer import TOKENIZER, TOKENIZER_FILES
+from edgeproof.checkpoints.tokenizer import TOKENIZER, tokenizer_files
 from edgeproof.checkpoints.weight_files import SINGLE
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
@@ -113,7 +113,7 @@ def _record(
 
 def _files(folder: Path) -> list[Path]:
     """What of an adapter decides the merged checkpoint; its weights last."""
-    tokenizer = TOKENIZER_FILES if (folder / TOKENIZER).is_file() else ()
+    tokenizer = tokenizer_files(folder) if (folder / TOKENIZER).is_file() else ()
     names = ("adapter_config.json", *tokenizer, MODEL_CARD, WEIGHTS)
     return [folder / name for name in names if (folder / name).is_file()]
 

@@ -14,7 +14,7 @@ from typing import Any
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.checkpoints.settings import tokenizer_settings
 from edgeproof.checkpoints.special_tokens import GENERATION
-from edgeproof.checkpoints.tokenizer import ADDED, TOKENIZER, TOKENIZER_FILES, settled_tokenizer
+from edgeproof.checkpoints.tokenizer import ADDED, TOKENIZER, settled_tokenizer, tokenizer_files
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
 
@@ -29,14 +29,14 @@ def tokenizer_of(checkpoint: Checkpoint, adapters: Sequence[Path]) -> dict[str, 
     found = dict(checkpoint.tokenizer_files)
     owner: Path | None = None
     for folder in adapters:
-        own = {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
+        own = tokenizer_files(folder)
         if TOKENIZER not in own:
             continue
         if owner is not None and _differ(owner / TOKENIZER, own[TOKENIZER]):
             log.warning("%s: this tokenizer is used, not that of %s", own[TOKENIZER], owner)
         kept = {name: path for name, path in found.items() if name == GENERATION}
         found, owner = {**kept, **own}, folder
-    return {name: found[name] for name in TOKENIZER_FILES if name in found}
+    return found
 
 
 def check_fits(files: Mapping[str, Path], rows: int, folder: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from edgeproof.checkpoints.special_tokens import CONFIG
-from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
+from edgeproof.checkpoints.tokenizer import tokenizer_files
 from edgeproof.checkpoints.weight_files import INDEX, weight_files
 from edgeproof.files.atomic import write_atomic
 from edgeproof.files.cache import cache_folder
@@ -64,8 +64,8 @@ def _inputs(folder: Path) -> list[Path]:
     """Every file that decides the plain checkpoint; its weights last."""
     counted = weight_files(folder)
     index = (INDEX,) if counted.index else ()
-    beside = [folder / name for name in (CONFIG, *TOKENIZER_FILES, MODEL_CARD, *index)]
-    return [path for path in beside if path.is_file()] + list(counted.paths)
+    beside = [CONFIG, *tokenizer_files(folder), MODEL_CARD, *index]
+    return [folder / name for name in beside if (folder / name).is_file()] + list(counted.paths)
 
 
 def _write(target: Path, folder: Path, conversion: Conversion, record: QuantisedRecord) -> None:
@@ -73,8 +73,8 @@ def _write(target: Path, folder: Path, conversion: Conversion, record: Quantised
     require_space(target, sum(tensor.nbytes for tensor in planned))
     config = json.dumps(conversion.config, ensure_ascii=False, indent=1) + "\n"
     write_atomic(target / CONFIG, config.encode())
-    for name in (*TOKENIZER_FILES, MODEL_CARD):
-        if (folder / name).is_file():
-            write_atomic(target / name, (folder / name).read_bytes())
+    for name, path in {**tokenizer_files(folder), MODEL_CARD: folder / MODEL_CARD}.items():
+        if path.is_file():
+            write_atomic(target / name, path.read_bytes())
     record.save(target)
     write_safetensors(target / WEIGHTS, planned, conversion.blocks)
