@@ -206,6 +206,10 @@ CODE = {
     "metric_list: [{metric: acc, hf_evaluate: true}]": "none of the harness's own",
     "dataset_path: pandas": "unpickle",
     "dataset_path: ./loader.py": "unpickle",
+    "dataset_path: nobody/loader.py": "unpickle",
+    "dataset_path: unheard_of": "no org/name of the hub",
+    "dataset_path: ../../data": "no org/name of the hub",
+    "dataset_kwargs: {trust_remote_code: true}": "runs a program of the data set",
 }
 
 
@@ -236,6 +240,9 @@ def test_tasks_of_data_alone_are_taken(tmp_path: Path) -> None:
     index = {"mine": SimpleNamespace(yaml_path=path, cfg={}, tags=None)}
     check_tasks(["mine"], index, TRUSTED, tmp_path / "harness")
     check_readable(tmp_path)
+    for data in ("org/name-1.0", "csv"):
+        (tmp_path / "b.yaml").write_text(f"dataset_path: {data}\ntrust_remote_code: false\n")
+        check_tasks(["mine"], index, TRUSTED, tmp_path / "harness")
     (tmp_path / "b.yaml").unlink()
     with pytest.raises(InputError, match="includes it"):
         check_tasks(["mine"], index, TRUSTED, tmp_path / "harness")
@@ -248,6 +255,16 @@ def test_a_folder_with_an_unreadable_task_is_refused(tmp_path: Path, content: by
     (tmp_path / "x.yaml").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.yaml: not YAML"):
         check_readable(tmp_path)
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/name:os.x", "!mine"])
+def test_a_tag_that_makes_an_object_is_refused_with_its_line(tmp_path: Path, tag: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"task: x\nversion: 1.0\ndescription: {tag} [echo]\n")
+    with pytest.raises(InputError, match=rf"x\.yaml:3: the tag {tag} is refused"):
+        check_readable(tmp_path)
+    path.write_text("task: x\nprocess_docs: !function utils.process\n")
+    check_readable(tmp_path)  # whether it may run is asked of those that are wanted
 
 
 def task_score(manifest: str, **changes: Any) -> TaskScore:

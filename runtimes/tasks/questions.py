@@ -33,8 +33,6 @@ BAD_TASK = (
 # What the harness raises over a single question; all else there is a fault of ours.
 BAD_QUESTION = (TemplateError, ValueError, OverflowError)
 UNREACHABLE = (OSError, HfHubHTTPError, OfflineModeIsEnabled)
-# Builders of `datasets` that read files.
-LOCAL_DATA = ("arrow", "csv", "json", "parquet", "text")
 # `simple_evaluate`'s own: of the examples that are put before a question, and of Python and NumPy.
 FEW_SHOT_SEED = 1234
 
@@ -158,7 +156,7 @@ def _manager(names: Sequence[str], folder: Path | None) -> Any:
 def _of_the_hub(entry: Any) -> bool:
     """Whether a task's data may have to be fetched; a group has none of its own."""
     data = None if entry is None else (entry.cfg or {}).get("dataset_path")
-    return data is not None and data not in LOCAL_DATA
+    return data is not None and data not in trust.DATA_FORMATS
 
 
 def _own_folder() -> Path:

@@ -2,12 +2,14 @@
 
 Three things in a task's YAML would run Python: `!function`, which imports the module beside it; a
 metric that the harness does not have, which `evaluate.load` takes from a file or from the hub; and
-a data set of pickled objects. Its Jinja templates run in a sandbox, whoever wrote the task.
+a data set of pickled objects, or with a program of its own. So metrics, data and YAML tags are
+taken that are known to be none of these. Jinja templates run in a sandbox, whoever wrote the task.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,11 +20,24 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from edgeproof.errors import InputError
 
+SHOWN = 80  # characters
 ALLOW = "--allow-task-code"
 FUNCTION = "!function"
 INCLUDE, METRIC, EVALUATE, DATA = "include", "metric", "hf_evaluate", "dataset_path"
-# Builders of `datasets` that unpickle, or run what a file names.
-UNSAFE_DATA = ("pandas", "webdataset", "spark")
+REMOTE_CODE = "trust_remote_code"
+# Builders of `datasets` that read a format of data alone; others unpickle, or ask a database.
+DATA_FORMATS = ("arrow", "csv", "json", "parquet", "text")
+# Of which `datasets` takes the builder by its files' suffixes, and those never unpickle.
+HUB_DATA = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.py)")
+STANDARD = "tag:yaml.org,2002:"
+PLAIN_TAGS = frozenset(
+    STANDARD + name
+    for name in (
+        "binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set",
+        "str", "timestamp", "value",
+    )
+)  # fmt: skip
+NO = ("", "false", "no", "null", "off", "~")
 MEMBERS = ("task", "group")  # keys that name further tasks
 
 
@@ -144,16 +159,28 @@ def _check_pairs(line: str, pairs: Mapping[str, yaml.Node], metrics: frozenset[s
                 f" code of a file or of the hub; give {ALLOW} if you trust it"
             )
     for data in _texts(pairs.get(DATA)):
-        if data in UNSAFE_DATA or data.endswith(".py"):
+        if data not in DATA_FORMATS and not HUB_DATA.fullmatch(data):
             raise InputError(
-                f"{line}: {DATA} {data!r} would unpickle or run what is in its files; give JSON,"
-                f" CSV or Parquet, or {ALLOW} if you trust them"
+                f"{line}: {DATA} {data!r} may unpickle or run what is in its files: it is none of"
+                f" {', '.join(DATA_FORMATS)}, and no org/name of the hub; give one of these, or"
+                f" {ALLOW} if you trust it"
+            )
+    for said in _texts(pairs.get(REMOTE_CODE)):
+        if said.lower() not in NO:
+            raise InputError(
+                f"{line}: {REMOTE_CODE} runs a program of the data set; leave it out, or give"
+                f" {ALLOW} if you trust it"
             )
 
 
 def _parsed(path: Path) -> yaml.Node | None:
+    """The file's YAML.
+
+    Raises:
+        InputError: it cannot be read, or has tags that would make objects of Python.
+    """
     try:
-        return yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; a task includes it") from None
     except OSError as error:
@@ -161,6 +188,14 @@ def _parsed(path: Path) -> yaml.Node | None:
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"{path}: not YAML ({why[:200]})") from None
+    for node in _nodes(root):
+        if node.tag not in PLAIN_TAGS and node.tag != FUNCTION:
+            tag = node.tag.replace(STANDARD, "!!")[:SHOWN]
+            raise InputError(
+                f"{path}:{node.start_mark.line + 1}: the tag {tag} is refused: a task is plain"
+                f" YAML, and {FUNCTION} where {ALLOW} is given"
+            )
+    return root
 
 
 def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
