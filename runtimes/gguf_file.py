@@ -38,12 +38,26 @@ ALIGNMENT = 32
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor: bytes uint8 […, bytes of a row], mapped; `shape` in NumPy's order of axes."""
+    """One tensor; `shape` in NumPy's order of axes, `stored` with a row's bytes as the last one."""
 
     name: str
     type: GGMLQuantizationType
     shape: tuple[int, ...]
-    data: np.ndarray
+    stored: tuple[int, ...]
+    path: Path
+    begin: int
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in the file."""
+        return math.prod(self.stored)
+
+    @property
+    def data(self) -> np.ndarray:
+        """Its bytes, uint8 `stored`: mapped anew, so that no pages stay in memory after use."""
+        if not self.nbytes:
+            return np.empty(self.stored, np.uint8)
+        return np.memmap(self.path, np.uint8, "r", self.begin, self.stored)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -85,19 +99,18 @@ def _tensors(path: Path, cursor: _Cursor, metadata: dict[str, Any], count: int) 
     entries = [cursor.tensor() for _ in range(count)]
     alignment = int(metadata.get("general.alignment", ALIGNMENT))
     begin = -(-cursor.place // alignment) * alignment
-    content = np.memmap(path, np.uint8, "r")
+    size = path.stat().st_size
     found = []
     for name, sizes, number, offset in entries:
         kind, shape = GGMLQuantizationType(number), (*reversed(sizes),)
-        block, size = GGML_QUANT_SIZES[kind]
+        block, width = GGML_QUANT_SIZES[kind]
         if shape[-1] % block:
             raise ValueError(f"{name}: rows of {shape[-1]} values in blocks of {block}")
-        stored = (*shape[:-1], shape[-1] // block * size)
+        stored = (*shape[:-1], shape[-1] // block * width)
         start, length = begin + offset, math.prod(stored)
-        data = content[start : start + length]
-        if len(data) != length:
+        if start + length > size:
             raise ValueError(f"{name}: {length} bytes from byte {start} on, beyond the file's end")
-        found.append(GgufTensor(name, kind, shape, data.reshape(stored)))
+        found.append(GgufTensor(name, kind, shape, stored, path, start))
     return found
 
 

@@ -17,6 +17,7 @@ from runtimes.audit.description import against, describe
 from runtimes.audit.labels import label_of, misnomer
 from runtimes.audit.subjects import subjects
 from runtimes.footprint import main as footprint_main
+from runtimes.formats import dequantise
 from runtimes.parity.localise.contents import told_otherwise
 from tests import tiny_gguf
 from tests.exported import export_tiny
@@ -124,6 +125,19 @@ def test_broken_external_data_is_named(model: Path, tmp_path: Path) -> None:
     data.unlink()
     found, *_ = subjects([own])
     assert f"{data.name}, which is missing" in (found.broken or "")
+
+
+def test_files_that_are_links_as_in_the_hub_s_cache_are_read(model: Path, tmp_path: Path) -> None:
+    own = stripped(model, "onnx", "fp32", tmp_path).path
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(item for item in own.rglob("*") if item.is_file())):
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    for found in subjects([own]):
+        made = describe(found, against(model, "tiny"))
+        assert (found.broken, made.unread) == (None, None)
+        assert dequantise(made.artifact)["model.layers.0.self_attn.q_proj.weight"].any()
 
 
 def test_a_loader_that_asks_for_other_names_is_told_of(model: Path, tmp_path: Path) -> None:

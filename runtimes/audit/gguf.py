@@ -66,7 +66,7 @@ def inspect(path: Path) -> Inspection:
     stats, linears = WeightStats(), Counter[str]()
     for tensor in tensors:
         elements = math.prod(tensor.shape)
-        stats.add(tensor.type.name, elements, tensor.data.nbytes, kind=_kind(tensor))
+        stats.add(tensor.type.name, elements, tensor.nbytes, kind=_kind(tensor))
         if _linear(tensor):
             linears[tensor.type.name] += elements
     linears = linears or Counter({n: e["elements"] for n, e in stats.types.items()})
@@ -193,7 +193,7 @@ def _says(metadata: Mapping[str, Any]) -> dict[str, str]:
 def _head(tensors: Sequence[GgufTensor]) -> dict[str, str]:
     found = (item for item in tensors if _kind(item) == HEAD and item.name.endswith(".weight"))
     for head in found:
-        return {"head": f"a tensor of its own, {head.type.name}, {megabytes(head.data.nbytes)} MB"}
+        return {"head": f"a tensor of its own, {head.type.name}, {megabytes(head.nbytes)} MB"}
     return {"head": "the embedding"}
 
 
@@ -221,7 +221,7 @@ def _tables(tensors: Sequence[GgufTensor], precision: Precision) -> Iterator[str
             what = "the head" if kind == HEAD else "the embedding"
             yield (
                 f"{what} was left unquantised: {tensor.name} is {tensor.type.name},"
-                f" {megabytes(tensor.data.nbytes)} MB"
+                f" {megabytes(tensor.nbytes)} MB"
             )
 
 

@@ -7,6 +7,7 @@ Sources: tvm `contrib/tvmjs.py`, `load_tensor_cache`; mlc_llm
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from runtimes.mlc_index import index_path
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 
+READ_BYTES = 1 << 20
 BF16_STORAGE = "f32-to-bf16"
 DTYPES: dict[str, Any] = {
     "float16": np.float16,
@@ -141,32 +143,51 @@ def _stored(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     tensors: dict[str, Callable[[], np.ndarray]] = {}
     try:
         for shard in read_json(path)["records"]:
-            data = _shard_bytes(path.parent / Path(shard["dataPath"]).name, shard)
+            file = _checked(path.parent / Path(shard["dataPath"]).name, shard)
             for record in shard["records"]:
-                tensors[record["name"]] = _record(data, record)
+                tensors[record["name"]] = _record(file, record)
     except MALFORMED as error:
         raise DamagedExportError(f"{path}: malformed index ({error})") from None
     return tensors
 
 
-def _shard_bytes(path: Path, shard: Mapping[str, Any]) -> np.ndarray:
+def _checked(path: Path, shard: Mapping[str, Any]) -> Path:
+    """The shard's file, whose bytes are those that the index tells of.
+
+    Raises:
+        InputError: it cannot be read, or they are others.
+    """
+    md5, size = hashlib.md5(usedforsecurity=False), 0
     try:
-        data = np.memmap(path, np.uint8, "r")
+        with path.open("rb") as file:
+            while block := file.read(READ_BYTES):
+                md5.update(block)
+                size += len(block)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    md5 = hashlib.md5(data.data, usedforsecurity=False).hexdigest()
-    if data.size != shard["nbytes"] or md5 != shard["md5sum"]:
+    if size != shard["nbytes"] or md5.hexdigest() != shard["md5sum"]:
         raise DamagedExportError(f"{path}: size or MD5 is not the index's")
-    return data
+    return path
 
 
-def _record(data: np.ndarray, record: Mapping[str, Any]) -> Callable[[], np.ndarray]:
-    """What reads one record; float32 stored as bfloat16 is widened."""
-    begin, length = record["byteOffset"], record["nbytes"]
+def _record(path: Path, record: Mapping[str, Any]) -> Callable[[], np.ndarray]:
+    """What reads one record, mapped anew each time; float32 stored as bfloat16 is widened."""
+    begin, length, shape = record["byteOffset"], record["nbytes"], tuple(record["shape"])
     loaded = DTYPES[record["dtype"]]
     narrowed = record["format"] == BF16_STORAGE and loaded is np.float32
-    values = data[begin : begin + length].view(ml_dtypes.bfloat16 if narrowed else loaded)
-    return partial(values.reshape(record["shape"]).astype, loaded, copy=False)
+    stored = np.dtype(ml_dtypes.bfloat16 if narrowed else loaded)
+    if begin < 0 or length != math.prod(shape) * stored.itemsize:
+        raise ValueError(f"{record['name']}: {length} bytes for {list(shape)}")
+    if begin + length > path.stat().st_size:
+        raise ValueError(f"{record['name']}: beyond the end of {path.name}")
+
+    def read() -> np.ndarray:
+        if not length:
+            return np.empty(shape, loaded)
+        values = np.memmap(path, np.uint8, "r", begin, (length,)).view(stored)
+        return np.asarray(values.reshape(shape).astype(loaded, copy=False))
+
+    return read
 
 
 def _widths(config: Mapping[str, Any]) -> dict[str, int]:

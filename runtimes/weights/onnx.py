@@ -24,6 +24,7 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from edgeproof.artifact import Artifact
 from edgeproof.errors import DamagedExportError, InputError
 from runtimes.norms import norm_offsets, out_norms
+from runtimes.onnx_data import stored_array
 from runtimes.said import config_of
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
@@ -112,7 +113,7 @@ class Stored:
 
     def value(self, name: str) -> np.ndarray:
         """The stored array."""
-        return np.asarray(numpy_helper.to_array(self.initializers[name], str(self.path.parent)))
+        return stored_array(self.initializers[name], self.path.parent)
 
     def weight(self, name: str) -> np.ndarray:
         """One weight, linears [out, in].
@@ -177,15 +178,23 @@ def _bnb4(stored: Stored, node: NodeProto) -> np.ndarray:
     a = _attributes(node)
     if a["quant_type"] != 1:
         raise InputError(f"{stored.path}: {node.name} is not NF4, which is all that is known here")
-    packed, peaks = (stored.value(name) for name in node.input[1:3])
-    codes = np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)[: a["N"] * a["K"]]
-    scales = np.repeat(peaks.astype(np.float32), a["block_size"])[: codes.size]
-    return (NF4_LEVELS[codes] * scales).reshape(a["N"], a["K"])
+    packed, peaks = (stored.value(name).reshape(-1) for name in node.input[1:3])
+    size = a["block_size"] // 2  # bytes of a block, which has a peak
+
+    def read(blocks: slice) -> np.ndarray:
+        data = packed[blocks.start * size : blocks.stop * size]
+        levels = NF4_LEVELS[np.stack([data >> 4, data & 15], axis=-1).reshape(-1)]
+        scales = np.repeat(peaks[blocks].astype(np.float32), a["block_size"])
+        values = np.zeros(len(scales), np.float32)
+        values[: len(levels)] = levels * scales[: len(levels)]
+        return values.reshape(-1, a["block_size"])
+
+    return by_rows(len(peaks), read).reshape(-1)[: a["N"] * a["K"]].reshape(a["N"], a["K"])
 
 
 def _integer(stored: Stored, node: NodeProto) -> np.ndarray:
     """MatMulInteger: codes [in, out]; the scales of the outputs follow after the multiplication."""
-    codes = stored.value(node.input[1]).astype(np.float32)
+    codes = stored.value(node.input[1])
     zero = stored.value(node.input[3]) if len(node.input) > 3 else np.zeros(1)
     stem = _parameter(node.input[1])
     (scales,) = (
@@ -195,8 +204,14 @@ def _integer(stored: Stored, node: NodeProto) -> np.ndarray:
         for name in user.input
         if name.startswith(stem)
     )
-    values: np.ndarray = ((codes - zero.astype(np.float32)) * scales).T
-    return values
+    outputs = codes.shape[1]
+    zeros, factors = (np.broadcast_to(part.reshape(-1), outputs) for part in (zero, scales))
+
+    def read(rows: slice) -> np.ndarray:
+        steps = codes[:, rows].astype(np.float32) - zeros[rows].astype(np.float32)
+        return np.asarray((steps * factors[rows]).T)
+
+    return by_rows(outputs, read)
 
 
 def _dequantised(stored: Stored, node: NodeProto) -> np.ndarray:
@@ -204,13 +219,19 @@ def _dequantised(stored: Stored, node: NodeProto) -> np.ndarray:
     a = _attributes(node)
     if a.get("axis", 1) != 0 or not a.get("block_size"):
         raise InputError(f"{stored.path}: {node.name} has no blocks along axis 0")
-    codes, scales, *zeros = (stored.value(name).astype(np.float32) for name in node.input)
+    codes, scales, *zeros = (stored.value(name) for name in node.input)
 
-    def spread(blocks: np.ndarray) -> np.ndarray:
-        return np.repeat(blocks, a["block_size"], axis=0)[: len(codes)]
+    def spread(blocks: np.ndarray, rows: slice) -> np.ndarray:
+        wide = np.repeat(blocks[:, rows].astype(np.float32), a["block_size"], axis=0)
+        return wide[: len(codes)]
 
-    values = (codes - spread(zeros[0]) if zeros else codes) * spread(scales)
-    return np.asarray(values.T)
+    def read(rows: slice) -> np.ndarray:
+        values = codes[:, rows].astype(np.float32)
+        if zeros:
+            values -= spread(zeros[0], rows)
+        return np.asarray((values * spread(scales, rows)).T)
+
+    return by_rows(codes.shape[1], read)
 
 
 def _gathered(stored: Stored, node: NodeProto) -> np.ndarray:

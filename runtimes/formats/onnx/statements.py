@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
@@ -24,6 +24,7 @@ from runtimes.config_facts import (
     Statement,
     facts_of,
 )
+from runtimes.onnx_data import stored_array
 from runtimes.said import GENAI, config_of
 
 ACCUMULATION = "accumulation"  # the type of sums: see `_graph`
@@ -154,7 +155,7 @@ def _graph(
             users.setdefault((node.input[place], fact), node.name)
     stored = {item.name: item for item in graph.initializer}
     for (name, fact), user in users.items():
-        table = numpy_helper.to_array(stored[name], str(folder)) if name in stored else None
+        table = stored_array(stored[name], folder) if name in stored else None
         yield f"{user} {name}", table, fact
 
 
