@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
 from edgeproof.artifact import MANIFEST
 from edgeproof.errors import DamagedExportError, InputError
-from runtimes.audit.__main__ import main
+from runtimes.audit.__main__ import _itself, main
 from runtimes.audit.onnx import MOST_CHUNKS
-from runtimes.audit.subjects import subjects
+from runtimes.audit.subjects import found_in, subjects
 from runtimes.parity.blame import blame
 from tests import tiny_gguf
 from tests.exported import export_tiny
@@ -100,6 +101,29 @@ def test_what_a_file_says_forges_no_line(tmp_path: Path) -> None:
     assert "good?warning: forged?[2J" in done.output
 
 
+BESIDE = {
+    "lora": ({"general.type": (TEXT, text("adapter"))}, "a LoRA adapter, no model"),
+    "mmproj": ({"general.type": (TEXT, text("mmproj"))}, "a projector of images or sound"),
+    "old": ({"general.architecture": (TEXT, text("clip"))}, "a projector of images or sound"),
+    "imatrix": ({"general.type": (TEXT, text("imatrix"))}, "an importance matrix, no model"),
+}
+
+
+def test_what_is_loaded_beside_a_model_is_none(tmp_path: Path) -> None:
+    for name, (keys, said) in BESIDE.items():
+        refused(gguf(tmp_path / f"{name}.gguf", keys), f"{name}.gguf", said)
+    refused(tmp_path, "(and 3 more cannot be audited)")
+    gguf(tmp_path / "model.gguf", {})
+    done = audit(tmp_path, "--inspect", "--json", tmp_path / "audit.json")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("note: passed over: ") == len(BESIDE)
+    said = json.loads((tmp_path / "audit.json").read_text())
+    assert [item["name"] for item in said["files"]] == ["model"]
+    assert {Path(item["path"]).stem for item in said["passed_over"]} == set(BESIDE)
+    done = audit(tmp_path / "model.gguf", tmp_path / "lora.gguf", "--inspect")  # it was named
+    assert (done.exit_code, "cannot be audited" in done.output) == (2, True)
+
+
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our own exports without their manifests."""
@@ -149,6 +173,22 @@ def test_a_hostile_folder_is_one_line_or_inspected(exports: Path, case: str) -> 
         path.write_bytes(before)
     assert done.exit_code in (0, 2), done.output
     assert done.exit_code == 0 or len(done.output.strip().splitlines()) == 1
+
+
+def test_a_graph_without_logits_is_passed_over(exports: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exports / "onnx", tmp_path / "a & <b>"))
+    graph = onnx.load(folder / "onnx" / "model.onnx", load_external_data=False)
+    outputs = [item for item in graph.graph.output if item.name != "logits"]
+    del graph.graph.output[:]
+    graph.graph.output.extend(outputs)
+    onnx.save(graph, folder / "onnx" / "vision_encoder.onnx")
+    found = found_in([folder])
+    assert [item.name for item in found.inspected] == [
+        "a & <b>/model.onnx", "a & <b>/onnx/model.onnx",
+    ]  # fmt: skip
+    (beside,) = found.passed_over
+    assert "no language model: it gives present.0.key" in beside.reason
+    refused(folder / "onnx" / "vision_encoder.onnx", "no language model")
 
 
 def test_more_data_files_than_any_graph_has_are_not_counted(exports: Path) -> None:
@@ -214,6 +254,16 @@ def test_nothing_that_is_read_is_written_over(tmp_path: Path) -> None:
         assert done.exit_code == 2, arguments
         assert "is read, it must not be written" in done.output or "two outputs" in done.output
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_rounded_file_as_the_original_is_told_of(tmp_path: Path) -> None:
+    for kind, more in (("F32", ""), ("Q8_0", "; its weights are Q8_0: what that cost them does")):
+        path = tiny_gguf.write(tmp_path / kind, kind).path
+        assert (f"itself, not what that file was made from{more}") in _itself(path)
+        assert ("does not show" in _itself(path)) == bool(more)
+    path.write_bytes(b"GGUF")
+    done = audit(tmp_path / "F32" / "tiny.gguf", "--against", path)
+    assert (done.exit_code, "tiny.gguf" in done.output.splitlines()[-1]) == (2, True)
 
 
 def test_what_inspecting_cannot_use_is_refused(tmp_path: Path) -> None:

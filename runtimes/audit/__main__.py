@@ -169,6 +169,8 @@ def main(
 
     html = PAGE.load() if page else None
     model = located(against, against_revision)
+    if against.endswith(gguf.SUFFIX):
+        click.echo(f"note: {_itself(Path(against))}")
     extent = Extent(
         positions, footprint, localise, whole_text, journal_of(journal, crashed),
         computing=Computing(reference_weights, device),
@@ -178,7 +180,6 @@ def main(
     original = model.repo or model.name
     if against.endswith(gguf.SUFFIX):
         original = Path(against).name
-        click.echo(f"note: the original is {against} itself, not what that file was made from")
     rows = show(done)
     _write(json_path, report.audit_json(found, name, done.result, done.ranking, today))
     _write(markdown_path, report.markdown(rows, name))
@@ -226,9 +227,20 @@ def _read_of(against: str | None) -> list[Path]:
     return [path] if path.is_file() else [item for item in path.iterdir() if item.is_file()]
 
 
+def _itself(path: Path) -> str:
+    """What it means that the original is a `.gguf` file."""
+    text = f"the original is {path} itself, not what that file was made from"
+    found = gguf.inspect(path) if path.is_file() else None
+    if found is None or found.precision in gguf.FLOATS:
+        return text
+    return f"{text}; its weights are {next(iter(found.shares))}: what that cost them does not show"
+
+
 def say(found: Found) -> None:
     """What is in each file, on the terminal, and which have nothing in them that can be read."""
     report = REPORT.load()
+    for beside in found.passed_over:
+        click.echo(f"note: passed over: {beside.reason}")
     for refused in found.refused:
         click.echo(f"cannot be audited: {refused.reason}")
     for item in found.inspected:

@@ -14,7 +14,7 @@ from gguf.constants import LlamaFileType
 from edgeproof.artifact import Facts, Precision, WeightStats
 from edgeproof.display import megabytes
 from edgeproof.errors import InputError
-from runtimes.audit.inspection import Inspection, mostly
+from runtimes.audit.inspection import Inspection, NoModelError, mostly
 from runtimes.audit.labels import fallbacks, label_of, misnomer
 from runtimes.gguf_file import GgufTensor, read_file
 
@@ -32,6 +32,7 @@ CLASSES = {
 FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
 EMBEDDING, HEAD = "token_embd", "output"
 DERIVED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
+ARCHITECTURE, TYPE = "general.architecture", "general.type"
 # Key → what people call it, in this order; the first that is there of those with one name.
 SAYS = {
     "general.name": "name",
@@ -45,6 +46,13 @@ SAYS = {
     "general.license": "licence",
     "tokenizer.ggml.pre": "pre-tokenizer",
 }
+# `general.type` of what is no model; older projectors say it by their architecture only.
+BESIDE_A_MODEL = {
+    "adapter": "a LoRA adapter",
+    "imatrix": "an importance matrix",
+    "mmproj": "a projector of images or sound",
+}
+PROJECTOR = "clip"
 IMATRIX = "quantize.imatrix."
 TEMPLATE, TOKENS = "tokenizer.chat_template", "tokenizer.ggml.tokens"
 ENDS = ("eos", "eot", "eom")
@@ -56,10 +64,16 @@ def inspect(path: Path) -> Inspection:
 
     Raises:
         InputError: a split is missing, or a file is cut off or malformed.
+        NoModelError: it is what is loaded beside a model.
     """
     paths = splits(path)
     files = [read_file(item) for item in paths]
     metadata = files[0][0]
+    beside = "mmproj" if metadata.get(ARCHITECTURE) == PROJECTOR else metadata.get(TYPE)
+    if isinstance(beside, str) and beside in BESIDE_A_MODEL:
+        raise NoModelError(
+            f"{path}: {BESIDE_A_MODEL[beside]}, no model; audit the file that it is loaded beside"
+        )
     tensors = [tensor for _, stored in files for tensor in stored if _kind(tensor) not in DERIVED]
     if not tensors:
         raise InputError(f"{path}: a GGUF file without weights")
@@ -179,7 +193,7 @@ def _says(metadata: Mapping[str, Any]) -> dict[str, str]:
     for key, name in SAYS.items():
         if key in metadata:
             said.setdefault(name, str(metadata[key]))
-    architecture = metadata.get("general.architecture")
+    architecture = metadata.get(ARCHITECTURE)
     if f"{architecture}.context_length" in metadata:
         said["context"] = str(metadata[f"{architecture}.context_length"])
     matrix = {key: metadata[key] for key in metadata if key.startswith(IMATRIX)}

@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from edgeproof.artifact import MANIFEST, Facts, Precision, WeightStats
+from edgeproof.errors import InputError
 
 SMALL = (".json", ".jinja", ".txt", ".model")  # settings, tokenizers
+
+
+class NoModelError(InputError):
+    """A file that is sound, and that is loaded beside a model."""
 
 
 @dataclass(frozen=True)

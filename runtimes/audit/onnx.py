@@ -19,8 +19,9 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeproof.artifact import Facts, Precision, WeightStats
 from edgeproof.checkpoints.json_object import read_object
+from edgeproof.display import printable
 from edgeproof.errors import InputError
-from runtimes.audit.inspection import Inspection, is_setting, mostly
+from runtimes.audit.inspection import Inspection, NoModelError, is_setting, mostly
 from runtimes.said import GENAI, config_of
 
 SUFFIX = ".onnx"
@@ -51,7 +52,7 @@ LABELS = {
 LABEL = re.compile(r"_([a-z0-9]+)$")
 ADDED, EXTERNAL = "transformers.js_config", "use_external_data_format"
 CACHE = "past_key_values."
-LOGITS = "logits"
+LOGITS, SHOWN = "logits", 3  # outputs that are named
 RESIDUAL_SCALE = "residual_scale"
 DYNAMIC = ("MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLinear")
 TABLES = ("Gather", "GatherBlockQuantized")  # lookups, which are no linear layers
@@ -95,14 +96,19 @@ def inspect(folder: Path, path: Path, called: str) -> Inspection:
 
     Raises:
         InputError: the graph is malformed, or the folder lacks what every loader asks for.
+        NoModelError: it computes something else than a language model's logits.
     """
+    graph = _graph(path)
+    outputs = [item.name for item in graph.output]
+    if LOGITS not in outputs:
+        found = printable(", ".join(outputs[:SHOWN]))
+        raise NoModelError(f"{path}: no language model: it gives {found or 'nothing'}, no logits")
     for names in NEEDED:
         if not any((folder / name).is_file() for name in names):
             what = " or ".join(names)
             raise InputError(
                 f"{folder}: {what} is missing, every loader of ONNX models asks for it"
             )
-    graph = _graph(path)
     stats, linears = _counted(graph)
     counted = Counter[Precision]()
     for name, count in linears.items():

@@ -12,7 +12,7 @@ from edgeproof.verdicts import Verdict
 from runtimes.audit.description import hashed, sha256_of_all
 from runtimes.audit.inspection import Inspection
 from runtimes.audit.ranking import Ranked
-from runtimes.audit.subjects import Found
+from runtimes.audit.subjects import Found, Refused
 from runtimes.parity.report.document import document
 from runtimes.parity.report.json import finite
 from runtimes.parity.result import ModelResult, Unreadable
@@ -117,7 +117,8 @@ def audit_json(
         "date": day,
         "against": against,
         "files": [_inspected(item) for item in found.inspected],
-        "refused": [{"path": str(item.path), "reason": item.reason} for item in found.refused],
+        "refused": [_told(item) for item in found.refused],
+        "passed_over": [_told(item) for item in found.passed_over],
         "ranking": [
             {
                 "name": item.entry.artifact.manifest.variant.name,
@@ -129,6 +130,10 @@ def audit_json(
         "parity": asdict(document(result)) if result else None,
     }
     return json.dumps(finite(data), indent=2, allow_nan=False) + "\n"
+
+
+def _told(item: Refused) -> dict[str, str]:
+    return {"path": str(item.path), "reason": item.reason}
 
 
 def _inspected(item: Inspection) -> dict[str, Any]:

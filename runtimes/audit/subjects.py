@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeproof.display import printable
 from edgeproof.errors import DamagedExportError, InputError
 from runtimes.audit import gguf, mlc, mlx, onnx
-from runtimes.audit.inspection import Inspection, Origin
+from runtimes.audit.inspection import Inspection, NoModelError, Origin
 
 MAGIC = b"GGUF"
 READ = 512
@@ -33,10 +33,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class Found:
-    """What is in each model, and the files that are none or are damaged."""
+    """What is in each model, and the files that are none or are damaged.
+
+    `passed_over` is what a folder has beside its models, such as projectors of images.
+    """
 
     inspected: tuple[Inspection, ...]
     refused: tuple[Refused, ...]
+    passed_over: tuple[Refused, ...] = ()
 
 
 def subjects(paths: Sequence[Path], origins: Sequence[Origin] = ()) -> list[Inspection]:
@@ -62,6 +66,7 @@ def found_in(paths: Sequence[Path], origins: Sequence[Origin] = ()) -> Found:
     """
     found: dict[Path, Inspection] = {}
     refused: dict[Path, Refused] = {}
+    passed_over: dict[Path, Refused] = {}
     for path in paths:
         origin = next((item for item in origins if item.has(path)), None)
         for model in _models(path):
@@ -70,12 +75,15 @@ def found_in(paths: Sequence[Path], origins: Sequence[Origin] = ()) -> Found:
                 found.setdefault(inspection.subject.resolve(), inspection)
             except InputError as error:
                 reason = printable(str(error))
-                refused.setdefault(model.resolve(), Refused(model, reason, origin))
+                beside = isinstance(error, NoModelError) and path.is_dir()
+                kind = passed_over if beside else refused
+                kind.setdefault(model.resolve(), Refused(model, reason, origin))
     if not found:
-        first, *others = refused.values()
+        first, *others = (*refused.values(), *passed_over.values())
         more = f" (and {len(others)} more cannot be audited)" if others else ""
         raise InputError(f"{first.reason}{more}")
-    return Found(tuple(_told_apart(list(found.values()))), tuple(refused.values()))
+    named = _told_apart(list(found.values()))
+    return Found(tuple(named), tuple(refused.values()), tuple(passed_over.values()))
 
 
 def _inspected(path: Path, origin: Origin | None) -> Inspection:
