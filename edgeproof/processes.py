@@ -24,11 +24,18 @@ def environment(*tells: str) -> dict[str, str]:
     return {**os.environ, BEGUN_BY: " ".join((str(os.getpid()), *tells))}
 
 
-def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    """As `subprocess.run` of texts without its check, but what ends this process is passed on."""
+def run(
+    command: Sequence[str | Path], *, given: str | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run` of texts without its check, but what ends this process is passed on.
+
+    What is `given` comes on its stdin.
+    """
+    if given is not None:
+        options["stdin"] = subprocess.PIPE
     with subprocess.Popen(command, env=environment(QUIETLY), text=True, **options) as process:
         try:
-            output, errors = process.communicate()
+            output, errors = process.communicate(given)
         except BaseException:
             process.terminate()
             raise

@@ -19,10 +19,11 @@ from safetensors.numpy import load_file
 from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.cli import main
-from edgeproof.errors import InputError
 from edgeproof.files.hashing import OutputFile, input_records
-from edgeproof.goal import Goal, parse_goal
 from edgeproof.recovery_cost import whole
+from edgeproof.steps import command as steps_command
+from edgeproof.steps import run as steps_run
+from edgeproof.steps.children import Children
 from edgeproof.verdicts import read_report
 from export.checkpoint import open_folder
 from export.formats import OURS, load_format
@@ -36,6 +37,7 @@ from runtimes.formats import dequantise
 from runtimes.parity import __main__ as parity
 from runtimes.parity import tokenizer
 from runtimes.parity.original import original_inputs
+from runtimes.parity.steps.timed import untimed
 from runtimes.recover import planned
 from runtimes.recover import run as runs
 from runtimes.recover.targets import TARGETS
@@ -197,6 +199,44 @@ def test_again_nothing_is_made(folder: Path, made: str, monkeypatch: pytest.Monk
     assert (done.exit_code, done.output.count("unchanged, reused")) == (0, 3), done.output
 
 
+def test_steps_make_them_as_the_two_commands_do(
+    folder: Path, made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Record, reports but for timed fields, and files; a second run does nothing again."""
+    del made
+    step_processes(monkeypatch)
+    options = ("-m", folder / "tiny", "--threads", 1, "--text", folder / "text.txt")
+    few = (*options, "--no-footprint", "--no-html", "--allow-degraded", "--executor=serial")
+    done = run("run", folder / "plan.toml", "-o", folder / "steps", *few)
+    assert done.exit_code == 0, done.output
+    assert "8 steps: 8 done" in done.output  # one checkpoint for both formats
+    first, second = (load_run_record(folder / name) for name in ("out", "steps"))
+    assert first == second
+    reports = []
+    for name in ("out", "steps"):
+        text = (folder / name / "tiny" / "parity.json").read_text()
+        reports.append(untimed(json.loads(text.replace(str(folder / name), "ROOT"))))
+    assert reports[0] == reports[1]
+    for path in (folder / "out").rglob("edgeproof.json"):
+        same = folder / "steps" / path.relative_to(folder / "out")
+        assert same.read_bytes() == path.read_bytes()
+    without = run("run", folder / "plan.toml", "-o", folder / "few", *few, "--no-recover")
+    assert "3 steps: 3 stored" in without.output
+
+
+def step_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have steps' processes run in this one, where texts are short."""
+
+    def run(command: list[str], *, given: str | None = None, **_: Any) -> Any:
+        module, arguments = command[2], command[3:]
+        done = CliRunner().invoke(import_module(module).main, arguments, input=given)
+        return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
+
+    monkeypatch.setattr(steps_command, "run", run)
+    monkeypatch.setattr(steps_run, "run", run)
+    monkeypatch.setattr(Children, "run", lambda self, command: run(command))
+
+
 def test_without_recovery_they_are_no_part_of_the_run(folder: Path, tmp_path: Path) -> None:
     plan = ("--plan", folder / "plan.toml", "-m", folder / "tiny", "-o", tmp_path)
     assert run("export", *plan, "--no-recover").exit_code == 0
@@ -333,55 +373,3 @@ def test_mlx_takes_part_and_shares_a_checkpoint(folder: Path, tmp_path: Path, ma
     types = set(second.manifest.weights["types"])
     assert len(types - {"float16"}) > 1
     assert second.manifest.weights["effective_bpw"] <= 6.2
-
-
-VARIANT = '[[variant]]\nformat = "gguf"\ndtype = "auto"\nrecover = '
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (VARIANT + "5.0", "must be a table"),
-        (VARIANT + "{ bit = 5.0 }", "unknown key 'bit' in recover; known: bits"),
-        (VARIANT + "{ bits = 5.0, max-mb = 90 }", "recover has bits and max-mb; give one"),
-        (VARIANT + "{ tokens = 4096 }", "how small"),
-        (VARIANT + "{ bits = 0 }", "bits must be a number from 4.5 to 16, not 0"),
-        (VARIANT + "{ bits = nan }", "not nan"),
-        (VARIANT + "{ bits = true }", "not True"),
-        (VARIANT + '{ bits = "5" }', "not '5'"),
-        (VARIANT + "{ max-mb = -1 }", "max-mb must be a number from 0.1, not -1"),
-        (VARIANT + "{ max-mb = inf }", "not inf"),
-        (VARIANT + '{ gate = "8-bit" }', "gate must be 4-bit"),
-        (VARIANT + '{ gate = "4-bit", format = "any" }', "any has one size"),
-        (VARIANT + '{ bits = 5.0, format = "onnx" }', "format must be 'gguf' or 'any'"),
-        (VARIANT + "{ bits = 5.0, optional = 1 }", "optional must be true or false, not 1"),
-        ('recover-up-to = "400"\n' + VARIANT + "{ bits = 5.0 }", "such as \"400M\", not '400'"),
-        ("recover-up-to = true\n" + VARIANT + "{ bits = 5.0 }", "not True"),
-        ("recover-up-to = -1\n" + VARIANT + "{ bits = 5.0 }", "not -1"),
-        ('recover-up-to = "0B"\n' + VARIANT + "{ bits = 5.0 }", "not '0B'"),
-        (VARIANT + "{ bits = 5.0, tokens = 0 }", "tokens must be a whole number from 512"),
-        (VARIANT.replace("auto", "q4_0") + "{ bits = 5.0 }", "no recovered 'q4_0'; .*auto"),
-        (VARIANT.replace("gguf", "onnx") + "{ bits = 6.0 }", "no recovered 'auto'; .*q4, q4f16"),
-        (VARIANT.replace("gguf", "mlc") + '{ gate = "4-bit" }', "mlc has one size"),
-        (VARIANT + "{ bits = 5.0 }\npure = true", "recovery.json gives each tensor its type"),
-        (VARIANT + "{ bits = 5 }\n" + VARIANT + "{ bits = 6 }", "in the plan twice"),
-    ],
-)
-def test_a_wrong_wish_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "plan.toml").write_text(text)
-    with pytest.raises(InputError, match=message) as caught:
-        load_plan(tmp_path / "plan.toml")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_plan_of_recovered_variants_alone_is_nothing_without_them(tmp_path: Path) -> None:
-    (tmp_path / "plan.toml").write_text(VARIANT + "{ bits = 5.0 }")
-    done = run("export", "--plan", tmp_path / "plan.toml", "-o", tmp_path, "--no-recover")
-    assert (done.exit_code, done.output.count("\n")) == (2, 1)
-    assert "--no-recover leaves nothing" in done.output
-
-
-def test_a_goal_says_what_it_asks() -> None:
-    assert parse_goal({"bits": 5}, "gguf", mixes=True) == Goal("gguf", bits=5.0)
-    assert parse_goal({}, "mlc", mixes=False) == Goal("mlc")
-    assert Goal("gguf", max_mb=90.0).text == "gguf, max-mb = 90.0"

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from edgeproof.artifact import MANIFEST, open_artifact
-from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
+from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, PlannedRecovery, RunRecord
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.lock import exclusive
-from edgeproof.steps.graph import Graph, Variant
+from edgeproof.files.once import once_folder
+from edgeproof.steps.graph import Graph, RecoverySteps, Variant
 from edgeproof.steps.results import Result, fetch, find
 from edgeproof.steps.store import Store
 from edgeproof.steps.work import Outcome
@@ -29,23 +30,51 @@ def collect(
 ) -> dict[str, str]:
     """Artifacts that were exported, below the root; of each its path there, by its step's key.
 
-    `run.json` names them, so that all other commands find them.
+    `run.json` names them, and the recovered checkpoints, which are put into the cache, so that all
+    other commands find them.
     """
     places: dict[str, str] = {}
     runs = []
     for model in graph.models:
-        label, planned = model.planned.label, []
-        for variant in model.variants:
+        label, made = model.planned.label, model.planned.checkpoint.folder
+        for variant in model.all_variants:
             path = _artifact(variant, outcomes, store, root / label, say)
-            if path is None:
-                continue
-            assert variant.export is not None
-            places[variant.export.key] = path.relative_to(root).as_posix()
-            allowed = variant.planned.allow_degraded
-            planned.append(PlannedArtifact(places[variant.export.key], allowed))
-        runs.append(ModelRun(label, model.planned.checkpoint.folder, tuple(planned)))
+            if path is not None:
+                assert variant.export is not None
+                places[variant.export.key] = path.relative_to(root).as_posix()
+        planned = (
+            PlannedArtifact(place, variant.planned.allow_degraded)
+            for variant in model.variants
+            if (place := _place(variant, places)) is not None
+        )
+        recovered = (_recovery(found, places, store) for found in model.recoveries)
+        runs.append(ModelRun(label, made, tuple(planned), tuple(recovered)))
     RunRecord(tuple(runs), gates).save(root)
     return places
+
+
+def _place(variant: Variant, places: Mapping[str, str]) -> str | None:
+    return None if variant.export is None else places.get(variant.export.key)
+
+
+def _recovery(found: RecoverySteps, places: Mapping[str, str], store: Store) -> PlannedRecovery:
+    """What was made of a recovered checkpoint, which is put where it is kept."""
+    recovery = found.planned.recovery
+    paths = [_place(variant, places) for variant in found.variants]
+    made = tuple(
+        replace(variant, path=path)
+        for variant, path in zip(recovery.variants, paths, strict=True)
+        if path is not None
+    )
+    if not made:
+        return recovery
+    result = find(store, found.recover.key)
+    if result is None:
+        raise InputError(
+            f"{store.url}: what was recovered ({recovery.goal.text}) is gone; run again"
+        )
+    once_folder(Path(found.folder), lambda folder: fetch(store, result, folder))
+    return replace(recovery, variants=made, checkpoint=found.folder, exported=True)
 
 
 def _artifact(

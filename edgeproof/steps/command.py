@@ -18,7 +18,16 @@ from edgeproof.processes import run
 from edgeproof.steps.executors.executor import Executor
 from edgeproof.steps.executors.local import LocalExecutor
 from edgeproof.steps.machine import cores, memory_mb
-from edgeproof.steps.planned import PlannedExports, PlannedMeasuring, heard
+from edgeproof.steps.planned import (
+    NOTHING_RECOVERED,
+    AskedRecoveries,
+    AskedRecovering,
+    PlannedExports,
+    PlannedMeasuring,
+    PlannedRecovering,
+    heard,
+    told,
+)
 from edgeproof.steps.run import Wanted, carry_out
 from edgeproof.steps.step import Kind
 from edgeproof.steps.store import Store, open_store
@@ -26,6 +35,7 @@ from edgeproof.steps.store import Store, open_store
 STORE = "steps"  # folder of the cache
 SERIAL, LOCAL, DASK = "serial", "local", "dask"
 EXPORTS, MEASURING = "export.steps.plan", "runtimes.parity.steps.plan"
+RECOVERING = "runtimes.recover.steps.plan"
 NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
 KEPT = "steps that are done are kept in the store; the same command goes on with the rest"
 
@@ -66,8 +76,8 @@ KEPT = "steps that are done are kept in the store; the same command goes on with
     metavar="STEP NAME=AMOUNT",
     type=(str, str),
     multiple=True,
-    help="A resource of Dask workers that steps of a kind (reference, export, footprint, measure)"
-    " also take, as --needs measure gpu=1. Repeatable.",
+    help="A resource of Dask workers that steps of a kind (reference, recover, export, footprint,"
+    " measure) also take, as --needs measure licence=1. Repeatable.",
 )
 @click.option("--model", "-m", "models", multiple=True, help="Instead of the plan's. Repeatable.")
 @click.option("--revision", help="Branch, tag or commit for the models given by --model.")
@@ -78,6 +88,12 @@ KEPT = "steps that are done are kept in the store; the same command goes on with
     help="Only the plan's variants of this format. Repeatable.",
 )
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Reopen new files.")
+@click.option(
+    "--recover/--no-recover",
+    default=None,
+    help="Make the plan's recovered variants of all models, or of none. By default of models that"
+    " the plan recovers (recover-up-to).",
+)
 @out_option("Root folder of the artifacts and reports.")
 @click.option("--budget", default="default", show_default=True, help="fast, default or full.")
 @click.option(
@@ -123,6 +139,7 @@ def main(
     revision: str | None,
     formats: tuple[str, ...],
     verify: bool,
+    recover: bool | None,
     out: Path,
     budget: str,
     text: Path | None,
@@ -138,9 +155,9 @@ def main(
 ) -> None:
     """Export a plan, run every file and compare it with PyTorch, in one command.
 
-    Its steps (the reference, each export, its footprint, its comparison) are done once: what the
-    store has is not done again, and what a run that was ended has done is there. One that fails
-    stops only those that need it, and the report says why.
+    Its steps (the reference, each recovered checkpoint, each export, its footprint, its comparison)
+    are done once: what the store has is not done again, and what a run that was ended has done is
+    there. One that fails stops only those that need it, and the report says why.
 
     \b
     Examples:
@@ -168,6 +185,7 @@ def main(
             *_options("revision", revision),
             *_options("format", *formats),
             "--verify" if verify else "--no-verify",
+            *([] if recover is None else ["--recover" if recover else "--no-recover"]),
         ),
     )
     measuring = heard(
@@ -191,7 +209,27 @@ def main(
     else:
         count = 1 if executor == SERIAL else count
         doer = LocalExecutor(place, count, max(cores(), count * number), memory_mb())
-    sys.exit(carry_out(exports, measuring, place, doer, wanted))
+    sys.exit(carry_out(exports, measuring, _recovering(exports, number), place, doer, wanted))
+
+
+def _recovering(exports: PlannedExports, threads: int) -> PlannedRecovering:
+    """What the recoveries of a plan take; it is asked only where there are any: PyTorch is loaded.
+
+    Raises:
+        InputError: one that cannot be made.
+    """
+    models = tuple(
+        AskedRecoveries(
+            model.label,
+            model.checkpoint.folder,
+            tuple(found.recovery for found in model.recovered),
+        )
+        for model in exports.models
+    )
+    if not any(model.recoveries for model in models):
+        return NOTHING_RECOVERED
+    asked = told(AskedRecovering(threads, models))
+    return heard(PlannedRecovering, _asked(RECOVERING, given=asked))
 
 
 def _dask(store: Store, scheduler: str | None, workers: int) -> Executor:
@@ -227,14 +265,17 @@ def _options(name: str, *values: object) -> Sequence[str]:
     return [f"--{name}={value}" for value in values if value is not None]
 
 
-def _asked(module: str, *options: str) -> str:
-    """What a command of ours answers on its stdout.
+def _asked(module: str, *options: str, given: str | None = None) -> str:
+    """What a command of ours answers on its stdout; it is `given` a text on its stdin.
 
     Raises:
         InputError: what it refuses.
     """
     done = run(
-        [sys.executable, "-m", module, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", module, *options],
+        given=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     lines = done.stderr.strip().splitlines()
     if done.returncode:

@@ -6,16 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from edgeproof.steps.planned import (
+    NOTHING_RECOVERED,
     GivenFiles,
     PlannedExport,
     PlannedExports,
     PlannedMeasuring,
     PlannedModel,
+    PlannedRecovered,
+    PlannedRecovering,
+    Recoverable,
 )
 from edgeproof.steps.results import Result
 from edgeproof.steps.step import Kind, Needs, Step, digest
 
 MODEL, TEXT, REFERENCE, ARTIFACT, FOOTPRINT = "model", "text", "reference", "artifact", "footprint"
+RECOVERED = "recovered"
 MEGABYTE, FLOAT32 = 10**6, 4
 
 
@@ -53,12 +58,28 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class RecoverySteps:
+    """The steps of one recovered checkpoint, which is kept in a `folder` of this machine."""
+
+    planned: PlannedRecovered
+    folder: str
+    recover: Step
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
 class ModelSteps:
     """The steps of one model."""
 
     planned: PlannedModel
     reference: Step
     variants: tuple[Variant, ...]
+    recoveries: tuple[RecoverySteps, ...]
+
+    @property
+    def all_variants(self) -> tuple[Variant, ...]:
+        """Those of the model as it is, then those of what is recovered of it."""
+        return (*self.variants, *(item for found in self.recoveries for item in found.variants))
 
 
 @dataclass(frozen=True)
@@ -79,10 +100,12 @@ def build(
     exports: PlannedExports,
     measuring: PlannedMeasuring,
     further: Mapping[str, Mapping[str, float]],
+    recovering: PlannedRecovering = NOTHING_RECOVERED,
 ) -> Graph:
     """The graph of a run.
 
-    `further` has resources that the steps of a kind also take, by the kind's name.
+    `further` has resources that the steps of a kind also take, by the kind's name; `recovering`
+    what each recovery of each model takes, in their order.
     """
     given: dict[str, Given] = {}
 
@@ -93,15 +116,31 @@ def build(
 
     text = {} if measuring.text is None else {TEXT: key_of(measuring.text, TEXT)}
     models = []
-    for planned in exports.models:
+    for number, planned in enumerate(exports.models):
         model = key_of(planned.checkpoint, planned.label)
         make = _Maker(planned, measuring, {MODEL: model, **text}, further)
         reference = make.step(Kind.REFERENCE, REFERENCE, measuring.reference, {}, {})
-        variants = []
-        for item in planned.exports:
-            files = {name: key_of(found, name) for name, found in item.files.items()}
-            variants.append(make.variant(item, files, reference, exports.gates))
-        models.append(ModelSteps(planned, reference, tuple(variants)))
+        every = (*planned.exports, *(e for found in planned.recovered for e in found.exports))
+        files = {
+            item.label: {name: key_of(found, name) for name, found in item.files.items()}
+            for item in every
+        }
+        takes = recovering.models[number] if recovering.models else ()
+        models.append(
+            ModelSteps(
+                planned,
+                reference,
+                tuple(
+                    make.variant(item, files[item.label], reference, exports.gates)
+                    for item in planned.exports
+                ),
+                tuple(
+                    make.recovery(asked, found, recovering, files, reference, exports.gates)
+                    for asked, found in zip(planned.recovered, takes, strict=True)
+                    if found.left_out is None
+                ),
+            )
+        )
     return Graph(tuple(given.values()), tuple(models))
 
 
@@ -125,6 +164,7 @@ class _Maker:
         """One that measures."""
         told = self.measuring
         weights = self.planned.parameters * FLOAT32 / MEGABYTE
+        asks = kind in (Kind.REFERENCE, Kind.MEASURE)
         return Step(
             kind,
             label,
@@ -136,10 +176,36 @@ class _Maker:
             Needs(
                 cores=told.threads,
                 memory_mb=told.memory_mb + round(told.memory_times * weights),
+                gpus=told.gpus if asks else 0,
+                gpu_memory_mb=round(told.gpu_memory_times * weights) if asks else 0,
                 alone=kind is Kind.FOOTPRINT,
                 further=dict(self.further.get(kind.value, {})),
             ),
         )
+
+    def recovery(
+        self,
+        asked: PlannedRecovered,
+        found: Recoverable,
+        recovering: PlannedRecovering,
+        files: Mapping[str, Mapping[str, str]],
+        reference: Step,
+        gates: Mapping[str, Mapping[str, float]],
+    ) -> RecoverySteps:
+        """Those of one recovered checkpoint."""
+        like = self.step(Kind.RECOVER, asked.recovery.goal.text, recovering.module, {}, {})
+        turn = f"{RECOVERED} {self.given[MODEL]}"
+        step = replace(
+            like,
+            params=found.params,
+            inputs={MODEL: self.given[MODEL]},
+            versions=recovering.versions,
+            needs=replace(like.needs, gpus=found.gpus, turn=turn),
+        )
+        variants = tuple(
+            self.variant(item, files[item.label], reference, gates, step) for item in asked.exports
+        )
+        return RecoverySteps(asked, found.folder, step, variants)
 
     def variant(
         self,
@@ -147,8 +213,9 @@ class _Maker:
         files: Mapping[str, str],
         reference: Step,
         gates: Mapping[str, Mapping[str, float]],
+        recovered: Step | None = None,
     ) -> Variant:
-        """Those of one export."""
+        """Those of one export, of the model or of what was `recovered` of it."""
         if item.failed is not None:
             return Variant(item, None, None, None)
         told = self.measuring
@@ -159,7 +226,7 @@ class _Maker:
             self.planned.label,
             item.module,
             item.params,
-            {MODEL: self.given[MODEL], **files},
+            {MODEL: self.given[MODEL] if recovered is None else recovered.key, **files},
             item.versions,
             needs,
         )
@@ -173,6 +240,8 @@ class _Maker:
             )
             made = {**made, FOOTPRINT: footprint.key}
         inputs = {**made, REFERENCE: reference.key}
+        if recovered is not None:
+            inputs[RECOVERED] = recovered.key
         params = {**told.of_artifacts, "gates": gates}
         measure = self.step(Kind.MEASURE, item.label, told.measure, inputs, params)
         return Variant(item, export, footprint, measure)
@@ -180,5 +249,7 @@ class _Maker:
 
 def _of_model(model: ModelSteps) -> Iterator[Step]:
     yield model.reference
-    for variant in model.variants:
+    for recovery in model.recoveries:
+        yield recovery.recover
+    for variant in model.all_variants:
         yield from variant.steps

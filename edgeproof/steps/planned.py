@@ -1,7 +1,7 @@
 """What each side says of its part of a run, as JSON of one process to another.
 
-`export` finds the models and says what is exported of each; `runtimes` says what measuring takes.
-Neither knows of the other: `edgeproof.steps.graph` makes steps of both.
+`export` finds the models and says what is exported of each; `runtimes` says what measuring takes,
+and what recovering. Neither knows of the other: `edgeproof.steps.graph` makes steps of both.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeproof.artifact.run_record import PlannedRecovery
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.own import json_object, typed
 from edgeproof.steps.step import Needs
@@ -51,6 +52,14 @@ class PlannedExport:
 
 
 @dataclass(frozen=True)
+class PlannedRecovered:
+    """A recovered checkpoint of a model, as `run.json` notes it, and what is exported of that."""
+
+    recovery: PlannedRecovery
+    exports: tuple[PlannedExport, ...]
+
+
+@dataclass(frozen=True)
 class PlannedModel:
     """A model that was found: its checkpoint, and names of those files that exports depend on."""
 
@@ -59,6 +68,7 @@ class PlannedModel:
     inputs: tuple[str, ...]
     parameters: int
     exports: tuple[PlannedExport, ...]
+    recovered: tuple[PlannedRecovered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,11 @@ class LostModel:
 
 @dataclass(frozen=True)
 class PlannedExports:
-    """What a plan asks to be exported; `gates` are its limits, `left_out` what is no part of it."""
+    """What a plan asks to be exported; `gates` are its limits."""
 
     models: tuple[PlannedModel, ...]
     lost: tuple[LostModel, ...]
     gates: dict[str, dict[str, float]]
-    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,8 @@ class PlannedMeasuring:
 
     `of_text` is all that the reference depends on beside its inputs, `of_artifacts` what a
     measurement does beside it. `footprint` is None where none are taken. Each step takes
-    `memory_mb`, and `memory_times` what the model's weights take in float32.
+    `memory_mb`, and `memory_times` what the model's weights take in float32; those that ask PyTorch
+    also take `gpus` and `gpu_memory_times` the weights there.
     """
 
     reference: str
@@ -99,9 +109,55 @@ class PlannedMeasuring:
     threads: int
     memory_mb: int
     memory_times: float
+    gpus: int = 0
+    gpu_memory_times: float = 0.0
 
 
-def told(planned: PlannedExports | PlannedMeasuring) -> str:
+@dataclass(frozen=True)
+class AskedRecoveries:
+    """Recoveries of a model, whose label and checkpoint folder are said."""
+
+    label: str
+    checkpoint: str
+    recoveries: tuple[PlannedRecovery, ...]
+
+
+@dataclass(frozen=True)
+class AskedRecovering:
+    """What is asked of the recoveries of a run."""
+
+    threads: int
+    models: tuple[AskedRecoveries, ...]
+
+
+@dataclass(frozen=True)
+class Recoverable:
+    """One recovery: what its step is told, and the folder of this machine where it is kept.
+
+    What is optional and cannot be made has `left_out`: why.
+    """
+
+    params: dict[str, Any]
+    folder: str
+    gpus: int = 0
+    left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedRecovering:
+    """What recovering takes: a module, and what it is told of each recovery that was asked for."""
+
+    module: str
+    versions: dict[str, str]
+    models: tuple[tuple[Recoverable, ...], ...]
+
+
+NOTHING_RECOVERED = PlannedRecovering("", {}, ())
+
+
+def told(
+    planned: PlannedExports | PlannedMeasuring | AskedRecovering | PlannedRecovering,
+) -> str:
     """It as a line of JSON."""
     return json.dumps(asdict(planned))
 

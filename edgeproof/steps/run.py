@@ -18,7 +18,7 @@ from edgeproof.steps.collect import collect
 from edgeproof.steps.executors.executor import Ended, Executor
 from edgeproof.steps.graph import ModelSteps, Variant, build
 from edgeproof.steps.job import write_job
-from edgeproof.steps.planned import PlannedExports, PlannedMeasuring
+from edgeproof.steps.planned import PlannedExports, PlannedMeasuring, PlannedRecovering
 from edgeproof.steps.progress import Progress, say, shown
 from edgeproof.steps.results import fetch, find
 from edgeproof.steps.store import Store
@@ -43,6 +43,7 @@ class Wanted:
 def carry_out(
     exports: PlannedExports,
     measuring: PlannedMeasuring,
+    recovering: PlannedRecovering,
     store: Store,
     executor: Executor,
     wanted: Wanted,
@@ -54,10 +55,7 @@ def carry_out(
     """
     if not exports.models:
         raise InputError("; ".join(lost.reason for lost in exports.lost))
-    graph = build(exports, measuring, wanted.further)
-    if exports.left_out:
-        names = ", ".join(exports.left_out)
-        click.echo(f"recovered variants are no part of this run: {names}", err=True)
+    graph = build(exports, measuring, wanted.further, recovering)
     outcomes: dict[str, Outcome] = {}
     progress = Progress(graph.steps)
     with closing(executor.run(graph.steps, graph.given)) as events, shown(progress):
@@ -98,7 +96,10 @@ def _measured(
     folder: Path,
 ) -> Iterator[dict[str, Any]]:
     """What the report is told of a model's artifacts; results are put into a folder."""
-    for variant in model.variants:
+    of_recovered = (
+        (variant, recovery.folder) for recovery in model.recoveries for variant in recovery.variants
+    )
+    for variant, recovered in (*((item, None) for item in model.variants), *of_recovered):
         planned, failed = variant.planned, _failed(variant, outcomes)
         exported = places.get(variant.export.key) if variant.export else None
         path = exported or f"{model.planned.label}/{planned.folder}"
@@ -117,6 +118,7 @@ def _measured(
             "allow_degraded": planned.allow_degraded,
             "result": result,
             "failed": failed,
+            "recovered": recovered,
         }
 
 

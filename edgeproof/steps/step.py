@@ -21,6 +21,7 @@ class Kind(str, Enum):
 
     GIVEN = "given"  # files that a run begins with: a model, a text
     REFERENCE = "reference"
+    RECOVER = "recover"
     EXPORT = "export"
     FOOTPRINT = "footprint"
     MEASURE = "measure"
@@ -30,14 +31,18 @@ class Kind(str, Enum):
 class Needs:
     """What a step takes of the machine that does it.
 
-    `memory_mb` (10⁶ bytes) is an estimate. One that is `alone` begins when no other step runs on
-    its machine, and none begins beside it. `further` are resources that a cluster's administrator
-    has named, as a GPU.
+    `memory_mb` and `gpu_memory_mb` (10⁶ bytes) are estimates. One that is `alone` begins when no
+    other step runs on its machine, and none begins beside it. Of those with the same `turn` each
+    would wait for the others, so that one at a time is begun. `further` are resources that a
+    cluster's administrator has named.
     """
 
     cores: int = 1
     memory_mb: int = 0
+    gpus: int = 0
+    gpu_memory_mb: int = 0
     alone: bool = False
+    turn: str = ""
     further: dict[str, float] = field(default_factory=dict)
 
 

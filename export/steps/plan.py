@@ -21,6 +21,7 @@ from edgeproof.steps.planned import (
     PlannedExport,
     PlannedExports,
     PlannedModel,
+    PlannedRecovered,
     told,
 )
 from edgeproof.steps.step import Needs
@@ -30,6 +31,7 @@ from export.checkpoint import open_folder
 from export.format import Exporter
 from export.job import identify
 from export.plan import ModelRequest, Plan, VariantRequest, load_plan
+from export.plan.recoveries import planned_recoveries
 from export.sources import Source, resolve
 from export.steps.content import given_file, given_files
 
@@ -44,22 +46,23 @@ MEMORY_MB = 1500
 @click.option("--revision")
 @click.option("--format", "formats", multiple=True)
 @click.option("--verify/--no-verify", default=True)
+@click.option("--recover/--no-recover", default=None)
 def main(
     plan_path: Path | None,
     models: tuple[str, ...],
     revision: str | None,
     formats: tuple[str, ...],
     verify: bool,
+    recover: bool | None,
 ) -> None:
     """Find a plan's models, and say what is to be exported of each."""
     if plan_path is None and LOCAL_PLAN.exists():
         plan_path = LOCAL_PLAN
     if revision and not models:
         raise InputError("--revision needs --model; a plan gives each model its own revision")
-    whole = load_plan(plan_path).only(formats)
-    plan = whole.unrecovered
+    plan = load_plan(plan_path).only(formats).recovering(recover)
     if not plan.variants:
-        raise InputError("nothing of the plan is left: all its variants are recovered ones")
+        raise InputError("--no-recover leaves nothing of the plan: all its variants are recovered")
     wanted = tuple(ModelRequest(model, revision) for model in models) or plan.models
     found: list[PlannedModel] = []
     lost = []
@@ -69,8 +72,7 @@ def main(
         except InputError as error:
             lost.append(LostModel(request.id, str(error)))
     _refuse_one_folder_for_two(found)
-    left_out = tuple(f"{item.format} {item.dtype}" for item in whole.variants if not item.plain)
-    click.echo(told(PlannedExports(tuple(found), tuple(lost), plan.gates, left_out)))
+    click.echo(told(PlannedExports(tuple(found), tuple(lost), plan.gates)))
 
 
 def _model(request: ModelRequest, plan: Plan, *, verify: bool) -> PlannedModel:
@@ -79,12 +81,28 @@ def _model(request: ModelRequest, plan: Plan, *, verify: bool) -> PlannedModel:
         source = replace(source, name=request.name)
     checkpoint = open_folder(source.path)
     identity = identify(source, checkpoint)
+    recoveries, left_out = planned_recoveries(request, source, plan)
+    if left_out is not None:
+        click.echo(left_out, err=True)
+    named = replace(source, name=identity.name)
+    recovered = (
+        PlannedRecovered(
+            recovery,
+            tuple(
+                _export(item, named, verify=verify)
+                for item in plan.variants
+                if item.goal == recovery.goal
+            ),
+        )
+        for recovery in recoveries
+    )
     return PlannedModel(
         source.label,
         given_files(source.path),
         tuple(item.path for item in identity.inputs),
         identity.parameters,
-        tuple(_export(item, source, verify=verify) for item in plan.variants),
+        tuple(_export(item, source, verify=verify) for item in plan.variants if item.plain),
+        tuple(recovered),
     )
 
 

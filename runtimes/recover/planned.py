@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -71,9 +72,9 @@ def make_planned(root: Path, threads: int, say: Say) -> int:
     for number, run in enumerate(record.models):
         made = []
         for recovery in run.recovered:
-            unfit = recovery.goal.optional and _unfit(Path(run.checkpoint))
-            if unfit:
-                say(f"recover {run.label} ({recovery.goal.text}): left out: {unfit}")
+            reason = unfit(Path(run.checkpoint)) if recovery.goal.optional else None
+            if reason is not None:
+                say(f"recover {run.label} ({recovery.goal.text}): left out: {reason}")
                 continue
             folder = recovered_checkpoint(run, recovery, threads, say)
             made.append(replace(recovery, checkpoint=str(folder), exported=False))
@@ -84,7 +85,7 @@ def make_planned(root: Path, threads: int, say: Say) -> int:
     return asked
 
 
-def _unfit(original: Path) -> str | None:
+def unfit(original: Path) -> str | None:
     """Why no recovery of a model is possible, whatever its size; None if one is."""
     from runtimes.calibrate.decoder import read_structure
     from runtimes.recover.sizes import check_rows
@@ -113,7 +114,7 @@ def recovered_checkpoint(run: ModelRun, planned: PlannedRecovery, threads: int, 
         target = TARGETS[goal.format]
         wish = checked_wish(target, goal.bits, goal.max_mb, goal.gate)
         model = Model(original, origin.name, origin.repo, origin.revision, origin.found_by)
-        request = Request(model, target, wish, None, goal.tokens, threads, _distillation(goal))
+        request = Request(model, target, wish, None, goal.tokens, threads, distillation(goal))
         recover(request, folder, Progress(lambda line: click.echo(line, err=True)))
         found = read_recovery(folder)
         assert found is not None, "a recovery writes its record"
@@ -126,29 +127,38 @@ def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
 
     But for a distilled one's the clock: it is made once on a machine.
     """
-    from runtimes.recover.own_text import TEXT_VERSION
-    from runtimes.recover.stages import RECIPE_VERSION, versions
+    from runtimes.recover.stages import versions
     from runtimes.recover.writer import copied
 
     beside = copied(original)
-    goal = planned.goal
-    distillation = _distillation(goal)
-    recipe = {
-        "recipe": RECIPE_VERSION,
-        "text": TEXT_VERSION,
+    whole = {
+        **recipe(planned, threads),
         "checkpoint": checkpoint_digest(original),
         "beside": [asdict(item) for item in input_records(beside, cache_folder() / "digests")],
-        "origin": asdict(planned.origin),
-        "goal": asdict(replace(goal, optional=False)),
-        "device": None if distillation is None else distillation.device,
-        "threads": threads,
         "versions": versions(),
     }
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     return cache_folder() / RECOVERED / key
 
 
-def _distillation(goal: Goal) -> Distillation | None:
+def recipe(planned: PlannedRecovery, threads: int) -> dict[str, Any]:
+    """What decides a recovery's bytes beside the model and the libraries, as JSON."""
+    from runtimes.recover.own_text import TEXT_VERSION
+    from runtimes.recover.stages import RECIPE_VERSION
+
+    goal, trained = planned.goal, distillation(planned.goal)
+    return {
+        "recipe": RECIPE_VERSION,
+        "text": TEXT_VERSION,
+        "origin": asdict(planned.origin),
+        "goal": asdict(replace(goal, optional=False)),
+        "device": None if trained is None else trained.device,
+        "threads": threads,
+    }
+
+
+def distillation(goal: Goal) -> Distillation | None:
+    """The training that a goal asks for, on the device that is here; None: none."""
     return checked_distillation(goal.distill is not None, goal.distill, None)
 
 

@@ -23,8 +23,8 @@ from edgeproof.steps.work import Outcome, perform_text, read_outcome
 if TYPE_CHECKING:
     from distributed import Client
 
-# Of a worker's resources (`dask worker --resources "cores=8 memory=32000"`).
-CORES, MEMORY = "cores", "memory"
+# Of a worker's resources (`dask worker --resources "cores=8 memory=32000 gpu=1 gpu_memory=80000"`).
+CORES, MEMORY, GPU, GPU_MEMORY = "cores", "memory", "gpu", "gpu_memory"
 TOPIC = "edgeproof"  # of the events that workers send
 PATIENCE = 60.0  # seconds for a first worker to come
 Work = Callable[[str, str, Sequence[str]], str]
@@ -151,11 +151,21 @@ def _offered(client: Client) -> dict[str, float]:
 def _asked(step: Step, offered: Mapping[str, float]) -> dict[str, float]:
     """What a step takes of the resources that workers have.
 
-    Of cores and memory no more than there is: a step that needs more has a worker for itself.
+    Of cores and memory, a GPU's too, no more than there is: a step that needs more has a worker for
+    itself.
     """
     needs = step.needs
-    own = {CORES: float(needs.cores), MEMORY: float(needs.memory_mb)}
-    asked = {name: min(amount, offered[name]) for name, amount in own.items() if name in offered}
+    own = {
+        CORES: needs.cores,
+        MEMORY: needs.memory_mb,
+        GPU: needs.gpus,
+        GPU_MEMORY: needs.gpu_memory_mb,
+    }
+    asked = {
+        name: min(float(amount), offered[name])
+        for name, amount in own.items()
+        if amount and name in offered
+    }
     return {**asked, **needs.further}
 
 

@@ -20,7 +20,8 @@ from edgeproof.steps.work import Outcome, not_begun, perform
 class LocalExecutor:
     """At most so many `workers`, on so many `cores` and so much memory; None: unknown.
 
-    A step that needs more than there is has all of it.
+    A step that needs more than there is has all of it. Steps that need a GPU are done one at a
+    time, since all take the first one.
     """
 
     def __init__(self, store: Store, workers: int, cores: int, memory_mb: int | None) -> None:
@@ -74,12 +75,13 @@ class LocalExecutor:
     ) -> Step | None:
         """The first step that can begin; None where there is none, or no room for it yet.
 
-        One that needs more than is free is not passed by: else it might wait for ever.
+        One that needs more cores or memory than is free is not passed by: else it might wait for
+        ever. One whose turn it is not is.
         """
         ready = (
             step for step in waiting if all(k in ended for k in step.inputs.values() if k in known)
         )
-        step = next(ready, None)
+        step = next((step for step in ready if not _held(step, running)), None)
         if step is None or len(running) >= self._workers:
             return None
         if not running:
@@ -90,6 +92,14 @@ class LocalExecutor:
         memory = sum(item.needs.memory_mb for item in (*running, step))
         fits = cores <= self._cores and (self._memory is None or memory <= self._memory)
         return step if fits else None
+
+
+def _held(step: Step, running: Sequence[Step]) -> bool:
+    """Whether a step waits for one that runs, whatever room there is."""
+    needs, others = step.needs, [item.needs for item in running]
+    if needs.turn and any(needs.turn == other.turn for other in others):
+        return True
+    return bool(needs.gpus) and any(other.gpus for other in others)
 
 
 def _cause(step: Step, ended: dict[str, Outcome]) -> Outcome | None:

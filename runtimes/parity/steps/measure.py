@@ -19,6 +19,7 @@ from runtimes.parity.steps.params import (
     ARTIFACT,
     FOOTPRINT,
     MODEL,
+    RECOVERED,
     REFERENCE,
     Params,
     suite_of,
@@ -39,7 +40,8 @@ def main(job: Job, journal: Path | None, crashed: tuple[tuple[str, str, str], ..
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", SPINS)
     params = job.told(Params)
     place(job.input(REFERENCE))
-    checkpoint, artifact = job.input(MODEL), only_artifact(job.input(ARTIFACT))
+    original, artifact = job.input(MODEL), only_artifact(job.input(ARTIFACT))
+    checkpoint = job.input(RECOVERED) if RECOVERED in job.inputs else original
     extent = Extent(
         params.positions,
         params.footprints,
@@ -51,8 +53,10 @@ def main(job: Job, journal: Path | None, crashed: tuple[tuple[str, str, str], ..
     )
     requests = [Request(artifact.path, allow_degraded=False)]
     conditions = Conditions(suite_of(job, params), params.threads, params.gates, extent)
-    facts, (entry,) = run_each(ParityRun(checkpoint, requests, conditions))
-    others = {str(artifact.path): places.ARTIFACT, str(checkpoint): places.CHECKPOINT}
+    facts, (entry,) = run_each(ParityRun(checkpoint, requests, conditions, original))
+    others = {str(artifact.path): places.ARTIFACT, str(original): places.CHECKPOINT}
+    if RECOVERED in job.inputs:
+        others[str(checkpoint)] = places.RECOVERED
     text = to_text(kept(facts, environment(params.threads), entry), others)
     (job.out / RESULT).write_text(text, "utf-8")
 

@@ -16,6 +16,7 @@ from runtimes.parity.text_options import chosen_suite
 
 # Names of inputs.
 MODEL, TEXT, REFERENCE, ARTIFACT, FOOTPRINT = "model", "text", "reference", "artifact", "footprint"
+RECOVERED = "recovered"  # what the artifact was made from, where that is not the model itself
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from runtimes.parity.positions import WorstPosition
 from runtimes.parity.replies import ReplyPair
 
-ARTIFACT, CHECKPOINT = "<artifact>", "<checkpoint>"
+ARTIFACT, CHECKPOINT, RECOVERED = "<artifact>", "<checkpoint>", "<recovered>"
 # A name begins with one, so that in a text of ours two stand for it.
 OPENING = "<"
 # Prompts and what models answer: what looks like a folder or a name there is neither.

@@ -9,7 +9,7 @@ import click
 from edgeproof.command import EdgeproofCommand
 from edgeproof.files.hashing import OutputFile, file_sha256
 from edgeproof.steps.planned import GivenFiles, PlannedMeasuring, told
-from runtimes.computing import device_option
+from runtimes.computing import CPU, device_option
 from runtimes.parity.environment import environment
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.registry import chosen_device, reference_version
@@ -19,6 +19,8 @@ PACKAGE = "runtimes.parity.steps"
 # PyTorch and a runtime, as they are imported; PyTorch's weights, an artifact's as float32, and what
 # the runtime makes of them.
 MEMORY_MB, WEIGHTS = 1200, 3.0
+# The weights, and what a batch takes beside them: a guess, no run on a GPU has been measured.
+GPU_WEIGHTS = 1.5
 # Of the interpreter, which no package manager has.
 PYTHON = "python"
 
@@ -43,7 +45,7 @@ def main(
 ) -> None:
     """Say what measuring an artifact takes."""
     reference_version()
-    suite = chosen_suite(budget, text)
+    suite, chosen = chosen_suite(budget, text), chosen_device(device)
     versions = {k: v for k, v in environment(threads).versions.items() if k != PYTHON}
     measuring = PlannedMeasuring(
         reference=f"{PACKAGE}.reference",
@@ -55,7 +57,7 @@ def main(
             "suite": suite.digest,
             "text": None if text is None else text.name,
             "threads": threads,
-            "device": chosen_device(device),
+            "device": chosen,
             "positions": positions,
         },
         of_artifacts={
@@ -68,6 +70,8 @@ def main(
         threads=threads,
         memory_mb=MEMORY_MB,
         memory_times=WEIGHTS,
+        gpus=int(chosen != CPU),
+        gpu_memory_times=0.0 if chosen == CPU else GPU_WEIGHTS,
     )
     click.echo(told(measuring))
 

@@ -15,7 +15,7 @@ from edgeproof.steps.job import Job, job_argument
 from edgeproof.verdicts import REPORT
 from runtimes.parity.__main__ import OUTPUTS, refuse, summarise
 from runtimes.parity.environment import Environment
-from runtimes.parity.result import ModelResult, Unreadable
+from runtimes.parity.result import Entry, ModelResult, ReferenceFacts, Unreadable
 from runtimes.parity.steps import places
 from runtimes.parity.steps.kept import RESULT, KeptEntry, from_text
 from runtimes.parity.together import together
@@ -23,12 +23,16 @@ from runtimes.parity.together import together
 
 @dataclass(frozen=True)
 class Measured:
-    """An artifact below the root: the folder of its result, or why there is none."""
+    """An artifact below the root: the folder of its result, or why there is none.
+
+    `recovered` is the recovered checkpoint's folder, where it was made from one.
+    """
 
     path: str
     allow_degraded: bool
     result: str | None
     failed: str | None
+    recovered: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,20 +93,30 @@ def main(job: Job) -> None:
 def _result(
     model: MeasuredModel, root: Path, unreadable: Sequence[Unreadable], *, allow_degraded: bool
 ) -> ModelResult | None:
-    entries, found = [], []
+    # Those of one checkpoint say of each other what a serial run lets them say.
+    entries: dict[str | None, list[Entry]] = {}
+    facts: dict[str | None, ReferenceFacts] = {}
+    found = []
     for item in model.artifacts:
         if item.result is None:
             continue
         path = root / item.path
-        others = {places.ARTIFACT: str(path), places.CHECKPOINT: model.checkpoint}
+        others = {
+            places.ARTIFACT: str(path),
+            places.CHECKPOINT: model.checkpoint,
+            **({} if item.recovered is None else {places.RECOVERED: item.recovered}),
+        }
         kept = from_text((Path(item.result) / RESULT).read_bytes(), others)
         found.append(kept)
         allowed = item.allow_degraded or allow_degraded
-        entries.append(kept.entry(open_artifact(path), allow_degraded=allowed))
+        entry = kept.entry(open_artifact(path), allow_degraded=allowed)
+        entries.setdefault(item.recovered, []).append(entry)
+        facts.setdefault(item.recovered, kept.reference)
     if not found:
         return None
-    facts, noted = together(found[0].reference, entries)
-    return ModelResult(model.label, facts, _joined(found), tuple(noted), tuple(unreadable))
+    (first, _), *_ = groups = [together(facts[name], entries[name]) for name in entries]
+    noted = tuple(entry for _, group in groups for entry in group)
+    return ModelResult(model.label, first, _joined(found), noted, tuple(unreadable))
 
 
 def _joined(found: Sequence[KeptEntry]) -> Environment:
