@@ -86,11 +86,11 @@ def _chains(count: int, name: str) -> list[Step]:
     return [step for chain in chains for step in chain][:count]
 
 
-def _nothing(step: str, store: str, before: Sequence[str]) -> str:
+def _nothing(step: str, store: str, before: Sequence[str], rests: Sequence[str]) -> str:
     return Outcome(read_step(step).key).text
 
 
-def _stored(step: str, store: str, before: Sequence[str]) -> str:
+def _stored(step: str, store: str, before: Sequence[str], rests: Sequence[str]) -> str:
     asked, place = read_step(step), open_store(store)
     if find(place, asked.key) is None:
         note_attempt(place, asked.key, "one", "here")

@@ -48,6 +48,10 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
         return bool(pids)
 
+    def kill_scheduler(self) -> None:
+        """Kill who decides."""
+        self._processes[0].kill()
+
     def _begin(self, name: str, module: str, *options: str) -> int:
         own = self._folder / name
         own.mkdir(parents=True)

@@ -18,7 +18,8 @@ MODULE = "tests.stepping"
 def step(label: str, *inputs: Step, needs: Needs | None = None, **params: Any) -> Step:
     """A step whose text is its label and those of its inputs.
 
-    It may take `seconds`, `exit` with a code, `kill` itself, or wait `until` a file is there.
+    It may take `seconds`, `exit` with a code, `kill` itself, wait `until` a file is there, or have
+    the text in another `file`.
     """
     keys = {f"i{number}": other.key for number, other in enumerate(inputs)}
     told = {"text": label, **params}
@@ -40,7 +41,9 @@ def main(path: str) -> None:
         sys.stderr.write("something else\nerror: it is said why\n")
         sys.exit(params["exit"])
     texts = [(Path(folder) / "text").read_text() for folder in job["inputs"].values()]
-    (Path(job["output"]) / "text").write_text("+".join([params["text"], *texts]))
+    made = Path(job["output"]) / params.get("file", "text")
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_text("+".join([params["text"], *texts]))
     if note:
         with Path(note).open("a") as file:
             file.write(f"end {params['text']}\n")

@@ -205,7 +205,7 @@ def test_steps_make_them_as_the_two_commands_do(
     """Record, reports but for timed fields, and files; a second run does nothing again."""
     del made
     step_processes(monkeypatch)
-    options = ("-m", folder / "tiny", "--threads", 1, "--text", folder / "text.txt")
+    options = ("-m", folder / "tiny", "--threads", "1", "--text", folder / "text.txt")
     few = (*options, "--no-footprint", "--no-html", "--allow-degraded", "--executor=serial")
     done = run("run", folder / "plan.toml", "-o", folder / "steps", *few)
     assert done.exit_code == 0, done.output

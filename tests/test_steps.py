@@ -22,10 +22,18 @@ from edgeproof.steps.executors.executor import Begun, Ended, Event
 from edgeproof.steps.executors.local import LocalExecutor
 from edgeproof.steps.planned import GivenFiles
 from edgeproof.steps.progress import Progress, Status
-from edgeproof.steps.results import Result, attempts, fetch, files_of, find, keep
+from edgeproof.steps.results import (
+    LostResultError,
+    Result,
+    attempts,
+    fetch,
+    files_of,
+    find,
+    keep,
+)
 from edgeproof.steps.step import Kind, Needs, Step, read_step
 from edgeproof.steps.store import Store, open_store
-from edgeproof.steps.work import Outcome, perform, perform_text, read_outcome
+from edgeproof.steps.work import Outcome, Work, perform, perform_text, read_outcome
 from runtimes.parity.captured import FOLDERS
 from runtimes.parity.steps.reference import place
 from tests.stepping import step
@@ -114,8 +122,9 @@ def test_what_is_damaged_or_leaves_its_folder_is_refused(here: Store, tmp_path: 
     keep(here, "k" * 64, result, tmp_path / "one", take=False)
     (kept,) = (path for path in (tmp_path / "store" / "files").rglob("*") if path.is_file())
     kept.write_text("w")
-    with pytest.raises(InputError, match="damaged; remove it"):
+    with pytest.raises(LostResultError, match="damaged, and thrown away"):
         fetch(here, result, tmp_path / "fetched")
+    assert not kept.exists()
     (tmp_path / "one" / "a").write_text("changed, which no one else's is")
     outside = Result(Kind.EXPORT, "bad", (OutputFile("../a", 1, "0" * 64),), "", 0.0)
     with pytest.raises(InputError, match="leaves its folder"):
@@ -154,17 +163,17 @@ def test_a_key_follows_from_what_results_depend_on_and_nothing_else() -> None:
 
 def test_a_step_is_done_once_and_a_failure_is_kept_nowhere(here: Store, tmp_path: Path) -> None:
     asked = step("a", note=str(tmp_path / "note"))
-    first, second = (perform(asked, here, Children()) for _ in range(2))
+    first, second = (perform(asked, Work(here, Children())) for _ in range(2))
     assert (first.failed, first.reused, second.failed, second.reused) == (None, False, None, True)
     assert (tmp_path / "note").read_text().count("begin") == 1
     assert len(attempts(here, asked.key)) == 1
     bad = step("b", exit=2)
     for _ in range(2):
-        outcome = perform(bad, here, Children())
+        outcome = perform(bad, Work(here, Children()))
         assert outcome.failed == "export: it is said why"
         assert "something else" in outcome.said
     assert len(attempts(here, bad.key)) == 2
-    killed = perform(step("c", kill=True), here, Children())
+    killed = perform(step("c", kill=True), Work(here, Children()))
     assert killed.failed is not None
     assert "ended by SIGKILL" in killed.failed
 
@@ -177,13 +186,13 @@ def test_what_is_made_of_files_that_changed_meanwhile_is_kept_nowhere(
     files = GivenFiles(str(place), made(place, text="old").files)
     asked = replace(step("a"), inputs={"i0": "k" * 64})
     (place / "text").write_text("new")
-    outcome = perform(asked, here, Children(), {"k" * 64: files})
+    outcome = perform(asked, Work(here, Children(), {"k" * 64: files}))
     assert (
         outcome.failed == f"export: {place / 'text'}: it has changed since the run began; run again"
     )
     assert find(here, asked.key) is None
     (place / "text").write_text("old")
-    assert perform(asked, here, Children(), {"k" * 64: files}).failed is None
+    assert perform(asked, Work(here, Children(), {"k" * 64: files})).failed is None
     assert text_of(here, asked, tmp_path / "t") == "a+old"
 
 
@@ -206,7 +215,7 @@ def test_what_a_reference_step_gives_lies_nowhere_else_in_the_cache(
 
 def test_a_machine_with_other_libraries_is_refused(here: Store) -> None:
     other = Step(Kind.EXPORT, "a", "m", "tests.stepping", {}, {}, {"numpy": "0.1"})
-    outcome = perform(other, here, Children())
+    outcome = perform(other, Work(here, Children()))
     assert outcome.failed is not None
     assert "the run was begun with 0.1" in outcome.failed
     assert attempts(here, other.key) == []

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from edgeproof.errors import InputError
-from edgeproof.steps.executors.executor import Ended
+from edgeproof.steps.executors.executor import Begun, Ended
 from edgeproof.steps.results import attempts
 from edgeproof.steps.step import Needs, Step
 from edgeproof.steps.store import Store, open_store
 from edgeproof.steps.work import Outcome
 from tests.stepping import step
 from tests.test_steps import ended, text_of
+from tests.test_steps_lost import damage
 
 pytest.importorskip("distributed")
 from edgeproof.steps.executors.cluster import DaskExecutor
@@ -101,3 +102,40 @@ def test_what_no_worker_has_room_for_is_said_at_once(tmp_path: Path) -> None:
             list(executor.run([step("b", needs=Needs(further={"gpu": 2}))]))
     with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9"):
         list(DaskExecutor(store.url, "tcp://127.0.0.1:9", 0, print).run([fits]))
+
+
+def test_a_scheduler_that_is_gone_ends_the_run_in_a_line_and_the_next_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    store, gate = open_store(str(tmp_path / "store")), tmp_path / "gate"
+    first = step("a")
+    waits = step("waits", first, until=str(gate))
+    with cluster(tmp_path / "cluster", {}) as made:
+        made.worker("one")
+        events = DaskExecutor(store.url, made.address, 0, lambda text: None).run([first, waits])
+
+        def run() -> None:
+            for event in events:
+                if isinstance(event, Begun) and event.step is waits:
+                    made.kill_scheduler()
+
+        with pytest.raises(InputError, match="the scheduler is gone") as caught:
+            run()
+    assert len(str(caught.value).splitlines()) == 1
+    gate.touch()  # the process that waits for it has nobody to end it
+    again = ended(DaskExecutor(store.url, None, 1, lambda text: None).run([first, waits]))
+    assert (again["a"].reused, again["waits"].failed) == (True, None)
+
+
+def test_what_a_damaged_input_needs_goes_with_a_step(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    a = step("a")
+    b = step("b", a)
+    assert (
+        ended(DaskExecutor(store.url, None, 1, lambda text: None).run([a, b]))["b"].reused is False
+    )
+    damage(store, a, "?")
+    damage(store, b, "?")
+    outcomes = ended(DaskExecutor(store.url, None, 1, lambda text: None).run([a, b, step("c", b)]))
+    assert not any(outcome.failed for outcome in outcomes.values())
+    assert text_of(store, step("c", b), tmp_path / "t") == "c+b+a"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from edgeproof.artifact import MANIFEST, open_artifact
@@ -13,11 +13,31 @@ from edgeproof.files.atomic import atomic_folder
 from edgeproof.files.lock import exclusive
 from edgeproof.files.once import once_folder
 from edgeproof.steps.graph import Graph, RecoverySteps, Variant
-from edgeproof.steps.results import Result, fetch, find
+from edgeproof.steps.results import LostResultError, Result, fetch, find
 from edgeproof.steps.store import Store
 from edgeproof.steps.work import Outcome
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Paths of artifacts below the root, and why results were `lost`; each by its step's key."""
+
+    places: dict[str, str]
+    lost: dict[str, str]
+
+
+def stored(store: Store, outcome: Outcome) -> Result:
+    """What a step that has not failed has made.
+
+    Raises:
+        LostResultError: the store does not have it any more.
+    """
+    result = find(store, outcome.result)
+    if result is None:
+        raise LostResultError(f"{store.url}: what was put there is gone")
+    return result
 
 
 def collect(
@@ -27,40 +47,48 @@ def collect(
     root: Path,
     gates: dict[str, dict[str, float]],
     say: Say,
-) -> dict[str, str]:
-    """Artifacts that were exported, below the root; of each its path there, by its step's key.
+) -> Taken:
+    """Put artifacts that were exported below the root.
 
     `run.json` names them, and the recovered checkpoints, which are put into the cache, so that all
     other commands find them.
     """
-    places: dict[str, str] = {}
+    taken = Taken({}, {})
+    places = taken.places
     runs = []
     for model in graph.models:
         label, made = model.planned.label, model.planned.checkpoint.folder
         for variant in model.all_variants:
-            path = _artifact(variant, outcomes, store, root / label, say)
-            if path is not None:
-                assert variant.export is not None
-                places[variant.export.key] = path.relative_to(root).as_posix()
+            if variant.export is None or outcomes[variant.export.key].failed is not None:
+                continue
+            key = variant.export.key
+            try:
+                result = stored(store, outcomes[key])
+                path = _artifact(variant, result, store, root / label, say)
+                places[key] = path.relative_to(root).as_posix()
+            except LostResultError as error:
+                taken.lost[key] = str(error)
         planned = (
             PlannedArtifact(place, variant.planned.allow_degraded)
             for variant in model.variants
             if (place := _place(variant, places)) is not None
         )
-        recovered = (_recovery(found, places, store) for found in model.recoveries)
+        recovered = (_recovery(found, outcomes, taken, store) for found in model.recoveries)
         runs.append(ModelRun(label, made, tuple(planned), tuple(recovered)))
     RunRecord(tuple(runs), gates).save(root)
-    return places
+    return taken
 
 
 def _place(variant: Variant, places: Mapping[str, str]) -> str | None:
     return None if variant.export is None else places.get(variant.export.key)
 
 
-def _recovery(found: RecoverySteps, places: Mapping[str, str], store: Store) -> PlannedRecovery:
+def _recovery(
+    found: RecoverySteps, outcomes: Mapping[str, Outcome], taken: Taken, store: Store
+) -> PlannedRecovery:
     """What was made of a recovered checkpoint, which is put where it is kept."""
-    recovery = found.planned.recovery
-    paths = [_place(variant, places) for variant in found.variants]
+    recovery, key = found.planned.recovery, found.recover.key
+    paths = [_place(variant, taken.places) for variant in found.variants]
     made = tuple(
         replace(variant, path=path)
         for variant, path in zip(recovery.variants, paths, strict=True)
@@ -68,24 +96,23 @@ def _recovery(found: RecoverySteps, places: Mapping[str, str], store: Store) -> 
     )
     if not made:
         return recovery
-    result = find(store, found.recover.key)
-    if result is None:
-        raise InputError(
-            f"{store.url}: what was recovered ({recovery.goal.text}) is gone; run again"
+    try:
+        once_folder(
+            Path(found.folder),
+            lambda folder: fetch(store, stored(store, outcomes[key]), folder),
         )
-    once_folder(Path(found.folder), lambda folder: fetch(store, result, folder))
+    except LostResultError as error:
+        taken.lost[key] = str(error)
+        return recovery
     return replace(recovery, variants=made, checkpoint=found.folder, exported=True)
 
 
-def _artifact(
-    variant: Variant, outcomes: Mapping[str, Outcome], store: Store, folder: Path, say: Say
-) -> Path | None:
-    """Put one artifact below its model's folder, unless it lies there; None: there is none."""
-    if variant.export is None or outcomes[variant.export.key].failed is not None:
-        return None
-    result = find(store, variant.export.key)
-    if result is None:
-        raise InputError(f"{store.url}: {variant.planned.label} is gone; run again")
+def _artifact(variant: Variant, result: Result, store: Store, folder: Path, say: Say) -> Path:
+    """Put one artifact below its model's folder, unless it lies there.
+
+    Raises:
+        LostResultError: one of its files is damaged.
+    """
     inner = _inner(result)
     # What the exporter has called it, without the folder that stands for the model's.
     target = folder.joinpath(*inner.parts[1:])

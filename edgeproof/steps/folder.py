@@ -75,6 +75,12 @@ class FolderStore:
         with storage_errors(path):
             copy_file(self._root / name, path)
 
+    def remove(self, name: str) -> None:
+        """Throw away what is there, if anything is."""
+        place = self._root / name
+        with storage_errors(place):
+            place.unlink(missing_ok=True)
+
     def names(self, folder: str) -> list[str]:
         """The names of what lies in a folder, sorted."""
         place = self._root / folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import socket
 import stat
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SHARED = Path("/tmp")
+CPU_INFO = Path("/proc/cpuinfo")
 SECONDS = 0.1  # between looks
 MEGABYTE = 10**6
 
@@ -40,6 +42,24 @@ def memory_mb() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEGABYTE
     except (ValueError, OSError):
         return None
+
+
+def processor() -> str:
+    """The processor's name: Linux has it in a file, elsewhere `platform` must do."""
+    try:
+        lines = CPU_INFO.read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine_kind() -> str:
+    """What memory and speed of a program depend on, alike on machines of one kind."""
+    memory = memory_mb()
+    gigabytes = "" if memory is None else f", {round(memory / 1000)} GB"
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{system}, {processor()}, {cores()} cores{gigabytes}"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Results in a store: which files a step has made, found by its key and by what is in them.
 
-A result is there when its record is, and that is written last.
+A result is there when its record is, and that is written last. What is damaged is thrown away as
+soon as it is seen, so that it is made again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from edgeproof import __version__
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import SHA256, OutputFile, file_sha256
-from edgeproof.files.own import parse_own, typed
+from edgeproof.files.own import DamagedFileError, parse_own, typed
 from edgeproof.files.schema import Schema
 from edgeproof.steps.step import Kind
 from edgeproof.steps.store import Store
@@ -21,29 +22,39 @@ from edgeproof.steps.store import Store
 SCHEMA = Schema(current=1, oldest=1, again="remove it and run again", what="a step's result")
 
 
+class LostResultError(InputError):
+    """What a store should have is not there, or was damaged and thrown away."""
+
+
 @dataclass(frozen=True)
 class Result:
-    """What a step of some kind has made, by which machine, in how many seconds."""
+    """What a step of some kind has made, by whom, on what kind of machine, in how many seconds."""
 
     kind: Kind
     step: str
     files: tuple[OutputFile, ...]
     where: str
     seconds: float
+    machine: str = ""
 
 
 def find(store: Store, key: str) -> Result | None:
     """The result of a step; None where it is not there, or one of its files is missing.
 
+    A damaged record is thrown away.
+
     Raises:
-        InputError: its record is damaged, a path in it leaves its folder, or the store does not
-            answer.
+        InputError: a path in its record leaves its folder, or the store does not answer.
     """
     name = _record(key)
     data = store.read(name)
     if data is None:
         return None
-    result = parse_own(data, f"{store.url}/{name}", SCHEMA, lambda raw: typed(Result, raw))
+    try:
+        result = parse_own(data, f"{store.url}/{name}", SCHEMA, lambda raw: typed(Result, raw))
+    except DamagedFileError:
+        store.remove(name)
+        return None
     _require_inside(store, result)
     return result if all(store.has(_file(item.sha256)) for item in result.files) else None
 
@@ -69,19 +80,29 @@ def keep(store: Store, key: str, result: Result, folder: Path, *, take: bool) ->
 def fetch(store: Store, result: Result, folder: Path) -> None:
     """Put a result's files into a folder.
 
+    One that is not what its name says, also when it is fetched again, is thrown away.
+
     Raises:
-        InputError: a file is missing, or is not what its name says; a path leaves the folder.
+        LostResultError: a file was missing or damaged: the result is there no more.
+        InputError: a path leaves the folder, or the store does not answer.
     """
     _require_inside(store, result)
     for item in result.files:
         target, name = folder / item.path, _file(item.sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            store.get(name, target)
+            if not any(_got(store, item, target) for _ in range(2)):
+                store.remove(name)
+                raise LostResultError(f"{store.url}/{name}: damaged, and thrown away")
         except FileNotFoundError:
-            raise InputError(f"{store.url}/{name}: missing; run again") from None
-        if target.stat().st_size != item.bytes or file_sha256(target) != item.sha256:
-            raise InputError(f"{store.url}/{name}: damaged; remove it and run again")
+            raise LostResultError(f"{store.url}/{name}: missing") from None
+
+
+def _got(store: Store, item: OutputFile, target: Path) -> bool:
+    """Fetch a file; whether it is what its name says."""
+    target.unlink(missing_ok=True)
+    store.get(_file(item.sha256), target)
+    return target.stat().st_size == item.bytes and file_sha256(target) == item.sha256
 
 
 def _require_inside(store: Store, result: Result) -> None:

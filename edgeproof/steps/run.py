@@ -14,15 +14,15 @@ import click
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import scratch_folder
 from edgeproof.processes import run
-from edgeproof.steps.collect import collect
+from edgeproof.steps.collect import Taken, collect, stored
 from edgeproof.steps.executors.executor import Ended, Executor
-from edgeproof.steps.graph import ModelSteps, Variant, build
+from edgeproof.steps.graph import Graph, ModelSteps, Variant, build
 from edgeproof.steps.job import write_job
 from edgeproof.steps.planned import PlannedExports, PlannedMeasuring, PlannedRecovering
 from edgeproof.steps.progress import Progress, say, shown
-from edgeproof.steps.results import fetch, find
+from edgeproof.steps.results import LostResultError, fetch
 from edgeproof.steps.store import Store
-from edgeproof.steps.work import JOB, Outcome, work_folder
+from edgeproof.steps.work import JOB, TRIES, Outcome, work_folder
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,8 @@ def carry_out(
     if not exports.models:
         raise InputError("; ".join(lost.reason for lost in exports.lost))
     graph = build(exports, measuring, wanted.further, recovering)
-    outcomes: dict[str, Outcome] = {}
-    progress = Progress(graph.steps)
-    with closing(executor.run(graph.steps, graph.given)) as events, shown(progress):
-        for event in events:
-            say(progress, event)
-            if isinstance(event, Ended):
-                outcomes[event.step.key] = event.outcome
-    click.echo(progress.summary(), err=True)
-    places = collect(graph, outcomes, store, wanted.root, exports.gates, click.echo)
     with scratch_folder(work_folder()) as folder:
-        models = [
-            {
-                "label": model.planned.label,
-                "checkpoint": model.planned.checkpoint.folder,
-                "artifacts": list(_measured(model, outcomes, places, store, folder)),
-            }
-            for model in graph.models
-        ]
+        models = _done(graph, store, executor, wanted.root, exports.gates, folder)
         params: dict[str, Any] = {
             "root": str(wanted.root),
             "models": models,
@@ -88,10 +72,55 @@ def carry_out(
         return run([sys.executable, "-m", measuring.report, str(folder / JOB)]).returncode
 
 
+def _done(
+    graph: Graph,
+    store: Store,
+    executor: Executor,
+    root: Path,
+    gates: dict[str, dict[str, float]],
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Have all steps done, and what they made fetched: what the report is told of the models.
+
+    What is lost then, since somebody has damaged it, is done again; what is lost each time has
+    failed.
+    """
+    for left in reversed(range(TRIES)):
+        outcomes = _outcomes(graph, executor)
+        taken = collect(graph, outcomes, store, root, gates, click.echo)
+        models = [
+            {
+                "label": model.planned.label,
+                "checkpoint": model.planned.checkpoint.folder,
+                "artifacts": list(_measured(model, outcomes, taken, store, folder)),
+            }
+            for model in graph.models
+        ]
+        lost = {**taken.lost, **{k: item.failed for k, item in outcomes.items() if item.lost}}
+        if not left or not lost:
+            break
+        for reason in dict.fromkeys(lost.values()):
+            click.echo(f"{reason}: it is done again", err=True)
+    return models
+
+
+def _outcomes(graph: Graph, executor: Executor) -> dict[str, Outcome]:
+    """What becomes of each step, by its key."""
+    outcomes: dict[str, Outcome] = {}
+    progress = Progress(graph.steps)
+    with closing(executor.run(graph.steps, graph.given)) as events, shown(progress):
+        for event in events:
+            say(progress, event)
+            if isinstance(event, Ended):
+                outcomes[event.step.key] = event.outcome
+    click.echo(progress.summary(), err=True)
+    return outcomes
+
+
 def _measured(
     model: ModelSteps,
     outcomes: Mapping[str, Outcome],
-    places: Mapping[str, str],
+    taken: Taken,
     store: Store,
     folder: Path,
 ) -> Iterator[dict[str, Any]]:
@@ -101,18 +130,20 @@ def _measured(
     )
     for variant, recovered in (*((item, None) for item in model.variants), *of_recovered):
         planned, failed = variant.planned, _failed(variant, outcomes)
-        exported = places.get(variant.export.key) if variant.export else None
+        exported = taken.places.get(variant.export.key) if variant.export else None
         path = exported or f"{model.planned.label}/{planned.folder}"
         result = None
         if failed is None:
+            assert variant.export is not None
             assert variant.measure is not None
-            found = find(store, variant.measure.key)
-            place = folder / variant.measure.key
-            if found is None:
-                failed = f"{store.url}: its result is gone; run again"
+            key = variant.measure.key
+            try:
+                fetch(store, stored(store, outcomes[key]), folder / key)
+            except LostResultError as error:
+                failed = taken.lost[key] = str(error)
             else:
-                fetch(store, found, place)
-                result = str(place)
+                result = None if exported is None else str(folder / key)
+                failed = taken.lost.get(variant.export.key)
         yield {
             "path": path,
             "allow_degraded": planned.allow_degraded,

@@ -23,7 +23,7 @@ class Kind(str, Enum):
     REFERENCE = "reference"
     RECOVER = "recover"
     EXPORT = "export"
-    FOOTPRINT = "footprint"
+    FOOTPRINT = "footprint"  # of the kind of machine that it is taken on
     MEASURE = "measure"
 
 
@@ -77,6 +77,11 @@ class Step:
                 "versions": self.versions,
             }
         )
+
+    @property
+    def of_machine(self) -> bool:
+        """Whether its result says something of the machine that it was done on."""
+        return self.kind is Kind.FOOTPRINT
 
     @property
     def text(self) -> str:

@@ -40,6 +40,9 @@ class Store(Protocol):
             FileNotFoundError: nothing is there.
         """
 
+    def remove(self, name: str) -> None:
+        """Throw away what is there, if anything is."""
+
     def names(self, folder: str) -> list[str]:
         """The names of what lies in a folder, sorted."""
 

@@ -7,8 +7,8 @@ two counts.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from edgeproof.errors import InputError
@@ -70,6 +70,11 @@ class UrlStore:
         with self._errors(name):
             self._fs.get_file(self._path(name), str(path))
 
+    def remove(self, name: str) -> None:
+        """Throw away what is there, if anything is."""
+        with self._errors(name), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
+
     def names(self, folder: str) -> list[str]:
         """The names of what lies in a folder, sorted."""
         with self._errors(folder):
@@ -82,7 +87,7 @@ class UrlStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    @contextmanager
+    @contextlib.contextmanager
     def _errors(self, name: str) -> Iterator[None]:
         """What a service refuses, in a line that names the place."""
         try:

@@ -1,6 +1,9 @@
 """Do one step, on whatever machine this is: fetch its inputs, run its command, keep its result.
 
 Invariant: what is in the store already is not done again, and what failed is in no store.
+
+What is about a machine lies under a key of its own for each kind of machine, and so does what rests
+on it. An input that was lost is made again here, by the step that gives it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -24,23 +27,33 @@ from edgeproof.files.once import once_folder
 from edgeproof.files.own import json_object, typed
 from edgeproof.steps.children import Children
 from edgeproof.steps.job import write_job
-from edgeproof.steps.machine import turn, where
+from edgeproof.steps.machine import machine_kind, turn, where
 from edgeproof.steps.planned import GivenFiles
-from edgeproof.steps.results import Result, fetch, files_of, find, keep, note_attempt
-from edgeproof.steps.step import Kind, Step, read_step
+from edgeproof.steps.results import (
+    LostResultError,
+    Result,
+    fetch,
+    files_of,
+    find,
+    keep,
+    note_attempt,
+)
+from edgeproof.steps.step import Kind, Step, digest, read_step
 from edgeproof.steps.store import Store, open_store
 
 GIVEN, WORK, DIGESTS = "given", "steps-work", "digests"  # folders of the cache
 JOB, OUTPUT = "job.json", "output"
-NOTHING: Mapping[str, GivenFiles] = {}
 LAST_LINES = 40  # of what a failed command said
+TRIES = 3  # of a step whose inputs are lost
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a step: a result in the store, or in a line why it `failed`.
 
-    `reused` tells that it was there before. `said` is the end of what a failed command wrote.
+    `reused` tells that it was there before. `said` is the end of what a failed command wrote. The
+    result lies under `at`, None: the step's key. It has failed over what is `lost` where only who
+    began the run can put that there again.
     """
 
     key: str
@@ -49,6 +62,13 @@ class Outcome:
     where: str = ""
     seconds: float = 0.0
     said: str = ""
+    at: str | None = None
+    lost: bool = False
+
+    @property
+    def result(self) -> str:
+        """The key under which the result lies."""
+        return self.key if self.at is None else self.at
 
     @property
     def text(self) -> str:
@@ -61,39 +81,94 @@ def read_outcome(text: str) -> Outcome:
     return typed(Outcome, json_object(text.encode()))
 
 
-def perform_text(step: str, store: str, before: Sequence[str]) -> str:
-    """`perform` where all is text: a step, a store's URL, the outcomes of the steps before it."""
-    for outcome in map(read_outcome, before):
+def perform_text(step: str, store: str, before: Sequence[str], rests: Sequence[str] = ()) -> str:
+    """`perform` where all is text, as Dask carries it.
+
+    That is a step, a store's URL, the outcomes of the steps that it needs, and what it rests on.
+    """
+    asked, outcomes = read_step(step), [read_outcome(text) for text in before]
+    for outcome in outcomes:
         if outcome.failed is not None:
-            return not_begun(read_step(step), outcome).text
-    return perform(read_step(step), open_store(store), Children()).text
+            return not_begun(asked, outcome).text
+    work = Work(open_store(store), Children(), steps={s.key: s for s in map(read_step, rests)})
+    return perform(asked, work, {outcome.key: outcome for outcome in outcomes}).text
 
 
 def not_begun(step: Step, cause: Outcome) -> Outcome:
     """What becomes of a step that needs the result of one that failed."""
-    return Outcome(step.key, failed=cause.failed, where=cause.where)
+    return Outcome(step.key, failed=cause.failed, where=cause.where, lost=cause.lost)
 
 
-def perform(
-    step: Step, store: Store, children: Children, given: Mapping[str, GivenFiles] = NOTHING
-) -> Outcome:
+@dataclass(frozen=True)
+class Work:
+    """With what steps are done here.
+
+    What is `given` on this machine is taken from its folder there, by its key. `steps` are those,
+    by their keys, that give what others of them need.
+    """
+
+    store: Store
+    children: Children
+    given: Mapping[str, GivenFiles] = field(default_factory=dict)
+    steps: Mapping[str, Step] = field(default_factory=dict)
+
+
+NONE_BEFORE: Mapping[str, Outcome] = {}
+
+
+def perform(step: Step, work: Work, before: Mapping[str, Outcome] = NONE_BEFORE) -> Outcome:
     """Do a step, unless its result is there; what goes wrong is in the outcome.
 
-    What is `given` on this machine is taken from its folder there, by its key. Where that has
-    other contents in the end, nothing is kept: the key is of those that were planned with.
+    The steps `before` it tell where their results lie, by their keys. Where what is given has other
+    contents in the end, nothing is kept: the key is of those that were planned with.
     """
-    begin = time.monotonic()
-    try:
-        found = find(store, step.key)
-        if found is None:
-            with turn(alone=step.needs.alone, stopped=lambda: children.ended):
-                begin = time.monotonic()
-                found = find(store, step.key)  # another may have done it meanwhile
-                if found is None:
-                    return _do(step, store, children, given)
-    except (InputError, OSError) as error:
-        return failed(step, str(error), begin)
-    return Outcome(step.key, reused=True, where=found.where, seconds=found.seconds)
+    begin, known = time.monotonic(), dict(before)
+    for _ in range(TRIES):
+        lost = None
+        try:
+            return _performed(step, work, known)
+        except _LostInput as error:
+            lost = error
+        except (InputError, OSError) as error:
+            return failed(step, str(error), begin)
+        if lost.key not in work.steps:
+            return replace(failed(step, str(lost), begin), lost=True)
+        known[lost.key] = perform(work.steps[lost.key], work, known)
+        if known[lost.key].failed is not None:
+            return not_begun(step, known[lost.key])
+    return failed(step, str(lost), begin)
+
+
+class _LostInput(InputError):
+    """The result of the step with this key is not in the store any more."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
+def _result_key(step: Step, before: Mapping[str, Outcome]) -> str:
+    """Where its result lies: what is of this kind of machine, or rests on that, is not all's."""
+    moved = {
+        name: before[key].result
+        for name, key in step.inputs.items()
+        if key in before and before[key].result != key
+    }
+    machine = machine_kind() if step.of_machine else None
+    if not moved and machine is None:
+        return step.key
+    return digest({"step": step.key, "inputs": moved, "machine": machine})
+
+
+def _performed(step: Step, work: Work, before: Mapping[str, Outcome]) -> Outcome:
+    key = _result_key(step, before)
+    found = find(work.store, key)
+    if found is None:
+        with turn(alone=step.needs.alone, stopped=lambda: work.children.ended):
+            found = find(work.store, key)  # another may have done it meanwhile
+            if found is None:
+                return replace(_do(step, key, work, before), at=key)
+    return Outcome(step.key, reused=True, where=found.where, seconds=found.seconds, at=key)
 
 
 def failed(step: Step, reason: str, begin: float, said: str = "") -> Outcome:
@@ -102,19 +177,22 @@ def failed(step: Step, reason: str, begin: float, said: str = "") -> Outcome:
     return Outcome(step.key, f"{step.kind.value}: {reason}", False, where(), seconds, said)
 
 
-def _do(step: Step, store: Store, children: Children, given: Mapping[str, GivenFiles]) -> Outcome:
+def _do(step: Step, result: str, work: Work, before: Mapping[str, Outcome]) -> Outcome:
     here, begin = where(), time.monotonic()
+    store, given = work.store, work.given
     _require_versions(step)
-    note_attempt(store, step.key, secrets.token_hex(8), here)
-    with scratch_folder(work_folder()) as work:
-        output = work / OUTPUT
+    with scratch_folder(work_folder()) as folder:
+        output = folder / OUTPUT
         output.mkdir()
         inputs = {
-            name: given[key].place if key in given else _input(store, key, work / name)
+            name: given[key].place
+            if key in given
+            else _input(store, key, before[key].result if key in before else key, folder / name)
             for name, key in step.inputs.items()
         }
-        write_job(work / JOB, step.params, inputs, output)
-        done = children.run([sys.executable, "-m", step.module, str(work / JOB)])
+        write_job(folder / JOB, step.params, inputs, output)
+        note_attempt(store, step.key, secrets.token_hex(8), here)
+        done = work.children.run([sys.executable, "-m", step.module, str(folder / JOB)])
         seconds = time.monotonic() - begin
         if done is None or done.returncode:
             reason, said = (
@@ -124,8 +202,9 @@ def _do(step: Step, store: Store, children: Children, given: Mapping[str, GivenF
         for key in step.inputs.values():
             if key in given:
                 _require_unchanged(given[key])
-        kept = Result(step.kind, step.label, files_of(output), here, seconds)
-        keep(store, step.key, kept, output, take=True)
+        kind = machine_kind() if step.of_machine else ""
+        kept = Result(step.kind, step.label, files_of(output), here, seconds, kind)
+        keep(store, result, kept, output, take=True)
     return Outcome(step.key, where=here, seconds=seconds)
 
 
@@ -136,20 +215,26 @@ def work_folder() -> Path:
     return folder
 
 
-def _input(store: Store, key: str, place: Path) -> Path:
-    """The folder of a step's result on this machine.
+def _input(store: Store, step: str, at: str, place: Path) -> Path:
+    """The folder on this machine of the result of a step, which lies in the store `at` a key.
 
     What a run was given is needed by many steps, and kept in the cache.
+
+    Raises:
+        _LostInput: it is not there any more.
     """
-    result = find(store, key)
+    kept = cache_folder() / GIVEN / at
+    result = find(store, at)
     if result is None:
-        raise InputError(f"{store.url}: {where()} finds nothing there that was put there before")
-    if result.kind is Kind.GIVEN:
-        return once_folder(
-            cache_folder() / GIVEN / key, lambda folder: fetch(store, result, folder)
-        )
-    place.mkdir()
-    fetch(store, result, place)
+        said = f"{store.url}: {where()} finds nothing there that was put there before"
+        raise _LostInput(step, said)
+    try:
+        if result.kind is Kind.GIVEN:
+            return once_folder(kept, lambda folder: fetch(store, result, folder))
+        place.mkdir()
+        fetch(store, result, place)
+    except LostResultError as error:
+        raise _LostInput(step, str(error)) from None
     return place
 
 

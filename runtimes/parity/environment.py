@@ -6,16 +6,15 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from edgeproof import __version__
+from edgeproof.steps.machine import processor
 
 # What logits, rounding or tokens can depend on.
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "numpy", "onnxruntime", "onnxruntime-ep-webgpu",
     "llama-cpp-python", "apache-tvm", "mlx-cpu", "mlx-lm", "openvino", "openvino-genai",
 )  # fmt: skip
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -37,21 +36,11 @@ def environment(threads: int) -> Environment:
     libraries = {name: found for name in LIBRARIES if (found := _installed(name))}
     return Environment(
         system=platform.platform(),
-        cpu=_cpu(),
+        cpu=processor(),
         cpu_count=os.cpu_count(),
         threads=threads,
         versions={"edgeproof": __version__, "python": platform.python_version(), **libraries},
     )
-
-
-def _cpu() -> str:
-    """The processor's name: Linux has it in a file, elsewhere `platform` must do."""
-    try:
-        lines = CPU_INFO.read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _installed(name: str) -> str | None:

@@ -6,6 +6,7 @@ Dask carries texts: a step, the store's URL, outcomes. What steps make goes thro
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 CORES, MEMORY, GPU, GPU_MEMORY = "cores", "memory", "gpu", "gpu_memory"
 TOPIC = "edgeproof"  # of the events that workers send
 PATIENCE = 60.0  # seconds for a first worker to come
-Work = Callable[[str, str, Sequence[str]], str]
+Work = Callable[[str, str, Sequence[str], Sequence[str]], str]
 
 
 class DaskExecutor:
@@ -68,8 +69,15 @@ class DaskExecutor:
         told: SimpleQueue[Any] = SimpleQueue()  # futures that have ended, and what workers say
         client.subscribe_topic(TOPIC, told.put)
         futures: dict[str, Any] = {}
+        texts = {step.key: step.text for step in steps}
+        rests: dict[str, dict[str, str]] = {}  # of each step: what it rests on, as texts
         for step in steps:
-            before = [futures[key] for key in step.inputs.values() if key in futures]
+            inputs = [key for key in step.inputs.values() if key in futures]
+            before = [futures[key] for key in inputs]
+            rests[step.key] = {}
+            for key in inputs:
+                rests[step.key] |= rests[key]
+            rests[step.key] |= {key: texts[key] for key in inputs}
             futures[step.key] = client.submit(
                 _announced,
                 self._work,
@@ -77,6 +85,7 @@ class DaskExecutor:
                 step.text,
                 self._store,
                 before,
+                list(rests[step.key].values()),
                 key=_name(step),
                 resources=_asked(step, offered),
                 priority=-list(Kind).index(step.kind),
@@ -89,13 +98,19 @@ class DaskExecutor:
             while by_name:
                 news = told.get()
                 if not isinstance(news, tuple):
+                    if news.cancelled():
+                        raise InputError(
+                            f"{client.scheduler.address}: the scheduler is gone, or has cancelled"
+                            " the run; the same command goes on"
+                        )
                     step = by_name.pop(str(news.key))
                     yield Ended(step, _outcome(step, news))
                 elif news[1]["name"] in by_name:  # neither of another run nor late
                     yield Begun(by_name[news[1]["name"]], news[1]["where"])
         finally:
-            client.unsubscribe_topic(TOPIC)
-            client.cancel(list(futures.values()))
+            with contextlib.suppress(Exception):  # whatever a lost connection raises
+                client.unsubscribe_topic(TOPIC)
+                client.cancel(list(futures.values()))
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Client]:
@@ -119,18 +134,21 @@ class DaskExecutor:
                 dashboard_address=":0",
                 resources=resources,
                 memory_limit=0,  # steps are processes of their own
+                silence_logs=logging.ERROR,  # what Dask says of workers that end
             ) as cluster,
             Client(cluster) as client,
         ):
             yield client
 
 
-def _announced(work: Work, name: str, step: str, store: str, before: Sequence[str]) -> str:
+def _announced(
+    work: Work, name: str, step: str, store: str, before: Sequence[str], rests: Sequence[str]
+) -> str:
     """Do a step on a worker, which says that it begins."""
     from distributed import get_worker
 
     get_worker().log_event(TOPIC, {"name": name, "where": where()})
-    return work(step, store, before)
+    return work(step, store, before, rests)
 
 
 def _name(step: Step) -> str:
@@ -189,6 +207,5 @@ def _outcome(step: Step, future: Any) -> Outcome:
     """What became of a step; one that Dask gave up, after workers were lost over it, has failed."""
     if future.status == "finished":
         return read_outcome(future.result())
-    error = future.exception() if future.status == "error" else None
-    reason = str(error).partition("\n")[0] if error else "cancelled"
+    reason = str(future.exception()).partition("\n")[0]
     return Outcome(step.key, f"{step.kind.value}: {reason}")

@@ -5,7 +5,7 @@ With one of them, the steps are done one after the other in the order that they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from edgeproof.steps.children import Children
@@ -14,7 +14,7 @@ from edgeproof.steps.graph import Given
 from edgeproof.steps.machine import where
 from edgeproof.steps.step import Step
 from edgeproof.steps.store import Store
-from edgeproof.steps.work import Outcome, not_begun, perform
+from edgeproof.steps.work import Outcome, Work, not_begun, perform
 
 
 class LocalExecutor:
@@ -34,17 +34,20 @@ class LocalExecutor:
         """Do them; threads wait for their processes, which read what is given where it lies."""
         children, files = Children(), {item.key: item.files for item in given}
 
-        def do(step: Step) -> Outcome:
-            return perform(step, self._store, children, files)
+        work = Work(self._store, children, files, {step.key: step for step in steps})
 
         with ThreadPoolExecutor(self._workers) as pool:
             try:
-                yield from self._run(steps, lambda step: pool.submit(do, step))
+                yield from self._run(
+                    steps, lambda step, ended: pool.submit(perform, step, work, ended)
+                )
             finally:
                 children.end()
 
     def _run(
-        self, steps: Sequence[Step], begin: Callable[[Step], Future[Outcome]]
+        self,
+        steps: Sequence[Step],
+        begin: Callable[[Step, Mapping[str, Outcome]], Future[Outcome]],
     ) -> Generator[Event, None, None]:
         waiting, known = list(steps), {step.key for step in steps}
         ended: dict[str, Outcome] = {}
@@ -59,7 +62,7 @@ class LocalExecutor:
                     yield Ended(step, ended[step.key])
             while following := self._next(waiting, ended, known, list(running.values())):
                 waiting.remove(following)
-                running[begin(following)] = following
+                running[begin(following, dict(ended))] = following
                 yield Begun(following, here)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 step = running.pop(future)
