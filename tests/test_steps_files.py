@@ -49,3 +49,21 @@ def test_an_option_has_its_own_file(tmp_path: Path, capfd: pytest.CaptureFixture
     done = CliRunner().invoke(variant.main, [str(tmp_path / "job.json")])
     assert done.exit_code == 2
     assert "mine.txt: no text" in capfd.readouterr().err
+
+
+def test_a_worker_with_other_tools_refuses_an_export_by_their_name(tmp_path: Path) -> None:
+    """Also those of an environment that is made on demand, as Optimum's: none is made here."""
+    folder = make_checkpoint(tmp_path / "tiny")
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[variant]]\nformat = "onnx"\ndtype = "fp32"\nengine = "optimum"\n')
+    told = planned(exports.main, "--plan", plan, "--model", folder)
+    (item,) = told["models"][0]["exports"]
+    (name, *_) = (name for name in item["params"]["tools"] if "optimum environment" in name)
+    assert name not in item["versions"]
+    item["params"]["tools"][name] = "0.0.1"
+    write_job(tmp_path / "job.json", item["params"], {"model": folder}, tmp_path / "out")
+    done = CliRunner().invoke(variant.main, [str(tmp_path / "job.json")])
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert name in line
+    assert "begun with 0.0.1" in line

@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
+from edgeproof import __version__
 from edgeproof.command import EdgeproofCommand
+from edgeproof.errors import InputError
 from edgeproof.steps.job import Job, job_argument
+from edgeproof.steps.machine import where
 from export.command import export_source
 from export.flags import ExportFlags
 from export.plan import VariantRequest
@@ -52,10 +55,26 @@ def main(job: Job) -> None:
         options={**asked.options, **files},
     )
     form, variant = request.resolve()
+    _require_tools({"edgeproof": __version__, **form.tools_of(variant)}, asked.tools)
     source = Source(job.input(MODEL), LABEL, asked.name, asked.repo, asked.revision)
     strict = {variant} if asked.strict else set()
     flags = ExportFlags(force=True, verify=asked.verify)
     export_source(source, [(form, variant)], job.out, flags, strict)
+
+
+def _require_tools(here: dict[str, str], asked: dict[str, str]) -> None:
+    """Refuse a machine whose tools give other bytes; those of environments made on demand, too.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name in sorted({*here, *asked}):
+        if here.get(name) != asked.get(name):
+            have = f"has {name} {here[name]}" if name in here else f"has no {name}"
+            raise InputError(
+                f"{where()} {have}, the run was begun with {asked.get(name, 'none')}: install the"
+                " same edgeproof"
+            )
 
 
 if __name__ == "__main__":
