@@ -23,9 +23,9 @@ from typing import Any
 
 import click
 
+from benchmarks.differences import reports_differ
 from edgeproof.steps.results import attempts
 from edgeproof.steps.store import Store, open_store
-from runtimes.parity.steps.timed import untimed
 from tests.dask_cluster import BUCKET, ROOT, Cluster, cluster, s3_server
 from tests.tiny import make_checkpoint
 
@@ -163,13 +163,8 @@ def _judge(place: Path, store: Store, killed: str | None) -> None:
     click.echo(
         f"begun twice: {ended[killed]['kind']} {ended[killed]['step']}, whose worker was killed"
     )
-    different = []
     reports = sorted((place / "serial").glob("*/parity.json"))
-    for path in reports:
-        other = place / "out" / path.relative_to(place / "serial")
-        first, second = (untimed(json.loads(item.read_text())) for item in (path, other))
-        same = json.loads(json.dumps(first).replace(str(place / "serial"), str(place / "out")))
-        different += list(_differences(same, second, path.parent.name))
+    different = list(reports_differ(place / "serial", place / "out"))
     artifacts = list((place / "serial").rglob("edgeproof.json"))
     for path in artifacts:
         other = place / "out" / path.relative_to(place / "serial")
@@ -181,17 +176,6 @@ def _judge(place: Path, store: Store, killed: str | None) -> None:
     if twice:
         click.echo(f"also begun twice: {', '.join(sorted(twice))}")
     sys.exit(1 if different or twice or statuses.keys() - {"done"} else 0)
-
-
-def _differences(first: Any, second: Any, place: str) -> Iterator[str]:
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in sorted(first.keys() | second.keys()):
-            yield from _differences(first.get(key), second.get(key), f"{place}.{key}")
-    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        for index, (a, b) in enumerate(zip(first, second, strict=True)):
-            yield from _differences(a, b, f"{place}[{index}]")
-    elif first != second:
-        yield f"{place}: {first!r} and {second!r}"
 
 
 if __name__ == "__main__":
