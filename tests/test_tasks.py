@@ -24,6 +24,7 @@ from edgeproof.verdicts import (
     write_scores,
 )
 from edgeproof.verdicts.task_table import TITLES, cells
+from runtimes.parity import environment
 from runtimes.parity.decoding import NotFinite
 from runtimes.parity.report.html import page
 from runtimes.parity.report.outputs import write_reports
@@ -34,7 +35,7 @@ from runtimes.tasks.generation import Wish, greedy, write
 from runtimes.tasks.kept import Kept
 from runtimes.tasks.scoring import Continuation, score
 from runtimes.tasks.statistics import beside, mcnemar, paired_difference, score_of
-from runtimes.tasks.trust import check_readable, check_tasks
+from runtimes.tasks.trust import check_readable, check_tasks, named
 from tests.parity_results import entry, measurement, result
 
 HOSTILE = "<script>&|`*"
@@ -197,6 +198,31 @@ def test_kept_answers_outlive_an_end_in_the_middle_of_a_line(
     assert len(Kept({"model": 1}, fresh=True)) == len(Kept({"model": 1})) == 0
 
 
+@pytest.mark.parametrize("changed", ["ANSWERS_VERSION", "tokenizers", "threads", "seed", "runtime"])
+def test_answers_are_kept_under_all_that_makes_them(
+    changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval", reason="it comes with edgeproof[eval]")
+    from runtimes.tasks import run
+    from runtimes.tasks.harness import Style
+
+    def key() -> dict[str, Any]:
+        subject: Any = SimpleNamespace(ran=ran, whose={"artifact": "ab"})
+        return run.whose(subject, run.How(threads, Style(seed=seed)))
+
+    ran, threads, seed = "llama.cpp 1 (CPU)", 1, 0
+    before = key()
+    assert key() == before
+    ran = "llama.cpp 2 (CPU)" if changed == "runtime" else ran
+    threads += changed == "threads"
+    seed += changed == "seed"
+    if changed == "ANSWERS_VERSION":
+        monkeypatch.setattr(run, changed, run.ANSWERS_VERSION + 1)
+    if changed == "tokenizers":
+        monkeypatch.setattr(environment, "version", lambda name: f"{name} 9")
+    assert key() != before
+
+
 TRUSTED = ("acc", "exact_match")
 CODE = {
     "process_docs: !function utils.process": "!function runs Python",
@@ -231,6 +257,18 @@ def test_a_task_that_would_run_code_is_refused_with_its_line(tmp_path: Path, lin
         assert CODE[line] in str(caught.value)
         assert "--allow-task-code" in str(caught.value)
     check_tasks(["mine"], index, TRUSTED, tmp_path)  # the harness's own
+
+
+def test_a_tag_names_its_tasks_but_a_task_not_the_others_of_its_tag() -> None:
+    index = {
+        "mine": SimpleNamespace(cfg={"task": "mine"}, tags={"all"}),
+        "other": SimpleNamespace(cfg={"task": "other"}, tags={"all"}),
+        "all": SimpleNamespace(cfg=None, tags={"mine", "other"}),
+        "both": SimpleNamespace(cfg={"group": "both", "task": ["all"]}, tags=set()),
+    }
+    assert named(["mine"], index) == ["mine"]
+    assert sorted(named(["all"], index)) == ["all", "mine", "other"]
+    assert sorted(named(["both"], index)) == ["all", "both", "mine", "other"]
 
 
 def test_tasks_of_data_alone_are_taken(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from edgeproof.files.schema import Schema
 
 EVALUATION = "evaluation.json"
 SCHEMA = Schema(
-    current=1, oldest=1, again="run `edgeproof eval` again", what="a record of an evaluation"
+    current=2, oldest=1, again="run `edgeproof eval` again", what="a record of an evaluation"
 )
 
 
@@ -57,6 +57,7 @@ class TaskScore:
     `filter` is the harness's name of how answers were read; `questions` a SHA-256 over them and
     their right answers, `samples` their number, of `total` that the task has. `chat`: through the
     export's own chat template. `harness` and `version` are those of the harness and of the task.
+    `settings` says what else was not asked as the task itself says, in words.
     """
 
     format: str
@@ -76,13 +77,14 @@ class TaskScore:
     total: int
     score: Score
     beside: Beside | None
+    settings: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What a later run of it replaces, and the order in the file."""
         return (
             self.format, self.variant, self.manifest, self.task, self.metric, self.filter,
-            self.shots, self.chat, self.runtime, self.questions,
+            self.shots, self.chat, self.runtime, self.questions, self.settings,
         )  # fmt: skip
 
     @property
@@ -94,8 +96,8 @@ class TaskScore:
     def asked(self) -> str:
         """How it was asked, in words."""
         questions = f"{self.samples} of {self.total}" if self.samples < self.total else self.samples
-        chat = ", chat" if self.chat else ""
-        return f"{questions} questions, {self.shots}-shot{chat}"
+        chat = ("chat",) if self.chat else ()
+        return ", ".join((f"{questions} questions", f"{self.shots}-shot", *chat, *self.settings))
 
 
 def write_scores(path: Path, scores: Iterable[TaskScore]) -> None:

@@ -38,6 +38,12 @@ KEPT = "what was answered is kept: the same command goes on from there"
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of tasks in the harness's format (YAML), which come before its own.",
 )
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with TASK/SPLIT.jsonl (.json, .csv, .parquet) in place of data that tasks"
+    " fetch.",
+)
 @click.option("--limit", type=click.IntRange(1), help="The first so many questions of each task.")
 @click.option(
     "--against", is_flag=True, help="Ask PyTorch the same questions; the differences in pairs."
@@ -74,6 +80,7 @@ def main(
     artifacts: Sequence[Path],
     tasks: str,
     folder: Path | None,
+    data: Path | None,
     limit: int | None,
     against: bool,
     checkpoint: Path | None,
@@ -114,7 +121,7 @@ def main(
     opened = [open_artifact(path) for path in artifacts]
     asked = [_asked(artifact, root, checkpoint, against=against) for artifact in opened]
     asking = Asking(limit, shots, chat, one_turn, system, max_tokens, seed)
-    questions = load_questions(names, folder, asking, allow_code=allow_task_code)
+    questions = load_questions(names, folder, asking, allow_code=allow_task_code, data=data)
     how = How(threads, Style(together, seed), runtime, fresh)
     scores: list[TaskScore] = []
     for item, found, new in evaluate_all(asked, questions, how):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ from lm_eval.tasks import TaskManager
 from yaml import YAMLError
 
 from edgeproof.errors import InputError
-from runtimes.tasks import hub, trust
-from runtimes.tasks.harness import RuntimeLM
+from runtimes.tasks import hub, local_data, trust
+from runtimes.tasks.harness import WRITTEN, RuntimeLM
 
 # What the harness and `datasets` raise over a task that is not sound.
 BAD_TASK = (
@@ -33,6 +35,8 @@ BAD_TASK = (
 # What the harness raises over a single question; all else there is a fault of ours.
 BAD_QUESTION = (TemplateError, ValueError, OverflowError)
 UNREACHABLE = (OSError, HfHubHTTPError, OfflineModeIsEnabled)
+# What NLTK's error over missing data advises.
+OF_NLTK = re.compile(r"nltk\.download\('([\w.-]+)'\)")
 # `simple_evaluate`'s own: of the examples that are put before a question, and of Python and NumPy.
 FEW_SHOT_SEED = 1234
 
@@ -65,16 +69,24 @@ class Facts:
 
 
 class Questions:
-    """Tasks that are loaded. Use `load_questions`."""
+    """Tasks that are loaded, those of `files` with data of files. Use `load_questions`."""
 
-    def __init__(self, loaded: Mapping[str, Any], asking: Asking) -> None:
-        self._loaded, self.asking = loaded, asking
+    def __init__(
+        self, loaded: Mapping[str, Any], asking: Asking, files: frozenset[str] = frozenset()
+    ) -> None:
+        self._loaded, self.asking, self._files = loaded, asking, files
         self.tasks: Mapping[str, Any] = loaded["tasks"]
         self.groups: Mapping[str, Any] = loaded.get("groups", {})
 
-    def members(self, group: str) -> list[str]:
-        """The tasks below a group."""
-        return [task.task_name for task in self.groups[group].get_all_tasks()]
+    def members(self, name: str) -> list[str]:
+        """The tasks below a group; of a task itself."""
+        if name in self.tasks:
+            return [name]
+        return [task.task_name for task in self.groups[name].get_all_tasks()]
+
+    def written(self, name: str) -> bool:
+        """Whether answers are written in a task or in one of a group."""
+        return any(self.tasks[member].OUTPUT_TYPE == WRITTEN for member in self.members(name))
 
     def facts(self, name: str) -> Facts:
         """Of a task or a group."""
@@ -86,6 +98,19 @@ class Questions:
         task = self.tasks[name]
         shots = int(task.get_config("num_fewshot") or 0)
         return Facts(str(task.VERSION), shots, len(task.eval_docs))
+
+    def settings(self, name: str) -> tuple[str, ...]:
+        """How a task or a group is asked otherwise than the task says, in words."""
+        asking, written = self.asking, self.written(name)
+        system = hashlib.sha256((asking.system or "").encode()).hexdigest()[:8]
+        said = {
+            "data of files": not self._files.isdisjoint(self.members(name)),
+            f"at most {asking.most} tokens": asking.most and written,
+            f"system message {system}": asking.system is not None,
+            "examples in one turn": asking.chat and asking.one_turn and self.facts(name).shots,
+            f"seed {asking.seed}": asking.seed and written,
+        }
+        return tuple(text for text, so in said.items() if so)
 
     def ask(self, lm: RuntimeLM) -> dict[str, Any]:
         """The harness's results with every sample, of the same questions for every model.
@@ -113,9 +138,16 @@ class Questions:
 
 
 def load_questions(
-    names: Sequence[str], folder: Path | None, asking: Asking, *, allow_code: bool
+    names: Sequence[str],
+    folder: Path | None,
+    asking: Asking,
+    *,
+    allow_code: bool,
+    data: Path | None = None,
 ) -> Questions:
     """Load tasks of the harness, and of a folder in its format, whose come first.
+
+    `data` has files in place of what tasks would fetch (`local_data`).
 
     Raises:
         InputError: an unknown task, one that would run code, one that is not sound, or data that is
@@ -133,24 +165,38 @@ def load_questions(
     if not allow_code:
         trust.check_tasks(names, manager.task_index, METRIC_REGISTRY, _own_folder().resolve())
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
-    reached = [manager.task_index.get(name) for name in trust.named(names, manager.task_index)]
-    with hub.offline_where_unreachable(any(map(_of_the_hub, reached))):
+    index, files = manager.task_index, frozenset[str]()
+    reached = trust.named(names, index)
+    with ExitStack() as stack:
+        if data is not None:
+            given = local_data.from_folder(index, reached, data, asking.shots)
+            files = stack.enter_context(given)
+        fetched = [_of_the_hub(index.get(name)) for name in reached]
+        stack.enter_context(hub.offline_where_unreachable(any(fetched)))
         for name in names:
             with trust.sandboxed(), _told(name, fetched=True):
                 for part, found in manager.load([name]).items():
                     loaded[part].update(found)
     for task in loaded["tasks"].values():
         _settle(task, asking)
-    return Questions(loaded, asking)
+    return Questions(loaded, asking, files)
 
 
 def _manager(names: Sequence[str], folder: Path | None) -> Any:
-    """The harness's index; without its thousands of own tasks where a folder has all it needs."""
-    if folder is not None:
-        alone = TaskManager(include_path=str(folder), include_defaults=False)
-        if all(name in alone.task_index for name in trust.named(names, alone.task_index)):
-            return alone
-    return TaskManager(include_path=None if folder is None else str(folder))
+    """The harness's index; without its thousands of other tasks where a few folders have all.
+
+    Those are of the harness's what a task's name begins with, as `arc` of `arc_easy`; no two of its
+    tasks have one name. What a tag names may lie anywhere.
+    """
+    near = [path for path in sorted(_own_folder().iterdir()) if path.is_dir()]
+    near = [path for path in near if any(f"{name}_".startswith(f"{path.name}_") for name in names)]
+    given = [] if folder is None else [folder]
+    for paths in (given, [*near, *given]):
+        few = TaskManager(include_path=[*map(str, paths)], include_defaults=False)
+        entries = [few.task_index.get(name) for name in trust.named(names, few.task_index)]
+        if all(item is not None and (item.cfg is not None or paths is given) for item in entries):
+            return few
+    return TaskManager(include_path=[*map(str, given)])
 
 
 def _of_the_hub(entry: Any) -> bool:
@@ -204,6 +250,15 @@ def _told(name: str, *, fetched: bool = False) -> Iterator[None]:
         if isinstance(error, (*UNREACHABLE, DatasetsError)):
             raise _not_here(name, error) from None
         raise _bad(name, error) from None
+    except LookupError as error:
+        wanted = OF_NLTK.search(str(error))
+        if wanted is None:
+            raise
+        raise InputError(
+            f"{name}: how answers are read needs {wanted[1]!r} of NLTK, which is not here. Where"
+            f" there is a network: python -m nltk.downloader {wanted[1]}; elsewhere bring that"
+            " nltk_data, and set NLTK_DATA to it"
+        ) from None
 
 
 def _bad(name: str, error: Exception) -> InputError:

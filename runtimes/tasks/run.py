@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgeproof import __version__
 from edgeproof.artifact import Artifact
 from edgeproof.recovery import RECOVERY
 from edgeproof.verdicts import TaskScore
+from runtimes.parity.environment import environment
 from runtimes.parity.inputs import check_current, recorded_inputs
 from runtimes.parity.original import original_of
 from runtimes.tasks.answers import Outcomes, outcomes, pooled
@@ -23,6 +23,8 @@ from runtimes.tasks.statistics import beside, score_of
 from runtimes.tasks.subject import Subject, open_artifact_subject, open_reference_subject
 
 HARNESS = "lm_eval"
+# Goes up when edgeproof gives other answers to the same requests: kept ones are then forgotten.
+ANSWERS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def evaluate_all(
             reference = references[item.checkpoint]
         open_it = partial(open_artifact_subject, item.artifact, how.threads, how.runtime)
         found = evaluated(open_it, questions, how)
-        yield item, found, list(_scores(item.artifact, found, reference, questions))
+        yield item, found, list(_scores(item.artifact, found, reference, questions, how.style))
 
 
 def evaluated(open_subject: Callable[[], Subject], questions: Questions, how: How) -> Evaluated:
@@ -93,7 +95,7 @@ def evaluated(open_subject: Callable[[], Subject], questions: Questions, how: Ho
     """
     subject = open_subject()
     try:
-        kept = Kept(_whose(subject, how), fresh=how.fresh)
+        kept = Kept(whose(subject, how), fresh=how.fresh)
         lm = RuntimeLM(subject, kept, how.style)
         results = questions.ask(lm)
     finally:
@@ -110,13 +112,17 @@ def evaluated(open_subject: Callable[[], Subject], questions: Questions, how: Ho
     return Evaluated(subject.name, subject.ran, {**found, **groups}, counts.asked, counts.computed)
 
 
-def _whose(subject: Subject, how: How) -> dict[str, Any]:
+def whose(subject: Subject, how: How) -> dict[str, Any]:
     """What answers depend on beside the request."""
-    style = asdict(how.style)
     return {
-        **subject.whose, "runtime": subject.ran, "harness": metadata.version(HARNESS),
-        "edgeproof": __version__, **style,
-    }  # fmt: skip
+        **subject.whose,
+        "runtime": subject.ran,
+        "threads": how.threads,
+        "answers": ANSWERS_VERSION,
+        "harness": metadata.version(HARNESS),
+        "versions": environment(how.threads).versions,
+        **asdict(how.style),
+    }
 
 
 def _check_inputs(artifact: Artifact, checkpoint: Path) -> None:
@@ -126,11 +132,17 @@ def _check_inputs(artifact: Artifact, checkpoint: Path) -> None:
 
 
 def _scores(
-    artifact: Artifact, found: Evaluated, reference: Evaluated | None, questions: Questions
+    artifact: Artifact,
+    found: Evaluated,
+    reference: Evaluated | None,
+    questions: Questions,
+    style: Style,
 ) -> Iterator[TaskScore]:
     variant = artifact.manifest.variant
     for name, items in found.tasks.items():
-        facts = questions.facts(name)
+        facts, settings = questions.facts(name), questions.settings(name)
+        if style.together > 1 and questions.written(name):
+            settings += (f"{style.together} answers at a time",)
         theirs = {} if reference is None else {
             (item.metric, item.filter): item for item in reference.tasks[name]
         }  # fmt: skip
@@ -156,4 +168,5 @@ def _scores(
                 beside=None
                 if other is None or reference is None
                 else beside(item, other, reference.ran),
+                settings=settings,
             )

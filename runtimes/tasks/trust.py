@@ -76,7 +76,10 @@ def check_readable(folder: Path) -> None:
 
 
 def named(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
-    """These, and all that their groups and tags name, also what is not in the index."""
+    """These, and all that groups and tags among them name, also what is not in the index.
+
+    Of a task or a group `tags` are those that it has; of a tag, its tasks.
+    """
     found: dict[str, None] = {}
     waiting = list(names)
     while waiting:
@@ -86,7 +89,7 @@ def named(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
         found[name] = None
         if name in index:
             entry = index[name]
-            waiting += [*(entry.tags or ()), *_members(entry.cfg or {})]
+            waiting += entry.tags or () if entry.cfg is None else _members(entry.cfg)
     return list(found)
 
 
