@@ -20,6 +20,9 @@ from export.gguf.metadata import metadata_entries
 from export.gguf.tensors import bind
 from export.mlc.chat_config import chat_config
 from export.mlc.parameters import mlc_targets
+from export.mlx import FORMAT
+from export.mlx.config import config_json as mlx_config
+from export.mlx.exporter import plan_items
 from export.onnx.folder import config_json
 from export.onnx.genai import genai_config
 from tests.fuzzing import mutations
@@ -61,11 +64,11 @@ def test_any_damage_is_a_plan_or_one_line(tmp_path: Path, caplog: pytest.LogCapt
     for name, data in mutations(folder, seed=0, count=MUTATIONS):
         with changed(folder / name, data):
             try:
-                planned(folder)
-                outcomes["planned"] += 1
+                refusals = [*planned(folder).values()]
             except InputError as error:
-                assert "\n" not in str(error), (name, data)
-                outcomes["refused"] += 1
+                refusals = [error]
+            assert not any("\n" in str(error) for error in refusals), (name, data)
+            outcomes["refused" if refusals else "planned"] += 1
     assert min(outcomes.values()) > MUTATIONS // 10, outcomes
 
 
@@ -78,22 +81,21 @@ def changed(path: Path, data: bytes) -> Iterator[None]:
     path.write_bytes(before)
 
 
-def planned(folder: Path) -> None:
-    """All that exporters do before they stream weights, for every format.
+def planned(folder: Path) -> dict[str, InputError]:
+    """All that exporters do before they stream weights; the formats that refuse the checkpoint.
 
     Raises:
-        InputError: one of them refuses the checkpoint.
+        InputError: it cannot be opened, or its tokenizer cannot.
     """
     checkpoint = open_checkpoint(folder)
     checkpoint.check_tokenizer()
-    refusals = []
-    for plan in (_gguf, _onnx, _mlc):
+    refused = {}
+    for form, plan in {"gguf": _gguf, "onnx": _onnx, "mlc": _mlc, "mlx": _mlx}.items():
         try:
             plan(checkpoint)
         except InputError as error:
-            refusals.append(error)
-    if refusals:
-        raise refusals[0]
+            refused[form] = error
+    return refused
 
 
 def _gguf(checkpoint: Checkpoint) -> None:
@@ -113,3 +115,10 @@ def _onnx(checkpoint: Checkpoint) -> None:
 def _mlc(checkpoint: Checkpoint) -> None:
     mlc_targets(checkpoint)
     json.dumps(chat_config(checkpoint, "q0f32")).encode()
+
+
+def _mlx(checkpoint: Checkpoint) -> None:
+    recipe = FORMAT.variant("q4").recipe
+    items = plan_items(checkpoint, recipe)
+    matrices = {item.module: item.bits for item in items if len(item.target.shape) > 1}
+    mlx_config(checkpoint, recipe.group, matrices, recipe.mode)
