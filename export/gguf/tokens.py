@@ -86,12 +86,14 @@ def laid_out(
         InputError: an id beyond the vocabulary, or two ids with the same text.
     """
     added = added_tokens(tokenizer)
-    highest = max((*own, *added))
+    known = {**own, **added}
+    highest = max(known)
     if highest >= vocab:
         raise InputError(
-            f"tokenizer.json: token id {highest}, but config.json's vocab_size is {vocab}"
+            f"tokenizer.json: token {known[highest][0]!r} has the id {highest}, and the embedding"
+            f" rows for {vocab} tokens (vocab_size of config.json); give it a row in transformers"
+            " (model.resize_token_embeddings(len(tokenizer))) or remove the token"
         )
-    known = {**own, **added}
     rows = [known.get(index, (f"[PAD{index}]", UNUSED)) for index in range(vocab)]
     tokens, types = [text for text, _ in rows], [kind for _, kind in rows]
     _check_distinct(tokens)
