@@ -9,6 +9,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,7 +20,9 @@ from runtimes.audit.__main__ import main as audit_main
 from runtimes.audit.badge import COLOURS, Badge, svg
 from runtimes.audit.day import EPOCH, day
 from runtimes.audit.description import sha256_of_all
+from runtimes.parity import run as parity_run
 from runtimes.parity import statistics, tokenizer
+from runtimes.parity.measure import Measurement
 from tests import tiny, tiny_gguf
 from tests.caches import new_cache
 from tests.exported import export_tiny
@@ -69,6 +72,31 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
         )  # fmt: skip
     assert "receipt: " in done.output, done.output
     return Left(made.path, folder, made.checkpoint, cache)
+
+
+def test_what_was_found_before_an_interruption_is_kept(
+    left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(shutil.copy(left.file, tmp_path / "other-Q8_0.gguf"))
+    monkeypatch.setattr(tokenizer, "COUNT", 50)
+    monkeypatch.setattr(statistics, "RESAMPLES", 50)
+    monkeypatch.setenv("EDGEPROOF_CACHE", left.cache)
+    assert not [*Path(left.cache).glob("audits/*")]  # of what was done with all its files
+    measure, begun = parity_run.measure, []
+
+    def interrupted(*arguments: Any) -> Measurement:
+        begun.append(arguments)
+        if len(begun) > 1:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(parity_run, "measure", interrupted)
+    text = left.folder / "text.jsonl"
+    for _ in range(2):
+        done = audit(left.file, other, "--against", left.model, "--text", text, "--no-footprint")
+        assert done.exit_code == 130, done.output
+        assert "found of each file that is done are kept; the same command goes on" in done.output
+    assert len(begun) == 3  # the first file once, the other twice
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import click
 import numpy as np
 import pytest
 
+from edgeproof.artifact import Artifact
+from edgeproof.verdicts import Verdict
 from runtimes.parity import localised, measure, weights_alone
 from runtimes.parity import run as parity_run
 from runtimes.parity.__main__ import main as parity_main
 from runtimes.parity.decoding import Task, draw
+from runtimes.parity.divergence import ARRAYS, PositionMetrics
+from runtimes.parity.finished import Compared, Finished
+from runtimes.parity.localise import Cause, Finding, TensorError, Weighed
+from runtimes.parity.verdict import Judgement
+from tests.parity_results import measurement
 from tests.parity_runs import compare, copied, export_plan, invoke, only, report
 
 ROOT = Path(__file__).parent.parent
@@ -240,7 +247,7 @@ def test_a_runtime_that_crashes_fails_its_artifact_and_the_others_are_still_judg
     assert entries["gguf/f16"]["verdict"] == "PASS"
 
 
-def test_a_crash_of_the_run_itself_fails_its_artifact_and_the_others_are_still_judged(
+def test_a_crash_of_the_run_itself_fails_its_artifact_and_the_others_are_judged_once(
     out: Path, tmp_path: Path
 ) -> None:
     """Without a footprint nothing opens it before; without --watch it is the end."""
@@ -251,8 +258,51 @@ def test_a_crash_of_the_run_itself_fails_its_artifact_and_the_others_are_still_j
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     unwatched = subprocess.run([*command, "--no-watch"], env=env, cwd=ROOT, check=False)
     assert unwatched.returncode == -signal.SIGSEGV
-    assert subprocess.run([*command, "--watch"], env=env, cwd=ROOT, check=False).returncode == 1
+    only(out, "tiny/gguf/f16", "tiny/onnx/fp32")
+    command += ["--watch", "--log-json"]
+    run = subprocess.run(command, env=env, cwd=ROOT, check=False, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 1
+    events = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
+    spent = [(e["subject"], e["phase"]) for e in events if e["event"] == "spent"]
+    assert spent.count(("reference", "text")) == 2  # as it crashed once
+    assert spent.count(("gguf f16", "text")) == 1
     entries = report(out)
     assert entries["onnx/fp32"]["verdict"] == "FAIL"
     assert "ended by SIGSEGV" in entries["onnx/fp32"]["reasons"][0]
     assert judged(entries["gguf/f16"])
+
+
+def test_what_is_kept_of_a_comparison_is_exact(tmp_path: Path) -> None:
+    values = np.array([0.1, np.nan, -np.inf])
+    metrics = PositionMetrics(**dict.fromkeys(ARRAYS, values), further={"own/one": values})
+    artifact: Any = SimpleNamespace(subject=tmp_path / "a b.gguf", sha256="0")
+    told: list[Any] = []
+
+    def keep(_: Artifact, found: Sequence[PositionMetrics]) -> None:
+        told.append(found)
+
+    def compare() -> Compared:
+        finished.counted(artifact, [metrics] * 11)
+        return compared
+
+    finding = Finding(Cause.WEIGHTS, "text", 3, tensor="w")
+    tensor = TensorError("w", np.inf, 0.1, None)
+    wrong = Judgement(Verdict.FAIL, ("x",))
+    compared = Compared(wrong, measurement(), Weighed((finding,), (tensor,)))
+    finished = Finished(tmp_path / "finished", keep)
+    assert finished.once(artifact, None, compare) == compared
+    again = Finished(tmp_path / "finished", keep).once(artifact, None, NotImplementedError)
+    assert again == compared
+    first, second = told
+    assert len(first) == len(second) == 11
+    for made, read in zip(first, second, strict=True):
+        for name in ARRAYS:
+            np.testing.assert_array_equal(getattr(made, name), getattr(read, name))
+        np.testing.assert_array_equal(read.further["own/one"], values)
+    for path in (tmp_path / "finished").iterdir():  # as a crash leaves them
+        path.write_bytes(path.read_bytes()[:-9])
+    assert Finished(tmp_path / "finished", None).once(artifact, None, compare) == compared
+    # What could not be measured is tried again.
+    lost: Any = SimpleNamespace(subject=tmp_path / "lost", sha256="0")
+    tries = iter((Compared(wrong), compared))
+    assert [finished.once(lost, None, tries.__next__) for _ in range(3)][1:] == [compared, compared]

@@ -29,7 +29,10 @@ from runtimes.threads import threads_option
 if TYPE_CHECKING:
     from runtimes.audit.run import Audit
 
-KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
+KEPT = (
+    "what PyTorch said and what was found of each file that is done are kept; the same command goes"
+    " on"
+)
 REPORT = OptionalModule("runtimes.audit.report", ("rich",), "parity")
 BADGE = OptionalModule("runtimes.audit.badge", ("scipy",), "parity")
 PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "parity")

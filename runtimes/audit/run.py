@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from runtimes.audit.description import Against, Described, against, describe
 from runtimes.audit.inspection import Inspection, Origin
 from runtimes.audit.ranking import Ranked, ranked
 from runtimes.audit.subjects import Found, Refused
+from runtimes.audit.unfinished import unfinished
 from runtimes.located import Model
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.environment import environment
@@ -52,6 +54,8 @@ def audit(
 ) -> Audit:
     """Compare files with a model, each as an artifact made of what was found in it.
 
+    What is found of each is kept until all are compared.
+
     Raises:
         InputError: the model cannot be loaded, or no file can be opened.
     """
@@ -69,10 +73,12 @@ def audit(
         Request(item.artifact.subject, allow_degraded, found=item.artifact)
         for item in described.values()
     ]
-    conditions = Conditions(suite, threads, {}, replace(extent, keep=keep))
+    done = unfinished(original.inputs, suite, threads, extent, model.path)
+    conditions = Conditions(suite, threads, {}, replace(extent, keep=keep, finished=done))
     reference, entries = run_parity(
         ParityRun(model.path, requests, conditions, original_of(model.path, None))
     )
+    shutil.rmtree(done, ignore_errors=True)
     entries = [_noted(entry, described, found.inspected) for entry in entries]
     broken = tuple(item.told for item in damaged)
     result = ModelResult(model.name, reference, environment(threads), tuple(entries), broken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgeproof.artifact import Artifact, open_artifact
@@ -19,12 +20,10 @@ from runtimes.parity.blame import blame
 from runtimes.parity.captured import capture
 from runtimes.parity.degeneration import Scorer
 from runtimes.parity.execution import execution
+from runtimes.parity.finished import Compared, Finished
 from runtimes.parity.gates import Gate, gates_for
 from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squared_headroom
 from runtimes.parity.inputs import check_current, recorded_inputs
-from runtimes.parity.localise import (
-    Weighed,
-)
 from runtimes.parity.localise.contents import told_otherwise
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.localised import localised
@@ -81,7 +80,7 @@ class Extent:
     decided to be bad is not run on the others. `journal` is told what the run is at, and `keep` of
     each artifact the metrics of its documents' positions that count. Artifacts whose runtimes are
     `awaited` are compared last. `costs` measures what one needs. `computing` is how PyTorch has
-    the reference.
+    the reference. What is found of each is kept in the folder `finished`, or beside the journal.
     """
 
     positions: int | None = None
@@ -93,6 +92,7 @@ class Extent:
     awaited: Awaited = NOTHING
     costs: Costs = footprint
     computing: Computing = AUTOMATIC
+    finished: Path | None = None
 
 
 EVERYTHING = Extent()
@@ -173,6 +173,7 @@ def _each(asked: ParityRun) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
                 peaks = peaks_over(stored, reference.part(WEIGHT_POSITIONS).documents)
     reference = replace(reference, whole_text=extent.whole_text)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
+    finished = Finished(extent.finished or extent.journal.finished, extent.keep)
     bench = Bench(
         reference,
         torch_runtime,
@@ -188,23 +189,24 @@ def _each(asked: ParityRun) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
         extent.journal,
         stages,
         captured.note,
-        extent.keep,
+        finished.counted,
         extent.costs,
     )
     gated = [
         _gates(artifact, request.runtime, asked.conditions.gates, peaks)
         for artifact, request in zip(artifacts, requests, strict=True)
     ]
-    results = yield from _in_turns(artifacts, requests, gated, bench, awaited)
+    results = yield from _in_turns(artifacts, requests, gated, bench, awaited, finished)
     entries = []
-    for artifact, request, limits, (judgement, measurement, weighed) in zip(
-        artifacts, requests, gated, results, strict=True
-    ):
+    for artifact, request, limits, found in zip(artifacts, requests, gated, results, strict=True):
+        judged = found.judgement
         entry = Entry(
-            artifact, request.allow_degraded, limits, judgement, measurement, recovered=recovered
+            artifact, request.allow_degraded, limits, judged, found.measurement, recovered=recovered
         )
-        if extent.localise_all or judgement.verdict in (Verdict.FAIL, Verdict.DEGRADED):
-            entry = localised(entry, request.runtime, weighed, bench, always=extent.localise_all)
+        if extent.localise_all or judged.verdict in (Verdict.FAIL, Verdict.DEGRADED):
+            entry = localised(
+                entry, request.runtime, found.weighed, bench, always=extent.localise_all
+            )
         entries.append(entry)
     extent.journal.leave()
     facts = ReferenceFacts(
@@ -244,7 +246,8 @@ def _in_turns(
     gated: Sequence[Sequence[Gate]],
     bench: Bench,
     awaited: Awaited,
-) -> Patient[list[tuple[Judgement, Measurement | None, Weighed | None]]]:
+    finished: Finished,
+) -> Patient[list[Compared]]:
     """Compare all, those whose runtimes are awaited last; what was found, in their own order.
 
     What has no runtime in the end is a FAIL that says so.
@@ -255,18 +258,20 @@ def _in_turns(
             yield bench.rest
         lacking = awaited.lacking(artifacts[turn], bench.stages)
         with bench.stages.artifact(_label(artifacts[turn])) as tell:
+            named = requests[turn].runtime
+            compare = partial(_compare, artifacts[turn], named, bench, gated[turn])
             found[turn] = (
-                (Judgement(Verdict.FAIL, (lacking,)), None, None)
+                Compared(Judgement(Verdict.FAIL, (lacking,)))
                 if lacking
-                else _compare(artifacts[turn], requests[turn].runtime, bench, gated[turn])
+                else finished.once(artifacts[turn], named, compare)
             )
-            tell(_found(*found[turn][:2]))
+            tell(_found(found[turn]))
         bench.journal.leave()
     if awaited.exits:
-        for turn, (judgement, measurement, weighed) in found.items():
+        for turn, compared in found.items():
             runtime = requests[turn].runtime
-            again = _in_peace(artifacts[turn], measurement, bench, runtime)
-            found[turn] = (judgement, again, weighed)
+            again = _in_peace(artifacts[turn], compared.measurement, bench, runtime)
+            found[turn] = replace(compared, measurement=again)
     return [found[turn] for turn in range(len(artifacts))]
 
 
@@ -275,7 +280,7 @@ def _compare(
     runtime: str | None,
     bench: Bench,
     limits: Sequence[Gate],
-) -> tuple[Judgement, Measurement | None, Weighed | None]:
+) -> Compared:
     variant = artifact.manifest.variant
     faults: list[str] = []
     try:
@@ -323,7 +328,7 @@ def _compare(
         measurement = replace(measurement, exact_weights=read and not weights, footprint=cost)
     except BaseException as error:  # noqa: BLE001  `blame` raises what is of no file
         reason = blame(error, foreign=artifact.foreign is not None)
-        return Judgement(Verdict.FAIL, (*faults, reason)), None, None
+        return Compared(Judgement(Verdict.FAIL, (*faults, reason)))
     m = measurement
     judgement = judge(m.estimates, m.weights, limits, m.failures)
     notes = (
@@ -336,14 +341,15 @@ def _compare(
         *score_notes(limits, room),
         *otherwise,
     )
-    return judgement.noted(*notes), m, weighed
+    return Compared(judgement.noted(*notes), m, weighed)
 
 
-def _found(judgement: Judgement, measurement: Measurement | None) -> str:
+def _found(compared: Compared) -> str:
     """The verdict in a few words."""
+    verdict, measurement = compared.judgement.verdict.value, compared.measurement
     if measurement is None:
-        return judgement.verdict.value
-    return f"{judgement.verdict.value}, mean KL {number(measurement.estimates['mean_kl'].value)}"
+        return verdict
+    return f"{verdict}, mean KL {number(measurement.estimates['mean_kl'].value)}"
 
 
 def _label(artifact: Artifact) -> str:

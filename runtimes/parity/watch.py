@@ -1,8 +1,9 @@
 """Survive what ends a process: a native library that aborts over an artifact.
 
 A run is a process of its own, which notes what it is at; where it crashes, it is begun again, told
-that it crashed there, and that artifact's verdict is the crash. A run without crashes does nothing
-twice. What is no crash (Ctrl-C, being killed, no memory left) ends both.
+that it crashed there, and that artifact's verdict is the crash. What was found of others before is
+taken (`finished`); only the reference is opened again. What is no crash (Ctrl-C, being killed, no
+memory left) ends both.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ class Journal:
                 self.leave()  # what was before it is done
                 raise Crash(reason)
         self._write(json.dumps([mark.stage.value, mark.artifact]))
+
+    @property
+    def finished(self) -> Path | None:
+        """The folder of what is done, for `Finished`: where the file is; None without one."""
+        return self.path and self.path.with_name("finished")
 
     def leave(self) -> None:
         """Note that what comes next is no artifact's."""

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from edgeproof.artifact import Artifact
-from edgeproof.files.own import json_object, typed
+from edgeproof.files.own import typed
 from runtimes.parity.environment import Environment
+from runtimes.parity.exact_json import from_exact, to_exact
 from runtimes.parity.gates import Gate
 from runtimes.parity.localise.result import Localisation
 from runtimes.parity.measure import Measurement
@@ -22,7 +20,6 @@ from runtimes.parity.steps.places import with_folders, with_names
 from runtimes.parity.verdict import Judgement
 
 RESULT = "result.json"
-NUMBER = "float"  # the only key of an object that stands for a number which JSON has not
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def kept(reference: ReferenceFacts, environment: Environment, entry: Entry) -> K
 
 def to_text(value: KeptEntry, places: Mapping[str, str]) -> str:
     """As JSON, with names in the places of folders of this machine."""
-    return json.dumps(_plain(asdict(with_names(value, places))), allow_nan=False)
+    return to_exact(asdict(with_names(value, places)))
 
 
 def from_text(text: bytes, places: Mapping[str, str]) -> KeptEntry:
@@ -74,20 +71,4 @@ def from_text(text: bytes, places: Mapping[str, str]) -> KeptEntry:
     Raises:
         WrongJsonError: it is something else.
     """
-    return with_folders(typed(KeptEntry, _numbers(json_object(text))), places)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return {NUMBER: str(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {NUMBER}:
-            return float(value[NUMBER])
-        return {key: _numbers(item) for key, item in value.items()}
-    return [_numbers(item) for item in value] if isinstance(value, list) else value
+    return with_folders(typed(KeptEntry, from_exact(text)), places)

@@ -1,0 +1,52 @@
+"""Where an audit keeps what it finds of each file until it is done: Ctrl-C loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import edgeproof
+import runtimes
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import OutputFile
+from runtimes.parity.environment import environment
+from runtimes.parity.run import Extent
+from runtimes.parity.suite import Suite
+
+KIND = "audits"  # of the cache
+
+
+def unfinished(
+    inputs: Sequence[OutputFile], suite: Suite, threads: int, extent: Extent, folder: Path
+) -> Path:
+    """A folder of the cache for comparisons with these files in a folder, of this text and extent.
+
+    Another machine's, other libraries' or another edgeproof's are elsewhere.
+    """
+    told = {
+        "code": _code(),
+        "environment": asdict(environment(threads)),
+        "original": [str(folder.resolve()), *map(asdict, inputs)],
+        "text": [suite.digest, suite.reply_tokens, suite.probe],
+        "extent": [
+            extent.positions,
+            extent.footprints,
+            extent.localise_all,
+            extent.whole_text,
+            asdict(extent.computing),
+        ],
+    }
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / KIND / key
+
+
+def _code() -> str:
+    """Of what compares: a version may have several on a developer's machine."""
+    found = hashlib.sha256()
+    for package in (edgeproof, runtimes):
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()
