@@ -164,7 +164,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     loose = Path(shutil.copytree(graphs, folder / "loose"))
     (loose / "edgeproof.json").unlink()
     files.append(loose / "onnx" / "model_q4.onnx")
-    rounded = loose / "onnx" / "model_int8.onnx"  # as transformers.js's own script does
+    rounded = loose / "onnx" / "model_int8.onnx"
     whole = export_tiny(model, "onnx", "fp32", folder / "out").path / "onnx" / "model.onnx"
     merge(whole, loose / "decoder_model_merged.onnx")
     files.append(loose / "decoder_model_merged.onnx")
@@ -194,7 +194,9 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     page = folder / "page.gguf"
     page.write_bytes(b"<!DOCTYPE html>")
     files.append(page)
-    quantize_dynamic(whole, rounded, per_channel=True, weight_type=QuantType.QInt8)
+    # As transformers.js's scripts/quantize.py rounds `--modes int8`: whole matrices, by default.
+    how = {"EnableSubgraph": True, "MatMulConstBOnly": True}
+    quantize_dynamic(whole, rounded, weight_type=QuantType.QInt8, extra_options=how)
     lose_names(rounded)
     files.append(rounded)
     text = folder / "text.jsonl"
