@@ -359,6 +359,8 @@ def test_the_page_shows_scores_of_its_exports_only_and_is_brought_up_to_date(
     assert update_page(written, section)
     after = written.read_text()
     assert after.count('id="tasks"') == 1
+    assert "acc: 20 of 40 questions, 0-shot" in after  # over its exports' rows
+    assert '0.45 <span class="soft">[0.25, 0.65]</span>' in after
     assert "<script" not in after
     write_reports(compared, target, with_page=True)
     assert written.read_text() == after

@@ -171,6 +171,8 @@ def test_the_command_of_the_issue_runs_with_files_of_this_machine(
     for item in found:
         assert item.beside is not None
         assert item.samples == 2
+        written = (f"at most {MOST} tokens",) if item.task in ("gsm8k", "ifeval") else ()
+        assert item.settings == ("data of files", *written)
         assert (item.beside.p is None) == item.metric.startswith("inst_level")
         assert (item.score.low is None) == item.metric.startswith("inst_level")
 

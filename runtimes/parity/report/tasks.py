@@ -6,6 +6,7 @@ A page has two comments where it belongs. No text in it can look like them: all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -27,7 +28,11 @@ def mean_kls(report: ParityReport) -> dict[str, float | None]:
 def tasks_section(scores: Sequence[TaskScore], kl: Mapping[str, float | None]) -> str:
     """The section as HTML, in its comments: of the artifacts that `kl` names; empty for none."""
     shown = [score for score in scores if score.manifest in kl]
-    rows = [cells(score, kl[score.manifest]) for score in shown]
+    blocks: dict[str, list[_Row]] = {}
+    for score in shown:
+        export, _, metric, *rest = cells(score, kl[score.manifest])
+        row = _Row(export, [_parts(cell) for cell in rest])
+        blocks.setdefault(f"{score.task}, {metric}: {score.asked}", []).append(row)
     environment = Environment(
         loader=PackageLoader("runtimes.parity.report"),
         autoescape=True,
@@ -35,11 +40,24 @@ def tasks_section(scores: Sequence[TaskScore], kl: Mapping[str, float | None]) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    context = {"titles": TITLES, "rows": rows, "ran": run_text(shown)}
+    context = {"titles": TITLES[3:], "blocks": sorted(blocks.items()), "ran": run_text(shown)}
     plain = EXPLAINED.replace("*", "")
     template = environment.get_template(TEMPLATE)
-    body = template.render(context, explained=plain) if rows else ""
+    body = template.render(context, explained=plain) if shown else ""
     return f"{BEGIN}\n{body}{END}"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An export's cells below a task's metric, each as a value and its interval, empty for none."""
+
+    export: str
+    cells: list[tuple[str, str]]
+
+
+def _parts(cell: str) -> tuple[str, str]:
+    value, bracket, rest = cell.partition(" [")
+    return value, bracket.strip() + rest
 
 
 def update_page(page: Path, section: str) -> bool:
