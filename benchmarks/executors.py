@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from benchmarks.differences import reports_differ
+from edgeproof.processes import QUIETLY, environment
 from tests.tiny import make_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -63,12 +64,12 @@ def main(
         chosen = [f"--budget={budget}", "--allow-degraded", "--no-html"]
         chosen += [] if footprint else ["--no-footprint"]
         chosen += ["--recover" if recover else "--no-recover"]
+        plan = "a tiny model in four variants" if tiny else "the default plan"
+        click.echo(f"{plan}: {' '.join(chosen)}")
         if tiny:
             (place / "plan.toml").write_text(PLAN)
             model = make_checkpoint(place / "tiny")
             chosen = [str(place / "plan.toml"), f"--model={model}", *chosen]
-        plan = "a tiny model in four variants" if tiny else "the default plan"
-        click.echo(f"{plan}: {' '.join(item for item in chosen if item.startswith('--'))}")
         for executor, count in threads.items():
             at_once = 1 if executor == "serial" else workers
             _timed(executor, at_once, count, chosen, place)
@@ -87,7 +88,7 @@ def _timed(executor: str, workers: int, threads: int, chosen: Sequence[str], pla
     cache = {"EDGEPROOF_CACHE": str(place / f"{executor}-cache")}
     begin, before = time.perf_counter(), _cpu()
     done = subprocess.run(
-        command, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT), **cache},
+        command, cwd=place, env={**environment(QUIETLY), "PYTHONPATH": str(ROOT), **cache},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     seconds, used = time.perf_counter() - begin, _cpu() - before
