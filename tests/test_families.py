@@ -147,6 +147,8 @@ def test_smollm3_rotates_the_layers_that_transformers_rotates(
         ),
         ({**GRANITE, "residual_multiplier": "0.2"}, "residual_multiplier must be a positive"),
         ({**GRANITE, "embedding_multiplier": True}, "embedding_multiplier must be a positive"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings must be true or false"),
+        ({**FAMILIES["qwen3"], "attention_bias": 0}, "attention_bias must be true or false, not 0"),
         ({"model_type": "lfm2"}, "'lfm2' is a hybrid of attention and short convolutions"),
         ({"model_type": "gemma3"}, r"'gemma3' takes images too.* \(gemma3_text\)"),
         ({"model_type": "qwen3_5"}, "'qwen3_5' is a hybrid of attention and linear attention"),

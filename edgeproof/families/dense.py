@@ -58,6 +58,7 @@ LAYER = (
 
 
 OPTIONAL = ("num_key_value_heads", "head_dim")
+SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 # What formats can say, and no model has: a number of layers that takes no memory to count.
 MOST_OF_ALL, MOST = 2**31 - 1, {"num_hidden_layers": 10_000}
 
@@ -91,6 +92,9 @@ def read_dense(
         value = raw.get(key)
         if type(value) is not int or not 0 < value <= MOST.get(key, MOST_OF_ALL):
             raise InputError(f"{key} must be a positive integer, not {value!r}")
+    for key in SWITCHES:
+        if not isinstance(raw.get(key), bool | None):
+            raise InputError(f"{key} must be true or false, not {raw[key]!r}")
     activation = read_activation(raw.get("hidden_act", Activation.SILU.value))
     hidden, heads = raw["hidden_size"], raw["num_attention_heads"]
     kv_heads = raw.get("num_key_value_heads") or heads
