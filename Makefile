@@ -40,7 +40,7 @@ ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
-.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-families bench-reference bench-time lint docs pictures lock clean
+.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-families bench-reference bench-audit bench-time lint docs pictures lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ bench-families: setup ## CPU seconds and memory of an export of each family (SHA
 
 bench-reference: setup ## Memory that the reference of a large model takes, layer by layer (SHAPE=1.7B or 8B)
 	$(BIN)/python -m benchmarks.reference_memory $(and $(SHAPE),--shape $(SHAPE))
+
+bench-audit: setup ## Memory of an audit of a 1.7B-shaped file beside its runtime and the reference (6 GB of disk)
+	$(BIN)/python -m benchmarks.audit_memory
 
 bench-time: setup ## Where the seconds of export-all go, with empty caches (15 to 30 minutes; an idle machine)
 	$(BIN)/python -m benchmarks.time_to_verdict --budget $(BUDGET) $(PARITY_RECOVER)

@@ -10,7 +10,6 @@ not read. Exit 1 when a promised figure is missed.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -21,9 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.promises import Promises
-from benchmarks.shapes import SHAPES, make_shape
-from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
-from export.sources import resolve
+from benchmarks.shapes import SHAPES, copy_tokenizer, make_shape
 from runtimes.computing import LAYERS, WHOLE, Computing
 from runtimes.parity.reference import GROUP, load_reference
 from runtimes.parity.suite import Budget, built_in
@@ -68,9 +65,7 @@ def main(
                 "tie_word_embeddings": shape not in UNTIED,
             }
             weights = make_shape(folder, "llama", shape, sparse=True, **changes)
-            for name in TOKENIZER_FILES:
-                if (source := resolve("bundled").path / name).is_file():
-                    shutil.copy(source, folder / name)
+            copy_tokenizer(folder)
             numbers = ["--documents", documents, "--reply-tokens", reply_tokens]
             cost = measured(
                 [

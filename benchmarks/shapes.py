@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from edgeproof.checkpoints.tokenizer import TOKENIZER_FILES
 from edgeproof.families import read_config
+from export.sources import resolve
 from tests.tiny import GEMMA3, GRANITE, OLMO2, PHI3, QWEN2, QWEN3, SMOLLM3, config, write_tokenizer
 
 # SmolLM2-135M and -360M, SmolLM-1.7B, Phi-4-mini (3.8B, with a large vocabulary), Llama 3 8B.
@@ -78,6 +81,14 @@ def make_shape(folder: Path, family: str, shape: str, *, sparse: bool, **changes
         shapes[name] = (held[0] + parameter.shape[0], *parameter.shape[1:])
     _write(folder / "model.safetensors", shapes, sparse=sparse)
     return sum(map(math.prod, shapes.values()))
+
+
+def copy_tokenizer(folder: Path) -> None:
+    """Give a checkpoint the bundled model's tokenizer in place of its own."""
+    source = resolve("bundled").path
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copy(source / name, folder / name)
 
 
 def _write(path: Path, shapes: dict[str, tuple[int, ...]], *, sparse: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from gguf import GGUFReader
 from safetensors.numpy import load_file
 
+from benchmarks.audit_memory import Peak, _peaks
 from benchmarks.converter import differences
 from benchmarks.exporters import CASES, PEERS, folder_bytes, model_bytes
 from benchmarks.graph_speed import STEPS, Decoder, only_graph
@@ -97,3 +99,11 @@ def test_two_files_differ_in_what_is_named(checkpoint_folder: Path, tmp_path: Pa
     assert found[0].startswith("general.file_type: ")
     assert "tensor token_embd.weight" in found
     assert "tensor output_norm.weight" not in found
+
+
+def test_a_phase_s_memory_is_the_kernel_s_and_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("Name:\tx\nVmHWM:\t    2000 kB\nVmRSS:\t    1000 kB\n")
+    events = ({"event": "failed"}, {"event": "spent", "subject": "gguf a", "phase": "text"})
+    lines = ["no event\n", *(json.dumps(event) + "\n" for event in events)]
+    assert [*_peaks(lines, tmp_path)] == [Peak("gguf a", "text", 2.048, 1.024)]
+    assert (tmp_path / "clear_refs").read_text() == "5"
