@@ -39,6 +39,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield out
 
 
+@pytest.fixture(autouse=True)
+def _cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyTorch says of the text is asked once, not by each test in a cache of its own."""
+    monkeypatch.setenv("EDGEPROOF_CACHE", str(root.parent / "cache"))
+
+
 def test_the_better_export_is_named_whichever_comes_first(root: Path, tmp_path: Path) -> None:
     good, poor = root / "tiny" / "gguf" / "f16", root / "tiny" / "gguf" / "q4_0"
     for first, second, better in ((good, poor, "A"), (poor, good, "B")):
@@ -63,6 +69,7 @@ def test_an_export_equals_itself(root: Path) -> None:
 
 def test_an_artifact_that_no_run_names_needs_its_checkpoint(root: Path, tmp_path: Path) -> None:
     path = root / "tiny" / "gguf" / "f16"
+    (tmp_path / "own.jsonl").write_text('{"text": "Only one short text."}\n')
     unknown = invoke(compare_main, path, path, "--root", tmp_path)
     assert unknown.exit_code == 2
     given = invoke(
@@ -73,8 +80,8 @@ def test_an_artifact_that_no_run_names_needs_its_checkpoint(root: Path, tmp_path
         tmp_path,
         "--checkpoint",
         root.parent / "tiny",
-        "--budget",
-        "fast",
+        "--text",
+        tmp_path / "own.jsonl",
     )
     assert given.exit_code == 0, given.output
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -43,42 +44,59 @@ def out(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return copied(exported, tmp_path, monkeypatch)
 
 
-def flip_a_weight_bit(out: Path) -> None:
-    path = next((out / "tiny/gguf/f16").glob("*.gguf"))
+def copies(artifact: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Copies of an artifact beside it, each a variant of that name."""
+    made = {name: artifact.with_name(name) for name in names}
+    for name, copy in made.items():
+        shutil.copytree(artifact, copy)
+        rewrite_manifest(copy, lambda raw, name=name: raw["variant"].update(name=name))
+    return made
+
+
+def below(out: Path, made: Iterable[Path]) -> list[str]:
+    """As the run record names them."""
+    return [path.relative_to(out).as_posix() for path in made]
+
+
+def rewrite_manifest(artifact: Path, change: Callable[[Any], None]) -> None:
+    path = artifact / "edgeproof.json"
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
+
+
+def flip_a_weight_bit(artifact: Path) -> None:
+    path = next(artifact.glob("*.gguf"))
     data = bytearray(path.read_bytes())
     data[-100] ^= 0x40
     path.write_bytes(data)
 
 
-def truncate(out: Path) -> None:
-    path = next((out / "tiny/gguf/f16").glob("*.gguf"))
+def truncate(artifact: Path) -> None:
+    path = next(artifact.glob("*.gguf"))
     path.write_bytes(path.read_bytes()[:-64])
 
 
-def made_from_other_inputs(out: Path) -> None:
-    path = out / "tiny/gguf/f16/edgeproof.json"
-    raw = json.loads(path.read_text())
-    raw["model"]["inputs"][0]["sha256"] = "0" * 64
-    path.write_text(json.dumps(raw))
+def made_from_other_inputs(artifact: Path) -> None:
+    rewrite_manifest(artifact, lambda raw: raw["model"]["inputs"][0].update(sha256="0" * 64))
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (flip_a_weight_bit, "SHA-256"),
-        (truncate, "wrong size"),
-        (made_from_other_inputs, "made from other inputs"),
-    ],
-)
-def test_a_broken_artifact_fails_and_the_others_are_still_judged(
-    out: Path, damage: Callable[[Path], None], reason: str
-) -> None:
-    only(out, "tiny/onnx/fp32", "tiny/gguf/f16")
-    damage(out)
+def test_broken_artifacts_fail_and_the_others_are_still_judged(out: Path) -> None:
+    damages = {
+        flip_a_weight_bit: "SHA-256",
+        truncate: "wrong size",
+        made_from_other_inputs: "made from other inputs",
+    }
+    made = copies(out / "tiny/gguf/f16", (damage.__name__ for damage in damages))
+    only(out, *below(out, made.values()), "tiny/onnx/fp32")
+    for damage in damages:
+        damage(made[damage.__name__])
     assert compare("--root", out).exit_code == 1
     entries = report(out)
-    assert entries["gguf/f16"]["verdict"] == "FAIL"
-    assert reason in entries["gguf/f16"]["reasons"][0]
+    for damage, reason in damages.items():
+        entry = entries[f"gguf/{damage.__name__}"]
+        assert entry["verdict"] == "FAIL", damage
+        assert reason in entry["reasons"][0], damage
     assert entries["onnx/fp32"]["verdict"] == "PASS"
 
 
@@ -88,39 +106,34 @@ def judged(entry: dict[str, Any]) -> bool:
     return entry["verdict"] == "INCONCLUSIVE" and all("errors in 0 of" in line for line in reasons)
 
 
-def a_short_context(out: Path) -> None:
-    rewrite(out / "tiny/onnx/fp32", "config.json", lambda raw: raw | {"max_position_embeddings": 9})
+def a_short_context(artifact: Path) -> None:
+    rewrite(artifact, "config.json", lambda raw: raw | {"max_position_embeddings": 9})
 
 
-def no_layers(out: Path) -> None:
-    rewrite(out / "tiny/onnx/fp32", "config.json", lambda raw: {"vocab_size": raw["vocab_size"]})
+def no_layers(artifact: Path) -> None:
+    rewrite(artifact, "config.json", lambda raw: {"vocab_size": raw["vocab_size"]})
 
 
-def no_json(out: Path) -> None:
-    rewrite(out / "tiny/onnx/fp32", "config.json", lambda raw: [])
+def no_json(artifact: Path) -> None:
+    rewrite(artifact, "config.json", lambda raw: [])
 
 
-def no_graph(out: Path) -> None:
-    replace_file(out / "tiny/onnx/fp32", "onnx/model.onnx", b"\xff" * 100)
+def no_graph(artifact: Path) -> None:
+    replace_file(artifact, "onnx/model.onnx", b"\xff" * 100)
 
 
-def a_looping_template(out: Path) -> None:
+def a_looping_template(artifact: Path) -> None:
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    rewrite(
-        out / "tiny/onnx/fp32", "tokenizer_config.json", lambda raw: raw | {"chat_template": loop}
-    )
+    rewrite(artifact, "tokenizer_config.json", lambda raw: raw | {"chat_template": loop})
 
 
-def an_unreadable_manifest(out: Path) -> None:
-    (out / "tiny/onnx/fp32/edgeproof.json").write_text("{}")
+def an_unreadable_manifest(artifact: Path) -> None:
+    (artifact / "edgeproof.json").write_text("{}")
 
 
-def an_unknown_format(out: Path) -> None:
+def an_unknown_format(artifact: Path) -> None:
     """As of a package that has been removed since."""
-    path = out / "tiny/onnx/fp32/edgeproof.json"
-    raw = json.loads(path.read_text())
-    raw["variant"]["format"] = "gone"
-    path.write_text(json.dumps(raw))
+    rewrite_manifest(artifact, lambda raw: raw["variant"].update(format="gone"))
 
 
 def rewrite(artifact: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -131,80 +144,77 @@ def rewrite(artifact: Path, name: str, change: Callable[[Any], Any]) -> None:
 def replace_file(artifact: Path, name: str, data: bytes) -> None:
     """Change a file and its hash in the manifest: what a wrong exporter would have written."""
     (artifact / name).write_bytes(data)
-    manifest = artifact / "edgeproof.json"
-    raw = json.loads(manifest.read_text())
-    for item in raw["outputs"]:
-        if item["path"] == name:
-            item |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest.write_text(json.dumps(raw))
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def change(raw: Any) -> None:
+        for item in raw["outputs"]:
+            if item["path"] == name:
+                item.update(facts)
+
+    rewrite_manifest(artifact, change)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        a_short_context,
-        no_layers,
-        no_json,
-        no_graph,
-        a_looping_template,
-        an_unreadable_manifest,
-        an_unknown_format,
-    ],
-)
-def test_nothing_that_an_artifact_contains_ends_the_run(
-    out: Path, damage: Callable[[Path], None]
-) -> None:
-    only(out, "tiny/onnx/fp32", "tiny/gguf/f16")
-    damage(out)
-    result = compare("--root", out, "--positions", 100, "--no-html")
-    assert result.exit_code == 1, result.output
-    entries = report(out)
-    assert judged(entries["gguf/f16"])
+def test_nothing_that_artifacts_contain_ends_the_run(out: Path) -> None:
+    told = (a_short_context, no_layers, no_json, no_graph, a_looping_template)
     unread = {
         an_unreadable_manifest: "not an edgeproof manifest",
         an_unknown_format: "nothing here reads the format 'gone'",
     }
-    if damage in unread:  # nothing tells what it is: no entry, but a line of its own
-        (item,) = json.loads((out / "tiny/parity.json").read_text())["unreadable"]
-        assert item["folder"] == "onnx/fp32"
-        assert unread[damage] in item["reason"]
-        assert "of 2 artifacts did not pass" in result.stderr
-    else:
-        assert entries["onnx/fp32"]["verdict"] == "FAIL"
-        assert entries["onnx/fp32"]["reasons"][0]
+    damages = (*told, *unread)
+    made = copies(out / "tiny/onnx/fp32", (damage.__name__ for damage in damages))
+    only(out, *below(out, made.values()), "tiny/gguf/f16")
+    for damage in damages:
+        damage(made[damage.__name__])
+    result = compare("--root", out, "--positions", 100, "--no-html")
+    assert result.exit_code == 1, result.output
+    entries = report(out)
+    assert judged(entries["gguf/f16"])
+    for damage in told:
+        entry = entries[f"onnx/{damage.__name__}"]
+        assert entry["verdict"] == "FAIL", damage
+        assert entry["reasons"][0], damage
+    # Nothing tells what they are: no entries, but a line of each.
+    items = json.loads((out / "tiny/parity.json").read_text())["unreadable"]
+    assert [item["folder"] for item in items] == [f"onnx/{damage.__name__}" for damage in unread]
+    for item, said in zip(items, unread.values(), strict=True):
+        assert said in item["reason"]
+    assert f"of {len(damages) + 1} artifacts did not pass" in result.stderr
 
 
 class Panic(BaseException):
     """As one of a library written in Rust."""
 
 
-@pytest.mark.parametrize("error", [KeyError("bits"), IndexError(), Panic("index out of bounds")])
 @pytest.mark.parametrize(
     ("module", "place"),
     [(weights_alone, "dequantise"), (parity_run, "compare_metadata"), (localised, "localise")],
     ids=["dequantise", "compare_metadata", "localise"],
 )
 def test_whatever_a_reader_raises_fails_its_artifact_only(
-    out: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, place: str, error: BaseException
+    out: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, place: str
 ) -> None:
+    errors = {
+        type(error).__name__: error
+        for error in (KeyError("bits"), IndexError(), Panic("index out of bounds"))
+    }
     original = getattr(module, place)
 
     def fails(subject: Any, *rest: Any, **options: Any) -> Any:
-        artifact = getattr(subject, "artifact", subject)
-        if artifact.manifest.variant.format == "mlc":
-            raise error
+        variant = getattr(subject, "artifact", subject).manifest.variant
+        if variant.format == "mlc":
+            raise errors[variant.name]
         return original(subject, *rest, **options)
 
     monkeypatch.setattr(module, place, fails)
     (mlc,) = (out / "tiny/mlc").glob("*-q4f16_1-MLC")
-    only(out, f"tiny/mlc/{mlc.name}", "tiny/gguf/f16")
+    made = copies(mlc, errors)
+    only(out, *below(out, made.values()), "tiny/gguf/f16")
     assert compare("--root", out, "--positions", 100, "--no-html").exit_code == 1
     entries = report(out)
     assert judged(entries["gguf/f16"])
-    said = entries["mlc/q4f16_1"]["notes" if place == "localise" else "reasons"]
-    assert any(
-        type(error).__name__ in line and "test_parity_containment.py" in line for line in said
-    )
+    for name in errors:
+        said = entries[f"mlc/{name}"]["notes" if place == "localise" else "reasons"]
+        assert any(name in line and "test_parity_containment.py" in line for line in said), name
 
 
 def test_no_number_in_a_sampled_reply_alone_is_a_fault_in_words(

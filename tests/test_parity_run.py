@@ -78,7 +78,7 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
     (artifact,) = (out / "tiny/mlc").glob("*-q4f16_1-MLC")
     result = compare(
         artifact, "--checkpoint", exported / "tiny",
-        "--json", out / "tiny/parity.json",
+        "--json", out / "tiny/parity.json", "--no-html",
     )  # fmt: skip
     assert result.exit_code == 1
     assert "did not pass" in result.output
@@ -87,8 +87,8 @@ def test_a_degraded_artifact_that_is_required_exits_1(exported: Path, out: Path)
 
 def test_a_part_of_the_text_is_compared_on_request(out: Path, tmp_path: Path) -> None:
     (tmp_path / "installed").write_text("0\n")
-    awaited = ("--await", "onnx", tmp_path / "installed")
-    result = compare("--root", out, "--positions", 300, "--allow-degraded", *awaited)
+    options = ("--allow-degraded", "--no-html", "--await", "onnx", tmp_path / "installed")
+    result = compare("--root", out, "--positions", 300, *options)
     assert result.exit_code == 0, result.output
     assert "[3/3] onnx fp32" in result.stderr, "an awaited runtime's artifacts come last"
     assert list(report(out)) == ["onnx/fp32", "gguf/f16", "mlc/q4f16_1"]
@@ -104,7 +104,7 @@ def test_a_part_of_the_text_is_compared_on_request(out: Path, tmp_path: Path) ->
 def test_who_gets_no_runtime_keeps_the_verdicts_of_the_others(out: Path, tmp_path: Path) -> None:
     (tmp_path / "installed").write_text("2\n")
     result = compare(
-        "--root", out, "--positions", 300, "--allow-degraded", "--await", "gguf",
+        "--root", out, "--positions", 300, "--allow-degraded", "--no-html", "--await", "gguf",
         tmp_path / "installed",
     )  # fmt: skip
     assert result.exit_code == 1
@@ -130,7 +130,7 @@ def test_a_plan_can_tighten_a_gate(out: Path) -> None:
     record["models"][0]["artifacts"] = [{"path": "tiny/gguf/f16", "allow_degraded": False}]
     record["gates"] = {"fp16": {"mean_kl": 1e-12}}
     (out / "run.json").write_text(json.dumps(record))
-    assert compare("--root", out).exit_code == 1
+    assert compare("--root", out, "--no-html").exit_code == 1
     assert "mean_kl" in report(out)["gguf/f16"]["reasons"][0]
 
 
@@ -143,7 +143,7 @@ def test_a_batch_without_its_mask_fails(out: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(OnnxRuntime, "_run", unmasked)
     only(out, "tiny/onnx/fp32")
-    assert compare("--root", out).exit_code == 1
+    assert compare("--root", out, "--positions", 100, "--no-html").exit_code == 1
     (entry,) = report(out).values()
     assert entry["verdict"] == "FAIL"
     assert "left padding" in entry["reasons"][0]

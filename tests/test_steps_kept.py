@@ -21,10 +21,13 @@ def kept_with(reason: str, said: str) -> KeptEntry:
     )  # fmt: skip
     told = kept(result(item).reference, result(item).environment, item)
     assert told.measurement is not None
-    # Of its texts these two are ours.
-    ours = {"runtime": "llama.cpp", "mean_kl_by_kind": {"chat": float("nan")}}
-    execution = replace(told.measurement.execution, unseen=(reason,))
-    return replace(told, measurement=replace(told.measurement, execution=execution, **ours))
+    measured = replace(
+        told.measurement,
+        runtime="llama.cpp",
+        execution=replace(told.measurement.execution, unseen=(reason,)),
+        mean_kl_by_kind={"chat": float("nan")},
+    )
+    return replace(told, measurement=measured)
 
 
 def test_folders_are_those_of_the_machine_that_reads_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_the_console_script_lists_and_loads_every_command() -> None:
         assert entry.summary == command.get_short_help_str(limit=200), "the list says otherwise"
 
 
-# Runs the console script as where only the core is installed: `{}` are the missing packages.
+# The console script as where only the core is installed: `{}` are the missing packages.
 WITHOUT = """
 import sys
 
@@ -57,23 +58,40 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 from edgeproof.cli import main
-main(sys.argv[1:])
+"""
+ONE = "main(sys.argv[1:])"
+# Several in one process, which imports what they share once: exit code, stdout and stderr of each.
+EACH = """
+import contextlib, io, json
+ends = []
+for arguments in json.loads(sys.argv[1]):
+    said, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        try:
+            main(arguments)
+            code = None
+        except SystemExit as end:
+            code = end.code
+    ends.append((code, said.getvalue(), complained.getvalue()))
+print(json.dumps(ends))
 """
 
 
-def without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
+def without_extras(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     missing = [package for packages in EXTRAS.values() for package in packages]
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT.format(missing), *arguments],
+        [sys.executable, "-c", WITHOUT.format(missing) + code, *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [(), *((name,) for name in commands())], ids="".join)
-def test_every_help_is_shown_without_any_extra(arguments: tuple[str, ...]) -> None:
-    result = without_extras(*arguments, "--help")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("Usage: ")
+def test_every_help_is_shown_without_any_extra() -> None:
+    asked = [[*words, "--help"] for words in ((), *((name,) for name in commands()))]
+    done = without_extras(EACH, json.dumps(asked))
+    assert (done.returncode, done.stderr) == (0, "")
+    for arguments, (code, said, complained) in zip(asked, json.loads(done.stdout), strict=True):
+        assert (code, complained) == (0, ""), arguments
+        assert said.startswith("Usage: "), arguments
 
 
 @pytest.mark.parametrize(
@@ -81,7 +99,7 @@ def test_every_help_is_shown_without_any_extra(arguments: tuple[str, ...]) -> No
     [(("compare", "a", "b"), "parity"), (("parity", "--root", "nowhere"), "parity")],
 )
 def test_a_missing_extra_is_one_line_that_names_it(arguments: tuple[str, ...], extra: str) -> None:
-    result = without_extras(*arguments)
+    result = without_extras(ONE, *arguments)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")

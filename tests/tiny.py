@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def write_tokenizer(folder: Path) -> None:
-    """A byte-level BPE with SmolLM's digit splitting, trained in-process."""
+@cache
+def tokenizer_text() -> str:
+    """tokenizer.json: a byte-level BPE with SmolLM's digit splitting, trained in-process."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -171,7 +173,12 @@ def write_tokenizer(folder: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(TRAINING_TEXT, trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(tokenizer.to_str(pretty=True))
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write that tokenizer, and its settings."""
+    (folder / "tokenizer.json").write_text(tokenizer_text(), "utf-8")
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|im_start|>",
