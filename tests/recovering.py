@@ -53,17 +53,22 @@ def values(folder: Path) -> dict[str, np.ndarray]:
 
 
 def on_grid(rows: np.ndarray, levels: np.ndarray) -> bool:
-    """Whether each block is one float16 number times levels: found by trying."""
-    blocks = rows.reshape(-1, 32)
-    for block in blocks:
-        if not block.any():
-            continue
-        peak = block[np.abs(block).argmax()]
-        tried = np.float16(peak / levels[levels != 0].astype(np.float32)).astype(np.float32)
-        products = tried[:, None] * levels.astype(np.float32)
-        if not any(np.isin(block, row).all() for row in products):
-            return False
-    return True
+    """Whether each block is one float16 number times levels: found by trying.
+
+    The value of largest magnitude is some level; which of them, is tried for all blocks at once.
+    """
+    left = rows.astype(np.float32).reshape(-1, 32)
+    left = left[left.any(1)]
+    peaks = np.take_along_axis(left, np.abs(left).argmax(1)[:, None], 1)  # [n, 1]
+    ordered = np.sort(levels).astype(np.float32)
+    middles = (ordered[1:] + ordered[:-1]) / 2
+    for level in ordered[ordered != 0]:
+        scales = (peaks / level).astype(np.float16).astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            nearest = ordered[np.searchsorted(middles, left / scales)]
+        apart = (scales * nearest != left).any(1)
+        left, peaks = left[apart], peaks[apart]
+    return not len(left)
 
 
 def make_small(folder: Path, **changes: Any) -> Path:
