@@ -60,6 +60,8 @@ class Adapter(OptionalModule):
     """Whether it computes in this process, so that its memory can be measured here."""
     code: str | None
     """The folder of the cache where it keeps what it compiles, if it does."""
+    place: str | None = None
+    """Where users have it, as people name it, if that is no `Deployment` of the format."""
 
     def computes_in(self, facts: Facts) -> str | None:
         """The dtype between operators where users run the artifact; None: the runtime decides.

@@ -57,6 +57,9 @@ def test_another_runtime_shows_something_else(tmp_path: Path) -> None:
         assert execution(q8, name) == Execution("gpu", "float32", True, unseen)
     assert execution(fp16, "browser").unseen == UNSEEN["onnx", "fp16"]
     assert execution(q8, "browser").unseen == ()
+    in_openvino = execution(q8, "openvino")
+    assert in_openvino.unseen == (f"not run in {WASM}: it ran in OpenVINO, {CPU}",)
+    assert in_openvino.place == "OpenVINO"
 
 
 def ran(form: str, name: str, size: int, run: Execution, verdict: Verdict = Verdict.PASS) -> Entry:
@@ -93,6 +96,21 @@ def test_what_ran_there_is_recommended_before_a_smaller_one_that_did_not() -> No
     failed = ran("onnx", "fp16", 270, ON_GPU, Verdict.DEGRADED)
     (found,) = advise((failed, elsewhere)).recommendations
     assert (found.export, found.executed) == ("onnx q4f16", False)
+
+
+def test_a_runtime_that_was_asked_for_is_a_place_of_its_own() -> None:
+    """What it shows is nothing of the usual one, though both are on the CPU."""
+    usual = ran("gguf", "f16", 270, replace(ON_CPU, unseen=()))
+    asked = ran("gguf", "q8_0", 145, replace(ON_CPU, place="OpenVINO"))
+    there, openvino = advise((usual, asked)).recommendations
+    assert (there.target, there.export, there.executed) == ("llama.cpp", "gguf f16", True)
+    assert (openvino.target, openvino.export) == ("OpenVINO", "gguf q8_0")
+    assert (openvino.executed, openvino.smaller) == (True, ())
+    there, openvino = advise((asked,)).recommendations
+    assert (there.export, there.executed) == ("gguf q8_0", False)
+    assert there.elsewhere == "runtime a, float32 on the CPU"
+    assert openvino.executed
+    assert [found.target for found in advise((usual,)).recommendations] == ["llama.cpp"]
 
 
 def test_llama_cpp_on_a_cpu_is_where_users_run_it() -> None:

@@ -22,7 +22,10 @@ from edgeproof.errors import InputError
 from runtimes import registry
 from runtimes.formats import OURS
 
-RUNTIME_PACKAGES = ("torch", "transformers", "onnxruntime", "llama_cpp", "tvm")
+RUNTIME_PACKAGES = (
+    *("torch", "transformers", "onnxruntime", "llama_cpp", "tvm", "mlx", "mlx_lm"),
+    *("openvino", "openvino_genai"),
+)
 
 
 def empty_artifact(folder: Path, form: str) -> Artifact:

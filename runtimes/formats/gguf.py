@@ -9,6 +9,7 @@ import numpy as np
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from edgeproof.families import family
+from runtimes import openvino
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import Facts, Statement
@@ -131,16 +132,7 @@ READER = Reader(
     ),
     others={
         "llamacpp-gpu": GPU,
-        "openvino": Adapter(
-            "runtimes.openvino.gguf",
-            ("openvino", "openvino_genai"),
-            "openvino",
-            device="cpu",
-            activations="float32",
-            real=True,
-            in_process=True,
-            code=None,
-        ),
+        "openvino": openvino.adapter("gguf", "openvino_genai", "OpenVINO GenAI"),
     },
     weights=_weights,
     states=_states,

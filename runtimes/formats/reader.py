@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 
@@ -36,8 +35,10 @@ class Deployment:
     name: str
     activations: str | None
     """Made for exports whose `Facts.activations` are of this dtype; None: for all."""
-    device: Literal["cpu", "gpu"]
-    """What computes there."""
+    device: str
+    """What computes there, as `Adapter.device` says it."""
+    apart: str | None = None
+    """The `Adapter.place` that it is, for what ran there when asked; None: a usual place."""
 
     def takes(self, facts: Facts) -> bool:
         """Whether an export of these facts is meant for it."""

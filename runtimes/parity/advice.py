@@ -127,7 +127,7 @@ def advise(entries: Sequence[Entry]) -> Advice:
         (deployment, [e for e in sound if _format(e) == form and _made_for(e, deployment)])
         for form in known_formats()
         if any(_format(e) == form for e in sound)
-        for deployment in reader(form).deployments
+        for deployment in _places(form, sound)
     ]
     low = [e for e in sound if _precision(e) is Precision.LOW_BIT]
     return Advice(
@@ -249,13 +249,26 @@ def _format(entry: Entry) -> str:
     return entry.artifact.manifest.variant.format
 
 
+def _places(form: str, sound: Iterable[Entry]) -> tuple[Deployment, ...]:
+    """Where exports of a format run: the usual places, and those where some of them were run."""
+    runs = (e.measurement.execution for e in sound if e.measurement and _format(e) == form)
+    apart = {run.place: run.device for run in runs if run.place}
+    return (
+        *reader(form).deployments,
+        *(Deployment(name, None, device, apart=name) for name, device in sorted(apart.items())),
+    )
+
+
 def _made_for(entry: Entry, deployment: Deployment) -> bool:
+    """At a place that was asked for, what ran there."""
+    if deployment.apart:
+        return _executed(entry, deployment)
     return deployment.takes(entry.artifact.manifest.variant.facts)
 
 
 def _executed(entry: Entry, deployment: Deployment) -> bool:
     run = entry.measurement.execution if entry.measurement else None
-    return run is not None and executed(run.real, run.device, deployment)
+    return run is not None and executed(run, deployment)
 
 
 def _precision(entry: Entry) -> Precision:

@@ -56,7 +56,7 @@ def left_open(artifact: Artifact, *, allow_degraded: bool) -> Iterator[Elsewhere
     others = reader_of(artifact).others
     for place, text in unseen(artifact):
         for name, adapter in others.items():
-            if adapter.in_process and executed(adapter.real, adapter.device, place):
+            if adapter.in_process and executed(adapter, place):
                 yield Elsewhere(artifact, allow_degraded, place, name, text)
 
 

@@ -26,6 +26,8 @@ class Execution:
     """Whether users run exports of the format in this runtime; else it stands in for theirs."""
     unseen: tuple[str, ...]
     """What it does not show: where the artifact is meant to run and was not run, in words."""
+    place: str | None = None
+    """Where users have that runtime, if it is none of those places; else null."""
 
     @property
     def arithmetic(self) -> str:
@@ -46,6 +48,7 @@ def execution(artifact: Artifact, other: str | None = None) -> Execution:
         _activations(artifact, adapter),
         adapter.real,
         tuple(text for _, text in unseen(artifact, other)),
+        adapter.place,
     )
 
 
@@ -59,13 +62,13 @@ def unseen(artifact: Artifact, other: str | None = None) -> Iterator[tuple[Deplo
     dtype = _activations(artifact, adapter)
     for place in reader_of(artifact).deployments:
         meant = place.takes(artifact.manifest.variant.facts)
-        if meant and not executed(adapter.real, adapter.device, place):
+        if meant and not executed(adapter, place):
             yield place, _unseen(adapter, dtype, place)
 
 
-def executed(real: bool, device: str, place: Deployment) -> bool:
+def executed(run: Adapter | Execution, place: Deployment) -> bool:
     """Whether what ran somewhere shows how it runs at a place."""
-    return real and device == place.device
+    return run.real and run.place == place.apart and run.device == place.device
 
 
 def _activations(artifact: Artifact, adapter: Adapter) -> str | None:
@@ -75,6 +78,8 @@ def _activations(artifact: Artifact, adapter: Adapter) -> str | None:
 def _unseen(adapter: Adapter, dtype: str | None, place: Deployment) -> str:
     libraries = " and ".join(adapter.packages)
     how = "it ran" if adapter.real else f"edgeproof's own decoder in {libraries} stood in for it,"
+    if adapter.place:
+        how += f" in {adapter.place},"
     return (
         f"not run in {place.name}: {how} on the {adapter.device.upper()} in"
         f" {dtype or 'its own types'}"

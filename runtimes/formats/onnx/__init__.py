@@ -15,6 +15,7 @@ from edgeproof.checkpoints.chat_template import (
 )
 from edgeproof.checkpoints.settings import SETTINGS, special_texts, tokenizer_settings
 from edgeproof.checkpoints.special_tokens import CONFIG, GENERATION
+from runtimes import openvino
 from runtimes.adapter import Adapter
 from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import END, Facts, Statement, end_tokens
@@ -61,17 +62,6 @@ BROWSER_WEBGPU = Adapter(
     activations=None,
     real=True,
     in_process=False,
-    code=None,
-)
-
-OPENVINO = Adapter(
-    "runtimes.openvino.onnx",
-    ("openvino", "onnxruntime"),
-    "openvino",
-    device="cpu",
-    activations="float32",
-    real=True,
-    in_process=True,
     code=None,
 )
 
@@ -149,7 +139,7 @@ READER = Reader(
         "onnxruntime-cuda": CUDA,
         "browser": BROWSER,
         "browser-webgpu": BROWSER_WEBGPU,
-        "openvino": OPENVINO,
+        "openvino": openvino.adapter("onnx", "onnxruntime", "OpenVINO"),
     },
     weights=_weights,
     states=_states,
