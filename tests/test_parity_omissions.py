@@ -13,6 +13,7 @@ from runtimes.parity.omissions import not_compared, not_judged
 from runtimes.parity.padding import LENGTHS
 from runtimes.parity.reference import Reference
 from runtimes.parity.suite import Budget, Document, Prompt, built_in
+from runtimes.parity.tokenizer import Mismatches
 from tests.parity_results import measurement
 
 CHAT = Prompt("c", "chat", messages=({"role": "user", "content": "Hello"},))
@@ -69,3 +70,10 @@ def test_a_gate_of_weights_that_cannot_be_read_is_said() -> None:
     assert not_judged(GATES[Precision.LOW_BIT], replace(unread, exact_weights=True)) == []
     read = replace(unread, weights=unread.estimates)
     assert not_judged(GATES[Precision.LOW_BIT], read) == []
+
+
+def test_a_long_string_that_tokenizes_differently_is_shown_by_its_beginning() -> None:
+    told = Mismatches(5, 1, "x" * 9000, 0)
+    assert told.text.endswith("x' … (9,000 characters)")
+    assert len(told.text) < 300
+    assert Mismatches(5, 2, " a\t", 0).text == "2 of 5 strings tokenize differently, first ' a\\t'"

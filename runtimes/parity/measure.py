@@ -281,8 +281,7 @@ def _read(
     wrapping = wrapping_fault(runtime, torch_runtime)
     broken = [fault for fault in (template.fault, wrapping) if fault]
     if told.wrong:
-        text = f"{told.wrong} of {told.strings} strings tokenize differently, first {told.first!r}"
-        broken.append(text)
+        broken.append(told.text)
     padding = measure_padding(runtime, reference.documents)
     broken += [padding.fault] if padding and padding.fault else []
     own = {FP16_HEADROOM.name: Estimate.exact(known.headroom)}

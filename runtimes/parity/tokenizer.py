@@ -11,6 +11,7 @@ from runtimes.protocol import AddedToken, OwnTokenizerRuntime, Runtime, Wrapping
 
 COUNT = 5000
 SEED = 7
+SHOWN = 200  # characters of a string in a reason
 PLAIN = "a"
 PIECES = (
     " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "0", "7", "42", "1999", "3.14", "1,000,000",
@@ -64,6 +65,14 @@ class Mismatches:
     wrong: int
     first: str | None
     apart: int
+
+    @property
+    def text(self) -> str:
+        """In words, where there are any; of a long string its beginning."""
+        first = self.first or ""
+        more = f" … ({len(first):,} characters)" if len(first) > SHOWN else ""
+        shown = f"{first[:SHOWN]!r}{more}"
+        return f"{self.wrong} of {self.strings} strings tokenize differently, first {shown}"
 
 
 def tokenizer_mismatches(
