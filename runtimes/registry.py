@@ -45,7 +45,7 @@ def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:
         return found.adapter
     if other not in found.others:
         form = artifact.manifest.variant.format
-        raise InputError(f"{artifact.path}: {other} does not execute {form}")
+        raise InputError(f"{artifact.subject}: {other} does not execute {form}")
     return found.others[other]
 
 

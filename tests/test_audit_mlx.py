@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from edgeproof.artifact import MANIFEST, Artifact
 from edgeproof.errors import InputError
+from runtimes.audit.__main__ import main
 from runtimes.audit.description import against, describe
 from runtimes.audit.mlx import is_folder
 from runtimes.audit.subjects import subjects
@@ -86,6 +88,14 @@ def test_what_is_wrong_is_told(checkpoint: Path, tmp_path: Path) -> None:
     (found,) = subjects([own.path])
     assert found.broken is not None
     assert "never run" in found.broken
+
+
+def test_a_runtime_that_does_not_execute_it_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    own = exported(checkpoint, "q4", tmp_path, group_size="32")
+    asked = [str(own.path), "--against", str(checkpoint), "--runtime", "openvino", "--no-html"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1].endswith("openvino does not execute mlx")
 
 
 def test_a_file_that_is_cut_off_is_one_line(checkpoint: Path, tmp_path: Path) -> None:

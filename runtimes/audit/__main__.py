@@ -24,6 +24,7 @@ from runtimes.located import located
 from runtimes.parity.text_options import chosen_suite, text_options
 from runtimes.parity.watch import journal_of
 from runtimes.parity.watched import WatchedCommand, watched_options
+from runtimes.runtime_option import runtime_option
 from runtimes.threads import threads_option
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ PAGE = OptionalModule("runtimes.parity.report.html", ("matplotlib", "scipy"), "p
     type=click.Path(file_okay=False, path_type=Path),
     help="Write parity.json and the hashes of FILES into this folder, for `release sign`.",
 )
+@runtime_option("Run FILES in this runtime, such as openvino, not in their format's usual one.")
 @click.option(
     "--positions",
     type=click.IntRange(1),
@@ -112,6 +114,7 @@ def main(
     markdown_path: Path | None,
     badge: Path | None,
     receipt: Path | None,
+    runtime: str | None,
     positions: int | None,
     whole_text: bool,
     footprint: bool,
@@ -141,14 +144,16 @@ def main(
       edgeproof audit a.gguf b.gguf --against model-f16.gguf --json audit.json
       edgeproof audit org/model-GGUF/model-Q4_K_M.gguf --revision v1.0 --against org/model
       edgeproof audit mlx-community/model-4bit --against org/model
+      edgeproof audit model-Q4_0.gguf --against org/model --runtime openvino
       edgeproof audit model-Q4_K_M.gguf --against org/model --badge badge.svg --receipt receipt
     """  # noqa: D301
     suite, today = chosen_suite(budget, text), day()
     if against is None and not inspect:
         raise InputError("--against MODEL is needed, the original; or --inspect, to run nothing")
-    if inspect and any((against, markdown_path, badge, receipt)):
+    if inspect and any((against, markdown_path, badge, receipt, runtime)):
         raise InputError(
-            "--inspect runs nothing: leave --against, --markdown, --badge and --receipt out"
+            "--inspect runs nothing: leave --against, --markdown, --badge, --receipt and --runtime"
+            " out"
         )
     page = json_path.with_suffix(".html") if json_path and not (no_html or inspect) else None
     outputs = [path for path in (json_path, page, markdown_path, badge) if path]
@@ -178,7 +183,9 @@ def main(
         positions, footprint, localise, whole_text, journal_of(journal, crashed),
         computing=Computing(reference_weights, device),
     )  # fmt: skip
-    done = audit(found, model, suite, threads, extent, allow_degraded=allow_degraded)
+    done = audit(
+        found, model, suite, threads, extent, allow_degraded=allow_degraded, runtime=runtime
+    )
     name = model.found_by or against
     original = model.repo or model.name
     if against.endswith(gguf.SUFFIX):

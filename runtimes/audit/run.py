@@ -21,6 +21,7 @@ from runtimes.parity.original import original_of
 from runtimes.parity.result import Entry, ModelResult, Unreadable
 from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Suite
+from runtimes.registry import adapter_of
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,32 @@ def audit(
     extent: Extent,
     *,
     allow_degraded: bool,
+    runtime: str | None,
 ) -> Audit:
     """Compare files with a model, each as an artifact made of what was found in it.
 
-    What is found of each is kept until all are compared.
+    `runtime` names another than the formats' usual ones. What is found of each is kept until all
+    are compared.
 
     Raises:
-        InputError: the model cannot be loaded, or no file can be opened.
+        InputError: the model cannot be loaded, no file can be opened, or that runtime is not here
+            or does not execute one of them.
     """
     original = against(model.path, model.name)
     described, damaged = _described(found.inspected, original)
     damaged += map(_refused, found.refused)
     if not described:
         raise InputError(damaged[0].told.reason)
+    if runtime is not None:
+        for item in described.values():
+            adapter_of(item.artifact, runtime).require()
     kept: dict[str, Sequence[PositionMetrics]] = {}
 
     def keep(artifact: Artifact, counted: Sequence[PositionMetrics]) -> None:
         kept[artifact.manifest.variant.name] = counted
 
     requests = [
-        Request(item.artifact.subject, allow_degraded, found=item.artifact)
+        Request(item.artifact.subject, allow_degraded, runtime, found=item.artifact)
         for item in described.values()
     ]
     done = unfinished(original.inputs, suite, threads, extent, model.path)
