@@ -98,7 +98,7 @@ test: setup ## Fast tests on tiny generated checkpoints, no network
 test-processors: setup ## The tests that compare numbers again, computed as an older processor with one core would
 	$(OLDER_PROCESSOR) $(BIN)/python -m pytest -m "numbers and not slow" $(PARALLEL)
 
-# EDGEPROOF_ALLOW_MISSING=webgpu,browser names what this machine may lack; all else must run.
+# EDGEPROOF_ALLOW_MISSING=webgpu,browser,mlx,openvino names what this machine may lack; all else must run.
 verify: setup ## Slow checks: the whole of export-all on the real bundled model, judged
 	$(BIN)/python -m pytest -m slow -v $(addprefix --ignore=,$(WHOLE_ON_WEBGPU))
 

@@ -8,10 +8,10 @@ names a `model_file` is refused before mlx_lm sees it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any
 
 import mlx.core as mx
-import mlx_lm
 import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 from mlx_lm.utils import load_model
@@ -45,7 +45,7 @@ class MlxRuntime(SequenceRuntime):
     """A `runtimes.protocol.Runtime` on MLX. Use `open_runtime`."""
 
     name = "mlx"
-    version: str = f"{mx.__version__}, mlx-lm {mlx_lm.__version__}"
+    version: str = f"{metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')}"
     device = "cpu"
 
     def __init__(self, artifact: Artifact) -> None:

@@ -6,6 +6,7 @@ tests' conftest.py has it.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Generator
 from typing import NoReturn
@@ -22,6 +23,14 @@ GEMMA = "gemma"
 def missing(name: str, why: str) -> NoReturn:
     """Skip the test for want of something; `why` says where it comes from."""
     pytest.skip(f"{name}: {why}")
+
+
+def need(package: str, extra: str) -> None:
+    """Skip the test where an extra's package is not installed."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError:
+        missing(extra, f'pip install "edgeproof[{extra}]"')
 
 
 def may_be_missing() -> set[str]:

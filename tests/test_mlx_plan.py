@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from edgeproof.artifact.json_file import read_json
+from edgeproof.cli import main
 from tests.brought import edgeproof
 from tests.caches import new_cache
+from tests.required import need
 from tests.tiny import long_texts, make_checkpoint
 
-pytestmark = pytest.mark.numbers
+pytestmark = pytest.mark.slow
 
 PLAN = '[[variant]]\nformat = "mlx"\ndtype = ["f16"]\n'
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("mlx_lm", reason='pip install "edgeproof[mlx]"')
+    need("mlx_lm", "mlx")
     folder = tmp_path_factory.mktemp("mlx")
     (folder / "plan.toml").write_text(PLAN)
     (folder / "text.jsonl").write_text(
@@ -64,6 +67,14 @@ def test_the_advice_is_about_apple_silicon(out: Path) -> None:
     (advice,) = json.loads((out / "tiny" / "parity.json").read_text())["advice"]["recommendations"]
     assert (advice["target"], advice["export"]) == ("MLX on Apple silicon", "mlx f16")
     assert advice["executed"] is False
+
+
+def test_it_answers_in_a_chat(out: Path) -> None:
+    folder = out / "tiny" / "mlx" / "f16"
+    asked = ["chat", str(folder), "--threads", "1", "--max-tokens", "4", "--seed", "1"]
+    done = CliRunner().invoke(main, asked, input="Hi\n")
+    assert done.exit_code == 0, done.output
+    assert ", first after" in done.output
 
 
 def test_it_is_released_as_a_repository_of_its_own(out: Path, tmp_path: Path) -> None:

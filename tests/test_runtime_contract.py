@@ -43,7 +43,7 @@ TOLERANCE: dict[Case, float] = {
     ("onnx", "fp32", "openvino"): OTHER_RUNTIME,
     ("gguf", "q8_0", "openvino"): ROUNDED["int8"],
 }
-# Packages of runtimes that `make setup` leaves to the user.
+# Packages of runtimes that are not built for every system.
 OPTIONAL = {"openvino": "openvino_genai"}
 # Prefill and decode of one runtime may add in another order, at the precision of its arithmetic.
 SELF_TOLERANCE = {case: max(limit, REORDERED_FLOAT32) for case, limit in TOLERANCE.items()}

@@ -12,26 +12,39 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeproof.artifact import Artifact, open_artifact
+from benchmarks.openvino import differences
+from edgeproof.artifact import MANIFEST, Artifact, open_artifact
 from edgeproof.errors import InputError
+from runtimes.audit.run import audit
+from runtimes.audit.subjects import found_in
 from runtimes.formats import dequantise
+from runtimes.located import Model
+from runtimes.parity import tokenizer
+from runtimes.parity.advice import advise
 from runtimes.parity.execution import execution
-from runtimes.protocol import BatchRuntime, ManyRuntime, TextRuntime
+from runtimes.parity.run import Extent
+from runtimes.parity.suite import Prompt, Suite
+from runtimes.protocol import BatchRuntime, ManyRuntime, OwnTokenizerRuntime, TextRuntime
 from runtimes.registry import open_reference, open_runtime
 from tests.exported import export_tiny
 from tests.family_checks import some_ids
+from tests.required import need
 from tests.tiny import FAMILIES, OTHERS, make_checkpoint, write_weights
 from tests.tolerance import OTHER_RUNTIME, ROUNDED, relative_error
-
-pytest.importorskip("openvino_genai", reason='pip install "edgeproof[openvino]"')
-
-from benchmarks.openvino import differences
 
 pytestmark = pytest.mark.numbers
 
 OPENVINO = "openvino"
+LONGEST = 8192
 PORTABLE = {"graph": "portable"}
+# Rows of K-quants' 256 values.
+WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
 LONG = "The capital of France is Paris, and 42 is a number. <|im_end|> na\u00efve \U0001f642 " * 3
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    need("openvino_genai", "openvino")
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +115,11 @@ def test_only_portable_graphs_take_several_sequences(checkpoint: Path, tmp_path:
         assert relative_error(batched, alone) < OTHER_RUNTIME
 
 
-@pytest.mark.parametrize("family", ["tied", "mistral", "qwen2", "qwen3"])
-@pytest.mark.parametrize("variant", ["q8_0", "q4_0"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [("tied", "q8_0"), ("mistral", "q8_0"), ("qwen2", "q8_0"), ("qwen3", "q8_0"), ("tied", "q4_0")],
+)
 def test_genai_takes_from_these_files_what_they_say(
     tmp_path: Path, family: str, variant: str
 ) -> None:
@@ -115,6 +131,7 @@ def test_genai_takes_from_these_files_what_they_say(
     assert relative_error(in_openvino(artifact, ids), wanted) < OTHER_RUNTIME
 
 
+@pytest.mark.slow
 def test_genai_rounds_the_minima_of_q4_1(checkpoint: Path, tmp_path: Path) -> None:
     """To whole multiples of the scale; out of 0 … 15 they come in on the other side."""
     artifact, ids = export_tiny(checkpoint, "gguf", "q4_1", tmp_path), some_ids()
@@ -122,6 +139,23 @@ def test_genai_rounds_the_minima_of_q4_1(checkpoint: Path, tmp_path: Path) -> No
     assert off.pop("model.embed_tokens.weight") == 0  # of another type
     assert min(off.values()) > 0.02
     wanted = expected(artifact, checkpoint, tmp_path / "read", ids)
+    usual = open_runtime(artifact, 1)
+    assert relative_error(usual.logits(ids), wanted) < ROUNDED["int8"]
+    usual.close()
+    assert relative_error(in_openvino(artifact, ids), wanted) > ROUNDED["int8"]
+
+
+@pytest.mark.slow
+def test_genai_rounds_the_minima_of_q4_k(tmp_path: Path) -> None:
+    """As of Q4_1; Q6_K has none, and its products of two scales become float16."""
+    folder = make_checkpoint(tmp_path / "checkpoint", **WIDE)
+    artifact, ids = export_tiny(folder, "gguf", "q4_k_m", tmp_path), some_ids()
+    assert set(artifact.manifest.weights["types"]) == {"F32", "Q4_K", "Q6_K"}
+    off = differences(artifact)
+    finer = ("embed_tokens", "layers.2.self_attn.v_proj", "layers.2.mlp.down_proj")
+    assert 0 < max(off.pop(f"model.{name}.weight") for name in finer) < 3e-4
+    assert 0.07 < min(off.values()) <= max(off.values()) < 0.09
+    wanted = expected(artifact, folder, tmp_path / "read", ids)
     usual = open_runtime(artifact, 1)
     assert relative_error(usual.logits(ids), wanted) < ROUNDED["int8"]
     usual.close()
@@ -145,6 +179,13 @@ def test_text_is_split_and_joined_by_genai(checkpoint: Path, tmp_path: Path) -> 
     assert isinstance(usual, TextRuntime)
     assert runtime.tokenize(LONG) == usual.tokenize(LONG)
     assert runtime.detokenize(runtime.tokenize(LONG)) == LONG
+    beyond = LONG * 300
+    ids = usual.tokenize(beyond)
+    assert len(ids) > LONGEST
+    assert runtime.tokenize(beyond) == ids[-LONGEST:]
+    assert isinstance(runtime, OwnTokenizerRuntime)
+    assert runtime.splits_otherwise(beyond)
+    assert not runtime.splits_otherwise(LONG)
     # The file's own; llama.cpp adds others by their texts.
     assert runtime.stop_tokens == {2} < usual.stop_tokens
     runtime.close()
@@ -160,16 +201,40 @@ def test_what_openvino_saves_is_not_left_in_the_artifact(checkpoint: Path, tmp_p
 
 
 def test_reports_say_what_ran_where(checkpoint: Path, tmp_path: Path) -> None:
-    for form, variant in (("onnx", "fp32"), ("gguf", "q8_0")):
+    places = {("onnx", "fp32"): "OpenVINO", ("gguf", "q8_0"): "OpenVINO GenAI"}
+    for (form, variant), place in places.items():
         artifact = export_tiny(checkpoint, form, variant, tmp_path)
         found = execution(artifact, OPENVINO)
         assert (found.device, found.activations, found.real) == ("cpu", "float32", True)
+        (unseen,) = found.unseen
+        assert unseen.endswith(f"it ran in {place}, on the CPU in float32")
+        assert found.place == place
         runtime = open_runtime(artifact, 1, OPENVINO)
         assert runtime.name.startswith("openvino")
         assert runtime.device == "CPU, float32"
         runtime.close()
 
 
+@pytest.mark.slow
+def test_files_of_any_maker_are_audited_in_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "COUNT", 10)
+    own = export_tiny(checkpoint, "gguf", "q8_0", tmp_path)
+    (own.path / MANIFEST).unlink()
+    original = Model(checkpoint, "tiny", None, None, None)
+    suite, extent = Suite("some", (Prompt("t", "text", LONG),)), Extent(footprints=False)
+    done = audit(
+        found_in([own.path]), original, suite, 1, extent, allow_degraded=True, runtime=OPENVINO
+    )
+    (entry,) = done.result.entries
+    assert entry.measurement is not None
+    assert entry.measurement.runtime.startswith("openvino-genai")
+    places = [found.target for found in advise([entry]).recommendations]
+    assert places == ["llama.cpp", "OpenVINO GenAI"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["attention bias", "llama3 rope", "linear rope"])
 def test_genai_leaves_out_of_a_llama_what_it_does_not_know(tmp_path: Path, family: str) -> None:
     """Biases of attention, and the scaling of rotary frequencies: the weights are right."""
@@ -180,6 +245,7 @@ def test_genai_leaves_out_of_a_llama_what_it_does_not_know(tmp_path: Path, famil
     assert relative_error(in_openvino(artifact, ids), wanted) > ROUNDED["int8"]
 
 
+@pytest.mark.slow
 def test_the_saved_model_of_f16_has_its_angles_in_float16(checkpoint: Path, tmp_path: Path) -> None:
     """So what is off grows with the position, though the matrices are right."""
     artifact = export_tiny(checkpoint, "gguf", "f16", tmp_path)
@@ -193,6 +259,7 @@ def test_the_saved_model_of_f16_has_its_angles_in_float16(checkpoint: Path, tmp_
     assert OTHER_RUNTIME < first < last
 
 
+@pytest.mark.slow
 def test_every_family_is_right_as_onnx(tmp_path: Path) -> None:
     for name, changes in {**FAMILIES, **OTHERS}.items():
         root = tmp_path / name.replace(" ", "-")

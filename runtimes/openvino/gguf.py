@@ -28,6 +28,7 @@ SAVED = "openvino_model.xml"
 ONE_CALLER = "SDPA"
 BEGIN, TYPES = "tokenizer.ggml.bos_token_id", "tokenizer.ggml.token_type"
 CONTROL = gguf.TokenType.CONTROL
+LONGEST = 8192  # tokens: of a longer text GenAI's tokenizer keeps the last ones
 
 
 class OpenVinoGguf(SequenceRuntime):
@@ -60,6 +61,10 @@ class OpenVinoGguf(SequenceRuntime):
         found = self._tokenizer.encode(text, add_special_tokens=False).input_ids.data
         ids: list[int] = found.reshape(-1).tolist()
         return ids
+
+    def splits_otherwise(self, text: str) -> bool:
+        """Whether the tokenizer leaves out a beginning, whatever the file and its context."""
+        return len(self.tokenize(text)) == LONGEST
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""

@@ -13,7 +13,8 @@ from edgeproof.steps.machine import processor
 # What logits, rounding or tokens can depend on.
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "numpy", "onnxruntime", "onnxruntime-ep-webgpu",
-    "llama-cpp-python", "apache-tvm", "mlx-cpu", "mlx-lm", "openvino", "openvino-genai",
+    "llama-cpp-python", "apache-tvm", "mlx-cpu", "mlx-metal", "mlx-lm",
+    "openvino", "openvino-genai",
 )  # fmt: skip
 
 
