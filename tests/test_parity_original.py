@@ -20,11 +20,15 @@ from runtimes.parity.suite import Prompt, Suite
 from tests.exported import export_tiny
 from tests.tiny import make_checkpoint, write_weights
 
-LEVELS, BLOCK = 127, 32
+LEVELS = {"q8": 127, "q4": 7}
+BLOCK = 32
+TEXT = "The ferry left at noon with three goats and a piano. "
+SUITE = Suite("some", tuple(Prompt(f"t{n}", "text", TEXT * n) for n in (1, 2, 3)))
 
 
-def make_pair(folder: Path) -> tuple[Path, Path]:
-    """A tiny checkpoint, and one on the q8 grid that stands for what recovery made of it."""
+def make_pair(folder: Path, grid: str = "q8") -> tuple[Path, Path]:
+    """A tiny checkpoint, and one on a grid that stands for what recovery made of it."""
+    levels = LEVELS[grid]
     original = make_checkpoint(folder / "original", dtype="F32")
     recovered = folder / "recovered"
     shutil.copytree(original, recovered)
@@ -32,11 +36,11 @@ def make_pair(folder: Path) -> tuple[Path, Path]:
     for name, values in tensors.items():
         if values.ndim == 2:
             blocks = values.reshape(-1, BLOCK)
-            scale = np.abs(blocks).max(1, keepdims=True) / LEVELS
+            scale = np.abs(blocks).max(1, keepdims=True) / levels
             scale = scale.astype(np.float16).astype(np.float32)
-            codes = np.clip(np.rint(blocks / np.where(scale, scale, 1)), -LEVELS, LEVELS)
+            codes = np.clip(np.rint(blocks / np.where(scale, scale, 1)), -levels, levels)
             tensors[name] = (codes * scale).reshape(values.shape)
-            grids[name] = "q8"
+            grids[name] = grid
         else:
             tensors[name] = values.astype(np.float16).astype(np.float32)
     write_weights(recovered, tensors)
@@ -75,9 +79,7 @@ def test_the_function_is_compared_with_the_original_and_the_weights_with_the_rec
     monkeypatch.setattr(tokenizer, "COUNT", 10)
     original, recovered = make_pair(tmp_path)
     made = export_tiny(recovered, "gguf", "auto", tmp_path / "out")
-    text = "The ferry left at noon with three goats and a piano. "
-    suite = Suite("some", tuple(Prompt(f"t{n}", "text", text * n) for n in (1, 2, 3)))
-    conditions, found = Conditions(suite, 1, {}, Extent(footprints=False)), {}
+    conditions, found = Conditions(SUITE, 1, {}, Extent(footprints=False)), {}
     for name, compared in (("itself", recovered), ("original", original)):
         requests = [Request(made.path, False)]
         facts, (entry,) = run_parity(ParityRun(recovered, requests, conditions, compared))
@@ -91,6 +93,26 @@ def test_the_function_is_compared_with_the_original_and_the_weights_with_the_rec
     assert weights is not None
     assert weights["mean_kl"].value > 0
     assert found["original"].estimates["mean_kl"].value > found["itself"].estimates["mean_kl"].value
+
+
+def test_four_bits_of_a_recovery_lose_the_same_in_mlx_as_in_llama_cpp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their weights, which both files have; what the runtimes add is their own."""
+    for package in ("llama_cpp", "mlx_lm"):
+        pytest.importorskip(package)
+    monkeypatch.setattr(tokenizer, "COUNT", 10)
+    original, recovered = make_pair(tmp_path, "q4")
+    made = [export_tiny(recovered, form, "auto", tmp_path / "out") for form in ("gguf", "mlx")]
+    requests = [Request(artifact.path, False) for artifact in made]
+    conditions = Conditions(SUITE, 1, {}, Extent(footprints=False))
+    _, entries = run_parity(ParityRun(recovered, requests, conditions, original))
+    gguf, mlx = (entry.measurement for entry in entries)
+    assert gguf is not None
+    assert mlx is not None
+    assert gguf.weights is not None
+    assert gguf.weights["mean_kl"].value > 0
+    assert mlx.weights == gguf.weights
 
 
 def test_the_original_is_the_one_that_the_recovery_names(tmp_path: Path) -> None:
