@@ -112,8 +112,7 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_]+", "-", name).lower()
 
 
-# What `make setup` leaves to the user, and what is not built for every Python and system.
-NOT_EVERYWHERE = {"eval", "mlx", "openvino"}
+NOT_EVERYWHERE = {"mlx", "openvino"}  # not built for every Python and system
 
 
 def test_every_extra_of_a_runtime_is_known_by_the_packages_it_installs() -> None:

@@ -60,7 +60,7 @@ def with_begin_token(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["plain", "begins"])
+@pytest.fixture(scope="module", params=[pytest.param("plain", marks=pytest.mark.slow), "begins"])
 def checkpoint(request: pytest.FixtureRequest, place: Path) -> Path:
     folder = make_checkpoint(place / request.param / "tiny", max_position_embeddings=CONTEXT)
     return with_begin_token(folder) if request.param == "begins" else folder
@@ -227,7 +227,8 @@ def test_scores_of_an_export_replace_older_ones_of_the_same_questions_alone(root
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--tasks", "capitols"), "near are capitals"),
+        # It is looked for among all of the harness's tasks, which takes seconds.
+        pytest.param(("--tasks", "capitols"), "near are capitals", marks=pytest.mark.slow),
         (("--tasks", "capitals", "--checkpoint", "x"), "--checkpoint is for --against"),
         (("--tasks", " ,"), "name at least one task"),
         (("--tasks", "capitals_written", "--max-tokens", "500"), "give --max-tokens"),

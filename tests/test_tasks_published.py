@@ -29,8 +29,6 @@ from tests.exported import export_tiny
 from tests.harness_tasks import FOLLOWED, PUBLISHED, SUMS, write_published
 from tests.tiny import make_checkpoint
 
-pytestmark = pytest.mark.numbers
-
 CONTEXT, MOST = 512, 12
 METRICS = {
     ("hellaswag", "acc", "none"), ("hellaswag", "acc_norm", "none"),
@@ -73,6 +71,7 @@ def test_they_are_the_harness_own_but_for_their_data(asked: Questions) -> None:
     assert found["query"].startswith("Baking: A man")  # its own process_docs has run
 
 
+@pytest.mark.slow
 def test_the_harness_own_model_answers_them_alike(
     asked: Questions, checkpoint: Path, place: Path
 ) -> None:

@@ -64,10 +64,10 @@ part_docs() {
 }
 
 part_dev() {
-  say "what the tests need: linters, MLX and OpenVINO (80 MB), and Chromium with transformers.js, wllama and WebLLM from npm (300 MB, once, into the cache)"
-  install dask,dev,mlx,openvino || {
+  say "what the tests need: linters, MLX and OpenVINO (80 MB), lm-evaluation-harness (480 MB on the disk), and Chromium with transformers.js, wllama and WebLLM from npm (300 MB, once, into the cache)"
+  install dask,dev,eval,mlx,openvino || {
     say "MLX or OpenVINO is not built for this system: the rest without them"
-    install dask,dev
+    install dask,dev,eval
   }
   runs mlx mlx_lm
   runs openvino openvino_genai
