@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from runtimes.audit.run import audit
 from runtimes.audit.subjects import found_in
 from runtimes.formats import dequantise
 from runtimes.located import Model
+from runtimes.openvino.signal_stack import signal_stack
 from runtimes.parity import tokenizer
 from runtimes.parity.advice import advise
 from runtimes.parity.execution import execution
@@ -190,6 +192,17 @@ def test_text_is_split_and_joined_by_genai(checkpoint: Path, tmp_path: Path) -> 
     assert runtime.stop_tokens == {2} < usual.stop_tokens
     runtime.close()
     usual.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sigaltstack as Linux has it")
+@pytest.mark.parametrize(("form", "variant"), [("onnx", "q8"), ("gguf", "q8_0")])
+def test_ctrl_c_after_it_is_no_crash(
+    checkpoint: Path, tmp_path: Path, form: str, variant: str
+) -> None:
+    """Its plugin leaves a stack for signals that is freed with it."""
+    before = bytes(signal_stack())
+    in_openvino(export_tiny(checkpoint, form, variant, tmp_path), [1, 2, 3])
+    assert bytes(signal_stack()) == before
 
 
 def test_what_openvino_saves_is_not_left_in_the_artifact(checkpoint: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import openvino as ov
 
 from edgeproof.errors import InputError
+from runtimes.openvino.signal_stack import kept_signal_stack
 
 DEVICE = "CPU"
 # What its bindings raise for a model that it cannot read, compile or run.
@@ -40,6 +41,7 @@ def settings(threads: int, properties: Mapping[str, Any] = EXACT) -> dict[str, A
     }
 
 
+@kept_signal_stack()
 def compiled(path: Path, properties: Mapping[str, Any], shown: Path | None = None) -> Any:
     """A model from a file, an `ov.CompiledModel`; errors name `shown`, or the file.
 

@@ -22,6 +22,7 @@ from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
 from runtimes.gguf_file import read_metadata
 from runtimes.openvino.device import DEVICE, ERRORS, EXACT, VERSION, compiled, refused, settings
+from runtimes.openvino.signal_stack import kept_signal_stack
 from runtimes.sequence import SequenceRuntime
 
 SAVED = "openvino_model.xml"
@@ -114,6 +115,7 @@ def open_runtime(
     return OpenVinoGguf(path, settings(threads, properties))
 
 
+@kept_signal_stack()
 def convert(path: Path, folder: Path) -> Any:
     """Write what GenAI reads of a file into a folder, as `SAVED`; its tokenizer.
 
