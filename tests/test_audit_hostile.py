@@ -268,9 +268,10 @@ def test_a_rounded_file_as_the_original_is_told_of(tmp_path: Path) -> None:
 
 def test_what_inspecting_cannot_use_is_refused(tmp_path: Path) -> None:
     path = gguf(tmp_path / "m.gguf", {})
-    for option in ("--markdown", "--against", "--badge", "--receipt"):
-        done = audit(path, "--inspect", option, tmp_path / "a")
-        said = "leave --against, --markdown, --badge and --receipt out"
+    for option in ("--markdown", "--against", "--badge", "--receipt", "--runtime"):
+        value = "openvino" if option == "--runtime" else tmp_path / "a"
+        done = audit(path, "--inspect", option, value)
+        said = "leave --against, --markdown, --badge, --receipt and --runtime out"
         assert (done.exit_code, said in done.output) == (2, True)
 
 

@@ -99,7 +99,12 @@ def test_a_runs_steps_compute_where_it_was_decided(
     assert without.of_text["device"] == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     found = planned()
-    assert found == replace(without, of_text={**without.of_text, "device": "cuda"})
+    assert found == replace(
+        without,
+        of_text={**without.of_text, "device": "cuda"},
+        gpus=1,
+        gpu_memory_times=steps_plan.GPU_WEIGHTS,
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     params = {**found.of_text, "inputs": ["config.json"]}
     write_job(tmp_path / "job", params, {"model": checkpoint}, tmp_path / "out")
