@@ -131,10 +131,6 @@ def carry_out(
     _refuse_one_folder_for_two(models)
     plain = [request for request in plan.variants if request.plain]
     variants = [request.resolve() for request in plain]
-    allowed = {
-        variant: request.allow_degraded
-        for (_, variant), request in zip(variants, plain, strict=True)
-    }
     strict = {
         variant for (_, variant), request in zip(variants, plain, strict=True) if request.strict
     }
@@ -143,8 +139,10 @@ def carry_out(
         wanted = WantedModel(model.id, model.revision, model.adapters, name or model.name)
         source, folders = export_variants(wanted, variants, out, flags, strict)
         artifacts = tuple(
-            PlannedArtifact(folder.relative_to(out).as_posix(), allow_degraded)
-            for folder, allow_degraded in zip(folders, allowed.values(), strict=True)
+            PlannedArtifact(
+                folder.relative_to(out).as_posix(), request.allow_degraded, runtime=request.runtime
+            )
+            for folder, request in zip(folders, plain, strict=True)
         )
         recovered, left_out = planned_recoveries(model, source, plan)
         for line in recovered_lines(recovered, out):

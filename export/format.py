@@ -160,6 +160,8 @@ class Format(Exporter[Opened]):
     engines: Mapping[str, Exporter[Any]]
     """Other ways to make the same layout, by the value of --engine."""
     publication: Publication
+    runtimes: tuple[str, ...] = ()
+    """The runtimes beside its usual one, by the names of its `Reader`; a plan's `runtime`."""
     recovered: RecoveredDtypes | None = None
     """What a plan's `recover` makes; None: the format stores no recovered checkpoint as it is."""
 

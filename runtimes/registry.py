@@ -43,10 +43,22 @@ def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:
     found = reader_of(artifact)
     if other is None:
         return found.adapter
-    if other not in found.others:
-        form = artifact.manifest.variant.format
-        raise InputError(f"{artifact.subject}: {other} does not execute {form}")
-    return found.others[other]
+    try:
+        return other_adapter(artifact.manifest.variant.format, other)
+    except InputError as error:
+        raise InputError(f"{artifact.subject}: {error}") from None
+
+
+def other_adapter(form: str, name: str) -> Adapter:
+    """The adapter of that name, which executes a format beside its usual one.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = reader(form).others.get(name)
+    if found is None:
+        raise InputError(f"{name} does not execute {form}")
+    return found
 
 
 def activations(artifact: Artifact, other: str | None = None) -> frozenset[str | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,14 @@ SCHEMA = Schema(
 
 @dataclass(frozen=True)
 class PlannedArtifact:
-    """One artifact of a run; `path` is relative to the record's folder."""
+    """One artifact of a run; `path` is relative to the record's folder.
+
+    It is run in its format's usual runtime, or in the other one named.
+    """
 
     path: str
     allow_degraded: bool
+    runtime: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def collect(
             except LostResultError as error:
                 taken.lost[key] = str(error)
         planned = (
-            PlannedArtifact(place, variant.planned.allow_degraded)
+            PlannedArtifact(place, variant.planned.allow_degraded, runtime=variant.planned.runtime)
             for variant in model.variants
             if (place := _place(variant, places)) is not None
         )

@@ -200,6 +200,7 @@ def main(
             "--footprint" if footprint else "--no-footprint",
             *(["--localise"] if localise else []),
             *(["--whole-text"] if whole_text else []),
+            *_others(exports),
         ),
     )
     wanted = Wanted(out, allow_degraded, not no_html, junit, markdown_path, _further(further))
@@ -210,6 +211,17 @@ def main(
         count = 1 if executor == SERIAL else count
         doer = LocalExecutor(place, count, max(cores(), count * number), memory_mb())
     sys.exit(carry_out(exports, measuring, _recovering(exports, number), place, doer, wanted))
+
+
+def _others(exports: PlannedExports) -> list[str]:
+    """The runtimes beside their formats' usual ones that a plan asks for, as options."""
+    asked = {
+        (str(item.params["format"]), item.runtime)
+        for model in exports.models
+        for item in (*model.exports, *(e for found in model.recovered for e in found.exports))
+        if item.runtime is not None
+    }
+    return [text for form, name in sorted(asked) for text in ("--other", form, name)]
 
 
 def _recovering(exports: PlannedExports, threads: int) -> PlannedRecovering:

@@ -231,8 +231,9 @@ class _Maker:
             needs,
         )
         made, footprint = {ARTIFACT: export.key}, None
+        other = {} if item.runtime is None else {"runtime": item.runtime}
         if told.footprint is not None:
-            alone = {"threads": told.threads}
+            alone = {"threads": told.threads, **other}
             footprint = replace(
                 self.step(Kind.FOOTPRINT, item.label, told.footprint, made, {}),
                 inputs=made,
@@ -242,7 +243,7 @@ class _Maker:
         inputs = {**made, REFERENCE: reference.key}
         if recovered is not None:
             inputs[RECOVERED] = recovered.key
-        params = {**told.of_artifacts, "gates": gates}
+        params = {**told.of_artifacts, "gates": gates, **other}
         measure = self.step(Kind.MEASURE, item.label, told.measure, inputs, params)
         return Variant(item, export, footprint, measure)
 

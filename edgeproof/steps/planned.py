@@ -37,7 +37,7 @@ class PlannedExport:
     """One variant of a model: what exports it, and where it is to lie below the model's folder.
 
     `files` are those that options name, by the option. One that cannot be made here at all has
-    `failed`.
+    `failed`. It is measured in its format's usual `runtime`, or in the other one named.
     """
 
     label: str
@@ -49,6 +49,7 @@ class PlannedExport:
     needs: Needs
     allow_degraded: bool
     failed: str | None = None
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)

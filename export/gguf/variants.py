@@ -71,5 +71,6 @@ FORMAT = Format(
     engines={},
     example="python -m export.gguf --model bundled --dtype f16,q4_k_m",
     publication=PUBLICATION,
+    runtimes=("llamacpp-gpu", "openvino"),
     recovered=RecoveredDtypes({AUTO: RECOVERED.lower()}, mixes=True),
 )

@@ -113,6 +113,7 @@ FORMAT = Format(
     engines={"optimum": TRACED},
     example="python -m export.onnx --model bundled --dtype fp16",
     publication=PUBLICATION,
+    runtimes=("webgpu", "onnxruntime-cuda", "browser", "browser-webgpu", "openvino"),
     recovered=RecoveredDtypes(
         {dtype: variant.name for dtype, variant in RECOVERED_VARIANTS.items()}, mixes=True
     ),

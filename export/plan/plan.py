@@ -20,7 +20,7 @@ from edgeproof.errors import InputError
 from edgeproof.files.schema import Schema
 from edgeproof.goal import Goal, parse_goal
 from edgeproof.verdicts import METRICS, RUNTIME_CLASSES
-from export.format import DIRECT, Exporter, RecoveredDtypes
+from export.format import DIRECT, Exporter, Format, RecoveredDtypes
 from export.formats import load_format
 from export.model_name import model_name
 from export.sources.adapters import AdapterRequest
@@ -35,7 +35,8 @@ UP_TO = "recover-up-to"
 PLAN_KEYS = {"schema", "models", "variant", "gates", UP_TO}
 COUNT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([MB])")  # of parameters
 TIMES = {"M": 10**6, "B": 10**9}
-VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine", "recover"}
+VARIANT_KEYS = {"format", "dtype", "allow-degraded", "strict", "engine", "recover", "runtime"}
+APART = ", for two runtimes: give one of them a plan and an --out of its own"
 MODEL_KEYS = {"id", "revision", "adapter", "adapters", "name"}
 ADAPTER_KEYS = {"id", "weight"}
 
@@ -56,7 +57,8 @@ class VariantRequest:
 
     `strict` refuses a fallback to another type; `engine` makes the files; `options` are the
     format's own with that engine, as the plan has them. With a `goal` it is made from a recovered
-    checkpoint, after all others are compared.
+    checkpoint, after all others are compared. It is run in its format's usual runtime, or in the
+    other one named.
     """
 
     format: str
@@ -66,6 +68,7 @@ class VariantRequest:
     engine: str = DIRECT
     options: Mapping[str, Any] = field(default_factory=dict)
     goal: Goal | None = None
+    runtime: str | None = None
 
     def resolve(self) -> tuple[Exporter[Any], Variant[Any]]:
         """What makes it, and the variant with the options worked into it.
@@ -207,7 +210,8 @@ def _variant(item: Any) -> list[VariantRequest]:
     if not isinstance(item, dict) or not isinstance(item.get("format"), str):
         raise InputError("a [[variant]] needs format and dtype")
     engine = item.get("engine", DIRECT)
-    form = load_format(item["format"]).engine(str(engine))
+    whole = load_format(item["format"])
+    form, runtime = whole.engine(str(engine)), _runtime(item, whole)
     _only(item, VARIANT_KEYS.union(form.option_names), f"a {form.name} variant")
     options = {name: value for name, value in item.items() if name not in VARIANT_KEYS}
     dtypes, goal = [str(dtype) for dtype in _list(item.get("dtype", []), "dtype")], None
@@ -224,12 +228,22 @@ def _variant(item: Any) -> list[VariantRequest]:
             str(engine),
             options,
             goal,
+            runtime,
         )
         for dtype in dtypes
     ]
     for request in requests:
         request.resolve()
     return requests
+
+
+def _runtime(item: Mapping[str, Any], form: Format[Any]) -> str | None:
+    name = item.get("runtime")
+    if name is None or name in form.runtimes:
+        return name
+    known = ", ".join(form.runtimes)
+    others = f"choose from {known}, or leave" if known else "it has only its usual one: leave"
+    raise InputError(f"runtime: {name!r} does not execute {form.name}; {others} that out")
 
 
 def _recovered(name: str, engine: Any) -> RecoveredDtypes:
@@ -259,13 +273,14 @@ def _no_name_twice(models: Sequence[ModelRequest]) -> None:
 
 
 def _no_duplicates(requests: Sequence[VariantRequest]) -> None:
-    seen = set()
+    seen: dict[tuple[str, str], str | None] = {}
     for request in requests:
         _, variant = request.resolve()
         key = variant.format, variant.name
         if key in seen:
-            raise InputError(f"{variant.format} {variant.name} is in the plan twice")
-        seen.add(key)
+            apart = "" if seen[key] == request.runtime else APART
+            raise InputError(f"{variant.format} {variant.name} is in the plan twice{apart}")
+        seen[key] = request.runtime
 
 
 def _flag(table: Mapping[str, Any], key: str) -> bool:

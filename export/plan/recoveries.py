@@ -83,6 +83,7 @@ def _planned(request: VariantRequest, label: str, name: str) -> PlannedVariant:
         dtype=request.dtype,
         strict=request.strict,
         options=dict(request.options),
+        runtime=request.runtime,
     )
 
 

@@ -130,6 +130,7 @@ def _export(request: VariantRequest, source: Source, *, verify: bool) -> Planned
         versions={},
         needs=Needs(memory_mb=MEMORY_MB),
         allow_degraded=request.allow_degraded,
+        runtime=request.runtime,
     )
     try:
         tools = {"edgeproof": __version__, **form.tools_of(variant)}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import RunRecord, load_run_record
 from edgeproof.command import NAMED, root_option
 from edgeproof.display import table_console
@@ -177,7 +176,10 @@ def main(
         asked = [by_hand(artifacts, checkpoint, original, runtime, allow_degraded=allow_degraded)]
     else:
         if runtime is not None:
-            raise InputError("--runtime needs explicit artifacts: --runtime NAME ARTIFACT …")
+            raise InputError(
+                "--runtime needs explicit artifacts: --runtime NAME ARTIFACT …; in a plan it is a"
+                " variant's key"
+            )
         if checkpoint is not None:
             raise InputError("--checkpoint needs explicit artifacts: run.json names their own")
         record = load_run_record(root)
@@ -186,11 +188,9 @@ def main(
             asked += parts.recovered_models(record, root, allow_degraded=allow_degraded)
             tell_of_unmade(record, root)
     asked, lost = parts.told_apart(asked)
-    reports = {model.report for model in asked}
-    if json_path is not None and len(reports) > 1:
-        raise InputError(f"--json is for one model, this run has {len(reports)}: leave it out")
+    parts.require_runtimes(asked, record if recover else None, [form for form, _ in awaited])
     _require_outputs(
-        [json_path or report for report in reports],
+        _reports(asked, json_path),
         junit,
         markdown_path,
         with_pages=not no_html,
@@ -237,6 +237,18 @@ def make_recovered(record: RunRecord, root: Path, threads: int) -> int:
         return run_module("runtimes.recover.planned", "--root", root, "--threads", str(threads))
 
 
+def _reports(models: Sequence[ComparedModel], json_path: Path | None) -> list[Path]:
+    """Where the reports of models go.
+
+    Raises:
+        InputError: one place is given for several.
+    """
+    reports = {model.report for model in models}
+    if json_path is not None and len(reports) > 1:
+        raise InputError(f"--json is for one model, this run has {len(reports)}: leave it out")
+    return [json_path or report for report in reports]
+
+
 def by_hand(
     artifacts: Sequence[Path],
     checkpoint: Path | None,
@@ -255,28 +267,8 @@ def by_hand(
 
     if checkpoint is None:
         raise InputError("--checkpoint DIR is needed with explicit artifacts")
-    if runtime is not None:
-        _require_runtime(artifacts, runtime)
     requests = [Request(path, allow_degraded, runtime) for path in artifacts]
     return ComparedModel(None, checkpoint, requests, Path(REPORT), original=original)
-
-
-def _require_runtime(artifacts: Sequence[Path], runtime: str) -> None:
-    """Refuse one that does not execute what is there, or is not here itself: no fault of a file.
-
-    What cannot be read is told later.
-
-    Raises:
-        InputError: naming the artifact, or what is to be installed.
-    """
-    from runtimes.registry import adapter_of
-
-    for path in artifacts:
-        try:
-            artifact = open_artifact(path)
-        except InputError:
-            continue
-        adapter_of(artifact, runtime).require()
 
 
 def summarise(

@@ -51,10 +51,12 @@ class Elsewhere:
     unseen: str
 
 
-def left_open(artifact: Artifact, *, allow_degraded: bool) -> Iterator[Elsewhere]:
-    """What can be run here of what the export's usual runtime does not show."""
+def left_open(
+    artifact: Artifact, *, allow_degraded: bool, ran_in: str | None = None
+) -> Iterator[Elsewhere]:
+    """What can be run here of what the runtime that it `ran_in` does not show, or its usual one."""
     others = reader_of(artifact).others
-    for place, text in unseen(artifact):
+    for place, text in unseen(artifact, ran_in):
         for name, adapter in others.items():
             if adapter.in_process and executed(adapter, place):
                 yield Elsewhere(artifact, allow_degraded, place, name, text)
@@ -179,7 +181,7 @@ def _with_references(
 def _asked(root: Path, planned: Sequence[PlannedArtifact]) -> Iterator[Elsewhere]:
     for item in planned:
         artifact = open_artifact(root / item.path)
-        yield from left_open(artifact, allow_degraded=item.allow_degraded)
+        yield from left_open(artifact, allow_degraded=item.allow_degraded, ran_in=item.runtime)
 
 
 def _reference(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -13,12 +13,13 @@ from edgeproof.artifact import MANIFEST, open_artifact
 from edgeproof.artifact.run_record import PlannedArtifact, RunRecord
 from edgeproof.errors import InputError
 from edgeproof.verdicts import REPORT
-from runtimes.formats import reader_of
+from runtimes.formats import reader, reader_of
 from runtimes.parity.awaited import Patient, in_rounds
 from runtimes.parity.environment import environment
 from runtimes.parity.original import original_of
 from runtimes.parity.result import ModelResult, Unreadable
 from runtimes.parity.run import Conditions, ParityRun, Request, patient_parity
+from runtimes.registry import adapter_of, other_adapter
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,10 @@ def recovered_models(record: RunRecord, root: Path, *, allow_degraded: bool) -> 
 def _requests(
     artifacts: Sequence[PlannedArtifact], root: Path, *, allow_degraded: bool
 ) -> list[Request]:
-    return [Request(root / item.path, item.allow_degraded or allow_degraded) for item in artifacts]
+    return [
+        Request(root / item.path, item.allow_degraded or allow_degraded, item.runtime)
+        for item in artifacts
+    ]
 
 
 def told_apart(
@@ -106,6 +110,32 @@ def told_apart(
         else:
             lost += unreadable
     return told, lost
+
+
+def require_runtimes(
+    models: Sequence[ComparedModel], planned: RunRecord | None, awaited: Collection[str]
+) -> None:
+    """Refuse a runtime that was asked for, also of what is `planned`, and cannot run here.
+
+    What comes with the usual runtime of an `awaited` format is not here yet.
+
+    Raises:
+        InputError: it does not execute the format, or what is to be installed.
+    """
+    asked = {}
+    for request in (request for model in models for request in model.requests):
+        if request.runtime is not None:
+            artifact = request.opened()
+            adapter = adapter_of(artifact, request.runtime)
+            asked[artifact.manifest.variant.format, request.runtime] = adapter
+    for run in planned.models if planned else ():
+        for variant in (variant for item in run.recovered for variant in item.variants):
+            if variant.runtime is not None:
+                adapter = other_adapter(variant.format, variant.runtime)
+                asked[variant.format, variant.runtime] = adapter
+    for (form, _), adapter in asked.items():
+        if form not in awaited or adapter.extra != reader(form).adapter.extra:
+            adapter.require()
 
 
 def compare_models(

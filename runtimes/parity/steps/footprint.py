@@ -27,9 +27,10 @@ RESULT = "footprint.json"
 
 @dataclass(frozen=True)
 class Params:
-    """With how many threads it is measured."""
+    """With how many threads it is measured; in another runtime only that it does not crash."""
 
     threads: int
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,17 @@ class Told:
 def main(job: Job) -> None:
     """Measure the artifact, in a process of its own."""
     artifact = only_artifact(job.input(ARTIFACT))
-    told = _told(artifact, job.told(Params).threads)
+    told = _told(artifact, job.told(Params))
     told = with_names(told, {str(artifact.path): places.ARTIFACT})
     (job.out / RESULT).write_text(json.dumps(asdict(told)), "utf-8")
 
 
-def _told(artifact: Artifact, threads: int) -> Told:
+def _told(artifact: Artifact, params: Params) -> Told:
+    other = params.runtime
     try:
-        if not adapter_of(artifact).in_process:
+        if not adapter_of(artifact, other).in_process:
             return Told()
-        return Told(footprint(artifact, threads))
+        return Told(footprint(artifact, params.threads, other, brief=other is not None))
     except Crash as error:
         return Told(crash=str(error))
     except DamagedExportError as error:

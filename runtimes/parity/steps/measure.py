@@ -51,7 +51,7 @@ def main(job: Job, journal: Path | None, crashed: tuple[tuple[str, str, str], ..
         costs=_Known(job),
         computing=params.computing,
     )
-    requests = [Request(artifact.path, allow_degraded=False)]
+    requests = [Request(artifact.path, allow_degraded=False, runtime=params.runtime)]
     conditions = Conditions(suite_of(job, params), params.threads, params.gates, extent)
     facts, (entry,) = run_each(ParityRun(checkpoint, requests, conditions, original))
     others = {str(artifact.path): places.ARTIFACT, str(original): places.CHECKPOINT}

@@ -43,12 +43,16 @@ class TextParams:
 
 @dataclass(frozen=True)
 class Params(TextParams):
-    """How much of an artifact is compared, and by which of a plan's limits."""
+    """How much of an artifact is compared, and by which of a plan's limits.
+
+    It is run in its format's usual runtime, or in the other one named.
+    """
 
     footprints: bool
     localise: bool
     whole_text: bool
     gates: dict[str, dict[str, float]]
+    runtime: str | None = None
 
 
 def suite_of(job: Job, params: TextParams) -> Suite:

@@ -12,7 +12,7 @@ from edgeproof.steps.planned import GivenFiles, PlannedMeasuring, told
 from runtimes.computing import CPU, device_option
 from runtimes.parity.environment import environment
 from runtimes.parity.text_options import chosen_suite, text_options
-from runtimes.registry import chosen_device, reference_version
+from runtimes.registry import chosen_device, other_adapter, reference_version
 from runtimes.threads import threads_option
 
 PACKAGE = "runtimes.parity.steps"
@@ -31,6 +31,7 @@ PYTHON = "python"
 @click.option("--footprint/--no-footprint", default=True)
 @click.option("--localise", is_flag=True)
 @click.option("--whole-text", is_flag=True)
+@click.option("--other", "others", type=(str, str), multiple=True, help="A format, its runtime.")
 @device_option
 @threads_option
 def main(
@@ -40,11 +41,14 @@ def main(
     footprint: bool,
     localise: bool,
     whole_text: bool,
+    others: tuple[tuple[str, str], ...],
     device: str,
     threads: int,
 ) -> None:
     """Say what measuring an artifact takes."""
     reference_version()
+    for form, name in others:
+        other_adapter(form, name).require()
     suite, chosen = chosen_suite(budget, text), chosen_device(device)
     versions = {k: v for k, v in environment(threads).versions.items() if k != PYTHON}
     measuring = PlannedMeasuring(
