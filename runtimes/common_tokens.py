@@ -1,7 +1,7 @@
-"""A file of others with more tokens than the original: it is compared on those of the original.
+"""A file of others with more or fewer tokens than the original: compared on those of both.
 
-Rows that fill up to a round number, or tokens that were added, come after the original's, which
-keep their ids.
+Rows that fill up to a round number, or tokens that were added, come after the others, which keep
+their ids.
 """
 
 from __future__ import annotations
@@ -22,25 +22,55 @@ from runtimes.protocol import (
 )
 
 TABLES = ("embed_tokens", "lm_head")
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class CommonRows(Mapping[str, np.ndarray]):
-    """A file's weights, of the embedding and the head the rows of common tokens."""
+    """A file's weights, or the original's, of the embedding and the head the rows of common tokens.
 
-    def __init__(self, weights: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> None:
+    With the `original`'s weights these two get the rows that the file has not from them.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        vocabulary: Vocabulary,
+        original: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self._weights, self._vocabulary = weights, vocabulary
+        # Copies: the original's may be overwritten while these are looked up.
+        self._lacking = {} if original is None else _after(original, vocabulary)
 
     def __getitem__(self, name: str) -> np.ndarray:
         values = self._weights[name]
-        table = any(part in TABLES for part in name.split("."))
-        common = self._vocabulary.common
-        return values[:common] if table and len(values) == self._vocabulary.own else values
+        if not _is_table(name) or len(values) not in self._sizes:
+            return values
+        common = values[: self._vocabulary.common]
+        if name == HEAD and name not in self._lacking:  # tied, and stored apart by others
+            name = EMBEDDING
+        lacking = self._lacking.get(name)
+        return common if lacking is None else np.concatenate([common, lacking])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
 
     def __len__(self) -> int:
         return len(self._weights)
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self._vocabulary.own, self._vocabulary.original
+
+
+def _is_table(name: str) -> bool:
+    return any(part in TABLES for part in name.split("."))
+
+
+def _after(original: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """The rows of the original's tables that come after the common ones, where there are any."""
+    if vocabulary.own >= vocabulary.original:
+        return {}
+    return {name: original[name][vocabulary.own :].copy() for name in original if _is_table(name)}
 
 
 def on_common_tokens(runtime: Runtime, common: int) -> Runtime:

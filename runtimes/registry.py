@@ -31,7 +31,9 @@ def open_runtime(artifact: Artifact, threads: int, other: str | None = None) -> 
     """
     runtime = adapter_of(artifact, other).open(artifact, threads)
     vocabulary = artifact.vocabulary
-    return on_common_tokens(runtime, vocabulary.common) if vocabulary else runtime
+    if vocabulary is None or vocabulary.own == vocabulary.common:
+        return runtime
+    return on_common_tokens(runtime, vocabulary.common)
 
 
 def adapter_of(artifact: Artifact, other: str | None = None) -> Adapter:

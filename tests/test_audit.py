@@ -33,6 +33,7 @@ CHAT = [{"role": "user", "content": "The capital of France?"}]
 TEXT = [{"text": text[:60]} for text in tiny.long_texts(2)] + [{"messages": CHAT}]
 TEMPLATE = "tokenizer.chat_template"
 HARMLESS = "called-Q6_K"
+SHORTER = 328  # rows; the tokenizer has 336 tokens, and the checkpoint 384 rows
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ def read(path: Path) -> dict[str, Any]:
 def shorter(writer: GGUFWriter) -> None:
     for key in ("tokens", "token_type"):
         stored = writer.kv_data[0][f"tokenizer.ggml.{key}"]
-        stored.value = stored.value[:-8]
+        stored.value = stored.value[:SHORTER]
 
 
 def fewer_rows(arrays: dict[str, np.ndarray]) -> None:
-    arrays["token_embd.weight"] = arrays["token_embd.weight"][:-8]
+    arrays["token_embd.weight"] = arrays["token_embd.weight"][:SHORTER]
 
 
 def head_apart(arrays: dict[str, np.ndarray]) -> None:
@@ -136,7 +137,7 @@ FAULTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "vocabulary-Q8_0": (
         {"metadata": shorter, "tensors": fewer_rows},
-        ("tokenizer.ggml.tokens is 376 entries", "[376, 256], expected [384, 256]"),
+        ("tokenizer.ggml.tokens is 328 entries", "[328, 256], expected [384, 256]"),
     ),
     HARMLESS: (
         {"plain": ("token_embd.weight", "output.weight"), "tensors": head_apart},

@@ -180,11 +180,11 @@ def test_what_the_runtime_can_do_it_can_on_common_tokens(model: Path, tmp_path: 
 def test_only_tables_of_the_file_s_own_length_are_cut() -> None:
     weights = {EMBEDDING: np.zeros((6, 2)), "a.up_proj.weight": np.zeros((6, 2)),
                "lm_head.weight": np.zeros((6, 2)), "lm_head.bias": np.zeros(6)}  # fmt: skip
-    rows = CommonRows(weights, Vocabulary(own=6, common=4))
+    rows = CommonRows(weights, Vocabulary(own=6, original=4))
     assert {name: len(rows[name]) for name in rows} == {
         EMBEDDING: 4, "a.up_proj.weight": 6, "lm_head.weight": 4, "lm_head.bias": 4,
     }  # fmt: skip
-    assert len(CommonRows(weights, Vocabulary(own=5, common=4))[EMBEDDING]) == 6
+    assert len(CommonRows(weights, Vocabulary(own=5, original=4))[EMBEDDING]) == 6
 
 
 @pytest.mark.parametrize("ours", [True, False])

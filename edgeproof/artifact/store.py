@@ -33,10 +33,18 @@ from edgeproof.files.schema import NewerFileError
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How many tokens a file has `own`, that has more than its original: the first are `common`."""
+    """How many tokens a file has `own`, and its `original`, whose number is another.
+
+    The first ones are `common`. What of the original is missing are rows that have no token.
+    """
 
     own: int
-    common: int
+    original: int
+
+    @property
+    def common(self) -> int:
+        """How many both have."""
+        return min(self.own, self.original)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from edgeproof.artifact import (
@@ -19,7 +20,7 @@ from edgeproof.artifact import (
 )
 from edgeproof.checkpoints.json_object import read_object
 from edgeproof.checkpoints.special_tokens import CONFIG
-from edgeproof.checkpoints.tokenizer import tokenizer_files
+from edgeproof.checkpoints.tokenizer import TOKENIZER, token_ids, tokenizer_files
 from edgeproof.checkpoints.weight_files import INDEX, SINGLE, weight_files
 from edgeproof.errors import InputError
 from edgeproof.families import read_config
@@ -27,6 +28,7 @@ from edgeproof.files.cache import cache_folder
 from edgeproof.files.hashing import OutputFile, input_records, remembered_sha256
 from edgeproof.recovery import RECOVERY
 from runtimes.audit.inspection import Inspection
+from runtimes.contents import Origin
 from runtimes.formats import dequantise
 from runtimes.parity.blame import blame
 
@@ -85,7 +87,9 @@ def describe(found: Inspection, original: Against) -> Described:
         outputs=outputs,
         weights=weights_record(found.stats, max(1, found.parameters)),
     )
-    foreign = Foreign(found.subject, found.suffix, _larger(found, original.folder), found.batches)
+    foreign = Foreign(
+        found.subject, found.suffix, _vocabulary(found, original.folder), found.batches
+    )
     artifact = foreign_artifact(found.folder, manifest, foreign)
     unread = _unread(artifact, original.folder)
     if unread is None:
@@ -106,12 +110,23 @@ def hashed(found: Inspection) -> tuple[OutputFile, ...]:
     return tuple(_hashed(found.folder, name) for name in sorted(found.files))
 
 
-def _larger(found: Inspection, checkpoint: Path) -> Vocabulary | None:
-    """Both sizes where the file has more tokens than the original; fewer are a fault of its own."""
-    common = read_object(checkpoint / CONFIG).get("vocab_size")
-    if found.vocabulary is None or not isinstance(common, int) or found.vocabulary <= common:
+def _vocabulary(found: Inspection, checkpoint: Path) -> Vocabulary | None:
+    """Both sizes where the file's is another; a token that it lacks is a fault of its own."""
+    own, size = found.vocabulary, read_object(checkpoint / CONFIG).get("vocab_size")
+    if own is None or not isinstance(size, int) or own == size:
         return None
-    return Vocabulary(found.vocabulary, common)
+    if own < size and _has_tokens(checkpoint, range(own, size)):
+        return None
+    return Vocabulary(own, size)
+
+
+def _has_tokens(checkpoint: Path, ids: range) -> bool:
+    """Whether its tokenizer has any of these; one that cannot be read may have."""
+    origin = Origin(checkpoint)
+    if not origin.has(TOKENIZER):
+        return True
+    known = chain(token_ids(origin.tokenizer).values(), origin.added.values())
+    return any(index in ids for index in known)
 
 
 def sha256_of_all(files: Sequence[OutputFile]) -> str:

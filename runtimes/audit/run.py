@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeproof.artifact import Artifact
+from edgeproof.artifact import Artifact, Vocabulary
 from edgeproof.errors import InputError
 from runtimes.audit.description import Against, Described, against, describe
 from runtimes.audit.inspection import Inspection, Origin
@@ -133,10 +133,20 @@ def _noted(entry: Entry, described: dict[str, Described], found: Sequence[Inspec
         )
     vocabulary = entry.artifact.vocabulary
     if vocabulary is not None:
-        notes.append(
-            f"its vocabulary has {vocabulary.own:,} tokens, {vocabulary.own - vocabulary.common:,}"
-            f" more than the original's: compared on the {vocabulary.common:,} that both have"
-        )
+        notes.append(_vocabulary_note(vocabulary))
     if unread is not None:
         notes.append(f"weights were not compared one by one: {unread}")
     return replace(entry, judgement=entry.judgement.noted(*notes))
+
+
+def _vocabulary_note(vocabulary: Vocabulary) -> str:
+    apart = vocabulary.own - vocabulary.original
+    other = (
+        f"{apart:,} more than the original's"
+        if apart > 0
+        else f"{-apart:,} fewer than the original's, whose further rows are of no token"
+    )
+    return (
+        f"its vocabulary has {vocabulary.own:,} tokens, {other}: compared on the"
+        f" {vocabulary.common:,} that both have"
+    )

@@ -22,12 +22,15 @@ Json = Mapping[str, Any]
 class Origin:
     """A checkpoint's folder; a file that it has not is an empty object.
 
+    `tokens` is how many its vocabulary is taken to have, if not as many as config.json says.
+
     Raises:
         InputError: by what reads a file that is no JSON object.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tokens: int | None = None) -> None:
         self.folder = folder
+        self._tokens = tokens
 
     def has(self, name: str) -> bool:
         """Whether it has a file of that name."""
@@ -77,7 +80,8 @@ class Origin:
     @cached_property
     def facts(self) -> Facts:
         """What config.json says of the model."""
-        return facts_of(self.config)
+        facts = facts_of(self.config)
+        return facts if self._tokens is None else {**facts, "vocab_size": self._tokens}
 
     @cached_property
     def added(self) -> dict[str, int]:

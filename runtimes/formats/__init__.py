@@ -60,20 +60,24 @@ def readable(artifact: Artifact) -> bool:
     return not artifact.manifest.variant.facts.traced
 
 
-def dequantise(artifact: Artifact) -> Mapping[str, np.ndarray]:
+def dequantise(
+    artifact: Artifact, original: Mapping[str, np.ndarray] | None = None
+) -> Mapping[str, np.ndarray]:
     """Every parameter as float32, under its Hugging Face name and in its layout.
 
     Each is dequantised when it is looked up, so that only those in use are in memory.
 
     Linear weights are [out, in], query and key rows in Hugging Face's rotary order, fused
-    projections split; a tied head is absent. Of more tokens than the original's those are left out.
+    projections split; a tied head is absent. Of more tokens than the original's those are left out;
+    of fewer, with the `original`'s weights, the rows that are missing are the original's.
 
     Raises:
         InputError: nothing reads the format, or the files are damaged or of an unknown layout;
             looking a tensor up raises it where that one is.
     """
     weights = reader_of(artifact).weights(artifact)
-    return CommonRows(weights, artifact.vocabulary) if artifact.vocabulary else weights
+    vocabulary = artifact.vocabulary
+    return CommonRows(weights, vocabulary, original) if vocabulary else weights
 
 
 def _brought() -> dict[str, EntryPoint]:

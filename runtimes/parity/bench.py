@@ -62,6 +62,15 @@ class Bench:
     costs: Costs = footprint
     weight_runs: WeightRuns[WeightRun] = field(default_factory=WeightRuns)
 
+    def reference_for(self, artifact: Artifact) -> Reference:
+        """The reference, on the tokens that the artifact has too.
+
+        Raises:
+            InputError: as for `Reference.on_common_tokens`.
+        """
+        vocabulary = artifact.vocabulary
+        return self.reference if vocabulary is None else self.reference.on_common_tokens(vocabulary)
+
     def samples(self, wanted: int) -> Sequence[tuple[int, ...]]:
         """The original's sampled replies to the first so many of the sampled chats."""
         prompts = [document.prompt for document in self.reference.sampled_chats]

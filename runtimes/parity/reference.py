@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeproof.artifact import Vocabulary
+from edgeproof.errors import InputError
 from edgeproof.files.cache import cache_folder, keep
 from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
@@ -48,7 +50,8 @@ class Reference:
     `peaks` are the largest values over all positions, of each place that may overflow float16;
     `greedy_chats` and `sampled_chats` are to be answered by at most `reply_tokens` tokens each.
     `probe` is the long text, where a run has one. `whole_text` asks for all documents of every
-    export, also where its first ones tell enough.
+    export, also where its first ones tell enough. `beyond` are the head's rows of what an export
+    has not: [.., hidden], None of one that has all.
     """
 
     documents: tuple[Document, ...]
@@ -60,6 +63,24 @@ class Reference:
     reply_tokens: int = REPLY_TOKENS
     probe: Probe | None = None
     whole_text: bool = True
+    beyond: np.ndarray | None = None
+
+    def on_common_tokens(self, vocabulary: Vocabulary) -> Reference:
+        """The same of a file that may have fewer tokens: the logits are of those of both.
+
+        Raises:
+            InputError: a text has another token.
+        """
+        common = vocabulary.common
+        if common == len(self.head):
+            return self
+        for document in self.documents:
+            if max(document.ids) >= common:
+                raise InputError(
+                    f"the original's reply to {document.id} has the token {max(document.ids)}, for"
+                    f" which the file, of {common} tokens, has no row"
+                )
+        return replace(self, head=self.head[:common], beyond=self.head[common:])
 
     @property
     def positions(self) -> int:

@@ -64,7 +64,7 @@ def replay(
     metrics: list[PositionMetrics] = []
     failures: list[str] = []
     seconds = 0.0
-    with _Comparer(reference.head, threads) as comparer:
+    with _Comparer(reference, threads) as comparer:
         for document, hidden in zip(reference.documents, reference.hidden, strict=True):
             parts: list[PositionMetrics] = []
             blocks = Stopwatch(logits(document.ids))
@@ -89,6 +89,7 @@ def replay(
             advance()
             if enough(metrics, failures):
                 break
+        failures += [comparer.fault] if comparer.fault else []
     return Replay(metrics, failures, seconds)
 
 
@@ -99,15 +100,26 @@ class _Comparer(contextlib.ExitStack):
     runtime.
     """
 
-    def __init__(self, head: np.ndarray, threads: int) -> None:
+    def __init__(self, reference: Reference, threads: int) -> None:
         super().__init__()
         openblas = ThreadpoolController().select(internal_api="openblas")
         self.enter_context(openblas.limit(limits=1))
         self._pool = self.enter_context(ThreadPoolExecutor(threads))
-        self._threads, self._head = threads, head
+        self._threads, self._head, self._beyond = threads, reference.head, reference.beyond
+        self._positions = self._elsewhere = 0
         self._further = further()
         # Kept: new memory costs as much as the product.
-        self._expected = np.empty((COMPARED_ROWS, len(head)), np.float32)
+        self._expected = np.empty((COMPARED_ROWS, len(reference.head)), np.float32)
+
+    @property
+    def fault(self) -> str | None:
+        """In words, where the original's likeliest token is none of the export's."""
+        if not self._elsewhere:
+            return None
+        return (
+            f"at {self._elsewhere} of {self._positions} positions the original's likeliest token is"
+            " one for which the file has no row"
+        )
 
     def compare(self, hidden: np.ndarray, got: np.ndarray, ids: Sequence[int]) -> PositionMetrics:
         """Logits [n, V] against the reference's, hidden [n, H] · headᵀ; n is COMPARED_ROWS at most.
@@ -128,6 +140,10 @@ class _Comparer(contextlib.ExitStack):
             return compare(expected[rows], got[rows], read, self._further)
 
         deque(self._pool.map(multiply, self._shares(width)), maxlen=0)
+        self._positions += len(got)
+        if self._beyond is not None:
+            further = (hidden @ self._beyond.T).max(-1) > expected.max(-1)
+            self._elsewhere += int(further.sum())
         return concatenate([*self._pool.map(compared, self._shares(len(got)))])
 
     def _shares(self, count: int) -> list[slice]:
@@ -147,9 +163,15 @@ def replay_weights(
     Raises:
         InputError: a missing, unknown, misshapen or damaged tensor.
     """
+    width = len(reference.head)
     with model.running(weights):
         logits = model.logits_of([document.ids for document in reference.documents])
-        return replay(reference, logits, threads, lambda: None, enough).metrics
+
+        def common(ids: Sequence[int]) -> Iterator[np.ndarray]:
+            return (rows[:, :width] for rows in logits(ids))
+
+        given = logits if reference.beyond is None else common
+        return replay(reference, given, threads, lambda: None, enough).metrics
 
 
 class Stopwatch:

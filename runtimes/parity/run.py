@@ -317,7 +317,7 @@ def _compare(
             twins=reader_of(artifact).twins(artifact) if runtime is None else (),
         )
         measurement = measure(
-            bench.reference,
+            bench.reference_for(artifact),
             Original(bench.original, bench.scorer, bench.samples),
             lambda: open_runtime(artifact, bench.threads, runtime),
             known,

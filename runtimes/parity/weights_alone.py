@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from edgeproof.artifact import Artifact
 from runtimes.formats import dequantise
 from runtimes.parity.bench import Bench, WeightRun
@@ -28,7 +30,11 @@ def run_weights(
     `faults`. Where that, or the gates that are asked of the weights, decide, the rest of the text
     is left out.
     """
-    weights = dequantise(artifact)
+
+    def read() -> Mapping[str, np.ndarray]:
+        return dequantise(artifact, bench.original.weights)
+
+    weights, reference = read(), bench.reference_for(artifact)
     own = tuple(gate for gate in limits if gate.of_weights)
 
     def run() -> WeightRun:
@@ -39,7 +45,7 @@ def run_weights(
         def settled(found: Mapping[str, Estimate], _: Sequence[str]) -> bool:
             return judge(found, found, own, broken).settled
 
-        part = bench.reference.part(WEIGHT_POSITIONS)
+        part = reference.part(WEIGHT_POSITIONS)
         looks = Looks(part.documents, part.parts, settled)
         with bench.stages.phase("weights"):
             found = replay_weights(bench.original, weights, part, bench.threads, looks.enough)
@@ -49,7 +55,7 @@ def run_weights(
         exact = bench.original.has_weights(weights)
     if exact:
         return [], None, Weighed()
-    conditions = artifact.manifest.variant.precision, own, tuple(faults)
-    found, alone, weighed = bench.weight_runs.once(conditions, lambda: dequantise(artifact), run)
+    conditions = artifact.manifest.variant.precision, own, tuple(faults), len(reference.head)
+    found, alone, weighed = bench.weight_runs.once(conditions, read, run)
     faults += stored_faults(weighed.findings)
     return found, alone, weighed

@@ -57,8 +57,10 @@ def told_otherwise(artifact: Artifact, checkpoint: Path) -> list[str]:
 
 
 def _contents(artifact: Artifact, checkpoint: Path) -> list[Content]:
+    vocabulary = artifact.vocabulary
+    origin = Origin(checkpoint, vocabulary.common if vocabulary else None)
     try:
-        return [*reader_of(artifact).contents(artifact, Origin(checkpoint))]
+        return [*reader_of(artifact).contents(artifact, origin)]
     except MALFORMED as error:
         text = f"what its files say cannot be read ({type(error).__name__}: {error})"
         raise InputError(f"{artifact.path}: {text}") from None

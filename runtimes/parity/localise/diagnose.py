@@ -16,6 +16,7 @@ from edgeproof.artifact import Artifact, Precision
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from edgeproof.families.structure import Structure
+from runtimes.common_tokens import CommonRows
 from runtimes.config_facts import decoder_of
 from runtimes.formats import dequantise, readable, reader_of
 from runtimes.parity.localise.layers import (
@@ -92,6 +93,9 @@ def weigh(subject: Subject, stored: Mapping[str, np.ndarray]) -> Weighed:
     if subject.artifact.foreign is not None and head in stored and head not in expected:
         # Others may store a tied head apart.
         expected = ChainMap({head: expected[f"{EMBEDDING}.weight"]}, expected)  # type: ignore[arg-type]
+    vocabulary = subject.artifact.vocabulary
+    if vocabulary is not None:
+        stored, expected = CommonRows(stored, vocabulary), CommonRows(expected, vocabulary)
     with products, np.errstate(over="ignore", invalid="ignore"):
         return Weighed(
             *compare_tensors(
@@ -135,7 +139,7 @@ def localise(
     stored: Mapping[str, np.ndarray] = {}
     if readable(subject.artifact) and (weighed is None or got):
         try:
-            stored = dequantise(subject.artifact)
+            stored = dequantise(subject.artifact, subject.original.weights)
             weighed = weighed or weigh(subject, stored)
         except InputError as error:
             stored = {}
@@ -146,7 +150,7 @@ def localise(
     steps: list[Step] = []
     if got and flow is not None:
         try:
-            layers, steps = _compare_states(subject.original, ids, got, stored, flow)
+            layers, steps = _compare_states(subject, ids, got, stored, flow)
         except InputError as error:
             found.append(Finding(Cause.FILE, str(error)))
         fault = first_fault(steps, limits_of(subject.artifact))
@@ -204,7 +208,7 @@ def _asked(question: Callable[[], Iterable[Finding] | None]) -> list[Finding]:
 
 
 def _compare_states(
-    model: TorchRuntime,
+    subject: Subject,
     ids: list[int],
     got: Mapping[str, np.ndarray],
     stored: Mapping[str, np.ndarray],
@@ -215,11 +219,13 @@ def _compare_states(
     Raises:
         InputError: the weights do not fit the model.
     """
+    model, vocabulary = subject.original, subject.artifact.vocabulary
+    common = slice(None if vocabulary is None else vocabulary.common)
     original = model.states(ids)
-    original[LOGITS] = original[LAST_NORM] @ model.head.T
+    original[LOGITS] = original[LAST_NORM] @ model.head[common].T
     with model.running(stored or model.weights):
         forced = model.states(ids, given(got, flow))
-        forced[LOGITS] = forced[LAST_NORM] @ model.head.T
+        forced[LOGITS] = forced[LAST_NORM] @ model.head[common].T
         steps = own_steps(got, forced, flow)
     return layer_errors(got, original, steps), steps
 
