@@ -204,9 +204,7 @@ def test_rows_beyond_the_tokenizer_are_unused_pad_tokens(tmp_path: Path) -> None
 
 
 def test_more_tokens_than_the_model_has_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match="and the embedding rows for 64 tokens"
-    ):
+    with pytest.raises(InputError, match="and the embedding rows for 64 tokens"):
         metadata(make_checkpoint(tmp_path / "m", vocab_size=64), tmp_path)
 
 

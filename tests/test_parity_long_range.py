@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from onnx import GraphProto, helper, numpy_helper
 
 from edgeproof.files.hashing import input_records
-from runtimes.parity.localise import Cause
+from runtimes.parity.localise import Cause, Component, Subject, localise
 from runtimes.parity.long_range import (
     FLOOR,
     TIMES,
@@ -27,6 +28,7 @@ from runtimes.registry import open_reference, open_runtime
 from tests.faults.fault import Finds, Plant
 from tests.faults.graphs import COSINES, SINES
 from tests.faults.planting import export
+from tests.parity_results import measurement
 from tests.tiny import make_checkpoint
 
 CONTEXT, LATE = 512, 300
@@ -175,3 +177,22 @@ def test_a_context_that_is_too_short_is_found(probe: Probe, reference: TorchRunt
     found = measure_long_range(reference, longer, reference.head, 0.0)
     assert found.fault is not None
     assert "longer than the file's context" in found.fault
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_where_nobody_compared_the_weights_only_what_was_measured_is_said(
+    checkpoint: Path, reference: TorchRuntime, tmp_path: Path, compared: bool
+) -> None:
+    artifact = export(checkpoint, "onnx", tmp_path, Plant(Finds(Cause.NONE)))
+    if not compared:
+        variant = artifact.manifest.variant
+        traced = replace(variant, facts=replace(variant.facts, traced=True))
+        artifact = replace(artifact, manifest=replace(artifact.manifest, variant=traced))
+    fault = "differ by KL 0.5, more than 0.1 (4 times the other text's, at least 0.01)"
+    found = replace(measurement(), long_range=LongRange(2048, 256, 0.5, 0.1))
+    subject = Subject(artifact, checkpoint, reference, [1, 2, 3], 1)
+    findings = localise(subject, found, trace=False).findings
+    (late_fault,) = (finding for finding in findings if finding.cause is Cause.GRAPH)
+    assert fault in late_fault.text
+    assert late_fault.text.endswith(": attention or positions change on the way") == compared
+    assert (late_fault.component is Component.ATTENTION) == compared

@@ -77,7 +77,8 @@ class LongRange:
             return None
         return (
             f"long range: the last {self.positions} of {self.tokens} tokens differ by KL"
-            f" {self.kl:.3g}, more than {self.limit:.3g}: attention or positions change on the way"
+            f" {self.kl:.3g}, more than {self.limit:.3g}"
+            f" ({TIMES:g} times the other text's, at least {FLOOR})"
         )
 
 

@@ -126,7 +126,7 @@ def localise(
     """
     ids = list(subject.ids[:TOKENS])
     found = [
-        *_measured(measurement),
+        *_measured(measurement, read=readable(subject.artifact)),
         *_asked(subject.artifact.check),
         *_asked(lambda: compare_metadata(subject.artifact, subject.checkpoint)),
     ]
@@ -187,16 +187,25 @@ def _twins(
             yield fault
 
 
-def _measured(measurement: Measurement | None) -> Iterable[Finding]:
+def _measured(measurement: Measurement | None, *, read: bool) -> Iterable[Finding]:
+    """What running it told; `read` says whether its weights are compared, too."""
     if measurement is None:
         return
     if measurement.chat_template.fault:
         text = measurement.chat_template.fault.removeprefix("chat template: ")
         yield Finding(Cause.TEMPLATE, text)
     if measurement.long_range and measurement.long_range.fault:
-        yield Finding(Cause.GRAPH, measurement.long_range.fault, component=Component.ATTENTION)
+        yield _long_range(measurement.long_range.fault, read=read)
     if measurement.padding and measurement.padding.fault:
         yield Finding(Cause.PADDING, measurement.padding.fault, component=Component.ATTENTION)
+
+
+def _long_range(fault: str, *, read: bool) -> Finding:
+    """Wrong weights come before it; where nobody compared them, they may be why."""
+    if not read:
+        return Finding(Cause.GRAPH, fault)
+    text = f"{fault}: attention or positions change on the way"
+    return Finding(Cause.GRAPH, text, component=Component.ATTENTION)
 
 
 def _asked(question: Callable[[], Iterable[Finding] | None]) -> list[Finding]:
