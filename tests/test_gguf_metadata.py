@@ -208,6 +208,21 @@ def test_more_tokens_than_the_model_has_rows_are_refused(tmp_path: Path) -> None
         metadata(make_checkpoint(tmp_path / "m", vocab_size=64), tmp_path)
 
 
+def test_a_placeholder_of_images_without_a_row_is_left_out(tmp_path: Path) -> None:
+    """Gemma 3's text models have one."""
+    raw = json.loads((make_checkpoint(tmp_path / "any") / "tokenizer.json").read_text("utf-8"))
+    added = [token["id"] for token in raw["added_tokens"]]
+    rows = 1 + max(*raw["model"]["vocab"].values(), *added)
+    folder = make_checkpoint(tmp_path / "m", vocab_size=rows)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    token = {"id": rows, "content": "<image_soft_token>", "special": True, **flags}
+    edit(folder / "tokenizer.json", lambda raw: raw["added_tokens"].append(token))
+    assert len(metadata(folder, tmp_path)["tokenizer.ggml.tokens"]) == rows
+    edit(folder / "tokenizer.json", lambda raw: raw["added_tokens"][-1].update(content="<|tool|>"))
+    with pytest.raises(InputError, match=rf"token '<\|tool\|>' has the id {rows}"):
+        metadata(folder, tmp_path)
+
+
 def test_added_token_that_is_not_special_is_user_defined(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m")
     tokenizer = json.loads((folder / "tokenizer.json").read_text("utf-8"))

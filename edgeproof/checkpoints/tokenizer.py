@@ -26,6 +26,10 @@ FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
 # transformers encodes without them unless it is asked; other runtimes obey the file.
 LEFTOVERS = ("padding", "truncation")
 ADDED = "added_tokens"
+# What a processor of images writes over: Gemma 3's text models have such a token, and no row for
+# it, so that none of their texts can have it. llama.cpp's converter leaves it out too
+# (https://github.com/ggml-org/llama.cpp/issues/12876).
+PLACEHOLDERS = frozenset({"<image_soft_token>"})
 
 
 def tokenizer_files(folder: Path) -> dict[str, Path]:
@@ -51,6 +55,11 @@ def settled_tokenizer(document: Mapping[str, Any], settings: Mapping[str, Any]) 
     plain = {key: None if key in LEFTOVERS else value for key, value in document.items()}
     tokens = loaded(document, settings)
     return plain if tokens == document.get(ADDED, []) else {**plain, ADDED: tokens}
+
+
+def no_text(text: str, index: int, rows: int) -> bool:
+    """Whether an added token stands for no text of a model with so many rows of the embedding."""
+    return index >= rows and text in PLACEHOLDERS
 
 
 def token_ids(document: Mapping[str, Any]) -> dict[str, int]:

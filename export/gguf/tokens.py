@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeproof.checkpoints.tokenizer import no_text
 from edgeproof.errors import InputError
 
 # llama.cpp's llama_token_type
@@ -83,9 +84,15 @@ def laid_out(
     """Texts and types of `vocab` ids: `own`, the model's (text, type) by id, and added ones.
 
     Raises:
-        InputError: an id beyond the vocabulary, or two ids with the same text.
+        InputError: an id beyond the vocabulary, a placeholder of images aside, or two ids with the
+            same text.
     """
-    added = added_tokens(tokenizer)
+    added = {}
+    for index, (text, kind) in added_tokens(tokenizer).items():
+        if no_text(text, index, vocab):
+            log.warning("tokenizer.json: %s, which has no row of the embedding, is left out", text)
+        else:
+            added[index] = text, kind
     known = {**own, **added}
     highest = max(known)
     if highest >= vocab:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeproof.checkpoints.tokenizer import around, token_ids
+from edgeproof.checkpoints.tokenizer import around, no_text, token_ids
 from runtimes.contents.expectation import Exercised, Expected, Free, Maybe
 from runtimes.contents.origin import Origin
 
@@ -73,6 +73,8 @@ def _tokens(tokenizer: Json, size: int) -> tuple[list[str], list[int]]:
     types = [_type(texts[i], i, model) if i in texts else UNUSED for i in range(size)]
     for item in tokenizer.get("added_tokens") or ():
         text, index = item["content"], int(item["id"])
+        if no_text(text, index, size):
+            continue
         control = item["special"] or SPECIAL_TEXT.fullmatch(text)
         tokens[index] = text if control else text.replace(SPACE, " ")
         types[index] = CONTROL if control else USER_DEFINED

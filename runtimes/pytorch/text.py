@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.special_tokens import Said, listed
+from edgeproof.checkpoints.tokenizer import no_text
 from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
 from runtimes.protocol import AddedToken
@@ -56,11 +57,12 @@ class CheckpointText:
 
     @property
     def added_tokens(self) -> tuple[AddedToken, ...]:
-        """The tokenizer's added tokens, by id."""
+        """The tokenizer's added tokens that a text may have, by id."""
         found = sorted(self._tokenizer.added_tokens_decoder.items())
         return tuple(
             AddedToken(token.content, token.lstrip or token.rstrip or token.single_word)
-            for _, token in found
+            for index, token in found
+            if not no_text(token.content, index, self.vocabulary)
         )
 
     def detokenize(self, ids: Sequence[int]) -> str:
