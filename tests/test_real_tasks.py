@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-pytest.importorskip("lm_eval", reason="it comes with edgeproof[eval]")
-
 from edgeproof.artifact import open_artifact
 from edgeproof.artifact.run_record import load_run_record
 from edgeproof.cli import main
@@ -26,7 +24,8 @@ LIMIT = 4
 def test_exports_are_scored_and_pytorch_is_the_harness_own_model(
     real_artifacts: Path, tmp_path: Path
 ) -> None:
-    huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="it needs accelerate")
+    from lm_eval.models import huggingface  # its import takes seconds
+
     tasks = write_tasks(tmp_path / "tasks")
     (model,) = load_run_record(real_artifacts).models
     opened = [open_artifact(real_artifacts / item.path) for item in model.everything]

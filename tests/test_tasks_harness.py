@@ -13,8 +13,6 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-pytest.importorskip("lm_eval", reason="it comes with edgeproof[eval]")
-
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, RunRecord
 from edgeproof.cli import main
 from edgeproof.verdicts import EVALUATION, TaskScore, read_scores
@@ -81,7 +79,8 @@ def questions(place: Path, **changes: Any) -> Questions:
 def test_the_harness_own_model_gives_the_same_answers(
     subject: Subject, checkpoint: Path, place: Path, chat: bool
 ) -> None:
-    huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="it needs accelerate")
+    from lm_eval.models import huggingface  # its import takes seconds
+
     theirs = huggingface.HFLM(
         pretrained=str(checkpoint), dtype="float32", device="cpu", batch_size=1
     )

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import lm_eval.tasks
 import numpy as np
 import pytest
 from click.testing import CliRunner
-
-pytest.importorskip("lm_eval", reason="it comes with edgeproof[eval]")
-
-import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 
 from edgeproof.cli import main
@@ -46,7 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
         patch.setenv("EDGEPROOF_THREADS", "1")
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
-        nltk = pytest.importorskip("nltk", reason="ifeval's checks need it")
+        import nltk
+
         patch.setattr(nltk.data, "path", [str(folder / "data" / "nltk_data")])
         write_published(folder / "data")
         yield folder
@@ -75,7 +73,8 @@ def test_they_are_the_harness_own_but_for_their_data(asked: Questions) -> None:
 def test_the_harness_own_model_answers_them_alike(
     asked: Questions, checkpoint: Path, place: Path
 ) -> None:
-    huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="it needs accelerate")
+    from lm_eval.models import huggingface  # its import takes seconds
+
     theirs = huggingface.HFLM(
         pretrained=str(checkpoint), dtype="float32", device="cpu", batch_size=1
     )
