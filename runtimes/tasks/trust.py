@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,13 +30,15 @@ DATA_FORMATS = ("arrow", "csv", "json", "parquet", "text")
 # Of which `datasets` takes the builder by its files' suffixes, and those never unpickle.
 HUB_DATA = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.py)")
 STANDARD = "tag:yaml.org,2002:"
+# Without `value` (`=`), by which a mapping is a text: what keys and names are is seen at once.
 PLAIN_TAGS = frozenset(
     STANDARD + name
     for name in (
         "binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set",
-        "str", "timestamp", "value",
+        "str", "timestamp",
     )
 )  # fmt: skip
+MERGE = STANDARD + "merge"
 NO = ("", "false", "no", "null", "off", "~")
 MEMBERS = ("task", "group")  # keys that name further tasks
 
@@ -146,7 +148,7 @@ def _check_file(path: Path, metrics: frozenset[str], own: Path, seen: set[Path])
                 f"{line}: {FUNCTION} runs Python of the task's folder; read it, then give {ALLOW}"
             )
         if isinstance(node, yaml.MappingNode):
-            _check_pairs(line, dict(_pairs(node)), metrics)
+            _check_pairs(line, [*_pairs(node)], metrics)
     if isinstance(root, yaml.MappingNode):
         for key, value in _pairs(root):
             if key == INCLUDE:
@@ -154,21 +156,27 @@ def _check_file(path: Path, metrics: frozenset[str], own: Path, seen: set[Path])
                     _check_file(path.parent / item, metrics, own, seen)
 
 
-def _check_pairs(line: str, pairs: Mapping[str, yaml.Node], metrics: frozenset[str]) -> None:
-    for metric in _texts(pairs.get(METRIC)):
-        if metric not in metrics or EVALUATE in pairs:
+def _check_pairs(
+    line: str, pairs: Sequence[tuple[str, yaml.Node]], metrics: frozenset[str]
+) -> None:
+    def said_of(key: str) -> list[str]:
+        return [text for name, value in pairs if name == key for text in _texts(value)]
+
+    by_evaluate = any(name == EVALUATE for name, _ in pairs)
+    for metric in said_of(METRIC):
+        if metric not in metrics or by_evaluate:
             raise InputError(
                 f"{line}: the metric {metric!r} is none of the harness's own: loading it would run"
                 f" code of a file or of the hub; give {ALLOW} if you trust it"
             )
-    for data in _texts(pairs.get(DATA)):
+    for data in said_of(DATA):
         if data not in DATA_FORMATS and not HUB_DATA.fullmatch(data):
             raise InputError(
                 f"{line}: {DATA} {data!r} may unpickle or run what is in its files: it is none of"
                 f" {', '.join(DATA_FORMATS)}, and no org/name of the hub; give one of these, or"
                 f" {ALLOW} if you trust it"
             )
-    for said in _texts(pairs.get(REMOTE_CODE)):
+    for said in said_of(REMOTE_CODE):
         if said.lower() not in NO:
             raise InputError(
                 f"{line}: {REMOTE_CODE} runs a program of the data set; leave it out, or give"
@@ -216,10 +224,20 @@ def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
             waiting += node.value
 
 
-def _pairs(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
-    for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            yield key.value, value
+def _pairs(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+    """All that a mapping has by text keys, also what `<<` merges into it; no one is overridden."""
+    waiting: list[yaml.Node] = [root]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.MappingNode):
+            continue
+        seen.add(id(node))
+        for key, value in node.value:
+            if key.tag == MERGE:
+                waiting += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            elif isinstance(key, yaml.ScalarNode):
+                yield key.value, value
 
 
 def _texts(node: yaml.Node | None) -> Iterator[str]:
