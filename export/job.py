@@ -106,7 +106,7 @@ def identify(source: Source, checkpoint: CheckpointFolder) -> ModelIdentity:
         repo=source.repo,
         revision=source.revision,
         parameters=checkpoint.parameter_count,
-        inputs=input_records(checkpoint.input_files, cache_folder() / "digests"),
+        inputs=input_records(checkpoint.input_files, cache_folder() / "digests", checkpoint.path),
     )
 
 

@@ -232,7 +232,8 @@ def _files(checkpoint: Path) -> Inputs:
     try:
         if not checkpoint.is_dir():
             return f"its checkpoint {checkpoint} is gone"
-        return input_records(open_folder(checkpoint).input_files, cache_folder() / DIGESTS)
+        found = open_folder(checkpoint)
+        return input_records(found.input_files, cache_folder() / DIGESTS, found.path)
     except (InputError, OSError) as error:
         return f"its checkpoint cannot be read: {error}"
 

@@ -17,6 +17,7 @@ from export.checkpoint import open_checkpoint
 from export.command import format_command
 from export.gguf import FORMAT
 from export.gguf.vocabulary import vocabulary_entries
+from runtimes.parity.inputs import recorded_inputs
 from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.pytorch.loading import load_tokenizer
@@ -80,6 +81,9 @@ def test_templates_of_a_folder_of_their_own_are_kept(
     assert reference == {"default": CHAT_TEMPLATE, "tool_use": "{{ tools }}" + CHAT_TEMPLATE}
     artifact = export_tiny(checkpoint_folder, form, {"onnx": "fp32"}.get(form, "f32"), tmp_path)
     assert compare_contents(artifact, checkpoint_folder) == ()
+    recorded = recorded_inputs(checkpoint_folder, [artifact])
+    assert recorded == artifact.manifest.model.inputs
+    assert place.relative_to(checkpoint_folder).as_posix() in {item.path for item in recorded}
     if form == "gguf":
         fields = GGUFReader(artifact.file(".gguf")).fields
         found = fields["tokenizer.chat_template.tool_use"].contents()

@@ -47,10 +47,20 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def input_records(paths: Sequence[Path], cache: Path) -> tuple[OutputFile, ...]:
-    """Name, size and SHA-256 of input files; `cache` is the folder of remembered digests."""
+def input_records(
+    paths: Sequence[Path], cache: Path, root: Path | None = None
+) -> tuple[OutputFile, ...]:
+    """Path below `root`, size and SHA-256 of input files; without a root their names.
+
+    `cache` is the folder of remembered digests.
+    """
     return tuple(
-        OutputFile(path.name, path.stat().st_size, remembered_sha256(path, cache)) for path in paths
+        OutputFile(
+            path.name if root is None else path.relative_to(root).as_posix(),
+            path.stat().st_size,
+            remembered_sha256(path, cache),
+        )
+        for path in paths
     )
 
 

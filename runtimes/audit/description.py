@@ -67,7 +67,7 @@ def against(folder: Path, name: str) -> Against:
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder / CONFIG}: missing")
     return Against(
-        folder, name, input_records([*paths, *weights.paths], cache_folder() / "digests")
+        folder, name, input_records([*paths, *weights.paths], cache_folder() / "digests", folder)
     )
 
 

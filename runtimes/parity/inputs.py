@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edgeproof.artifact import Artifact
 from edgeproof.checkpoints.weight_files import weight_files
@@ -36,7 +36,8 @@ def recorded_inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[Ou
     stated = Counter(tuple(item.path for item in a.manifest.model.inputs) for a in artifacts)
     ((names, _),) = stated.most_common(1)
     for name in names:
-        if Path(name).name != name:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name:
             raise InputError(
                 f"{artifacts[0].path}: the input {name!r} leaves the checkpoint folder"
             )
@@ -48,4 +49,5 @@ def recorded_inputs(checkpoint: Path, artifacts: Sequence[Artifact]) -> tuple[Ou
             f"{checkpoint}: transformers loads {', '.join(sorted(loaded))} there, the artifacts"
             " were made from other files; export it again"
         )
-    return input_records([checkpoint / name for name in names], cache_folder() / "digests")
+    paths = [checkpoint / name for name in names]
+    return input_records(paths, cache_folder() / "digests", checkpoint)

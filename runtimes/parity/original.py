@@ -98,7 +98,7 @@ def original_inputs(
     beside = [original / item.path for item in inputs if not item.path.endswith(WEIGHTS)]
     paths = [path for path in beside if path.is_file() and path != weights.index]
     index = [] if weights.index is None else [weights.index]
-    return input_records([*paths, *index, *weights.paths], cache_folder() / "digests")
+    return input_records([*paths, *index, *weights.paths], cache_folder() / "digests", original)
 
 
 def peaks_over(runtime: TorchRuntime, documents: Iterable[Document]) -> tuple[Peak, ...]:

@@ -130,11 +130,11 @@ def place(original: Path, planned: PlannedRecovery, threads: int) -> Path:
     from runtimes.recover.stages import versions
     from runtimes.recover.writer import copied
 
-    beside = copied(original)
+    beside = input_records(copied(original), cache_folder() / "digests", original)
     whole = {
         **recipe(planned, threads),
         "checkpoint": checkpoint_digest(original),
-        "beside": [asdict(item) for item in input_records(beside, cache_folder() / "digests")],
+        "beside": [asdict(item) for item in beside],
         "versions": versions(),
     }
     key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -70,4 +70,5 @@ def suite_of(job: Job, params: TextParams) -> Suite:
 
 def model_files(checkpoint: Path, names: Sequence[str]) -> tuple[OutputFile, ...]:
     """Hashes of the checkpoint's files that exports depend on."""
-    return input_records([checkpoint / name for name in names], cache_folder() / "digests")
+    paths = [checkpoint / name for name in names]
+    return input_records(paths, cache_folder() / "digests", checkpoint)
