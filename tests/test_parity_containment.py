@@ -312,6 +312,11 @@ def test_what_is_kept_of_a_comparison_is_exact(tmp_path: Path) -> None:
     for path in (tmp_path / "finished").iterdir():  # as a crash leaves them
         path.write_bytes(path.read_bytes()[:-9])
     assert Finished(tmp_path / "finished", None).once(artifact, None, compare) == compared
+    (arrays,) = (tmp_path / "finished").glob("*.npz")
+    arrays.unlink()  # as when who removes the folder is killed
+    told.clear()
+    assert finished.once(artifact, None, compare) == compared
+    assert [len(made) for made in told] == [11]
     # What could not be measured is tried again.
     lost: Any = SimpleNamespace(subject=tmp_path / "lost", sha256="0")
     tries = iter((Compared(wrong), compared))

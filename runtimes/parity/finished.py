@@ -73,30 +73,26 @@ class Finished:
         if known is None:
             found = compare()
             if found.measurement is not None:
-                _write(place, found, self._counted.pop(artifact.subject, None))
+                _write(place, found, self._counted.pop(artifact.subject, ()))
             return found
         found, metrics = known
-        if metrics is not None and self._keep is not None:
+        if self._keep is not None:
             self._keep(artifact, metrics)
         return found
 
 
-def _write(place: Path, found: Compared, metrics: Sequence[PositionMetrics] | None) -> None:
-    if metrics is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **dict(_named(metrics)))  # type: ignore[arg-type]
-        keep(place.with_suffix(METRICS), buffer.getvalue())
+def _write(place: Path, found: Compared, metrics: Sequence[PositionMetrics]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **dict(_named(metrics)))  # type: ignore[arg-type]
+    keep(place.with_suffix(METRICS), buffer.getvalue())
     keep(place.with_suffix(FOUND), to_exact(asdict(found)).encode())
 
 
-def _read(place: Path) -> tuple[Compared, list[PositionMetrics] | None] | None:
-    """None where nothing was found, or what is there is damaged."""
-    arrays = place.with_suffix(METRICS)
+def _read(place: Path) -> tuple[Compared, list[PositionMetrics]] | None:
+    """None where nothing was found, or what is there is damaged or in part removed."""
     try:
         found = typed(Compared, from_exact(place.with_suffix(FOUND).read_bytes()))
-        if not arrays.exists():
-            return found, None
-        with np.load(arrays, allow_pickle=False) as stored:
+        with np.load(place.with_suffix(METRICS), allow_pickle=False) as stored:
             return found, _documents({key: stored[key] for key in stored.files})
     except DAMAGE:
         return None
