@@ -41,7 +41,7 @@ from runtimes.parity.steps.timed import untimed
 from runtimes.recover import planned
 from runtimes.recover import run as runs
 from runtimes.recover.targets import TARGETS
-from tests.tiny import make_checkpoint
+from tests.tiny import CHAT_TEMPLATE, make_checkpoint
 
 PLAN = """
 [[variant]]
@@ -61,6 +61,7 @@ recover = { format = "any", tokens = 512 }
 allow-degraded = true
 """
 RECOVERED = ("gguf recovered", "onnx q4-recovered")
+FURTHER = "additional_chat_templates/tool_use.jinja"  # in a folder of its own
 TEXT = "\n\n".join(f"The ferry left harbour {n} at noon, with goats. " * 4 for n in range(3))
 
 
@@ -68,7 +69,10 @@ TEXT = "\n\n".join(f"The ferry left harbour {n} at noon, with goats. " * 4 for n
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A model and a plan of it; what is made stays in one cache, in one process."""
     folder = tmp_path_factory.mktemp("planned")
-    make_checkpoint(folder / "tiny", max_position_embeddings=65)
+    model = make_checkpoint(folder / "tiny", max_position_embeddings=65)
+    (model / FURTHER).parent.mkdir()
+    (model / FURTHER).write_text(CHAT_TEMPLATE)
+    (model / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     (folder / "plan.toml").write_text(PLAN)
     (folder / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:

@@ -18,6 +18,14 @@ def copy_file(source: Path, target: Path) -> None:
         os.fsync(file.fileno())
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Make durable copies of all files below a folder, below one that is there."""
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        copy_file(path, place)
+
+
 def link_file(source: Path, target: Path) -> None:
     """The same file under another name, or a copy where that cannot be: neither may be changed.
 

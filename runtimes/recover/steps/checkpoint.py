@@ -14,7 +14,7 @@ import click
 from edgeproof.artifact.run_record import ModelRun, Origin, PlannedRecovery
 from edgeproof.command import EdgeproofCommand
 from edgeproof.errors import InputError
-from edgeproof.files.copying import copy_file
+from edgeproof.files.copying import copy_folder
 from edgeproof.goal import Goal
 from edgeproof.steps.job import Job, job_argument
 from runtimes.recover.planned import recipe, recovered_checkpoint
@@ -43,8 +43,7 @@ def main(job: Job) -> None:
     _require_same(recipe(planned, asked.threads), job.params)
     run = ModelRun(asked.origin.name, str(job.input(MODEL)), ())
     made = recovered_checkpoint(run, planned, asked.threads, click.echo)
-    for path in sorted(made.iterdir()):
-        copy_file(path, job.out / path.name)
+    copy_folder(made, job.out)
 
 
 def _require_same(here: dict[str, Any], asked: dict[str, Any]) -> None:
