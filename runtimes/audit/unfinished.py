@@ -15,8 +15,10 @@ from edgeproof.files.hashing import OutputFile
 from runtimes.parity.environment import environment
 from runtimes.parity.run import Extent
 from runtimes.parity.suite import Suite
+from runtimes.registry import chosen_device
 
 KIND = "audits"  # of the cache
+CODE = (".py", ".js", ".html", ".c", ".json")  # browsers run the others, of locked packages
 
 
 def unfinished(
@@ -24,7 +26,10 @@ def unfinished(
 ) -> Path:
     """A folder of the cache for comparisons with these files in a folder, of this text and extent.
 
-    Another machine's, other libraries' or another edgeproof's are elsewhere.
+    Another machine's, another device's, other libraries' or another edgeproof's are elsewhere.
+
+    Raises:
+        InputError: PyTorch does not find the device that is named.
     """
     told = {
         "code": _code(),
@@ -36,7 +41,8 @@ def unfinished(
             extent.footprints,
             extent.localise_all,
             extent.whole_text,
-            asdict(extent.computing),
+            extent.computing.weights,
+            chosen_device(extent.computing.device),
         ],
     }
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -47,6 +53,7 @@ def _code() -> str:
     """Of what compares: a version may have several on a developer's machine."""
     found = hashlib.sha256()
     for package in (edgeproof, runtimes):
-        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
-            found.update(path.read_bytes())
+        for path in sorted(Path(package.__path__[0]).rglob("*")):
+            if path.suffix in CODE:
+                found.update(path.read_bytes())
     return found.hexdigest()
