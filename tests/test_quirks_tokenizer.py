@@ -21,6 +21,8 @@ from runtimes.parity.inputs import recorded_inputs
 from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.pytorch.loading import load_tokenizer
+from runtimes.pytorch.text import CheckpointText
+from runtimes.said import said_of
 from tests.exported import export_tiny
 from tests.tiny import CHAT_TEMPLATE, VOCAB, change_json
 
@@ -95,6 +97,20 @@ def test_templates_of_a_folder_of_their_own_are_kept(
     place.write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"tool_use\.jinja: cannot be read as UTF-8 text"):
         export_tiny(checkpoint_folder, form, {"onnx": "fp32"}.get(form, "f32"), tmp_path)
+
+
+def test_templates_with_names_alone_are_none_for_a_chat(checkpoint_folder: Path) -> None:
+    place = checkpoint_folder / "additional_chat_templates/tool_use.jinja"
+    place.parent.mkdir()
+    place.write_text(CHAT_TEMPLATE)
+    (checkpoint_folder / "chat_template.jinja").unlink(missing_ok=True)
+    for usual in (False, True):
+        if usual:
+            (checkpoint_folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+        text = CheckpointText(load_tokenizer(checkpoint_folder), said_of(checkpoint_folder), 0)
+        assert text.has_chat_template == usual
+        if usual:
+            assert text.render_chat([{"role": "user", "content": "hi"}])
 
 
 def test_templates_of_one_name_in_gguf_are_refused(checkpoint_folder: Path) -> None:

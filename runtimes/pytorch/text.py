@@ -13,6 +13,8 @@ from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
 from runtimes.protocol import AddedToken
 
+DEFAULT = "default"  # the template that is used unawares, of several with names
+
 
 class CheckpointText:
     """What of the reference has to do with text; `said` is what the files say of special tokens."""
@@ -44,8 +46,9 @@ class CheckpointText:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether `render_chat` can work."""
-        return self._tokenizer.chat_template is not None
+        """Whether `render_chat` can work: transformers takes no template that has to be named."""
+        template = self._tokenizer.chat_template
+        return template is not None and (not isinstance(template, dict) or DEFAULT in template)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens in the text parsed, none added."""
