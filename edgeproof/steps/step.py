@@ -13,7 +13,7 @@ from typing import Any
 from edgeproof.files.own import json_object, typed
 
 # Goes up when steps give something else for the same parameters.
-STEPS_VERSION = 1
+STEPS_VERSION = 2
 
 
 class Kind(str, Enum):
