@@ -10,6 +10,7 @@ import lm_eval.tasks
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from datasets.data_files import resolve_pattern
 from lm_eval.tasks import TaskManager
 
 from edgeproof.cli import main
@@ -18,7 +19,7 @@ from edgeproof.verdicts import TaskScore, read_scores
 from runtimes.tasks.answers import Outcomes, outcomes
 from runtimes.tasks.harness import RuntimeLM, Style
 from runtimes.tasks.kept import Kept
-from runtimes.tasks.local_data import from_folder
+from runtimes.tasks.local_data import _files, from_folder
 from runtimes.tasks.questions import Asking, Questions, _told, load_questions
 from runtimes.tasks.subject import Subject, open_reference_subject
 from tests.caches import new_cache
@@ -193,6 +194,39 @@ def test_rows_that_are_missing_are_one_line(
         pass
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_are_those_of_the_split_alone_wherever_they_lie(tmp_path: Path) -> None:
+    """Other files beside it are another split's, and a name is no pattern."""
+    data = write_published(tmp_path / "data[1]*")
+    kept = data / "arc_easy" / "test.jsonl"
+    for name in ("test-old.jsonl", "test-clean-00000-of-00001.jsonl", "testing.jsonl"):
+        (kept.parent / name).write_bytes(kept.read_bytes())
+    with from_folder(entries := index(), ["arc_easy"], data, None):
+        files = entries["arc_easy"].cfg["dataset_kwargs"]["data_files"]["test"]
+    assert [resolve_pattern(pattern, "") for pattern in files] == [[str(kept.resolve())]]
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["test-00000-of-00002-0a1b.jsonl", "test-00001-of-00002-2c3d.jsonl"], 2),
+        (["test.jsonl", "test.json"], None),
+        (["test.jsonl", "test-00000-of-00001.jsonl"], None),
+        (["test-00000-of-00001.jsonl", "test-00000-of-00002.jsonl"], None),
+    ],
+)
+def test_rows_are_not_asked_twice(tmp_path: Path, names: list[str], taken: int | None) -> None:
+    folder = tmp_path / "arc_easy"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("{}\n")
+    if taken:
+        assert [path.name for path in _files(folder, "test")] == names
+        return
+    with pytest.raises(InputError, match="the split 'test' is there more than once") as caught:
+        _files(folder, "test")
+    assert all(name in str(caught.value) for name in names)
 
 
 def index() -> dict[str, Any]:

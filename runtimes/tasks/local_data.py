@@ -1,11 +1,14 @@
 """A task's data from files of this machine, in place of what it would fetch.
 
 `FOLDER/TASK/SPLIT.jsonl` has the rows of a split in the shape of the task's data set; `.json`,
-`.csv` and `.parquet` are read too, and `SPLIT-*.parquet`, as the hub's repositories name shards.
+`.csv` and `.parquet` are read too, and shards as the hub's repositories name them, such as
+`SPLIT-00000-of-00002.parquet`.
 """
 
 from __future__ import annotations
 
+import glob
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +22,8 @@ from edgeproof.errors import InputError
 
 # End of a file's name → the builder of `datasets` that reads it; none of them runs what it reads.
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+# After a split's name; older repositories have a hash there too.
+SHARD = re.compile(r"-\d+-of-(\d+)(?:-[0-9a-f]+)?")
 
 
 @contextmanager
@@ -86,7 +91,7 @@ def _changes(name: str, cfg: Mapping[str, Any], folder: Path, shots: int | None)
     kinds = {READERS[path.suffix] for paths in files.values() for path in paths}
     if len(kinds) > 1:
         raise InputError(f"{folder}: files of several kinds ({', '.join(sorted(kinds))}); give one")
-    texts = {split: [str(path.resolve()) for path in paths] for split, paths in files.items()}
+    texts = {split: [_literal(path) for path in paths] for split, paths in files.items()}
     return {
         **changes,
         "dataset_path": kinds.pop(),
@@ -106,11 +111,24 @@ def _examples(cfg: Mapping[str, Any]) -> str | None:
 
 
 def _files(folder: Path, split: str) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix in READERS and (path.stem == split or path.stem.startswith(f"{split}-"))
-    )
+    """A split's file, or its shards.
+
+    Raises:
+        InputError: files that do not belong together: rows would be asked twice.
+    """
+    named = {path: path.stem for path in folder.iterdir() if path.suffix in READERS}
+    alone = sorted(path for path, stem in named.items() if stem == split)
+    shards = {path: SHARD.fullmatch(stem.removeprefix(split)) for path, stem in named.items()}
+    counts = {path: found[1] for path, found in sorted(shards.items()) if found is not None}
+    if len(alone) > 1 or (alone and counts) or len(set(counts.values())) > 1:
+        names = ", ".join(path.name for path in (*alone, *counts))
+        raise InputError(f"{folder}: the split {split!r} is there more than once ({names})")
+    return alone or list(counts)
+
+
+def _literal(path: Path) -> str:
+    """A file for `datasets`, which takes `[`, `*` and `?` for a pattern."""
+    return glob.escape(str(path.resolve()))
 
 
 def _wanted(folder: Path, split: str) -> str:
