@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from gguf import GGUFReader
 from tokenizers import Tokenizer
 
+from edgeproof.checkpoints.chat_template import template_source
 from edgeproof.errors import InputError
 from export.checkpoint import open_checkpoint
 from export.command import format_command
@@ -123,6 +124,20 @@ def test_templates_of_one_name_in_gguf_are_refused(checkpoint_folder: Path) -> N
     entries = vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
     assert load_tokenizer(checkpoint_folder).chat_template == named
     assert "B" in [entry.value for entry in entries]
+
+
+def test_an_error_names_the_file_of_its_template(checkpoint_folder: Path) -> None:
+    place = checkpoint_folder / "additional_chat_templates"
+    place.mkdir()
+    (checkpoint_folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    for name in ("other", "a-b", "a_b"):
+        (place / f"{name}.jinja").write_text("A")
+    with pytest.raises(InputError, match=r"additional_chat_templates/a-b\.jinja: of the chat"):
+        vocabulary_entries(open_checkpoint(checkpoint_folder), space_prefix=False)
+    assert template_source(checkpoint_folder).name == "chat_template.jinja"
+    (place / "default.jinja").write_text("B")
+    assert load_tokenizer(checkpoint_folder).chat_template["default"] == "B"
+    assert template_source(checkpoint_folder) == place / "default.jinja"
 
 
 @pytest.mark.parametrize(("form", "variant"), [("onnx", "fp32"), ("mlc", "q0f32")])

@@ -26,9 +26,7 @@ def chat_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         InputError: a file cannot be read, or the settings have no text there.
     """
-    file = folder / TEMPLATE_FILE
-    files = {DEFAULT: file} if file.is_file() else {}
-    files |= {path.stem: path for path in further_templates(folder)}
+    files = _files(folder)
     if files:
         return {name: template_text(path) for name, path in files.items()}
     said = settings.get("chat_template")
@@ -59,7 +57,12 @@ def template_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as UTF-8 text") from None
 
 
-def template_source(folder: Path) -> Path:
-    """The file that they stand in, for messages."""
+def template_source(folder: Path, name: str = DEFAULT) -> Path:
+    """The file that a template stands in, for messages."""
+    return _files(folder).get(name, folder / SETTINGS)
+
+
+def _files(folder: Path) -> dict[str, Path]:
     file = folder / TEMPLATE_FILE
-    return file if file.is_file() else folder / SETTINGS
+    files = {DEFAULT: file} if file.is_file() else {}
+    return files | {path.stem: path for path in further_templates(folder)}

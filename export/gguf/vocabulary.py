@@ -83,8 +83,11 @@ def _chat_template(checkpoint: Checkpoint) -> list[MetadataEntry]:
     templates = chat_templates(checkpoint.path, checkpoint.settings)
     named = {_ascii(name): text for name, text in templates.items()}
     if len(named) < len(templates):
+        made = [*map(_ascii, templates)]
+        twin = next(name for name in templates if made.count(_ascii(name)) > 1)
+        source = template_source(checkpoint.path, twin)
         raise InputError(
-            f"{template_source(checkpoint.path)}: of the chat templates {', '.join(templates)} two"
+            f"{source}: of the chat templates {', '.join(templates)} two"
             " would have one name in GGUF, which keeps ASCII letters and digits; rename one"
         )
     default = named.pop(DEFAULT, None)
