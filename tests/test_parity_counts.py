@@ -92,6 +92,6 @@ def test_the_99th_percentile_of_some_hundred_positions_has_no_interval_and_says_
     gate = Gate("p99_kl", 0.5, "test")
     (reason,) = judge(summarise(clear_documents(8, 50)), None, [gate], ()).reasons
     assert reason == (
-        "p99_kl against p99_kl ≤ 0.5: 400 positions have too few values beyond it; give 1,000"
+        "undecided, needed p99_kl ≤ 0.5: 400 positions have too few values beyond it; give 1,000"
     )
     assert judge(summarise(clear_documents(8, 150)), None, [gate], ()).verdict is Verdict.PASS

@@ -68,7 +68,7 @@ def test_jsonl_rows_are_texts_or_chats(tmp_path: Path) -> None:
         ("a.txt", b"", "no text"),
         ("a.txt", b" \n\n ", "no text"),
         ("a.txt", b"\xff\xfe\xff", "UTF-8"),
-        ("a.jsonl", b"{", "line 1"),
+        ("a.jsonl", b"{", "line 1: not a JSON object with text or messages"),
         ("a.jsonl", b'{"text": "x"}\n[1]', "line 2"),
         ("a.jsonl", b'{"text": ""}', "either text or messages"),
         ("a.jsonl", b'{"text": "x", "messages": [{"role": "user", "content": "y"}]}', "either"),

@@ -28,7 +28,7 @@ def not_compared(prompts: Sequence[Prompt], reference: Reference) -> list[str]:
         notes.append("the text is too short for a padded batch: left padding was not compared")
     if reference.probe is None:
         notes.append(
-            "no long text was read, as without --text and --positions: what begins late, as a"
+            "no long text was read, which --text and --positions leave out: what begins late, as a"
             " window of attention does, may not show"
         )
     return notes

@@ -143,7 +143,9 @@ def parse_prompts(lines: Iterable[str], name: str) -> list[Prompt]:
                 for item in row.get("messages", ())
             )
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise InputError(f"{name}, line {number}: not a JSON object of a prompt") from None
+            raise InputError(
+                f"{name}, line {number}: not a JSON object with text or messages"
+            ) from None
         if (isinstance(text, str) and text != "") == bool(messages):
             raise InputError(f"{name}, line {number}: needs either text or messages")
         if messages and not any(message["content"] for message in messages):

@@ -77,9 +77,8 @@ def judge(
         name = f"weights' {_shown(gate, estimates)}" if gate.of_weights else _shown(gate, estimates)
         whole = max((e.positions or 0 for e in estimates.values()), default=0)
         if math.isnan(estimate.value) or not (estimate.known or gate.counted):
-            open_.append(
-                f"{gate.metric} against {gate.text}: {unknown_text(gate.metric, estimate)}"
-            )
+            why = unknown_text(gate.metric, estimate)
+            open_.append(f"undecided, needed {gate.text}: {why}")
             continue
         misses, times = _decided(gate, estimate)
         if misses == 2:
