@@ -172,6 +172,7 @@ def test_types_that_genai_does_not_read_are_refused(
     with pytest.raises(InputError, match=r"\.gguf: OpenVINO cannot run it: ") as caught:
         open_runtime(artifact, 1, OPENVINO)
     assert "\n" not in str(caught.value)
+    assert f"its matrices are {variant.upper()}" in str(caught.value)
 
 
 def test_text_is_split_and_joined_by_genai(checkpoint: Path, tmp_path: Path) -> None:

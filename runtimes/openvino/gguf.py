@@ -20,7 +20,7 @@ import openvino_genai
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
-from runtimes.gguf_file import read_metadata
+from runtimes.gguf_file import read_file, read_metadata
 from runtimes.openvino.device import DEVICE, ERRORS, EXACT, VERSION, compiled, refused, settings
 from runtimes.openvino.signal_stack import kept_signal_stack
 from runtimes.sequence import SequenceRuntime
@@ -28,6 +28,8 @@ from runtimes.sequence import SequenceRuntime
 SAVED = "openvino_model.xml"
 ONE_CALLER = "SDPA"
 BEGIN, TYPES = "tokenizer.ggml.bos_token_id", "tokenizer.ggml.token_type"
+# In GenAI's messages over a type that it does not read.
+OF_A_TYPE = ("gguf_tensor_to_f16", "Unsupported quantization type")
 CONTROL = gguf.TokenType.CONTROL
 LONGEST = 8192  # tokens: of a longer text GenAI's tokenizer keeps the last ones
 
@@ -137,4 +139,12 @@ def convert(path: Path, folder: Path) -> Any:
         )
         return pipeline.get_tokenizer()
     except ERRORS as error:
-        raise refused(path, error) from None
+        reason = refused(path, error)
+        if not any(text in str(error) for text in OF_A_TYPE):
+            raise reason from None
+        _, tensors = read_file(path)
+        types = sorted({tensor.type.name for tensor in tensors if len(tensor.shape) > 1})
+        raise InputError(
+            f"{reason}: its matrices are {', '.join(types)}, of which GenAI does not read every"
+            " type; export it as q8_0 or q4_0"
+        ) from None
