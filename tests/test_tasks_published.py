@@ -196,6 +196,15 @@ def test_rows_that_are_missing_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("place")  # whose folder has the cache of `datasets`
+def test_rows_that_cannot_be_read_are_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "arc_easy").mkdir()
+    (tmp_path / "arc_easy" / "test.jsonl").write_text('{"a":\n')
+    with pytest.raises(InputError, match=r"arc_easy: its rows in .* cannot be read") as caught:
+        load_questions(["arc_easy"], None, Asking(), allow_code=False, data=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_rows_are_those_of_the_split_alone_wherever_they_lie(tmp_path: Path) -> None:
     """Other files beside it are another split's, and a name is no pattern."""
     data = write_published(tmp_path / "data[1]*")

@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from jinja2 import TemplateError
 from lm_eval.api.registry import METRIC_REGISTRY
@@ -174,7 +174,7 @@ def load_questions(
         fetched = [_of_the_hub(index.get(name)) for name in reached]
         stack.enter_context(hub.offline_where_unreachable(any(fetched)))
         for name in names:
-            with trust.sandboxed(), _told(name, fetched=True):
+            with trust.sandboxed(), _told(name, fetched=True, given=data if files else None):
                 for part, found in manager.load([name]).items():
                     loaded[part].update(found)
     for task in loaded["tasks"].values():
@@ -234,8 +234,8 @@ def _settle(task: Any, asking: Asking) -> None:
 
 
 @contextmanager
-def _told(name: str, *, fetched: bool = False) -> Iterator[None]:
-    """What goes wrong inside is one line about a task."""
+def _told(name: str, *, fetched: bool = False, given: Path | None = None) -> Iterator[None]:
+    """What goes wrong inside is one line about a task, some of whose data is `given`."""
     try:
         yield
     except InputError:
@@ -247,6 +247,9 @@ def _told(name: str, *, fetched: bool = False) -> Iterator[None]:
     except (*UNREACHABLE, *BAD_TASK) as error:
         if not fetched:
             raise
+        if given is not None and isinstance(error, DatasetGenerationError):
+            why = " ".join(str(error.__cause__ or error).split())
+            raise InputError(f"{name}: its rows in {given} cannot be read ({why[:200]})") from None
         if isinstance(error, (*UNREACHABLE, DatasetsError)):
             raise _not_here(name, error) from None
         raise _bad(name, error) from None
