@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.promises import Promises
 from benchmarks.shapes import SHAPES, copy_tokenizer, make_shape
+from benchmarks.time_to_verdict import phases
 from runtimes.computing import LAYERS, WHOLE
 
 OWN_MB = 1500.0
@@ -120,19 +121,13 @@ def _audited(command: Sequence[str], environment: dict[str, str]) -> list[Peak]:
 
 def _peaks(lines: Iterable[str], process: Path) -> Iterable[Peak]:
     """A phase's peak when its end is told of, from which on the next one's is counted."""
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            sys.stderr.write(line)
-            continue
-        if event.get("event") == "spent":
-            status = dict(
-                row.split(":", 1) for row in (process / "status").read_text("ascii").splitlines()
-            )
-            most, left = (int(status[key].split()[0]) * 1024 / 1e6 for key in ("VmHWM", "VmRSS"))
-            (process / "clear_refs").write_text("5")  # the peak begins anew; see proc(5)
-            yield Peak(event["subject"], event["phase"], most, left)
+    for spent in phases(lines):
+        status = dict(
+            row.split(":", 1) for row in (process / "status").read_text("ascii").splitlines()
+        )
+        most, left = (int(status[key].split()[0]) * 1024 / 1e6 for key in ("VmHWM", "VmRSS"))
+        (process / "clear_refs").write_text("5")  # the peak begins anew; see proc(5)
+        yield Peak(spent.subject, spent.phase, most, left)
 
 
 if __name__ == "__main__":

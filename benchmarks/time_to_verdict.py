@@ -90,7 +90,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> tuple[list[Spen
 
 
 def phases(lines: Iterable[str]) -> Iterable[Spent]:
-    """The phases among the lines of a log; other lines are passed on to stderr."""
+    """The phases among the lines of a log, as they end; what is no event goes to stderr."""
     for line in lines:
         try:
             event = json.loads(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +11,15 @@ from safetensors.numpy import load_file
 
 from edgeproof.artifact import Vocabulary
 from edgeproof.errors import InputError
-from runtimes.audit.__main__ import main as audit_main
 from runtimes.audit.description import against, describe
 from runtimes.audit.subjects import subjects
 from runtimes.common_tokens import CommonRows
-from runtimes.parity import statistics, tokenizer
 from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
 from runtimes.parity.reference import Reference
 from runtimes.parity.suite import Document
 from tests import tiny
-from tests.caches import new_cache
-from tests.parity_runs import invoke
-from tests.test_audit_vocabulary import COMMON, EMBEDDING, MORE, WIDE, Audited, foreign
+from tests.test_audit_vocabulary import COMMON, EMBEDDING, MORE, WIDE, audit, foreign
 
 EXACT = (("gguf", "f32"), ("onnx", "fp32"))
 ROUNDED = (("gguf", "q8_0"), ("mlc", "q0f32"))
@@ -56,23 +51,6 @@ def files(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     out = tmp_path_factory.mktemp("files")
     made = [foreign(plain, form, variant, out) for form, variant in (*EXACT, *ROUNDED)]
     return [next(path.glob("onnx/*.onnx"), path) for path in made]
-
-
-def audit(files: list[Path], model: Path, folder: Path) -> Audited:
-    text = folder / "text.jsonl"
-    text.write_text("".join(json.dumps({"text": t[:80]}) + "\n" for t in tiny.long_texts(1)))
-    target = folder / "audit.json"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer, "COUNT", 50)
-        patch.setattr(statistics, "RESAMPLES", 50)
-        patch.setenv("EDGEPROOF_CACHE", new_cache(folder))
-        done = invoke(
-            audit_main, *files, "--against", model, "--text", text, "--no-footprint", "--no-html",
-            "--json", target,
-        )  # fmt: skip
-    assert target.exists(), done.output
-    said = json.loads(target.read_text("utf-8"))["parity"]["artifacts"]
-    return Audited(done.output, {f"{item['format']} {item['variant']}": item for item in said})
 
 
 def test_the_tokens_of_both_are_compared_and_that_is_said(

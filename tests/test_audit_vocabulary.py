@@ -78,19 +78,8 @@ class Audited:
         return found
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_checkpoint(tmp_path_factory.mktemp("model") / "m", vocab_size=COMMON)
-
-
-@pytest.fixture(scope="module")
-def audited(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Audited:
-    folder = tmp_path_factory.mktemp("wider")
-    quiet, loud = (wider(model, folder / name, n) for name, n in (("quiet", 0.0), ("loud", 4.0)))
-    made = [foreign(quiet, form, variant, folder / "out") for form, variant in (*EXACT, *ROUNDED)]
-    files = [next(path.glob("onnx/*.onnx"), path) for path in made]
-    shouting = next(foreign(loud, "gguf", "f32", folder / "loud-out").glob("*.gguf"))
-    files.append(shouting.rename(shouting.with_name("loud.gguf")))
+def audit(files: list[Path], model: Path, folder: Path) -> Audited:
+    """Audit files with a short text; what the command needs beside them lies in the folder."""
     text = folder / "text.jsonl"
     text.write_text("".join(json.dumps({"text": t[:80]}) + "\n" for t in tiny.long_texts(1)))
     with pytest.MonkeyPatch.context() as patch:
@@ -105,6 +94,22 @@ def audited(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Audited:
     assert target.exists(), done.output
     said = json.loads(target.read_text("utf-8"))["parity"]["artifacts"]
     return Audited(done.output, {f"{item['format']} {item['variant']}": item for item in said})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_checkpoint(tmp_path_factory.mktemp("model") / "m", vocab_size=COMMON)
+
+
+@pytest.fixture(scope="module")
+def audited(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Audited:
+    folder = tmp_path_factory.mktemp("wider")
+    quiet, loud = (wider(model, folder / name, n) for name, n in (("quiet", 0.0), ("loud", 4.0)))
+    made = [foreign(quiet, form, variant, folder / "out") for form, variant in (*EXACT, *ROUNDED)]
+    files = [next(path.glob("onnx/*.onnx"), path) for path in made]
+    shouting = next(foreign(loud, "gguf", "f32", folder / "loud-out").glob("*.gguf"))
+    files.append(shouting.rename(shouting.with_name("loud.gguf")))
+    return audit(files, model, folder)
 
 
 @pytest.mark.parametrize(("form", "variant"), EXACT)

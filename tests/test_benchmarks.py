@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from benchmarks.graph_speed import STEPS, Decoder, only_graph
 from benchmarks.promises import Promises
 from benchmarks.shapes import FAMILIES, SHAPES, make_shape
 from export.checkpoint import open_checkpoint
+from runtimes.parity.stages import Spent
 from tests.exported import export_tiny
 from tests.tolerance import REORDERED_FLOAT32, relative_error
 
@@ -103,7 +105,8 @@ def test_two_files_differ_in_what_is_named(checkpoint_folder: Path, tmp_path: Pa
 
 def test_a_phase_s_memory_is_the_kernel_s_and_begins_anew(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("Name:\tx\nVmHWM:\t    2000 kB\nVmRSS:\t    1000 kB\n")
-    events = ({"event": "failed"}, {"event": "spent", "subject": "gguf a", "phase": "text"})
+    spent = Spent("gguf a", "text", 2.0, 3.0)
+    events = ({"event": "failed"}, {"event": "spent", **asdict(spent)})
     lines = ["no event\n", *(json.dumps(event) + "\n" for event in events)]
     assert [*_peaks(lines, tmp_path)] == [Peak("gguf a", "text", 2.048, 1.024)]
     assert (tmp_path / "clear_refs").read_text() == "5"

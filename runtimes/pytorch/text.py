@@ -7,13 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from edgeproof.checkpoints.chat_template import DEFAULT
 from edgeproof.checkpoints.special_tokens import Said, listed
 from edgeproof.checkpoints.tokenizer import no_text
 from edgeproof.errors import InputError
 from edgeproof.templates import Renderer
 from runtimes.protocol import AddedToken
-
-DEFAULT = "default"  # the template that is used unawares, of several with names
 
 
 class CheckpointText:
