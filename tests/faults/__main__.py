@@ -98,7 +98,7 @@ def _models(chosen: list[Case], folder: Path) -> dict[str | None, Path]:
 def _measure_alarms(
     clean: list[Case], records: Records, revision: str | None, folder: Path, threads: int
 ) -> None:
-    """What clean exports come out as on parts of the text, each measured once.
+    """What clean exports come out as on parts of the default text, each measured once.
 
     With a revision, again where another one has measured it.
     """
@@ -109,7 +109,7 @@ def _measure_alarms(
         if name in known and revision in (None, known[name].revision):
             continue
         artifact = export(real, case.form, folder / "clean" / case.stored, case.plant)
-        verdicts = verdicts_on_subsets(real, built_in(Budget.FAST), [artifact], threads)
+        verdicts = verdicts_on_subsets(real, built_in(Budget.DEFAULT), [artifact], threads)
         for counted in verdicts.values():
             row = alarms(name, counted, code_revision())
             records.add(row)

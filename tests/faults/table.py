@@ -161,8 +161,8 @@ def _alarms(alarms: Iterable[Alarms]) -> list[str]:
     if not rows:
         return ["\nFalse alarms on parts of the text were not measured yet."]
     return [
-        f"\n{RUNS} runs, each over a random half of the documents (positions measured once,"
-        " intervals and verdicts anew for each half):\n",
+        f"\n{RUNS} runs, each over a random half of the default text's documents (positions"
+        " measured once, intervals and verdicts anew for each half):\n",
         "| export | PASS | INCONCLUSIVE | false alarms | measured |",
         "|---|---|---|---|---|",
         *rows,
