@@ -40,7 +40,7 @@ ONE_THREAD := EDGEPROOF_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 OLDER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem \
 	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4" $(ONE_THREAD)
 
-.PHONY: help setup export-all release demo gguf-table size-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-families bench-reference bench-audit bench-time lint docs pictures lock clean
+.PHONY: help setup export-all release demo gguf-table size-table mlc-table recovery-table test test-processors verify verify-webgpu faults bench bench-parity bench-families bench-reference bench-audit bench-time lint docs pictures lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,15 +79,19 @@ release: $(READY)-release ## Build dist/<model>-<VERSION> from OUT (exported and
 	$(BIN)/python -m export.release build "$(OUT)" --out "$(DIST)" --version "$(VERSION)" $(if $(KEY),--key "$(KEY)") $(if $(NAMESPACE),--namespace "$(NAMESPACE)")
 	$(BIN)/python -m export.release verify "$(DIST)"/*-"$(VERSION)" $(if $(KEY),--key "$(PUBLIC_KEY)")
 
-gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (an hour)
-	$(BIN)/python -m export --plan benchmarks/gguf_types.toml --out "$(OUT)/gguf-types"
-	$(BIN)/python -m runtimes.parity --root "$(OUT)/gguf-types" --budget $(BUDGET) --whole-text
+# What the three have in common is compared once: steps are kept in the cache.
+TABLE = $(BIN)/python -m edgeproof run --budget $(BUDGET) --whole-text --no-footprint --no-html
+gguf-table: setup ## All GGUF types with and without importance matrix, run and compared (half an hour)
+	$(TABLE) benchmarks/gguf_types.toml --out "$(OUT)/gguf-types"
 	$(BIN)/python -m benchmarks.gguf_table "$(OUT)"/gguf-types/*/parity.json
 
-size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, run and compared (an hour)
-	$(BIN)/python -m export --plan benchmarks/sizes.toml --out "$(OUT)"/sizes
-	$(BIN)/python -m runtimes.parity --root "$(OUT)"/sizes --budget $(BUDGET) --whole-text
+size-table: setup ## The 135M beside its 360M-shaped stand-in in all formats, run and compared (half an hour)
+	$(TABLE) benchmarks/sizes.toml --out "$(OUT)"/sizes
 	$(BIN)/python -m benchmarks.size_table "$(OUT)"/sizes/*/parity.json
+
+mlc-table: setup ## All MLC schemes, run and compared
+	$(TABLE) benchmarks/mlc_schemes.toml --out "$(OUT)"/mlc-schemes
+	$(BIN)/python -m benchmarks.size_table "$(OUT)"/mlc-schemes/*/parity.json
 
 recovery-table: setup ## Few bits with and without a recovery, in all formats (two hours); OUT/recovery has what is done
 	$(BIN)/python -m benchmarks.recovery_table "$(OUT)"/recovery
