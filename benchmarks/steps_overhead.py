@@ -80,7 +80,7 @@ def _chains(count: int, name: str) -> list[Step]:
         inputs: dict[str, str] = {}
         params: dict[str, Any] = {"number": number, "name": name}
         for kind, found in zip(CHAIN, chains, strict=True):
-            step = Step(kind, str(number), "model", "none", params, inputs, {})
+            step = Step(kind, str(number), "model", "none", params, inputs, {}, {})
             found.append(step)
             inputs = {"before": step.key}
     return [step for chain in chains for step in chain][:count]

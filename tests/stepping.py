@@ -15,7 +15,13 @@ from edgeproof.steps.step import Kind, Needs, Step
 MODULE = "tests.stepping"
 
 
-def step(label: str, *inputs: Step, needs: Needs | None = None, **params: Any) -> Step:
+def step(
+    label: str,
+    *inputs: Step,
+    needs: Needs | None = None,
+    code: dict[str, str] | None = None,
+    **params: Any,
+) -> Step:
     """A step whose text is its label and those of its inputs.
 
     It may take `seconds`, `exit` with a code, `kill` itself, wait `until` a file is there, or have
@@ -23,7 +29,7 @@ def step(label: str, *inputs: Step, needs: Needs | None = None, **params: Any) -
     """
     keys = {f"i{number}": other.key for number, other in enumerate(inputs)}
     told = {"text": label, **params}
-    return Step(Kind.EXPORT, label, "m", MODULE, told, keys, {}, needs or Needs())
+    return Step(Kind.EXPORT, label, "m", MODULE, told, keys, {}, code or {}, needs or Needs())
 
 
 def main(path: str) -> None:

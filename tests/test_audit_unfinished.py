@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import runtimes
 from edgeproof.files.hashing import OutputFile
 from runtimes.audit import unfinished as module
 from runtimes.audit.unfinished import unfinished
@@ -16,7 +15,7 @@ from runtimes.parity.run import EVERYTHING, Extent
 from runtimes.parity.text_options import chosen_suite
 
 
-def test_a_device_and_what_browsers_run_have_places_of_their_own(
+def test_a_device_and_other_code_have_places_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite, inputs = chosen_suite("fast", None), (OutputFile("config.json", 2, "0" * 64),)
@@ -31,10 +30,6 @@ def test_a_device_and_what_browsers_run_have_places_of_their_own(
     found[0] = "cuda"  # as where a GPU is hidden no longer
     assert first != place(replace(EVERYTHING, computing=AUTOMATIC))
     found[0] = "cpu"
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "page.js").write_text("1")
-    monkeypatch.setattr(runtimes, "__path__", [str(package)])
     before = place()
-    (package / "page.js").write_text("2")
+    monkeypatch.setattr(module, "code_behind", lambda name: {"runtimes": "edited"})
     assert before != place()

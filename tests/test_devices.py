@@ -107,7 +107,7 @@ def test_a_runs_steps_compute_where_it_was_decided(
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     params = {**found.of_text, "inputs": ["config.json"]}
-    write_job(tmp_path / "job", params, {"model": checkpoint}, tmp_path / "out")
+    write_job(tmp_path / "job", params, {"model": checkpoint}, tmp_path / "out", {})
     done = CliRunner().invoke(steps_reference.main, [str(tmp_path / "job")])
     assert (done.exit_code, done.output.count("\n")) == (2, 1)
     assert "--device cuda: PyTorch finds none on this machine" in done.output

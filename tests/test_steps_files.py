@@ -28,7 +28,7 @@ def test_a_text_is_read_from_its_own_file(tmp_path: Path) -> None:
     for name in ("a.txt", "mine.txt", "z.txt"):
         (tmp_path / name).write_text(f"What {name} says.")
     told = planned(measuring.main, "--text", tmp_path / "mine.txt", "--threads", 1)
-    job = Job({**told["of_text"], "inputs": []}, {TEXT: told["text"]["folder"]}, str(tmp_path))
+    job = Job({**told["of_text"], "inputs": []}, {TEXT: told["text"]["folder"]}, "", {})
     assert [prompt.text for prompt in suite_of(job, job.told(TextParams)).prompts] == [
         "What mine.txt says."
     ]
@@ -45,7 +45,7 @@ def test_an_option_has_its_own_file(tmp_path: Path, capfd: pytest.CaptureFixture
     told = planned(exports.main, "--plan", plan, "--model", folder)
     (item,) = told["models"][0]["exports"]
     inputs = {"model": folder, "calibration": Path(item["files"]["calibration"]["folder"])}
-    write_job(tmp_path / "job.json", item["params"], inputs, tmp_path / "out")
+    write_job(tmp_path / "job.json", item["params"], inputs, tmp_path / "out", {})
     done = CliRunner().invoke(variant.main, [str(tmp_path / "job.json")])
     assert done.exit_code == 2
     assert "mine.txt: no text" in capfd.readouterr().err
@@ -61,7 +61,7 @@ def test_a_worker_with_other_tools_refuses_an_export_by_their_name(tmp_path: Pat
     (name, *_) = (name for name in item["params"]["tools"] if "optimum environment" in name)
     assert name not in item["versions"]
     item["params"]["tools"][name] = "0.0.1"
-    write_job(tmp_path / "job.json", item["params"], {"model": folder}, tmp_path / "out")
+    write_job(tmp_path / "job.json", item["params"], {"model": folder}, tmp_path / "out", {})
     done = CliRunner().invoke(variant.main, [str(tmp_path / "job.json")])
     assert done.exit_code == 2
     (line,) = done.output.splitlines()

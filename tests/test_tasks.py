@@ -198,7 +198,7 @@ def test_kept_answers_outlive_an_end_in_the_middle_of_a_line(
     assert len(Kept({"model": 1}, fresh=True)) == len(Kept({"model": 1})) == 0
 
 
-@pytest.mark.parametrize("changed", ["ANSWERS_VERSION", "tokenizers", "threads", "seed", "runtime"])
+@pytest.mark.parametrize("changed", ["code", "tokenizers", "threads", "seed", "runtime"])
 def test_answers_are_kept_under_all_that_makes_them(
     changed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,8 +216,8 @@ def test_answers_are_kept_under_all_that_makes_them(
     ran = "llama.cpp 2 (CPU)" if changed == "runtime" else ran
     threads += changed == "threads"
     seed += changed == "seed"
-    if changed == "ANSWERS_VERSION":
-        monkeypatch.setattr(run, changed, run.ANSWERS_VERSION + 1)
+    if changed == "code":
+        monkeypatch.setattr(run, "code_behind", lambda name: {"runtimes": "edited"})
     if changed == "tokenizers":
         monkeypatch.setattr(environment, "version", lambda name: f"{name} 9")
     assert key() != before

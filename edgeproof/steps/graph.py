@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
+from edgeproof.files.code import code_behind
 from edgeproof.steps.planned import (
     NOTHING_RECOVERED,
     GivenFiles,
@@ -114,11 +116,12 @@ def build(
         given[key] = Given(key, label, files)
         return key
 
+    code = cache(code_behind)  # once for each side
     text = {} if measuring.text is None else {TEXT: key_of(measuring.text, TEXT)}
     models = []
     for number, planned in enumerate(exports.models):
         model = key_of(planned.checkpoint, planned.label)
-        make = _Maker(planned, measuring, {MODEL: model, **text}, further)
+        make = _Maker(planned, measuring, {MODEL: model, **text}, further, code)
         reference = make.step(Kind.REFERENCE, REFERENCE, measuring.reference, {}, {})
         every = (*planned.exports, *(e for found in planned.recovered for e in found.exports))
         files = {
@@ -152,6 +155,7 @@ class _Maker:
     measuring: PlannedMeasuring
     given: Mapping[str, str]
     further: Mapping[str, Mapping[str, float]]
+    code: Callable[[str], dict[str, str]]
 
     def step(
         self,
@@ -173,6 +177,7 @@ class _Maker:
             {**told.of_text, "inputs": self.planned.inputs, **params},
             {**self.given, **inputs},
             told.versions,
+            self.code(module),
             Needs(
                 cores=told.threads,
                 memory_mb=told.memory_mb + round(told.memory_times * weights),
@@ -228,6 +233,7 @@ class _Maker:
             item.params,
             {MODEL: self.given[MODEL] if recovered is None else recovered.key, **files},
             item.versions,
+            self.code(item.module),
             needs,
         )
         made, footprint = {ARTIFACT: export.key}, None

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from edgeproof.errors import InputError
+from edgeproof.files.code import require_code
 from edgeproof.files.own import WrongJsonError, json_object, own_bytes, typed
+from edgeproof.steps.machine import where
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,11 +21,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Job:
-    """One step on this machine: what is to be put into the folder `output`."""
+    """One step on this machine: what is to be put into the folder `output`, and by which `code`."""
 
     params: dict[str, Any]
     inputs: dict[str, str]
     output: str
+    code: dict[str, str]
 
     def input(self, name: str) -> Path:
         """The folder of an input."""
@@ -43,10 +46,16 @@ class Job:
         return _read(lambda: typed(kind, self.params), "a step's parameters")
 
 
-def write_job(path: Path, params: dict[str, Any], inputs: Mapping[str, Path], output: Path) -> None:
+def write_job(
+    path: Path,
+    params: dict[str, Any],
+    inputs: Mapping[str, Path],
+    output: Path,
+    code: Mapping[str, str],
+) -> None:
     """Write what `read_job` reads."""
     folders = {name: str(folder) for name, folder in inputs.items()}
-    told = {"params": params, "inputs": folders, "output": str(output)}
+    told = {"params": params, "inputs": folders, "output": str(output), "code": dict(code)}
     path.write_text(json.dumps(told), "utf-8")
 
 
@@ -54,13 +63,16 @@ def read_job(path: Path) -> Job:
     """The job in a file.
 
     Raises:
-        InputError: it is missing, or none.
+        InputError: it is missing, or none, or this process has other code than who began it: it may
+            be found in another place from here.
     """
     try:
         data = own_bytes(path)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `edgeproof run` writes it") from None
-    return _read(lambda: typed(Job, json_object(data)), str(path))
+    job = _read(lambda: typed(Job, json_object(data)), str(path))
+    require_code(job.code, where())
+    return job
 
 
 def _read(read: Callable[[], T], source: str) -> T:

@@ -67,7 +67,7 @@ def carry_out(
             "junit": None if wanted.junit is None else str(wanted.junit),
             "markdown": None if wanted.markdown is None else str(wanted.markdown),
         }
-        write_job(folder / JOB, params, {}, folder)
+        write_job(folder / JOB, params, {}, folder, {})
         sys.stdout.flush()
         return run([sys.executable, "-m", measuring.report, str(folder / JOB)]).returncode
 

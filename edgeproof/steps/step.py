@@ -10,10 +10,8 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
-from edgeproof.files.own import json_object, typed
-
-# Goes up when steps give something else for the same parameters.
-STEPS_VERSION = 2
+from edgeproof.errors import InputError
+from edgeproof.files.own import WrongJsonError, json_object, typed
 
 
 class Kind(str, Enum):
@@ -51,8 +49,9 @@ class Step:
     """One step: `python -m module JOB`, told of `params` and of the folders of its `inputs`.
 
     `inputs` has the key of each, by the name that the module knows it by. `versions` are those of
-    libraries that the result depends on: where others are installed the step is not done. What the
-    step is called (`label`), which `model` it is about, and what it needs, change no result.
+    libraries that the result depends on, `code` has the digests of packages of ours (and of
+    plugins) whose code it runs: where others are installed the step is not done. What the step is
+    called (`label`), which `model` it is about, and what it needs, change no result.
     """
 
     kind: Kind
@@ -62,6 +61,7 @@ class Step:
     params: dict[str, Any]
     inputs: dict[str, str]
     versions: dict[str, str]
+    code: dict[str, str]
     needs: Needs = Needs()
 
     @cached_property
@@ -69,12 +69,12 @@ class Step:
         """Hex SHA-256 of all that the result depends on."""
         return digest(
             {
-                "steps": STEPS_VERSION,
                 "kind": self.kind.value,
                 "module": self.module,
                 "params": self.params,
                 "inputs": self.inputs,
                 "versions": self.versions,
+                "code": self.code,
             }
         )
 
@@ -90,8 +90,17 @@ class Step:
 
 
 def read_step(text: str) -> Step:
-    """The step that `Step.text` tells of."""
-    return typed(Step, json_object(text.encode()))
+    """The step that `Step.text` tells of.
+
+    Raises:
+        InputError: another edgeproof tells of it.
+    """
+    try:
+        return typed(Step, json_object(text.encode()))
+    except WrongJsonError as error:
+        raise InputError(
+            f"a step of another edgeproof ({error}): install the same on all machines"
+        ) from None
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from edgeproof import __version__
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import scratch_folder
 from edgeproof.files.cache import cache_folder, usable
+from edgeproof.files.code import require_code
 from edgeproof.files.hashing import remembered_sha256
 from edgeproof.files.once import once_folder
 from edgeproof.files.own import json_object, typed
@@ -181,6 +182,7 @@ def _do(step: Step, result: str, work: Work, before: Mapping[str, Outcome]) -> O
     here, begin = where(), time.monotonic()
     store, given = work.store, work.given
     _require_versions(step)
+    require_code(step.code, here)
     with scratch_folder(work_folder()) as folder:
         output = folder / OUTPUT
         output.mkdir()
@@ -190,7 +192,7 @@ def _do(step: Step, result: str, work: Work, before: Mapping[str, Outcome]) -> O
             else _input(store, key, before[key].result if key in before else key, folder / name)
             for name, key in step.inputs.items()
         }
-        write_job(folder / JOB, step.params, inputs, output)
+        write_job(folder / JOB, step.params, inputs, output, step.code)
         note_attempt(store, step.key, secrets.token_hex(8), here)
         done = work.children.run([sys.executable, "-m", step.module, str(folder / JOB)])
         seconds = time.monotonic() - begin
@@ -202,6 +204,7 @@ def _do(step: Step, result: str, work: Work, before: Mapping[str, Outcome]) -> O
         for key in step.inputs.values():
             if key in given:
                 _require_unchanged(given[key])
+        require_code(step.code, here)
         kind = machine_kind() if step.of_machine else ""
         kept = Result(step.kind, step.label, files_of(output), here, seconds, kind)
         keep(store, result, kept, output, take=True)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import edgeproof
-import runtimes
 from edgeproof.files.cache import cache_folder
+from edgeproof.files.code import code_behind
 from edgeproof.files.hashing import OutputFile
 from runtimes.parity.environment import environment
 from runtimes.parity.run import Extent
@@ -18,7 +17,6 @@ from runtimes.parity.suite import Suite
 from runtimes.registry import chosen_device
 
 KIND = "audits"  # of the cache
-CODE = (".py", ".js", ".html", ".c", ".json")  # browsers run the others, of locked packages
 
 
 def unfinished(
@@ -32,7 +30,7 @@ def unfinished(
         InputError: PyTorch does not find the device that is named.
     """
     told = {
-        "code": _code(),
+        "code": code_behind(__name__),
         "environment": asdict(environment(threads)),
         "original": [str(folder.resolve()), *map(asdict, inputs)],
         "text": [suite.digest, suite.reply_tokens, suite.probe],
@@ -47,13 +45,3 @@ def unfinished(
     }
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return cache_folder() / KIND / key
-
-
-def _code() -> str:
-    """Of what compares: a version may have several on a developer's machine."""
-    found = hashlib.sha256()
-    for package in (edgeproof, runtimes):
-        for path in sorted(Path(package.__path__[0]).rglob("*")):
-            if path.suffix in CODE:
-                found.update(path.read_bytes())
-    return found.hexdigest()

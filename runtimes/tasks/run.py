@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproof.artifact import Artifact
+from edgeproof.files.code import code_behind
 from edgeproof.recovery import RECOVERY
 from edgeproof.verdicts import TaskScore
 from runtimes.parity.environment import environment
@@ -23,8 +24,6 @@ from runtimes.tasks.statistics import beside, score_of
 from runtimes.tasks.subject import Subject, open_artifact_subject, open_reference_subject
 
 HARNESS = "lm_eval"
-# Goes up when edgeproof gives other answers to the same requests: kept ones are then forgotten.
-ANSWERS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def whose(subject: Subject, how: How) -> dict[str, Any]:
         **subject.whose,
         "runtime": subject.ran,
         "threads": how.threads,
-        "answers": ANSWERS_VERSION,
+        "code": code_behind(__name__),
         "harness": metadata.version(HARNESS),
         "versions": environment(how.threads).versions,
         **asdict(how.style),
