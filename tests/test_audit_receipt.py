@@ -81,7 +81,7 @@ def test_what_was_found_before_an_interruption_is_kept(
     monkeypatch.setattr(tokenizer, "COUNT", 50)
     monkeypatch.setattr(statistics, "RESAMPLES", 50)
     monkeypatch.setenv("EDGEPROOF_CACHE", left.cache)
-    assert not [*Path(left.cache).glob("audits/*")]  # of what was done with all its files
+    assert not [*Path(left.cache).glob("comparisons/*")]  # of what was done with all its files
     measure, begun = parity_run.measure, []
 
     def interrupted(*arguments: Any) -> Measurement:

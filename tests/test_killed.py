@@ -91,7 +91,8 @@ COMMANDS = {
         "parity {0}/artifacts/tiny/gguf/q8_0 --checkpoint {0}/checkpoint --text {0}/text.txt"
         " --json {0}/out/parity.json --no-html --no-footprint --threads 1 --no-watch",
         HEAVY,
-        "reports that are written, and what PyTorch said, are kept",
+        "reports that are written, what PyTorch said and what was found of each artifact that is"
+        " done are kept",
         (2, 6),
     ),
     "recover": Command(

@@ -285,7 +285,7 @@ def test_a_crash_of_the_run_itself_fails_its_artifact_and_the_others_are_judged_
 def test_what_is_kept_of_a_comparison_is_exact(tmp_path: Path) -> None:
     values = np.array([0.1, np.nan, -np.inf])
     metrics = PositionMetrics(**dict.fromkeys(ARRAYS, values), further={"own/one": values})
-    artifact: Any = SimpleNamespace(subject=tmp_path / "a b.gguf", sha256="0")
+    artifact: Any = SimpleNamespace(subject=tmp_path / "a b.gguf", sha256="0", check=lambda: None)
     told: list[Any] = []
 
     def keep(_: Artifact, found: Sequence[PositionMetrics]) -> None:
@@ -318,6 +318,6 @@ def test_what_is_kept_of_a_comparison_is_exact(tmp_path: Path) -> None:
     assert finished.once(artifact, None, compare) == compared
     assert [len(made) for made in told] == [11]
     # What could not be measured is tried again.
-    lost: Any = SimpleNamespace(subject=tmp_path / "lost", sha256="0")
+    lost: Any = SimpleNamespace(subject=tmp_path / "lost", sha256="0", check=lambda: None)
     tries = iter((Compared(wrong), compared))
     assert [finished.once(lost, None, tries.__next__) for _ in range(3)][1:] == [compared, compared]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from runtimes.audit.description import Against, Described, against, describe
 from runtimes.audit.inspection import Inspection, Origin
 from runtimes.audit.ranking import Ranked, ranked
 from runtimes.audit.subjects import Found, Refused
-from runtimes.audit.unfinished import unfinished
 from runtimes.located import Model
 from runtimes.parity.divergence import PositionMetrics
 from runtimes.parity.environment import environment
@@ -21,6 +19,7 @@ from runtimes.parity.original import original_of
 from runtimes.parity.result import Entry, ModelResult, Unreadable
 from runtimes.parity.run import Conditions, Extent, ParityRun, Request, run_parity
 from runtimes.parity.suite import Suite
+from runtimes.parity.unfinished import Unfinished
 from runtimes.registry import adapter_of
 
 
@@ -80,12 +79,12 @@ def audit(
         Request(item.artifact.subject, allow_degraded, runtime, found=item.artifact)
         for item in described.values()
     ]
-    done = unfinished(original.inputs, suite, threads, extent, model.path)
-    conditions = Conditions(suite, threads, {}, replace(extent, keep=keep, finished=done))
+    unfinished = Unfinished()
+    conditions = Conditions(suite, threads, {}, replace(extent, keep=keep, unfinished=unfinished))
     reference, entries = run_parity(
         ParityRun(model.path, requests, conditions, original_of(model.path, None))
     )
-    shutil.rmtree(done, ignore_errors=True)
+    unfinished.done()
     entries = [_noted(entry, described, found.inspected) for entry in entries]
     broken = tuple(item.told for item in damaged)
     result = ModelResult(model.name, reference, environment(threads), tuple(entries), broken)

@@ -29,8 +29,12 @@ from runtimes.threads import threads_option
 if TYPE_CHECKING:
     from runtimes.parity.models import ComparedModel
     from runtimes.parity.result import ModelResult, Unreadable
+    from runtimes.parity.unfinished import Unfinished
 
-KEPT = "reports that are written, and what PyTorch said, are kept; the same command goes on"
+KEPT = (
+    "reports that are written, what PyTorch said and what was found of each artifact that is done"
+    " are kept; the same command goes on"
+)
 RECOVERY = "recovery"  # the subject of the event "spent" on making what is recovered
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # GitHub Actions shows that file with the run
 # Loaded before anything is compared, so that a missing package is said at once.
@@ -165,6 +169,7 @@ def main(
     from runtimes.parity import models as parts
     from runtimes.parity.report.terminal import print_result
     from runtimes.parity.run import Conditions, Extent
+    from runtimes.parity.unfinished import Unfinished
 
     suite = chosen_suite(budget, text)
     for form, _ in awaited:
@@ -196,9 +201,11 @@ def main(
         with_pages=not no_html,
         text=text,
     )
+    unfinished = Unfinished()
     extent = Extent(
         positions, footprint, localise, whole_text, journal_of(journal, crashed),
         awaited=Awaited(dict(awaited)), computing=Computing(reference_weights, device),
+        unfinished=unfinished,
     )  # fmt: skip
     how = Conditions(suite, threads, record.gates, extent)
     results: dict[Path, ModelResult] = {}
@@ -222,7 +229,20 @@ def main(
         over_all = outputs.write_models_page(list(results.values()), list(results), root)
         click.echo(f"report: {over_all}")
     summarise(list(results.values()), junit, markdown_path)
-    refuse(list(results.values()), lost)
+    _end(list(results.values()), lost, unfinished, code)
+
+
+def _end(
+    results: Sequence[ModelResult], lost: Sequence[Unreadable], unfinished: Unfinished, code: int
+) -> None:
+    """End with the exit code of making what is recovered; unless that failed, all are compared.
+
+    Raises:
+        GateError: as `refuse`.
+    """
+    if not code:
+        unfinished.done()
+    refuse(results, lost)
     if code:
         sys.exit(code)
 

@@ -1,7 +1,7 @@
 """What was found of artifacts before a run ended over another one: nothing is compared twice.
 
 Where it lies, its user says: beside the journal of the command that watches a run, for crashes; in
-the cache, for Ctrl-C.
+the cache, for Ctrl-C (`unfinished`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
 from edgeproof.files.cache import keep
 from edgeproof.files.own import WrongJsonError, typed
 from runtimes.parity.bench import Keep
@@ -45,7 +46,7 @@ class Finished:
     """Comparisons of one command, in a folder; without one, each is made anew.
 
     The folder is only of one text, extent, machine and version of all that compares. What could not
-    be measured is tried again.
+    be measured is tried again, and an artifact whose files are not its manifest's any more.
 
     `keep` is told the metrics of each artifact, also of those that another process has compared.
     """
@@ -70,7 +71,7 @@ class Finished:
         what = f"{artifact.subject}\n{artifact.sha256}\n{runtime}"
         place = self._folder / hashlib.sha256(what.encode()).hexdigest()
         known = _read(place)
-        if known is None:
+        if known is None or not _sound(artifact):
             found = compare()
             if found.measurement is not None:
                 _write(place, found, self._counted.pop(artifact.subject, ()))
@@ -79,6 +80,14 @@ class Finished:
         if self._keep is not None:
             self._keep(artifact, metrics)
         return found
+
+
+def _sound(artifact: Artifact) -> bool:
+    try:
+        artifact.check()
+    except InputError:
+        return False
+    return True
 
 
 def _write(place: Path, found: Compared, metrics: Sequence[PositionMetrics]) -> None:

@@ -42,6 +42,7 @@ from runtimes.parity.stored import stored_faults
 from runtimes.parity.suite import Suite
 from runtimes.parity.templates import compare_templates
 from runtimes.parity.together import together
+from runtimes.parity.unfinished import Unfinished
 from runtimes.parity.verdict import Judgement, judge
 from runtimes.parity.watch import UNWATCHED, Journal, Stage
 from runtimes.parity.weights_alone import WEIGHT_POSITIONS, run_weights
@@ -80,7 +81,7 @@ class Extent:
     decided to be bad is not run on the others. `journal` is told what the run is at, and `keep` of
     each artifact the metrics of its documents' positions that count. Artifacts whose runtimes are
     `awaited` are compared last. `costs` measures what one needs. `computing` is how PyTorch has
-    the reference. What is found of each is kept in the folder `finished`, or beside the journal.
+    the reference. What is found of each is kept as `unfinished` says, or beside the journal.
     """
 
     positions: int | None = None
@@ -92,7 +93,7 @@ class Extent:
     awaited: Awaited = NOTHING
     costs: Costs = footprint
     computing: Computing = AUTOMATIC
-    finished: Path | None = None
+    unfinished: Unfinished | None = None
 
 
 EVERYTHING = Extent()
@@ -173,7 +174,9 @@ def _each(asked: ParityRun) -> Patient[tuple[ReferenceFacts, list[Entry]]]:
                 peaks = peaks_over(stored, reference.part(WEIGHT_POSITIONS).documents)
     reference = replace(reference, whole_text=extent.whole_text)
     scorer = Scorer(torch_runtime, torch_runtime.stop_tokens)
-    finished = Finished(extent.finished or extent.journal.finished, extent.keep)
+    unfinished = extent.unfinished
+    kept = None if unfinished is None else unfinished.folder(asked, inputs, files)
+    finished = Finished(kept or extent.journal.finished, extent.keep)
     bench = Bench(
         reference,
         torch_runtime,
