@@ -11,12 +11,21 @@ from typing import Any
 import pytest
 
 from edgeproof.artifact import MANIFEST
+from edgeproof.artifact.run_record import (
+    Origin,
+    PlannedRecovery,
+    PlannedVariant,
+    load_run_record,
+)
+from edgeproof.goal import Goal
 from edgeproof.steps import run as steps_run
 from edgeproof.steps import work as steps_work
 from edgeproof.steps.children import Children
+from edgeproof.steps.collect import collect
+from edgeproof.steps.executors.executor import Ended
 from edgeproof.steps.executors.local import LocalExecutor
-from edgeproof.steps.graph import Graph, ModelSteps, Variant
-from edgeproof.steps.planned import GivenFiles, PlannedExport, PlannedModel
+from edgeproof.steps.graph import Graph, ModelSteps, RecoverySteps, Variant
+from edgeproof.steps.planned import GivenFiles, PlannedExport, PlannedModel, PlannedRecovered
 from edgeproof.steps.results import attempts, find
 from edgeproof.steps.step import Kind, Needs, Step
 from edgeproof.steps.store import Store, open_store
@@ -193,3 +202,33 @@ def test_a_store_that_takes_nothing_is_a_line_of_the_step_and_leaves_nothing(
     assert find(here, a.key) is None
     assert not [path for path in (tmp_path / "store" / "files").rglob("*") if path.is_file()]
     assert not any(o.failed for o in ended(LocalExecutor(here, 1, 1, None).run([a, b])).values())
+
+
+def test_run_json_names_the_recovered_checkpoint_that_artifacts_were_made_from(
+    here: Store, tmp_path: Path
+) -> None:
+    """A distilled one that lies here already may be another one than the store's."""
+    recover, place = replace(step("recovered"), kind=Kind.RECOVER), tmp_path / "cache" / "key"
+    export = step("made", recover, file=f"artifact/m/gguf/made/{MANIFEST}")
+    made = Variant(planned("made"), export, None, step("compared", file="result"))
+    wanted = PlannedVariant("m/gguf/made", False, "gguf", "made", False, {})
+    recovery = PlannedRecovery(Origin("m", None, None, None), Goal("any", distill=1.0), (wanted,))
+    found = RecoverySteps(PlannedRecovered(recovery, (made.planned,)), str(place), recover, (made,))
+    model = PlannedModel("m", GivenFiles(str(tmp_path), ()), (), 1, ())
+    graph = Graph((), (ModelSteps(model, step("reference"), (), (found,)),))
+    outcomes = LocalExecutor(here, 1, 1, None).run(graph.steps)
+    by_key = {event.step.key: event.outcome for event in outcomes if isinstance(event, Ended)}
+
+    def named(root: Path) -> Path:
+        taken = collect(graph, by_key, here, root, {}, lambda line: None)
+        (item,) = load_run_record(root).models[0].made
+        assert taken.checkpoints == {recover.key: item.checkpoint}
+        return Path(str(item.checkpoint))
+
+    assert named(tmp_path / "a") == place
+    (place / "text").write_text("distilled here")
+    other = named(tmp_path / "b")
+    assert (other / "text").read_text() == "recovered"
+    assert other.parent == place.parent
+    assert (place / "text").read_text() == "distilled here"
+    assert named(tmp_path / "c") == other

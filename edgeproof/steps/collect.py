@@ -10,22 +10,29 @@ from edgeproof.artifact import MANIFEST, open_artifact
 from edgeproof.artifact.run_record import ModelRun, PlannedArtifact, PlannedRecovery, RunRecord
 from edgeproof.errors import InputError
 from edgeproof.files.atomic import atomic_folder
+from edgeproof.files.cache import cache_folder
+from edgeproof.files.hashing import remembered_sha256
 from edgeproof.files.lock import exclusive
 from edgeproof.files.once import once_folder
 from edgeproof.steps.graph import Graph, RecoverySteps, Variant
 from edgeproof.steps.results import LostResultError, Result, fetch, find
+from edgeproof.steps.step import digest
 from edgeproof.steps.store import Store
-from edgeproof.steps.work import Outcome
+from edgeproof.steps.work import DIGESTS, Outcome
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Paths of artifacts below the root, and why results were `lost`; each by its step's key."""
+    """Paths of artifacts below the root, and why results were `lost`; folders of `checkpoints`.
+
+    These are the recovered ones. Each is named by its step's key.
+    """
 
     places: dict[str, str]
     lost: dict[str, str]
+    checkpoints: dict[str, str]
 
 
 def stored(store: Store, outcome: Outcome) -> Result:
@@ -53,7 +60,7 @@ def collect(
     `run.json` names them, and the recovered checkpoints, which are put into the cache, so that all
     other commands find them.
     """
-    taken = Taken({}, {})
+    taken = Taken({}, {}, {})
     places = taken.places
     runs = []
     for model in graph.models:
@@ -97,14 +104,37 @@ def _recovery(
     if not made:
         return recovery
     try:
-        once_folder(
-            Path(found.folder),
-            lambda folder: fetch(store, stored(store, outcomes[key]), folder),
-        )
+        checkpoint = _checkpoint(Path(found.folder), stored(store, outcomes[key]), store)
     except LostResultError as error:
         taken.lost[key] = str(error)
         return recovery
-    return replace(recovery, variants=made, checkpoint=found.folder, exported=True)
+    taken.checkpoints[key] = str(checkpoint)
+    return replace(recovery, variants=made, checkpoint=str(checkpoint), exported=True)
+
+
+def _checkpoint(place: Path, result: Result, store: Store) -> Path:
+    """The folder of the cache that has what a step has made: at `place`, or beside it.
+
+    What lies at `place` may be another one: a distilled one depends on the clock, so that two
+    machines make two of them.
+
+    Raises:
+        LostResultError: one of its files is damaged.
+    """
+    found = once_folder(place, lambda folder: fetch(store, result, folder))
+    if _has(found, result):
+        return found
+    other = place.with_name(digest({"files": [[item.path, item.sha256] for item in result.files]}))
+    return once_folder(other, lambda folder: fetch(store, result, folder))
+
+
+def _has(folder: Path, result: Result) -> bool:
+    """Whether all of a result's files lie in a folder."""
+    return all(
+        (folder / item.path).is_file()
+        and remembered_sha256(folder / item.path, cache_folder() / DIGESTS) == item.sha256
+        for item in result.files
+    )
 
 
 def _artifact(variant: Variant, result: Result, store: Store, folder: Path, say: Say) -> Path:

@@ -126,7 +126,9 @@ def _measured(
 ) -> Iterator[dict[str, Any]]:
     """What the report is told of a model's artifacts; results are put into a folder."""
     of_recovered = (
-        (variant, recovery.folder) for recovery in model.recoveries for variant in recovery.variants
+        (variant, taken.checkpoints.get(recovery.recover.key, recovery.folder))
+        for recovery in model.recoveries
+        for variant in recovery.variants
     )
     for variant, recovered in (*((item, None) for item in model.variants), *of_recovered):
         planned, failed = variant.planned, _failed(variant, outcomes)
