@@ -49,3 +49,13 @@ def test_a_name_in_words_of_ours_is_no_folder() -> None:
     """They quote what stands in files."""
     there = kept_with(f"its key says {ARTIFACT}, <{CHECKPOINT}, << and <b>", "said")
     assert repr(from_text(to_text(there, THERE).encode(), HERE)) == repr(there)
+
+
+def test_a_folder_whose_name_is_part_of_anothers_is_another() -> None:
+    others = "/models-2/a /models.bak /modelsé /data/models/b ../models x/models"
+    own = "/models: (/models/c), '/models', /models. --out=/models/out/q4; /models/out/q4/d"
+    there = kept_with(f"{others} {own}", "said")
+    here = own.replace("/models/out/q4", "/tmp/q4").replace("/models", "/home/me/m")
+    text = to_text(there, THERE)
+    assert repr(from_text(text.encode(), HERE)) == repr(kept_with(f"{others} {here}", "said"))
+    assert "/models:" not in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ from runtimes.parity.replies import ReplyPair
 ARTIFACT, CHECKPOINT, RECOVERED = "<artifact>", "<checkpoint>", "<recovered>"
 # A name begins with one, so that in a text of ours two stand for it.
 OPENING = "<"
+# Around a folder in a text: no more of a name, as /a/b is neither /a/bc, /a/b.bak nor /x/a/b.
+BEFORE, AFTER = r"(?<![\w.~+@#%-])", r"(?!\.?[\w~+@#%=-])"
 # Prompts and what models answer: what looks like a folder or a name there is neither.
 FOREIGN = (ReplyPair, WorstPosition)
 
@@ -22,7 +24,7 @@ Own = TypeVar("Own")
 
 def with_names(value: Own, folders: Mapping[str, str]) -> Own:
     """A dataclass whose own texts have names in the places of some folders, also within longer."""
-    return _changed(value, {**folders, OPENING: 2 * OPENING})
+    return _changed(value, {**folders, OPENING: 2 * OPENING}, bounded=folders)
 
 
 def with_folders(value: Own, names: Mapping[str, str]) -> Own:
@@ -30,9 +32,14 @@ def with_folders(value: Own, names: Mapping[str, str]) -> Own:
     return _changed(value, {**names, 2 * OPENING: OPENING})
 
 
-def _changed(value: Own, others: Mapping[str, str]) -> Own:
+def _changed(value: Own, others: Mapping[str, str], bounded: Container[str] = ()) -> Own:
     longest_first = sorted(others, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    pattern = re.compile(
+        "|".join(
+            f"{BEFORE}{re.escape(text)}{AFTER}" if text in bounded else re.escape(text)
+            for text in longest_first
+        )
+    )
     changed: Own = _each_text(value, lambda text: pattern.sub(lambda match: others[match[0]], text))
     return changed
 
