@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from click.testing import CliRunner, Result
 
 from edgeproof import __version__
 from edgeproof.artifact import MANIFEST, Facts, Precision, VariantRecord, open_artifact
-from edgeproof.artifact.run_record import RunRecord, load_run_record
+from edgeproof.artifact.run_record import (
+    EXACT,
+    RUN_RECORD,
+    ModelRun,
+    PlannedArtifact,
+    RunRecord,
+    load_run_record,
+)
+from edgeproof.artifact.run_record import SCHEMA as RUN_SCHEMA
 from edgeproof.cli import main
 from edgeproof.errors import InputError
 from edgeproof.files.hashing import file_sha256
@@ -309,3 +318,32 @@ def test_a_plan_may_say_its_schema(tmp_path: Path) -> None:
     plan.write_text(f'schema = "1"\n{rest}')
     with pytest.raises(InputError, match="schema must be a number"):
         load_plan(plan)
+
+
+def test_a_field_more_in_run_json_is_another_schema() -> None:
+    """Its keys are exact: an edgeproof that does not know one calls the file damaged."""
+    kinds = (RunRecord, ModelRun, *EXACT)
+    names = {kind.__name__: {item.name for item in fields(kind)} for kind in kinds}
+    assert (RUN_SCHEMA.current, names) == (
+        3,
+        {
+            "RunRecord": {"models", "gates"},
+            "ModelRun": {"label", "checkpoint", "artifacts", "recovered"},
+            "PlannedArtifact": {"path", "allow_degraded", "runtime"},
+            "PlannedVariant": {
+                "path", "allow_degraded", "runtime", "format", "dtype", "strict", "options",
+            },
+            "Origin": {"name", "repo", "revision", "found_by"},
+            "Goal": {"format", "bits", "max_mb", "gate", "tokens", "distill", "optional"},
+        },
+    )  # fmt: skip
+
+
+def test_run_json_of_before_runtimes_is_read(tmp_path: Path) -> None:
+    artifacts = (PlannedArtifact("m/gguf/q8_0", True),)
+    record = RunRecord((ModelRun("m", "/m", artifacts),), {})
+    record.save(tmp_path)
+    raw = json.loads((tmp_path / RUN_RECORD).read_text("utf-8"))
+    del raw["models"][0]["artifacts"][0]["runtime"]
+    (tmp_path / RUN_RECORD).write_text(json.dumps({**raw, "schema": 2}))
+    assert load_run_record(tmp_path) == record

@@ -20,7 +20,7 @@ from edgeproof.goal import Goal
 
 RUN_RECORD = "run.json"
 SCHEMA = Schema(
-    current=2, oldest=1, again="run `python -m export` again", what="a record of an export"
+    current=3, oldest=1, again="run `python -m export` again", what="a record of an export"
 )
 
 
