@@ -20,6 +20,7 @@ def step(
     *inputs: Step,
     needs: Needs | None = None,
     code: dict[str, str] | None = None,
+    versions: dict[str, str] | None = None,
     **params: Any,
 ) -> Step:
     """A step whose text is its label and those of its inputs.
@@ -29,7 +30,9 @@ def step(
     """
     keys = {f"i{number}": other.key for number, other in enumerate(inputs)}
     told = {"text": label, **params}
-    return Step(Kind.EXPORT, label, "m", MODULE, told, keys, {}, code or {}, needs or Needs())
+    return Step(
+        Kind.EXPORT, label, "m", MODULE, told, keys, versions or {}, code or {}, needs or Needs()
+    )
 
 
 def main(path: str) -> None:

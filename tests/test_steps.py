@@ -214,7 +214,7 @@ def test_what_a_reference_step_gives_lies_nowhere_else_in_the_cache(
 
 
 def test_a_machine_with_other_libraries_is_refused(here: Store) -> None:
-    other = Step(Kind.EXPORT, "a", "m", "tests.stepping", {}, {}, {"numpy": "0.1"}, {})
+    other = step("a", versions={"numpy": "0.1"})
     outcome = perform(other, Work(here, Children()))
     assert outcome.failed is not None
     assert "the run was begun with 0.1" in outcome.failed

@@ -150,8 +150,12 @@ def test_no_function_but_a_command_has_more_than_seven_parameters() -> None:
 
 
 REGISTRIES = {"export/formats.py", "runtimes/formats/__init__.py"}
-# ONNX artifacts have a folder of that name; an extra is called as the format that it is for.
-OTHERWISE = {"runtimes/onnxruntime.py", "edgeproof/extras.py"}
+# ONNX artifacts have a folder of that name; an extra and libraries are called as formats.
+OTHERWISE = {
+    "edgeproof/extras.py",
+    "runtimes/onnxruntime.py",
+    "runtimes/parity/environment.py",
+}
 
 
 def test_only_registries_and_its_own_code_name_a_format() -> None:

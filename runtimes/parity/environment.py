@@ -10,11 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from edgeproof import __version__
 from edgeproof.steps.machine import processor
 
-# What logits, rounding or tokens can depend on.
+# What logits, rounding, tokens, the values in files or intervals can depend on.
 LIBRARIES = (
-    "torch", "transformers", "tokenizers", "numpy", "onnxruntime", "onnxruntime-ep-webgpu",
-    "llama-cpp-python", "apache-tvm", "mlx-cpu", "mlx-metal", "mlx-lm",
-    "openvino", "openvino-genai",
+    "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "ml-dtypes", "jinja2",
+    "protobuf", "onnx", "onnxruntime", "onnxruntime-ep-webgpu", "gguf", "llama-cpp-python",
+    "apache-tvm", "mlx", "mlx-cpu", "mlx-metal", "mlx-lm", "openvino", "openvino-genai",
 )  # fmt: skip
 
 
