@@ -62,12 +62,12 @@ def said_of(folder: Path) -> Said:
     config = settled(config_of(folder))
     settings = tokenizer_settings(lambda name: read(folder, name))
     tokens = (
-        settled_tokenizer(read(folder, TOKENIZER), settings).get(ADDED)
+        settled_tokenizer(read(folder, TOKENIZER), settings, folder / TOKENIZER).get(ADDED)
         if has(folder, TOKENIZER)
         else ()
     )
     added = {token["content"]: token["id"] for token in tokens or ()}
-    return Said(read(folder, GENERATION), config, settings, added, assumed_ids(config))
+    return Said(folder, read(folder, GENERATION), config, settings, added, assumed_ids(config))
 
 
 def has(folder: Path, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def test_without_any_end_gguf_is_refused(checkpoint_folder: Path) -> None:
 @pytest.mark.parametrize("value", ["2", [2, None], {"id": 2}, True, 2.5])
 def test_an_end_that_is_no_token_is_refused(checkpoint_folder: Path, value: Any) -> None:
     change_json(checkpoint_folder / GENERATION, eos_token_id=value)
-    with pytest.raises(InputError, match=r"generation_config\.json: eos_token_id must be a token"):
+    file = re.escape(str(checkpoint_folder / GENERATION))
+    with pytest.raises(InputError, match=rf"^{file}: eos_token_id must be a token"):
         open_checkpoint(checkpoint_folder).said.stops(VOCAB)
 
 
@@ -359,3 +361,29 @@ def test_two_folders_of_one_name_are_refused_before_anything_is_written(tmp_path
 def test_an_origin_says_what_a_checkpoint_says(checkpoint_folder: Path) -> None:
     added_in_settings(checkpoint_folder)
     assert Origin(checkpoint_folder).added == open_checkpoint(checkpoint_folder).added
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "says"),
+    [
+        ("tokenizer.json", {"added_tokens": [{"id": 1}]}, "its added tokens are not understood"),
+        ("tokenizer.json", {"post_processor": {"type": "BertProcessing"}}, "post_processor is not"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {}, "eos_token": 3}, "eos_token is not"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_path(
+    checkpoint_folder: Path, name: str, keys: dict[str, Any], says: str
+) -> None:
+    change_json(checkpoint_folder / name, **keys)
+    change_json(checkpoint_folder / GENERATION, eos_token_id=None)
+    change_json(checkpoint_folder / CONFIG, eos_token_id=None)
+    opened, file = open_checkpoint(checkpoint_folder), re.escape(str(checkpoint_folder / name))
+    for read in (lambda: entries(checkpoint_folder, opened), lambda: asked(checkpoint_folder)):
+        with pytest.raises(InputError, match=f"^{file}: {says}"):
+            read()
+
+
+def asked(folder: Path) -> object:
+    """What the reading side asks of the same files."""
+    origin = Origin(folder)
+    return origin.around, origin.said.role_ids

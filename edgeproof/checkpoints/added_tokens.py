@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.settings import DECODER, EXTRA
@@ -19,10 +20,11 @@ Json = Mapping[str, Any]
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def loaded(document: Json, settings: Json) -> list[dict[str, Any]]:
+def loaded(document: Json, settings: Json, source: Path) -> list[dict[str, Any]]:
     """`added_tokens` of a parsed tokenizer.json as it is after loading; the given ones mostly.
 
-    The tokenizers library is asked only where something is to be decided: it takes a while.
+    `source` is the file. The tokenizers library is asked only where something is to be decided: it
+    takes a while.
 
     Raises:
         InputError: the library cannot read the document, or a token's fields are none.
@@ -32,9 +34,9 @@ def loaded(document: Json, settings: Json) -> list[dict[str, Any]]:
         more = list(_more(given, settings))
         if not more and _in_place(given, document["model"]["vocab"]):
             return given
-        return _by_library(document, more)
+        return _by_library(document, more, source)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"tokenizer.json: its added tokens are not understood ({error})") from None
+        raise InputError(f"{source}: its added tokens are not understood ({error})") from None
 
 
 def _more(given: Sequence[Json], settings: Json) -> Iterator[dict[str, Any]]:
@@ -83,7 +85,7 @@ def _in_place(given: Sequence[Json], vocab: Any) -> bool:
     return True
 
 
-def _by_library(document: Json, more: Sequence[Json]) -> list[dict[str, Any]]:
+def _by_library(document: Json, more: Sequence[Json], source: Path) -> list[dict[str, Any]]:
     from tokenizers import AddedToken, Tokenizer
 
     try:
@@ -92,7 +94,7 @@ def _by_library(document: Json, more: Sequence[Json]) -> list[dict[str, Any]]:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         reason = " ".join(str(error).split())
-        raise InputError(f"tokenizer.json: cannot be opened ({reason})") from None
+        raise InputError(f"{source}: cannot be opened ({reason})") from None
     tokenizer.add_tokens([AddedToken(**token) for token in more])
     found = tokenizer.get_added_tokens_decoder()
     return [

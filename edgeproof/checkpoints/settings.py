@@ -8,6 +8,7 @@ special_tokens_map.json goes before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from edgeproof.errors import InputError
@@ -35,8 +36,8 @@ def shipped_settings(settings: Json) -> dict[str, Any]:
     return {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
 
 
-def token_text(settings: Json, role: str) -> str | None:
-    """The text of the token of a role, as `bos`; None where the settings name none.
+def token_text(settings: Json, role: str, folder: Path) -> str | None:
+    """The text of the token of a role, as `bos`; None where the settings of a folder name none.
 
     Raises:
         InputError: it is neither a text nor an AddedToken's fields.
@@ -44,7 +45,8 @@ def token_text(settings: Json, role: str) -> str | None:
     token = settings.get(f"{role}_token")
     text = token.get("content") if isinstance(token, Mapping) else token
     if text is not None and not isinstance(text, str):
-        raise InputError(f"{SETTINGS}: {role}_token is not a token: {token!r}")
+        source = folder / SETTINGS if DECODER in settings else f"{folder}: {SETTINGS} or {MAP}"
+        raise InputError(f"{source}: {role}_token is not a token: {token!r}")
     return text
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.settings import SETTINGS, token_text
@@ -23,12 +24,13 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Said:
-    """What a checkpoint's files say: parsed documents, {} for a file that is absent.
+    """What the files of a checkpoint's folder say: parsed documents, {} for one that is absent.
 
     `added` are the tokenizer's added tokens, text → id; `assumed` is what transformers' class of
     the model assumes, by role.
     """
 
+    folder: Path
     generation: Json
     config: Json
     settings: Json
@@ -44,7 +46,7 @@ class Said:
         for name, document in ((GENERATION, self.generation), (CONFIG, self.config)):
             value = document.get(f"{role}_token_id")
             if value is not None:
-                _check(f"{name}: {role}_token_id", value)
+                _check(f"{self.folder / name}: {role}_token_id", value)
                 found: int | list[int] = value
                 return found
         named = self.named(role)
@@ -59,7 +61,7 @@ class Said:
 
     def named(self, role: str) -> int | None:
         """The id of the token that the tokenizer's settings name for a role."""
-        text = token_text(self.settings, role)
+        text = token_text(self.settings, role, self.folder)
         return None if text is None else self.added.get(text)
 
     def stops(self, vocab: int) -> tuple[int, ...]:
@@ -81,9 +83,10 @@ class Said:
         if named is None or not stops or named in stops:
             return None
         where = GENERATION if self.generation.get("eos_token_id") is not None else CONFIG
+        text = token_text(self.settings, "eos", self.folder)
         return (
             f"{where} ends replies with {shown(stops)}, {SETTINGS} names"
-            f" {token_text(self.settings, 'eos')!r} ({named}): transformers stops at the first,"
+            f" {text!r} ({named}): transformers stops at the first,"
             " chat programs may stop at both"
         )
 

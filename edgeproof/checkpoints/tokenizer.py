@@ -44,16 +44,18 @@ def further_templates(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(FURTHER_TEMPLATES) if path.is_file())
 
 
-def settled_tokenizer(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def settled_tokenizer(
+    document: Mapping[str, Any], settings: Mapping[str, Any], source: Path
+) -> dict[str, Any]:
     """A parsed tokenizer.json that neither pads nor cuts texts, with the tokens that are loaded.
 
-    `settings` are `edgeproof.checkpoints.settings.tokenizer_settings`.
+    `settings` are `edgeproof.checkpoints.settings.tokenizer_settings`, `source` is the file.
 
     Raises:
         InputError: as for `edgeproof.checkpoints.added_tokens.loaded`.
     """
     plain = {key: None if key in LEFTOVERS else value for key, value in document.items()}
-    tokens = loaded(document, settings)
+    tokens = loaded(document, settings, source)
     return plain if tokens == document.get(ADDED, []) else {**plain, ADDED: tokens}
 
 
@@ -68,8 +70,8 @@ def token_ids(document: Mapping[str, Any]) -> dict[str, int]:
     return dict(vocab) if isinstance(vocab, Mapping) else {row[0]: i for i, row in enumerate(vocab)}
 
 
-def around(document: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """The ids that a parsed tokenizer.json puts before and after a single text.
+def around(document: Mapping[str, Any], source: Path) -> tuple[list[int], list[int]]:
+    """The ids that a parsed tokenizer.json, the file `source`, puts before and after a single text.
 
     It is the post-processor's word alone: transformers drops `add_bos_token` and `add_eos_token`
     of tokenizer_config.json where there is a tokenizer.json (`tokenization_utils_base.py`,
@@ -88,7 +90,7 @@ def around(document: Mapping[str, Any]) -> tuple[list[int], list[int]]:
             first, last = _ends(step)
             before, after = first + before, after + last
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{TOKENIZER}: post_processor is not understood ({error!r})") from None
+        raise InputError(f"{source}: post_processor is not understood ({error!r})") from None
     return before, after
 
 

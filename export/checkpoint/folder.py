@@ -133,7 +133,7 @@ class CheckpointFolder:
             InputError: it cannot be understood.
         """
         document = self.json_file(TOKENIZER)
-        found = settled_tokenizer(document, self.settings)
+        found = settled_tokenizer(document, self.settings, self.path / TOKENIZER)
         for note in _notes(document, found):
             log.warning("%s: %s", self.path / TOKENIZER, note)
         return found
@@ -155,6 +155,7 @@ class CheckpointFolder:
             InputError: as for `tokenizer`.
         """
         said = Said(
+            self.path,
             self.json_file(GENERATION),
             self.raw_config,
             self.settings,

@@ -7,10 +7,11 @@ and gguf-py's SpecialVocab.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeproof.checkpoints.chat_template import DEFAULT, chat_templates, template_source
-from edgeproof.checkpoints.tokenizer import around
+from edgeproof.checkpoints.tokenizer import TOKENIZER, around
 from edgeproof.errors import InputError
 from export.checkpoint import Checkpoint
 from export.gguf.byte_level import BYTE_LEVEL
@@ -38,7 +39,7 @@ def vocabulary_entries(checkpoint: Checkpoint, *, space_prefix: bool) -> list[Me
         entries = [
             *_list_entries(read),
             *special,
-            *_flags(tokenizer, special, read),
+            *_flags(tokenizer, special, read, checkpoint.path / TOKENIZER),
             *_chat_template(checkpoint),
             *_space_prefix(read, settings if space_prefix else {}),
         ]
@@ -112,7 +113,7 @@ def _with_unknown(special: list[MetadataEntry], read: Vocabulary) -> list[Metada
 
 
 def _flags(
-    tokenizer: Mapping[str, Any], special: Sequence[MetadataEntry], read: Vocabulary
+    tokenizer: Mapping[str, Any], special: Sequence[MetadataEntry], read: Vocabulary, source: Path
 ) -> list[MetadataEntry]:
     """What llama.cpp adds around a text: written out, so that its defaults never decide.
 
@@ -120,11 +121,11 @@ def _flags(
     """
     ids = {entry.key: entry.value for entry in special}
     flags = {}
-    for role, added in zip(("bos", "eos"), around(tokenizer), strict=True):
+    for role, added in zip(("bos", "eos"), around(tokenizer, source), strict=True):
         own = ids.get(f"tokenizer.ggml.{role}_token_id")
         if added and added != [own]:
             raise InputError(
-                f"tokenizer.json: puts the tokens {added} around a text; llama.cpp can only add"
+                f"{source}: puts the tokens {added} around a text; llama.cpp can only add"
                 f" its {role.upper()}, which is {own}"
             )
         flags[role] = bool(added)

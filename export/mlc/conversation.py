@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgeproof.checkpoints.tokenizer import around
+from edgeproof.checkpoints.tokenizer import TOKENIZER, around
 from edgeproof.templates import Message, Renderer
 from edgeproof.templates.turn import turn_end_text
 from export.checkpoint import Checkpoint
@@ -144,6 +144,7 @@ def prompt(template: Mapping[str, Any], messages: Sequence[Message]) -> str:
 
 
 def _plain_completion(checkpoint: Checkpoint, eos_ids: Sequence[int]) -> dict[str, Any]:
+    before, _ = around(checkpoint.tokenizer, checkpoint.path / TOKENIZER)
     return _preset(
         name="LM",
         roles={"user": "", "assistant": ""},
@@ -152,7 +153,7 @@ def _plain_completion(checkpoint: Checkpoint, eos_ids: Sequence[int]) -> dict[st
         role_empty_sep="",
         stop_str=[],
         stop_token_ids=sorted(set(eos_ids)),
-        system_prefix_token_ids=around(checkpoint.tokenizer)[0] or None,
+        system_prefix_token_ids=before or None,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from edgeproof.checkpoints.settings import special_texts
 from edgeproof.checkpoints.special_tokens import listed
-from edgeproof.checkpoints.tokenizer import around
 from edgeproof.templates import Renderer
 from edgeproof.templates.turn import turn_end_text
 from runtimes.contents.expectation import Exercised
@@ -39,7 +38,7 @@ def conversation(origin: Origin) -> dict[str, Any]:
             "name": NAME,
             "system_template": "{system_message}",
             "system_message": "",
-            "system_prefix_token_ids": around(origin.tokenizer)[0] or None,
+            "system_prefix_token_ids": origin.around[0] or None,
             "add_role_after_system_message": True,
             "roles": {"user": "", "assistant": ""},
             "role_templates": SLOTS,

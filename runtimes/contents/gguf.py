@@ -10,7 +10,6 @@ from typing import Any
 
 from edgeproof.artifact import Artifact, Vocabulary
 from edgeproof.checkpoints.special_tokens import listed
-from edgeproof.checkpoints.tokenizer import around
 from edgeproof.families.context import in_llama_cpp
 from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.files import Content, Topic
@@ -197,7 +196,7 @@ def _further_end(origin: Origin) -> Maybe:
 
 def _around(origin: Origin) -> dict[str, Any]:
     """The tokens before and after a text; without a key llama.cpp decides by itself."""
-    before, after = around(origin.tokenizer)
+    before, after = origin.around
     return {"add_bos_token": bool(before), "add_eos_token": True if after else Maybe(False)}
 
 

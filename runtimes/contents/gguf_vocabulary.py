@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeproof.checkpoints.tokenizer import around, no_text, token_ids
+from edgeproof.checkpoints.tokenizer import no_text, token_ids
 from runtimes.contents.expectation import Exercised, Expected, Free, Maybe
 from runtimes.contents.origin import Origin
 
@@ -50,7 +50,7 @@ def lists(origin: Origin, *, ours: bool) -> dict[str, Any]:
             "unknown_token_id": model["unk_id"],
             "add_space_prefix": _prefix(tokenizer),
             "remove_extra_whitespaces": False,
-            "add_eos_token": bool(around(tokenizer)[1]),  # by itself llama.cpp would
+            "add_eos_token": bool(origin.around[1]),  # by itself llama.cpp would
         }
     if not model.get("byte_fallback"):
         space = origin.settings.get("add_prefix_space")

@@ -11,7 +11,7 @@ from edgeproof.checkpoints.chat_template import chat_templates
 from edgeproof.checkpoints.config import settled
 from edgeproof.checkpoints.settings import token_text, tokenizer_settings
 from edgeproof.checkpoints.special_tokens import CONFIG, GENERATION, Said
-from edgeproof.checkpoints.tokenizer import TOKENIZER, settled_tokenizer
+from edgeproof.checkpoints.tokenizer import TOKENIZER, around, settled_tokenizer
 from edgeproof.families import DecoderConfig, Family, family
 from runtimes.config_facts import Facts, facts_of
 from runtimes.said import has, read, said_of
@@ -75,7 +75,12 @@ class Origin:
     @cached_property
     def tokenizer(self) -> Json:
         """tokenizer.json as it is after loading."""
-        return settled_tokenizer(self._json(TOKENIZER), self.settings)
+        return settled_tokenizer(self._json(TOKENIZER), self.settings, self.folder / TOKENIZER)
+
+    @property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer puts before and after a text."""
+        return around(self.tokenizer, self.folder / TOKENIZER)
 
     @cached_property
     def facts(self) -> Facts:
@@ -100,7 +105,7 @@ class Origin:
 
     def special_text(self, role: str) -> str | None:
         """The text of the token of a role, as `bos`, that tokenizer_config.json names."""
-        return token_text(self.settings, role)
+        return token_text(self.settings, role, self.folder)
 
     def generation_id(self, role: str) -> Any:
         """The id, or list of ids, that generation uses for a role; None where nothing names one."""

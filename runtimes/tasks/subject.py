@@ -121,5 +121,5 @@ def _whole(artifact: Artifact, runtime: MarkedTextRuntime) -> Callable[[str], li
     """As the runtime does it, or, of one that leaves that to programs, as tokenizer.json says."""
     if isinstance(runtime, WrappingRuntime):
         return runtime.tokenize_whole
-    before, after = around(read(artifact.path, TOKENIZER))
+    before, after = around(read(artifact.path, TOKENIZER), artifact.path / TOKENIZER)
     return lambda text: [*before, *runtime.tokenize(text), *after]

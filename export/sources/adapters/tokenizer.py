@@ -50,7 +50,10 @@ def check_fits(files: Mapping[str, Path], rows: int, folder: Path) -> None:
         return read_object(files[name]) if name in files else {}
 
     document = read(TOKENIZER)
-    tokens = settled_tokenizer(document, tokenizer_settings(read)).get(ADDED) or ()
+    settled = settled_tokenizer(
+        document, tokenizer_settings(read), files.get(TOKENIZER, folder / TOKENIZER)
+    )
+    tokens = settled.get(ADDED) or ()
     ids = [*_vocabulary(document), *(token["id"] for token in tokens)]
     highest = max(ids, default=0)
     if highest >= rows:
