@@ -335,14 +335,14 @@ def held(lock: Path) -> bool:
 
 def test_progress_counts_and_says_why() -> None:
     a, b = step("a"), step("b")
-    progress = Progress([a, b])
+    progress = Progress([a, b], time.monotonic() - 200)
     progress.tell(Begun(a, "host:1"))
     assert progress.states[a.key].status is Status.RUNNING
     event = Ended(b, Outcome(b.key, "export: \x1b[31mwhy", where="host:2"))
     progress.tell(event)
     line = progress.line(event)
     assert line == "[1/2] m: export b: FAILED, export: ?[31mwhy (host:2)"
-    assert progress.summary().startswith("2 steps: 1 failed, 1 running; ")
+    assert progress.summary() == "2 steps: 1 failed, 1 running; 3 min gone"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from edgeproof.steps.executors.local import LocalExecutor
 from edgeproof.steps.graph import Graph, ModelSteps, RecoverySteps, Variant
 from edgeproof.steps.planned import GivenFiles, PlannedExport, PlannedModel, PlannedRecovered
 from edgeproof.steps.results import attempts, find
+from edgeproof.steps.run import Wanted
 from edgeproof.steps.step import Kind, Needs, Step
 from edgeproof.steps.store import Store, open_store
 from edgeproof.steps.work import Outcome, Work, perform, perform_text, read_outcome
@@ -129,7 +130,8 @@ def test_one_damaged_artifact_is_done_again_and_one_that_stays_so_is_one_failure
 
     def told(number: int) -> dict[str, Any]:
         root, place = tmp_path / f"out{number}", tmp_path / f"folder{number}"
-        (found,) = steps_run._done(graph, here, executor, root, {}, place)
+        wanted = Wanted(root, False, False, None, None, {}, 0.0)
+        (found,) = steps_run._done(graph, here, executor, wanted, {}, place)
         return {Path(item["path"]).name: item for item in found["artifacts"]}
 
     artifacts = told(1)

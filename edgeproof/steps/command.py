@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def main(
       edgeproof run --model ./my-checkpoint --format gguf --budget fast
       edgeproof run --executor dask --scheduler tcp://node1:8786 --store s3://bucket/steps
     """  # noqa: D301
+    begun = time.monotonic()
     if executor != DASK and (scheduler or further):
         raise InputError("--scheduler and --needs are for --executor dask")
     if scheduler and store is None:
@@ -203,7 +205,9 @@ def main(
             *_others(exports),
         ),
     )
-    wanted = Wanted(out, allow_degraded, not no_html, junit, markdown_path, _further(further))
+    wanted = Wanted(
+        out, allow_degraded, not no_html, junit, markdown_path, _further(further), begun
+    )
     count = workers or max(1, cores() // number)
     if executor == DASK:
         doer: Executor = _dask(place, scheduler, count)

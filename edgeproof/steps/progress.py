@@ -53,15 +53,16 @@ class State:
 class Progress:
     """The states of all steps, told by events."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step], begun: float) -> None:
+        """`begun` is when the command began, before anything was planned: `time.monotonic`."""
         self.steps = steps
         self.states = {step.key: State(Status.WAITING) for step in steps}
-        self._begun = time.monotonic()
+        self._begun = begun
         self._ended = 0
 
     @property
     def gone(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the command began."""
         return time.monotonic() - self._begun
 
     def tell(self, event: Event) -> None:

@@ -29,7 +29,8 @@ from edgeproof.steps.work import JOB, TRIES, Outcome, work_folder
 class Wanted:
     """Where artifacts and reports go, and what is reported.
 
-    `further` has resources of a cluster that steps of a kind also take.
+    `further` has resources of a cluster that steps of a kind also take. The command has `begun`
+    (`time.monotonic`) before all was planned, which may have fetched models.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Wanted:
     junit: Path | None
     markdown: Path | None
     further: Mapping[str, Mapping[str, float]]
+    begun: float
 
 
 def carry_out(
@@ -57,7 +59,7 @@ def carry_out(
         raise InputError("; ".join(lost.reason for lost in exports.lost))
     graph = build(exports, measuring, wanted.further, recovering)
     with scratch_folder(work_folder()) as folder:
-        models = _done(graph, store, executor, wanted.root, exports.gates, folder)
+        models = _done(graph, store, executor, wanted, exports.gates, folder)
         params: dict[str, Any] = {
             "root": str(wanted.root),
             "models": models,
@@ -76,7 +78,7 @@ def _done(
     graph: Graph,
     store: Store,
     executor: Executor,
-    root: Path,
+    wanted: Wanted,
     gates: dict[str, dict[str, float]],
     folder: Path,
 ) -> list[dict[str, Any]]:
@@ -86,8 +88,8 @@ def _done(
     failed.
     """
     for left in reversed(range(TRIES)):
-        outcomes = _outcomes(graph, executor)
-        taken = collect(graph, outcomes, store, root, gates, click.echo)
+        outcomes = _outcomes(graph, executor, wanted.begun)
+        taken = collect(graph, outcomes, store, wanted.root, gates, click.echo)
         models = [
             {
                 "label": model.planned.label,
@@ -104,10 +106,10 @@ def _done(
     return models
 
 
-def _outcomes(graph: Graph, executor: Executor) -> dict[str, Outcome]:
+def _outcomes(graph: Graph, executor: Executor, begun: float) -> dict[str, Outcome]:
     """What becomes of each step, by its key."""
     outcomes: dict[str, Outcome] = {}
-    progress = Progress(graph.steps)
+    progress = Progress(graph.steps, begun)
     with closing(executor.run(graph.steps, graph.given)) as events, shown(progress):
         for event in events:
             say(progress, event)
