@@ -24,13 +24,13 @@ from edgeproof.files.hashing import OutputFile
 from edgeproof.files.once import once
 from runtimes.parity.divergence import compare
 from runtimes.parity.fields import AnyFloat
+from runtimes.parity.original_code import original_code
 from runtimes.parity.suite import long_text
 from runtimes.protocol import Runtime
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-PROBE_VERSION = 1
 PROBES = "probes"  # of the cache
 # Tokens that the end repeats of the beginning, and of how many of these logits are compared: the
 # first ones only show which part it is. Shorter contexts have a third of themselves.
@@ -111,7 +111,7 @@ def probe_file(
 ) -> Path:
     """Where the reference on such a text lies in the cache."""
     recipe = {
-        "probe": PROBE_VERSION,
+        "code": original_code(),
         "ids": ids,
         "first": first,
         "runtime": runtime.version,

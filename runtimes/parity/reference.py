@@ -27,6 +27,7 @@ from edgeproof.files.once import once
 from runtimes.parity.decoding import decode, decode_all, first_difference, greedy
 from runtimes.parity.long_range import Probe
 from runtimes.parity.looks import Part, parts
+from runtimes.parity.original_code import original_code
 from runtimes.parity.repeats import positions, reached
 from runtimes.parity.suite import REPLY_TOKENS, Document, Prompt, Suite, prompt_ids
 from runtimes.peaks import Peak, Place, largest
@@ -34,7 +35,6 @@ from runtimes.peaks import Peak, Place, largest
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-CAPTURE_VERSION = 6
 CAPTURES = "reference"  # of the cache
 # Documents captured and stored together.
 GROUP = 16
@@ -168,7 +168,7 @@ def capture_files(
 
 def _key(runtime: TorchRuntime, suite: Suite, inputs: tuple[OutputFile, ...]) -> str:
     recipe = {
-        "capture": CAPTURE_VERSION,
+        "code": original_code(),
         "reply_tokens": suite.reply_tokens,
         "group": GROUP,
         "suite": suite.digest,

@@ -14,12 +14,12 @@ from edgeproof.files.once import once
 from edgeproof.json_text import parse_json
 from runtimes.parity.decoding import SEED, TOGETHER, decode, decode_all, draw, sampled, uniforms
 from runtimes.parity.divergence import TEMPERATURE, TOP_P
+from runtimes.parity.original_code import original_code
 from runtimes.parity.prefill import logits_from
 
 if TYPE_CHECKING:
     from runtimes.pytorch import TorchRuntime
 
-SAMPLES_VERSION = 2
 SAMPLES = "samples"  # of the cache
 
 Ids = tuple[int, ...]
@@ -57,7 +57,7 @@ def _file(
     runtime: TorchRuntime, inputs: tuple[OutputFile, ...], prompts: Sequence[Ids], count: int
 ) -> Path:
     recipe = {
-        "samples": SAMPLES_VERSION,
+        "code": original_code(),
         "sampler": [TEMPERATURE, TOP_P, SEED, count],
         "runtime": runtime.version,
         "inputs": [[item.path, item.sha256] for item in inputs],
