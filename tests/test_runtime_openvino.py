@@ -164,7 +164,7 @@ def test_genai_rounds_the_minima_of_q4_k(tmp_path: Path) -> None:
     assert relative_error(in_openvino(artifact, ids), wanted) > ROUNDED["int8"]
 
 
-@pytest.mark.parametrize("variant", ["f32", "bf16", "q5_0", "q5_1"])
+@pytest.mark.parametrize("variant", ["f32", "bf16", "q5_0", "q5_1", "iq4_nl"])
 def test_types_that_genai_does_not_read_are_refused(
     checkpoint: Path, tmp_path: Path, variant: str
 ) -> None:
