@@ -258,7 +258,13 @@ def test_a_gate_on_the_weights_is_not_met_by_a_good_runtime_nor_missed_by_a_poor
     assert degraded.verdict is Verdict.DEGRADED
     passed = judge({"acceptance": POOR}, {"acceptance": GOOD}, (OF_WEIGHTS,), ())
     assert passed.verdict is Verdict.PASS
-    assert "in the runtime acceptance = 0.95" in passed.notes[0]
+    assert "in the runtime acceptance = 0.95 [0.94, 0.96] misses" in passed.notes[0]
+
+
+def test_what_a_runtime_leaves_open_of_a_gate_on_the_weights_is_not_called_missed() -> None:
+    wide = Estimate(0.98, 0.96, 0.99)
+    (note,) = judge({"acceptance": wide}, {"acceptance": GOOD}, (OF_WEIGHTS,), ()).notes
+    assert "[0.96, 0.99] straddles" in note
 
 
 @pytest.mark.parametrize("precision", Precision)

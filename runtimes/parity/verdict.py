@@ -65,10 +65,11 @@ def judge(
         return Judgement(Verdict.FAIL, tuple(failures), tuple(notes))
     bad, open_, notes = [], [], []
     for gate in gates:
-        if gate.of_weights and _missed(gate, runtime[gate.metric]):
+        if gate.of_weights and (missed := _missed(gate, runtime[gate.metric])):
+            relation = "misses" if missed == 2 else "straddles"
             notes.append(
-                f"in the runtime {_shown(gate, runtime)} misses {gate.text}: its arithmetic counts"
-                " on top of the file's weights"
+                f"in the runtime {_shown(gate, runtime)} {relation} {gate.text}: its arithmetic"
+                " counts on top of the file's weights"
             )
         estimates = weights if gate.of_weights else runtime
         if estimates is None:
