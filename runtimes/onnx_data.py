@@ -7,12 +7,33 @@ Runtime opens them. What a graph names outside its folder is not read.
 from __future__ import annotations
 
 import math
+import os
+import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 BITS = dict.fromkeys((TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1), 4)
+# What a checkpoint's names end with; a suffix follows where one tensor is stored as several.
+PARAMETER = re.compile(r".*\.(weight|bias)")
+
+
+def nbytes(tensor: TensorProto) -> int:
+    """What its values take, by its type and shape."""
+    kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    bits: int = BITS.get(tensor.data_type, 8 * kind.itemsize)
+    size: int = -(-math.prod(tensor.dims) * bits // 8)
+    return size
+
+
+def place_of(tensor: TensorProto, folder: Path) -> tuple[str, str, str] | None:
+    """The file, offset and length of a tensor in a data file; None of one in the graph itself."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return None
+    entry = {item.key: item.value for item in tensor.external_data}
+    location = os.path.normpath(folder / entry.get("location", ""))
+    return location, entry.get("offset", "0"), entry.get("length", "")
 
 
 def stored_array(tensor: TensorProto, folder: Path) -> np.ndarray:
@@ -31,8 +52,7 @@ def stored_array(tensor: TensorProto, folder: Path) -> np.ndarray:
     if not location.parts or location.is_absolute() or ".." in location.parts:
         raise ValueError(f"{tensor.name}: its data lie outside the folder, in {location}")
     kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    bits = BITS.get(tensor.data_type, 8 * kind.itemsize)
-    size, begin = -(-math.prod(tensor.dims) * bits // 8), int(entry.get("offset", 0))
+    size, begin = nbytes(tensor), int(entry.get("offset", 0))
     if begin < 0 or int(entry.get("length", size)) != size:
         raise ValueError(f"{tensor.name}: {entry.get('length')} bytes, its shape is of {size}")
     if not size:

@@ -92,6 +92,12 @@ class Twin:
     """In the format's own runtime, on so many threads."""
     states: Callable[[Sequence[int], int], dict[str, np.ndarray]]
     """As `Reader.states`, of this file."""
+    apart: Callable[[], Sequence[str]]
+    """Modules and tensors, by the checkpoint's names, that it has otherwise than the other file.
+
+    Raises:
+        OSError, ValueError: a file cannot be read.
+    """
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from runtimes.parity.headroom import headroom, placed, rooms, score_notes, squar
 from runtimes.parity.inputs import check_current, recorded_inputs
 from runtimes.parity.localise.contents import told_otherwise
 from runtimes.parity.localise.metadata import compare_metadata
+from runtimes.parity.localise.twins import apart
 from runtimes.parity.localised import localised
 from runtimes.parity.looks import stopped_text
 from runtimes.parity.measure import KnownBefore, Measurement, Original, measure
@@ -294,6 +295,7 @@ def _compare(
             cost = _footprint(artifact, bench, runtime)
         with bench.stages.phase("metadata"):
             faults += stored_faults(compare_metadata(artifact, bench.checkpoint))
+            faults += stored_faults([*apart(artifact)])
             otherwise = told_otherwise(artifact, bench.checkpoint)
         read = readable(artifact)
         weights, alone, weighed = (

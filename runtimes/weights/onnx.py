@@ -9,7 +9,6 @@ DequantizeLinear in ONNX's own list of operators.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,13 +23,11 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from edgeproof.artifact import Artifact
 from edgeproof.errors import DamagedExportError, InputError
 from runtimes.norms import norm_offsets, out_norms
-from runtimes.onnx_data import stored_array
+from runtimes.onnx_data import PARAMETER, place_of, stored_array
 from runtimes.said import config_of
 from runtimes.weights.fused import Heads
 from runtimes.weights.stored import StoredWeights, by_rows
 
-# What a checkpoint's names end with; a suffix follows where one tensor is stored as several.
-PARAMETER = re.compile(r".*\.(weight|bias)")
 # NormalFloat4 (QLoRA, https://arxiv.org/abs/2305.14314, appendix E).
 NF4_LEVELS = np.array(
     [
@@ -58,10 +55,10 @@ def read(artifact: Artifact) -> StoredWeights:
     if not graphs:
         raise InputError(f"{artifact.path}: no .onnx file")
     path = artifact.path / graphs[0]  # several graphs of one artifact share their data files
-    config = config_of(artifact.path)
+    config, ours = config_of(artifact.path), artifact.foreign is None
     try:
         graph = onnx.load(path, load_external_data=False).graph
-        stored, heads = Stored(graph, path, int(config["hidden_size"])), Heads.of(config)
+        stored, heads = Stored(graph, path, int(config["hidden_size"]), ours), Heads.of(config)
         scale, offsets = _residual_scale(graph), norm_offsets(config)
         last = out_norms(config) or INTO_RESIDUAL
         sources = {
@@ -90,11 +87,15 @@ def _residual_scale(graph: GraphProto) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Stored:
-    """A graph's initializers and the nodes that use them. `hidden` is the embedding's width."""
+    """A graph's initializers and the nodes that use them. `hidden` is the embedding's width.
+
+    With `alike`, all nodes that a weight is read for have to take the same values.
+    """
 
     graph: GraphProto
     path: Path
     hidden: int
+    alike: bool = False
 
     @cached_property
     def initializers(self) -> dict[str, TensorProto]:
@@ -130,7 +131,22 @@ class Stored:
             )
         # A tied table is looked up and multiplied with: the multiplication says most about it.
         best = min(known, key=lambda node: list(READERS).index(node.op_type))
-        return READERS[best.op_type](self, best)
+        values = READERS[best.op_type](self, best)
+        places = self._places(best)
+        for node in known if self.alike else ():
+            # Several lookups have parts of one table.
+            if node.op_type == best.op_type or self._places(node) <= places:
+                continue
+            if not np.array_equal(READERS[node.op_type](self, node), values):
+                raise DamagedExportError(
+                    f"{self.path}: {node.name} takes other values of {name} than {best.name}"
+                )
+        return values
+
+    def _places(self, node: NodeProto) -> set[Any]:
+        """Where the stored tensors of a node lie; of one in the graph itself its name."""
+        stored = (self.initializers[name] for name in node.input if name in self.initializers)
+        return {place_of(item, self.path.parent) or item.name for item in stored}
 
 
 def _nbits(stored: Stored, node: NodeProto) -> np.ndarray:

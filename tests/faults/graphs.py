@@ -20,6 +20,7 @@ COSINES, SINES = "rotary.cosine", "rotary.sine"
 # Which part of the context is right: three quarters, more than the texts of most runs have.
 LATE, WHOLE = 3, 4
 WINDOW, SOFTCAP = 240, 1e4
+TABLE, FEW = "model.embed_tokens.weight", 8
 
 
 def edited(edit: Callable[[GraphProto], None], *, root_only: bool = False) -> EditArtifact:
@@ -36,11 +37,15 @@ def edited(edit: Callable[[GraphProto], None], *, root_only: bool = False) -> Ed
     return edit_artifact
 
 
-def edited_table(edit: Callable[[GraphProto, Path], None]) -> EditArtifact:
-    """Apply a mistake in a stored table, which each graph then holds itself."""
+def edited_table(
+    edit: Callable[[GraphProto, Path], None], *, but_root: bool = False
+) -> EditArtifact:
+    """Apply a mistake in a stored table, which each graph, or each below, then holds itself."""
 
     def edit_artifact(artifact: Artifact) -> None:
         for path in artifact.files(".onnx"):
+            if but_root and path.parent == artifact.path:
+                continue
             model = onnx.load(path, load_external_data=False)
             edit(model.graph, path.parent)
             onnx.save(model, path)
@@ -176,3 +181,12 @@ def _insert_after(graph: GraphProto, node: NodeProto, added: list[NodeProto]) ->
     rest = list(graph.node)[index:]
     del graph.node[index:]
     graph.node.extend([*added, *rest])
+
+
+def other_lookup(graph: GraphProto, folder: Path) -> None:
+    """The embedding gets a table of its own; the rows of the last tokens are those of the first."""
+    (node,) = (n for n in _nodes(graph, "Gather") if n.input[0] == TABLE)
+    rows = _table(graph, TABLE, folder)
+    rows[-FEW:] = rows[:FEW]
+    graph.initializer.append(numpy_helper.from_array(rows, f"{TABLE}.rows"))
+    node.input[0] = f"{TABLE}.rows"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -80,20 +82,24 @@ def _states(artifact: Artifact, ids: Sequence[int], threads: int) -> dict[str, n
 
 def _twins(artifact: Artifact) -> Sequence[Twin]:
     """The graph at the folder's root, Optimum's and GenAI's."""
-    from runtimes.onnxruntime import ROOT, open_runtime
-    from runtimes.states.onnx import trace
-
     if artifact.foreign is not None:  # each of its graphs is looked at for itself
         return ()
-    paths = (item.path for item in artifact.manifest.outputs)
+    from runtimes.onnx_twins import apart
+    from runtimes.onnxruntime import GRAPH_FOLDER, ROOT, open_runtime
+    from runtimes.states.onnx import trace
+
+    graphs = [item.path for item in artifact.manifest.outputs if item.path.endswith(".onnx")]
     return [
         Twin(
             path,
             lambda threads: open_runtime(artifact, threads, ROOT),
             lambda ids, threads: trace(artifact, ids, threads, ROOT),
+            partial(apart, artifact.path / inner, artifact.path / path),
         )
-        for path in paths
-        if path.endswith(".onnx") and "/" not in path
+        for inner in graphs
+        if str(PurePosixPath(inner).parent) == GRAPH_FOLDER
+        for path in graphs
+        if "/" not in path
     ]
 
 

@@ -40,7 +40,7 @@ from runtimes.parity.localise.result import (
     TensorError,
 )
 from runtimes.parity.localise.tensors import EMBEDDING, HEAD, compare_tensors
-from runtimes.parity.localise.twins import twin_fault
+from runtimes.parity.localise.twins import apart, twin_fault
 from runtimes.parity.measure import Measurement
 from runtimes.parity.prefill import CACHE_KL_LIMIT
 from runtimes.registry import open_runtime
@@ -157,6 +157,8 @@ def localise(
         # It has a layer, findings alike have none; twins are as wrong as it, or right.
         found = [fault, *found] if fault else [*found, *_asked(lambda: _twins(subject, ids, got))]
     found.sort(key=lambda finding: ORDER.index(finding.cause))
+    if not found:  # what is wrong in one graph alone, any of these names better
+        found = _asked(lambda: apart(subject.artifact))
     if not found:
         found = [_nothing_wrong(subject.artifact, weighed.tensors, layers, steps)]
         if trace and flow is None:

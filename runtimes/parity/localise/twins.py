@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from edgeproof.artifact import Artifact
+from edgeproof.errors import InputError
+from runtimes.formats import reader_of
 from runtimes.parity.localise.errors import relative_error
 from runtimes.parity.localise.names import COMPONENTS, place_of
 from runtimes.parity.localise.result import Cause, Finding
@@ -26,9 +29,27 @@ def twin_fault(
     ]
     if not wrong:
         return None
-    first = min(wrong, key=_place)
-    layer, component = place_of(first)
-    where = component.value if component else first
+    return _own_way(name, min(wrong, key=_place))
+
+
+def apart(artifact: Artifact) -> Iterator[Finding]:
+    """Where twins are stored otherwise, which is found without running them.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    for twin in reader_of(artifact).twins(artifact):
+        try:
+            places = twin.apart()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{artifact.path / twin.name}: cannot be read ({error})") from None
+        if places:
+            yield _own_way(twin.name, places[0])
+
+
+def _own_way(name: str, place: str) -> Finding:
+    layer, component = place_of(place)
+    where = component.value if component else place
     where = where if layer is None else f"layer {layer}, {where}"
     text = f"{name} goes its own way at {where}, unlike the graph that is compared with PyTorch"
     return Finding(Cause.GRAPH, text, layer, component)
