@@ -159,3 +159,18 @@ def test_mlc_rules_of_llama2_style_templates() -> None:
     assert conversation_prompt(template, messages) == (
         "[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHi [/INST] Hello </s><s>[INST] Bye [/INST] "
     )
+
+
+def test_a_text_of_single_questions_hides_no_mistake_in_other_turns(
+    checkpoint: Path, reference: TorchRuntime, tmp_path: Path
+) -> None:
+    artifact = export_tiny(checkpoint, "mlc", "q0f16", tmp_path)
+    path = artifact.path / "mlc-chat-config.json"
+    config = json.loads(path.read_text())
+    config["conv_template"]["role_templates"]["assistant"] = "{assistant_message}!"
+    path.write_text(json.dumps(config))
+    render = reader_of(artifact).chat_template(artifact)
+    result = compare_templates(render, reference.render_chat, [HELLO])
+    assert result.chats == 1
+    assert result.fault is not None
+    assert "2 of 5 prompts differ, first a second question at character " in result.fault

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgeproof.templates import RefusalError
 from runtimes.chat_templates import Message, Render
 from runtimes.parity.decoding import first_difference
 from runtimes.parity.suite import Prompt
@@ -13,12 +15,25 @@ from runtimes.parity.suite import Prompt
 EXCERPT = 40
 
 
+def _shape(name: str, *roles: str) -> Prompt:
+    return Prompt(name, "chat", None, tuple({"role": role, "content": role} for role in roles))
+
+
+# Rendered as well, since a text may have chats of one kind only; what a checkpoint refuses is not.
+SHAPES = (
+    _shape("one question", "user"),
+    _shape("a system message", "system", "user"),
+    _shape("a second question", "user", "assistant", "user"),
+    _shape("all of it", "system", "user", "assistant", "user", "assistant", "user"),
+)
+
+
 @dataclass(frozen=True)
 class TemplateResult:
     """The artifact's own chat template against the checkpoint's."""
 
     chats: int
-    """Prompts that were rendered by both."""
+    """Prompts that were rendered by both: those of the text."""
     different: int
     """Those that came out differently."""
     inexpressible: int
@@ -44,6 +59,8 @@ def compare_templates(
 ) -> TemplateResult:
     """Render all chats among the prompts by an artifact's template and by the checkpoint's.
 
+    If there are any, chats of every usual shape too.
+
     Raises:
         InputError: the artifact's template fails.
     """
@@ -55,16 +72,26 @@ def compare_templates(
             fault = f"chat template: the {owner} has one, the {other} has none"
         return TemplateResult(0, 0, 0, fault)
     different, inexpressible, fault = 0, 0, None
-    for chat in chats:
-        ours, theirs = render(chat.messages), expected(chat.messages)
+    rendered = [(chat, expected(chat.messages)) for chat in chats]
+    rendered += _shapes(expected) if chats else []
+    for chat, theirs in rendered:
+        ours = render(chat.messages)
         if ours is None:
-            inexpressible += 1
+            inexpressible += chat in chats
         elif ours != theirs:
             different += 1
             fault = fault or _difference(chat.id, ours, theirs)
     if fault:
-        fault = f"chat template: {different} of {len(chats)} prompts differ, first {fault}"
+        fault = f"chat template: {different} of {len(rendered)} prompts differ, first {fault}"
     return TemplateResult(len(chats), different, inexpressible, fault)
+
+
+def _shapes(expected: Callable[[Sequence[Message]], str]) -> list[tuple[Prompt, str]]:
+    found = []
+    for chat in SHAPES:
+        with contextlib.suppress(RefusalError):
+            found.append((chat, expected(chat.messages)))
+    return found
 
 
 def _difference(name: str, ours: str, theirs: str) -> str:
