@@ -51,8 +51,11 @@ class WeightError:
     lost: int = 0
 
 
-def weight_error(got: np.ndarray, want: np.ndarray) -> WeightError:
-    """Compare two tensors of one shape; NaN and infinity make everything infinite."""
+def weight_error(got: np.ndarray, want: np.ndarray, blind: float = 0.0) -> WeightError:
+    """Compare two tensors of one shape; NaN and infinity make everything infinite.
+
+    Differences of at most `blind` are no `peak`.
+    """
     squared, product, signal, peak = 0.0, 0.0, 0.0, 0.0
     sizes, zeros = [], []
     for ours, theirs in _blocks(got, want):
@@ -69,6 +72,7 @@ def weight_error(got: np.ndarray, want: np.ndarray) -> WeightError:
         sizes.append(size.max(axis=1))
         zeros.append(~ours.any(axis=1))
         worst = np.maximum.reduceat(np.abs(difference), starts, axis=1)
+        worst[worst <= blind] = 0
         scale = np.maximum(groups, floor)
         ratios = np.divide(worst, scale, out=(worst > 0).astype(np.float32), where=scale > 0)
         peak = max(peak, float(ratios.max()))
