@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from edgeproof.artifact import Artifact
@@ -22,6 +23,8 @@ from runtimes.parity.localise import Cause
 from runtimes.parity.localise.contents import compare_contents
 from runtimes.parity.localise.metadata import compare_metadata
 from tests.faults.fault import Finds, Plant
+from tests.faults.graphs import edited
+from tests.faults.metadata import gguf_value
 from tests.faults.planting import export, rehashed
 from tests.tiny import FAMILIES, LLAMA3_ROPE, make_checkpoint
 
@@ -238,5 +241,102 @@ def test_the_page_lists_every_free_key_with_its_reason() -> None:
 
 
 def test_a_free_place_stands_for_the_keys_that_begin_so() -> None:
-    keys = ("general.name", "general.base_model.0.name", "general.nameless", "llama.vocab_size")
-    assert set(free_keys(keys)) == {"general.name", "general.base_model.0.name"}
+    keys = ("general.tags", "general.base_model.0.name", "general.tagless", "llama.vocab_size")
+    assert set(free_keys(keys)) == {"general.tags", "general.base_model.0.name"}
+
+
+def sayings(artifact: Artifact, root: Path) -> str:
+    """All that is found in what an artifact says, in one text."""
+    return "\n".join(item.text for item in compare_metadata(artifact, root / "checkpoint"))
+
+
+def axes(graph: onnx.GraphProto, name: str, other: str) -> None:
+    for value in (*graph.input, *graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param == name:
+                axis.dim_param = other
+
+
+def unsized(graph: onnx.GraphProto) -> None:
+    """As GenAI's builder: transformers.js would make a cache of heads without a size."""
+    for value in graph.input:
+        if value.name.startswith("past_key_values."):
+            value.type.tensor_type.shape.dim[3].dim_param = "kv_cache_dim"
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda graph: axes(graph, "batch_size", "s10"), '[1] is "s10", expected "batch_size"'),
+        (unsized, '.0.key[4] is "kv_cache_dim", expected 16'),
+    ],
+)
+def test_axes_by_which_transformers_js_makes_a_cache_are_compared(
+    tmp_path: Path, edit: Callable[[onnx.GraphProto], None], said: str
+) -> None:
+    artifact = made(tmp_path, "onnx")
+    edited(edit)(artifact)
+    assert said in sayings(rehashed(artifact), tmp_path)
+
+
+def test_a_graph_under_the_name_of_another_dtype_is_found(tmp_path: Path) -> None:
+    artifact = made(tmp_path, "onnx")
+    manifest = replace(artifact.manifest, variant=replace(artifact.manifest.variant, name="q4f16"))
+    found = sayings(replace(artifact, manifest=manifest), tmp_path)
+    assert "use_external_data_format.model_fp16.onnx is 1, expected no such key" in found
+
+
+def test_a_gguf_file_is_called_after_what_it_holds(tmp_path: Path) -> None:
+    artifact = made(tmp_path, "gguf")
+    gguf_value("general.file_type", 7)(artifact)
+    assert "general.file_type is 7, expected 1" in sayings(rehashed(artifact), tmp_path)
+    path = artifact.file(".gguf")
+    gguf_value("general.file_type", 1)(artifact)
+    path = path.rename(path.with_name(path.name.replace("F16", "Q8_0")))
+    outputs = (replace(artifact.manifest.outputs[0], path=path.name),)
+    artifact = replace(artifact, manifest=replace(artifact.manifest, outputs=outputs))
+    assert f'its name is "{path.name}", expected a name with F16 in it' in sayings(
+        artifact, tmp_path
+    )
+
+
+def test_how_mlx_layers_are_quantised_is_said_twice_alike(tmp_path: Path) -> None:
+    def other_bits(config: dict[str, Any]) -> None:
+        config["quantization_config"] = {**config["quantization_config"], "bits": 8}
+
+    artifact = edit(made(tmp_path, "mlx", "q4"), "config.json", other_bits)
+    assert sayings(artifact, tmp_path) == "config.json quantization_config.bits is 8, expected 4"
+
+
+def test_mlc_separators_and_chunks_that_runtimes_read_otherwise_are_found(tmp_path: Path) -> None:
+    def three(chat: dict[str, Any]) -> None:
+        separators = chat["conv_template"]["seps"]
+        chat["conv_template"]["seps"] = [separators[0], " ", separators[-1]]
+        chat["model_config"]["prefill_chunk_size"] = 7
+
+    found = sayings(edit(made(tmp_path, "mlc"), "mlc-chat-config.json", three), tmp_path)
+    assert found.endswith("model_config.prefill_chunk_size is 7, expected 256 (and 1 more)")
+
+
+@pytest.mark.parametrize("form", EVERY)
+def test_sizes_that_the_manifest_counted_wrongly_are_found(tmp_path: Path, form: str) -> None:
+    artifact = made(tmp_path, form)
+    weights = {**artifact.manifest.weights, "effective_bpw": 4.5}
+    artifact = replace(artifact, manifest=replace(artifact.manifest, weights=weights))
+    assert "edgeproof.json weights.effective_bpw is 4.5, expected 16" in sayings(artifact, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("mlx", "model-extra.safetensors"), ("onnx", "adapter_config.json"), ("gguf", "b/x.gguf")],
+)
+def test_a_file_that_is_not_in_the_manifest_and_may_be_read_is_found(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    artifact = made(tmp_path, form)
+    (artifact.path / "LICENSE").write_text("nobody reads it")
+    assert sayings(artifact, tmp_path) == ""
+    path = artifact.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+    assert sayings(artifact, tmp_path) == f"{name}: nothing accounts for this file"

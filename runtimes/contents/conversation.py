@@ -29,8 +29,11 @@ UNUSED = {
 }
 
 
-def conversation(origin: Origin) -> dict[str, Any]:
-    """By the chat template's presence."""
+def conversation(origin: Origin, separators: int) -> dict[str, Any]:
+    """By the chat template's presence.
+
+    There are so many separators: one, or one after questions and one after answers.
+    """
     ends, template = set(listed(origin.generation_id("eos"))), origin.chat_templates.get("default")
     if template is None:
         return {
@@ -58,7 +61,8 @@ def conversation(origin: Origin) -> dict[str, Any]:
         "add_role_after_system_message": RENDERED,
         "roles": dict.fromkeys(("user", "assistant"), RENDERED),
         "role_templates": {**dict.fromkeys(("user", "assistant"), RENDERED), "tool": SLOTS["tool"]},
-        "seps": RENDERED,
+        # Runtimes differ in what they make of more.
+        "seps": [RENDERED] * min(max(separators, 1), 2),
         "role_content_sep": RENDERED,
         "role_empty_sep": RENDERED,
         "stop_str": [end] if end else [],

@@ -13,14 +13,13 @@ ROUNDED = "a record of how the weights were rounded"
 FREE = {
     **dict.fromkeys(
         (
-            "general.name", "general.author", "general.version", "general.organization",
+            "general.author", "general.version", "general.organization",
             "general.finetune", "general.basename", "general.description", "general.size_label",
             "general.license", "general.license.", "general.source.", "general.base_model.",
             "general.dataset.", "general.tags", "general.languages",
         ),
         LABEL,
     ),
-    "general.file_type": "a label of the whole file: llama.cpp reads each tensor's own type",
     **dict.fromkeys(
         (
             "quantize.imatrix.dataset", "quantize.imatrix.entries_count",

@@ -11,9 +11,11 @@ from typing import Any
 from edgeproof.artifact import Artifact, Vocabulary
 from edgeproof.checkpoints.special_tokens import listed
 from edgeproof.families.context import in_llama_cpp
+from runtimes.contents.counted import counted
 from runtimes.contents.expectation import Exercised, Expected, Maybe
 from runtimes.contents.files import Content, Topic
 from runtimes.contents.free import free_keys
+from runtimes.contents.gguf_labels import FILE_NAME, FILE_TYPE, labels
 from runtimes.contents.gguf_vocabulary import lists
 from runtimes.contents.origin import Origin
 from runtimes.gguf_file import GgufTensor, read_file
@@ -50,6 +52,7 @@ LONG_TABLES = {
     "rope_factors_long.weight": "long_factor",
     "rope_factors_short.weight": "short_factor",
 }
+DERIVED = {DIVISORS, *LONG_TABLES}
 # What llama.cpp computes with beside the architecture's keys. Names, padding and advice on sampling
 # are the maker's own; what ends replies, and templates, are compared by what comes of them.
 BINDING = (
@@ -63,6 +66,9 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     paths = artifact.files(".gguf")
     files = [read_file(path) for path in paths]
     tensors = sum(len(stored) for _, stored in files)
+    if artifact.foreign is None:
+        weights = (item for _, stored in files for item in stored if item.name not in DERIVED)
+        yield counted(artifact, origin, sum(item.nbytes for item in weights))
     holder = next((number for number, (_, stored) in enumerate(files) if _derived(stored)), 0)
     for number, (path, (said, stored)) in enumerate(zip(paths, files, strict=True)):
         ours = artifact.foreign is None
@@ -75,6 +81,11 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
         name = path.relative_to(artifact.path).as_posix()
         binding = (f"{said.get('general.architecture')}.", *BINDING)
         told = _on_common_tokens(said, artifact.vocabulary)
+        if ours:
+            held = (tensor for _, found in files for tensor in found)
+            called = labels(artifact.manifest.variant.name, held, files[0][0].get(FILE_TYPE))
+            expected |= called if number == 0 else {FILE_NAME: called[FILE_NAME]}
+            told = {**told, FILE_NAME: path.name}
         yield Content(name, {**told, **_derived(stored)}, expected, TOPICS, binding)
 
 
@@ -90,8 +101,7 @@ def _on_common_tokens(said: dict[str, Any], vocabulary: Vocabulary | None) -> di
 
 def _derived(stored: Sequence[GgufTensor]) -> dict[str, list[float]]:
     """Tensors that follow from the config, which no comparison of weights has."""
-    derived = {DIVISORS, *LONG_TABLES}
-    return {item.name: item.data.view("<f4").tolist() for item in stored if item.name in derived}
+    return {item.name: item.data.view("<f4").tolist() for item in stored if item.name in DERIVED}
 
 
 def _whole(origin: Origin, said: dict[str, Any], *, ours: bool) -> dict[str, Any]:
@@ -102,6 +112,8 @@ def _whole(origin: Origin, said: dict[str, Any], *, ours: bool) -> dict[str, Any
     model = {key: value for key, value in _model(origin).items() if key not in lacks}
     return {
         **free_keys(said),
+        "general.name": Exercised("llama.cpp, which knows some tokenizers by it, reads strings"),
+        FILE_TYPE: Exercised("each tensor is read by its own type"),
         "general.architecture": name,
         "general.type": "model",
         "general.quantization_version": 2,

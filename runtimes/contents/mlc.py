@@ -16,6 +16,7 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.checkpoints.tokenizer import token_ids
 from edgeproof.families.context import bounded
 from runtimes.contents.conversation import conversation
+from runtimes.contents.counted import counted
 from runtimes.contents.expectation import Exercised, Expected
 from runtimes.contents.files import SETTINGS, TOKENIZER, Content, Topic, copied
 from runtimes.contents.free import free
@@ -23,6 +24,7 @@ from runtimes.contents.origin import Origin
 from runtimes.rotary import rope_of, scaling_of
 
 CONFIG, INDEX, OLD_INDEX = "mlc-chat-config.json", "tensor-cache.json", "ndarray-cache.json"
+CHUNK = "prefill_chunk_size"
 BF16_INDEX, APP = "tensor-cache-b16.json", "webllm-model.json"
 FILES = (TOKENIZER, "vocab.json", "merges.txt", "added_tokens.json", SETTINGS)
 SIZES = {"float16": 2, "float32": 4, "bfloat16": 2, "uint32": 4}
@@ -47,7 +49,8 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     paths = [item.path for item in artifact.manifest.outputs]
     sizes = {item.path: item.bytes for item in artifact.manifest.outputs}
     chat = read_json(folder / CONFIG)
-    yield Content(CONFIG, chat, _chat(origin, _scheme(artifact, chat)), TOPICS)
+    expected = _chat(origin, _scheme(artifact, chat), chat)
+    yield Content(CONFIG, chat, expected, TOPICS)
     yield from copied(folder, origin, FILES)
     index = read_json(folder / INDEX)
     yield Content(INDEX, index, _index(index, sizes, artifact.manifest.model.parameters))
@@ -56,6 +59,8 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     # WebLLM before 0.2.79, and MLC-LLM of that time, read the same index by its old name.
     yield Content(OLD_INDEX, _read(artifact, OLD_INDEX), index)
     records = [record for shard in index["records"] for record in shard["records"]]
+    if artifact.foreign is None:
+        yield counted(artifact, origin, sum(record["nbytes"] for record in records))
     if any(_narrowed(record) for record in records):
         yield Content(BF16_INDEX, _read(artifact, BF16_INDEX), _as_bfloat16(index))
     libraries = [path for path in paths if path.endswith(".wasm")]
@@ -79,7 +84,8 @@ def _read(artifact: Artifact, name: str) -> Any:
     return read_json(path) if path.exists() else None
 
 
-def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
+def _chat(origin: Origin, scheme: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """How many tokens are read at once, and separators, are as `said` once, or in one way."""
     facts = origin.facts
     context = facts["context"]
     chunk = Expected(f"1 to {context}", lambda said: 0 < said <= context)
@@ -91,19 +97,19 @@ def _chat(origin: Origin, scheme: str) -> dict[str, Any]:
         "model_type": origin.family.mlc.name if origin.family.mlc else None,
         "quantization": scheme,
         "model_config": _model(origin, {
-            "context_window_size": context, "prefill_chunk_size": chunk, **alone,
+            "context_window_size": context, CHUNK: said.get(CHUNK), **alone,
         }),
         "vocab_size": facts["vocab_size"],
         "context_window_size": context,
         "sliding_window_size": -1,
-        "prefill_chunk_size": chunk,
+        CHUNK: chunk,
         "attention_sink_size": -1,
         **alone,
         "active_vocab_size": len(tokens),
         **{key: origin.generation_number(key, value) for key, value in SAMPLING.items()},
         "tokenizer_files": [name for name in FILES if origin.has(name)],
         "tokenizer_info": _tokenizer_info(origin.tokenizer),
-        "conv_template": conversation(origin),
+        "conv_template": conversation(origin, len(said.get("conv_template", {}).get("seps", ()))),
         **ids,
         "model_task": "chat",
         "embedding_metadata": None,

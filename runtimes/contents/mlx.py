@@ -15,6 +15,7 @@ from edgeproof.checkpoints.settings import shipped_settings
 from edgeproof.checkpoints.special_tokens import CONFIG
 from edgeproof.families import Role
 from edgeproof.families.rope import Llama3Scaling
+from runtimes.contents.counted import counted
 from runtimes.contents.expectation import Exercised
 from runtimes.contents.files import SETTINGS, TOPICS, Content, copied, copied_of
 from runtimes.contents.origin import Origin
@@ -22,7 +23,7 @@ from runtimes.weights.mlx import SUFFIX
 from runtimes.weights.safetensors_file import entries
 
 INDEX = "model.safetensors.index.json"
-END = "eos_token_id"
+END, QUANTISED = "eos_token_id", "quantization"
 READ = Exercised("the model runs on it, and its weights are compared")
 # Keys of a checkpoint that are not to be there: mlx_lm would run code, or see other windows.
 ABSENT = ("model_file", "auto_map", "_name_or_path", "layer_types", "sliding_window")
@@ -40,9 +41,11 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     stored = {path.name: entries(path) for path in paths}
     for name in stored:
         yield Content(name, None, READ)
-    yield Content(CONFIG, read_json(artifact.path / CONFIG), _config(origin))
+    config = read_json(artifact.path / CONFIG)
+    yield Content(CONFIG, config, _config(origin, config.get(QUANTISED)))
     placed = {tensor: name for name, found in stored.items() for tensor in found}
     size = sum(entry.nbytes for found in stored.values() for entry in found.values())
+    yield counted(artifact, origin, size)
     parameters = sum(item.size for item in origin.family.parameters(origin.decoder))
     metadata = {"total_size": size, "total_parameters": parameters}
     expected = {"metadata": metadata, "weight_map": placed}
@@ -53,8 +56,11 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
         yield Content(SETTINGS, said, shipped_settings(origin.settings), TOPICS[SETTINGS])
 
 
-def _config(origin: Origin) -> dict[str, Any]:
-    """The checkpoint's own, and what mlx_lm would assume otherwise."""
+def _config(origin: Origin, quantised: Any) -> dict[str, Any]:
+    """The checkpoint's own, and what mlx_lm would assume otherwise.
+
+    Which layers are `quantised` and how is said twice: mlx_lm reads the first, others the second.
+    """
     decoder, own = origin.decoder, origin.config
     return {
         **{key: value for key, value in own.items() if key not in ABSENT},
@@ -69,9 +75,8 @@ def _config(origin: Origin) -> dict[str, Any]:
         "mlp_bias": Role.DOWN in decoder.biased,
         END: origin.generation_id("eos") if own.get(END) is None else own[END],
         **_of_model(origin),
-        # Which layers are quantised, and how.
-        "quantization": READ,
-        "quantization_config": READ,
+        QUANTISED: READ,
+        **({} if quantised is None else {f"{QUANTISED}_config": quantised}),
     }
 
 

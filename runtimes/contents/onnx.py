@@ -12,16 +12,18 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, TensorProto
+from onnx import GraphProto, TensorProto, ValueInfoProto
 
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from edgeproof.checkpoints.settings import shipped_settings
 from edgeproof.checkpoints.special_tokens import CONFIG, listed
+from runtimes.contents.counted import counted
 from runtimes.contents.expectation import Exercised
 from runtimes.contents.files import SETTINGS, TOPICS, Content, copied, copied_of
 from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
+from runtimes.onnx_data import PARAMETER, nbytes, place_of
 
 GENAI, ADDED = "genai_config.json", "transformers.js_config"
 FOLDER, ROOT = "onnx", "."  # where graphs are that are run
@@ -31,8 +33,12 @@ SUFFIXES = {
     "q4": "_q4", "q4f16": "_q4f16", "bnb4": "_bnb4",
 }  # fmt: skip
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+ONNX_TYPES = {"float32": "float", "float16": "float16"}
 FUSED = "GroupQueryAttention"
-CACHE = "past_key_values."
+CACHE, PRESENT = "past_key_values.", "present."
+# Names of axes that have no size.
+BATCH, SEQUENCE, NUMBER = "batch_size", "sequence_length", "num_logits"
+PAST, TOTAL = "past_sequence_length", "total_sequence_length"
 LOG = free(f"{GENAI} model.decoder.session_options.log_id")
 RUN = Exercised("the graph is run")
 READ = Exercised("every graph runs on it, and its weights are compared")
@@ -52,12 +58,21 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     paths = [str(p) for p in listed if p.suffix == ".onnx" and str(p.parent) in (FOLDER, ROOT)]
     graphs = {path: _graph(artifact.path / path) for path in paths}
     named = {name for path, graph in graphs.items() for name in _data_files(path, graph)}
-    for path in (*paths, *sorted(named)):
-        yield Content(path, None, RUN if path in graphs else READ)
+    facts = artifact.manifest.variant.facts
+    for path in paths:
+        # Optimum names its axes itself.
+        asked = RUN if facts.traced else _asked(origin, facts.activations, chooses="/" in path)
+        yield Content(path, None if facts.traced else _interface(graphs[path]), asked)
+    for path in sorted(named):
+        yield Content(path, None, READ)
     (inner,) = (path for path in paths if "/" in path)
-    yield Content(CONFIG, read_json(artifact.path / CONFIG), _config(origin, inner, graphs[inner]))
+    if not facts.traced:
+        yield counted(artifact, origin, _weight_bytes(graphs[inner]))
+    dtype = artifact.manifest.variant.name.partition("-")[0]
+    config = _config(origin, dtype, inner, graphs[inner])
+    yield Content(CONFIG, read_json(artifact.path / CONFIG), config)
     yield from copied(artifact.path, origin, copied_of(origin))
-    if not artifact.manifest.variant.facts.traced:
+    if not facts.traced:
         if not origin.has(SETTINGS):
             said = read_json(artifact.path / SETTINGS)
             yield Content(SETTINGS, said, shipped_settings(origin.settings), TOPICS[SETTINGS])
@@ -82,10 +97,56 @@ def _data_files(path: str, graph: GraphProto) -> set[str]:
     return {(folder / entry.value).as_posix() for entry in entries if entry.key == "location"}
 
 
-def _config(origin: Origin, path: str, graph: GraphProto) -> dict[str, Any]:
-    """The checkpoint's own, and what transformers.js needs to find and feed the graph."""
-    file = PurePosixPath(path).name
-    dtype = {f"model{suffix}.onnx": dtype for dtype, suffix in SUFFIXES.items()}.get(file)
+def _weight_bytes(graph: GraphProto) -> int:
+    """Of what has a checkpoint's name, once where several tensors are the same bytes."""
+    weights = (item for item in graph.initializer if PARAMETER.match(item.name))
+    placed = {place_of(item, Path()) or item.name: nbytes(item) for item in weights}
+    return sum(placed.values())
+
+
+def _interface(graph: GraphProto) -> dict[str, Any]:
+    """Type and axes of what a graph takes and gives, by name."""
+    stored = {item.name for item in graph.initializer}
+    taken = [item for item in graph.input if item.name not in stored]
+    return {
+        "input": {item.name: _type(item) for item in taken},
+        "output": {item.name: _type(item) for item in graph.output},
+    }
+
+
+def _type(value: ValueInfoProto) -> list[Any]:
+    tensor = value.type.tensor_type
+    sizes = [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
+    return [TensorProto.DataType.Name(tensor.elem_type).lower(), *sizes]
+
+
+def _asked(origin: Origin, activations: str | None, *, chooses: bool) -> dict[str, Any]:
+    """What a decoder takes and gives. transformers.js makes the first cache by what a graph says.
+
+    Of an axis without a size it knows `batch_size` alone; others are 0. Source: transformers.js
+    4.3, `addPastKeyValues`.
+    """
+    facts, kind = origin.facts, ONNX_TYPES.get(activations or "")
+    heads, size = facts["num_key_value_heads"], facts["head_dim"]
+    chosen: dict[str, Any] = {"num_logits_to_keep": ["int64"]} if chooses else {}
+    names = [(n, part) for n in range(facts["num_hidden_layers"]) for part in ("key", "value")]
+    return {
+        "input": {
+            "input_ids": ["int64", BATCH, SEQUENCE],
+            "attention_mask": ["int64", BATCH, TOTAL],
+            **{f"{CACHE}{n}.{part}": [kind, BATCH, heads, PAST, size] for n, part in names},
+            **chosen,
+        },
+        "output": {
+            "logits": ["float", BATCH, NUMBER if chooses else SEQUENCE, facts["vocab_size"]],
+            **{f"{PRESENT}{n}.{part}": [kind, BATCH, heads, TOTAL, size] for n, part in names},
+        },
+    }
+
+
+def _config(origin: Origin, dtype: str, path: str, graph: GraphProto) -> dict[str, Any]:
+    """The checkpoint's own, and what transformers.js needs to find and feed a dtype's graph."""
+    file = f"model{SUFFIXES[dtype]}.onnx" if dtype in SUFFIXES else PurePosixPath(path).name
     count = len(_data_files(path, graph))
     names = {f"{path}_data" + (f"_{number}" if number else "") for number in range(count)}
     # It asks for these names: as many files under others are no files to it.
@@ -132,7 +193,7 @@ def _genai(origin: Origin, file: str, graph: GraphProto) -> dict[str, Any]:
                 },
                 "outputs": {
                     "logits": "logits",
-                    **{f"present_{kind}_names": f"present.%d.{kind}" for kind in both},
+                    **{f"present_{kind}_names": f"{PRESENT}%d.{kind}" for kind in both},
                 },
             },
         },

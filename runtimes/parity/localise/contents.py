@@ -6,15 +6,17 @@ Which keys there are, and what each has to be, the format's reader says (`Reader
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from edgeproof.artifact import Artifact
+from edgeproof.artifact import MANIFEST, Artifact
 from edgeproof.errors import InputError
 from runtimes.contents import Content, Difference, Origin, Topic, differences
 from runtimes.formats import reader_of
 from runtimes.parity.localise.result import Cause, Finding
 
 SHOWN = 4
+# What files end with that libraries look for, whatever else a folder has.
+READ_UNASKED = {".bin", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt"}
 # The damage that a file written by others can do to a reader.
 MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, StopIteration)
 
@@ -36,12 +38,25 @@ def compare_contents(
     contents = _contents(artifact, checkpoint)
     accounted = {content.file for content in contents}
     found = [finding for content in contents for finding in _findings(content, listed, known)]
-    strange = (path for path in listed if path not in accounted)
+    strange = [path for path in listed if path not in accounted]
+    strange += _unlisted(artifact, listed)
     found += (
         Finding(Cause.METADATA, f"{path}: nothing accounts for this file", key=path)
         for path in strange
     )
     return tuple(found)
+
+
+def _unlisted(artifact: Artifact, listed: Collection[str]) -> Iterator[str]:
+    """Files that the manifest has not, and that a library may read which is given the folder.
+
+    mlx_lm loads every model*.safetensors, transformers an adapter_config.json or a template.
+    """
+    kinds = READ_UNASKED | {PurePosixPath(path).suffix for path in listed}
+    for path in sorted(artifact.path.rglob("*")):
+        name = path.relative_to(artifact.path).as_posix()
+        if path.suffix in kinds and name not in (*listed, MANIFEST) and path.is_file():
+            yield name
 
 
 def told_otherwise(artifact: Artifact, checkpoint: Path) -> list[str]:
@@ -96,7 +111,7 @@ def _of_others(
 def _findings(
     content: Content, listed: Collection[str], known: Collection[str]
 ) -> Iterator[Finding]:
-    if content.file not in listed:
+    if content.file not in (*listed, MANIFEST):
         yield Finding(Cause.METADATA, f"{content.file} is missing", key=content.file)
         return
     yield from _summed(content, differences(content.said, content.expected), known)
