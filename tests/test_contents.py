@@ -340,3 +340,14 @@ def test_a_file_that_is_not_in_the_manifest_and_may_be_read_is_found(
     path.parent.mkdir(exist_ok=True)
     path.write_text("{}")
     assert sayings(artifact, tmp_path) == f"{name}: nothing accounts for this file"
+
+
+def test_a_scale_that_is_off_by_less_than_a_thousandth_is_found(tmp_path: Path) -> None:
+    def off(graph: onnx.GraphProto) -> None:
+        for attribute in (item for node in graph.node for item in node.attribute):
+            attribute.f *= 1.0006 if attribute.name == "scale" else 1
+
+    artifact = made(tmp_path, "onnx")
+    edited(off)(artifact)
+    found = sayings(rehashed(artifact), tmp_path)
+    assert "scale is 0.25015, the checkpoint's attention_scale is 0.25 (and 5 more)" in found

@@ -48,7 +48,7 @@ COMPONENTS: dict[str, Component | None] = {
     "model_type": None,
 }
 MODULE = re.compile(r"/(model/.+)/\w+")
-TOLERANCE = 1e-3  # of numbers
+TOLERANCE = 1e-5  # of numbers, which files have in float32
 SHOWN = 5
 
 
