@@ -19,11 +19,11 @@ from tokenizers import Tokenizer
 from edgeproof.artifact import Artifact
 from edgeproof.checkpoints.special_tokens import listed
 from edgeproof.errors import InputError
+from runtimes.onnx_folder import GRAPH_FOLDER
 from runtimes.said import said_of
 from runtimes.sequence import SequenceRuntime, left_padded
 from runtimes.special_ids import special_ids
 
-GRAPH_FOLDER, ROOT = "onnx", "."
 PROVIDER = "CPUExecutionProvider"
 TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids", "num_logits_to_keep"}
 # Of Optimum's merged decoders: which of two graphs runs, the one that takes a cache or the other.

@@ -14,8 +14,9 @@ import onnxruntime as ort
 
 from edgeproof.artifact import Artifact
 from edgeproof.errors import InputError
+from runtimes.onnx_folder import GRAPH_FOLDER
 from runtimes.onnx_placement import RECORDED, require_off_cpu
-from runtimes.onnxruntime import GRAPH_FOLDER, OnnxRuntime, create_session, open_graph
+from runtimes.onnxruntime import OnnxRuntime, create_session, open_graph
 
 PROVIDER = "CUDAExecutionProvider"
 OPTIONS = {"use_tf32": "0"}

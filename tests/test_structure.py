@@ -153,7 +153,7 @@ REGISTRIES = {"export/formats.py", "runtimes/formats/__init__.py"}
 # ONNX artifacts have a folder of that name; an extra and libraries are called as formats.
 OTHERWISE = {
     "edgeproof/extras.py",
-    "runtimes/onnxruntime.py",
+    "runtimes/onnx_folder.py",
     "runtimes/parity/environment.py",
 }
 

@@ -24,9 +24,9 @@ from runtimes.contents.files import SETTINGS, TOPICS, Content, copied, copied_of
 from runtimes.contents.free import free
 from runtimes.contents.origin import Origin
 from runtimes.onnx_data import PARAMETER, nbytes, place_of
+from runtimes.onnx_folder import GRAPH_FOLDER, ROOT
 
 GENAI, ADDED = "genai_config.json", "transformers.js_config"
-FOLDER, ROOT = "onnx", "."  # where graphs are that are run
 # transformers.js's dtype → what its files' names end with.
 SUFFIXES = {
     "fp32": "", "fp16": "_fp16", "q8": "_quantized", "int8": "_int8", "uint8": "_uint8",
@@ -55,7 +55,9 @@ def contents(artifact: Artifact, origin: Origin) -> Iterator[Content]:
     if artifact.foreign is not None:
         return  # settings that decide are compared by what they do: tokenizer, template, stops
     listed = [PurePosixPath(item.path) for item in artifact.manifest.outputs]
-    paths = [str(p) for p in listed if p.suffix == ".onnx" and str(p.parent) in (FOLDER, ROOT)]
+    paths = [
+        str(p) for p in listed if p.suffix == ".onnx" and str(p.parent) in (GRAPH_FOLDER, ROOT)
+    ]
     graphs = {path: _graph(artifact.path / path) for path in paths}
     named = {name for path, graph in graphs.items() for name in _data_files(path, graph)}
     facts = artifact.manifest.variant.facts

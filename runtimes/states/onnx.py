@@ -21,7 +21,8 @@ from onnx import GraphProto, NodeProto, ValueInfoProto
 from edgeproof.artifact import Artifact
 from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import DamagedExportError, InputError
-from runtimes.onnxruntime import GRAPH_FOLDER, PROVIDER, OnnxRuntime, create_session, open_graph
+from runtimes.onnx_folder import GRAPH_FOLDER
+from runtimes.onnxruntime import PROVIDER, OnnxRuntime, create_session, open_graph
 from runtimes.states import LAST_NORM, LOGITS
 from runtimes.weights.fused import Heads, split
 

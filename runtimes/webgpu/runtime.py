@@ -13,8 +13,9 @@ from typing import Any
 import onnxruntime as ort
 
 from edgeproof.artifact import Artifact
+from runtimes.onnx_folder import GRAPH_FOLDER
 from runtimes.onnx_placement import RECORDED, require_off_cpu
-from runtimes.onnxruntime import GRAPH_FOLDER, OnnxRuntime, create_session, open_graph
+from runtimes.onnxruntime import OnnxRuntime, create_session, open_graph
 from runtimes.webgpu.device import open_device
 
 

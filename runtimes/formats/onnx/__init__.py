@@ -23,6 +23,7 @@ from runtimes.chat_templates import Render, jinja_template
 from runtimes.config_facts import END, Facts, Statement, end_tokens
 from runtimes.contents import Content, Origin
 from runtimes.formats.reader import Deployment, Engine, Reader, Stops, Twin
+from runtimes.protocol import Runtime
 from runtimes.said import read
 
 WEBGPU = Adapter(
@@ -84,16 +85,25 @@ def _twins(artifact: Artifact) -> Sequence[Twin]:
     """The graph at the folder's root, Optimum's and GenAI's."""
     if artifact.foreign is not None:  # each of its graphs is looked at for itself
         return ()
+    from runtimes.onnx_folder import GRAPH_FOLDER, ROOT
     from runtimes.onnx_twins import apart
-    from runtimes.onnxruntime import GRAPH_FOLDER, ROOT, open_runtime
-    from runtimes.states.onnx import trace
+
+    def opened(threads: int) -> Runtime:
+        from runtimes.onnxruntime import open_runtime
+
+        return open_runtime(artifact, threads, ROOT)
+
+    def traced(ids: Sequence[int], threads: int) -> dict[str, np.ndarray]:
+        from runtimes.states.onnx import trace
+
+        return trace(artifact, ids, threads, ROOT)
 
     graphs = [item.path for item in artifact.manifest.outputs if item.path.endswith(".onnx")]
     return [
         Twin(
             path,
-            lambda threads: open_runtime(artifact, threads, ROOT),
-            lambda ids, threads: trace(artifact, ids, threads, ROOT),
+            opened,
+            traced,
             partial(apart, artifact.path / inner, artifact.path / path),
         )
         for inner in graphs
