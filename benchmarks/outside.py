@@ -5,7 +5,8 @@ recover -m bundled --format any`); ENV has auto-round (`pip install auto-round`)
 linear layers alone: 4-bit blocks of 32, a signed scale, no zero point; the embedding stays the
 original's, so that rounding is compared with rounding. Printed are the mean KL of the weights in
 PyTorch float32 on the default text, with its 95 % interval, top-1, and CPU seconds. What auto-round
-makes is also exported as GGUF `q4_0`: exit 1 if a layer's values there are others, rounded twice.
+makes, bfloat16 products of codes and scales, is also exported as GGUF `q4_0`: exit 1 if a layer's
+values there, in bfloat16, are others, which then were rounded twice.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+import ml_dtypes  # noqa: F401 - bfloat16, for NumPy
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -60,7 +62,7 @@ def main(recovered: Path, python: str, iterations: int, threads: int) -> None:
         judge = Judge(original, nearest, threads)
         outside = load_file(folder / "outside" / "model.safetensors")
         again = dequantise(_q4_0(folder / "outside", folder / "again"))
-        twice = [name for name in again if _is_layer(name) and (again[name] != outside[name]).any()]
+        twice = [name for name in outside if _is_layer(name) and _differs(again, outside, name)]
         rows = {
             "nearest (`q4_0`)": (dequantise(nearest), "–"),
             f"auto-round, {iterations} iterations": (outside, f"{cost.cpu_seconds:.0f}"),
@@ -94,6 +96,10 @@ class Judge:
 
 def _is_layer(name: str) -> bool:
     return name.endswith("_proj.weight")
+
+
+def _differs(got: Weights, rounded: Weights, name: str) -> bool:
+    return bool((got[name].astype(rounded[name].dtype) != rounded[name]).any())
 
 
 def _q4_0(checkpoint: Path, out: Path) -> Artifact:
