@@ -7,7 +7,6 @@ nothing. The graphs of a folder are one graph; one of them may choose the positi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, NodeProto, TensorProto
 
 from runtimes.onnx_data import PARAMETER, place_of, stored_array
+from runtimes.onnx_folder import module_of
 
 # What choosing positions is made of; the last one takes the hidden states.
 CHOOSES, CHOSEN = {"Neg", "Reshape", "Slice"}, "Slice"
-MODULE = re.compile(r"/(model/.+)/\w+")
 
 # Operator, domain, inputs and attributes.
 Step = tuple[str, str, tuple[str, ...], tuple[bytes, ...]]
@@ -87,8 +86,7 @@ def _same(ours: TensorProto | None, folder: Path, theirs: TensorProto, other: Pa
 
 def _module(node: NodeProto) -> str:
     name = next(filter(None, (node.name, *node.output)), "")
-    match = MODULE.match(name)
-    return match[1].replace("/", ".") if match else name
+    return module_of(name) or name
 
 
 def _parameter(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from edgeproof.artifact.json_file import read_json
 from edgeproof.errors import InputError
 from runtimes.config_facts import UNEXPLAINED, Statement, facts_of
 from runtimes.formats import reader_of
+from runtimes.onnx_folder import module_of
 from runtimes.parity.localise.contents import MALFORMED, compare_contents
 from runtimes.parity.localise.names import place_of
 from runtimes.parity.localise.result import Cause, Component, Finding
@@ -47,7 +47,6 @@ COMPONENTS: dict[str, Component | None] = {
     "tie_word_embeddings": Component.HEAD,
     "model_type": None,
 }
-MODULE = re.compile(r"/(model/.+)/\w+")
 TOLERANCE = 1e-5  # of numbers, which files have in float32
 SHOWN = 5
 
@@ -87,7 +86,7 @@ def _equal(said: Any, known: Any) -> bool:
 
 def _finding(fact: str, statements: list[Statement], known: Any) -> Finding:
     key, said, _ = statements[0]
-    places = [place_of(_module(name)) for name, _, _ in statements]
+    places = [place_of(module_of(name.partition(" ")[0]) or "") for name, _, _ in statements]
     layer, component = places[0]
     more = f" (and {len(statements) - 1} more)" if len(statements) > 1 else ""
     if isinstance(known, RotaryTable):
@@ -99,12 +98,6 @@ def _finding(fact: str, statements: list[Statement], known: Any) -> Finding:
     return Finding(
         Cause.METADATA, text, layer, component or COMPONENTS[fact.partition(".")[0]], key=key
     )
-
-
-def _module(key: str) -> str:
-    """The module of a node's name, as Hugging Face writes it."""
-    match = MODULE.match(key.partition(" ")[0])
-    return match[1].replace("/", ".") if match else ""
 
 
 def _row_shown(said: Any, known: RotaryTable) -> str:
