@@ -1,9 +1,13 @@
-"""`make recovery-table`: what few bits cost with and without a recovery, in each format.
+r"""`make recovery-table`: what few bits cost with and without a recovery, in each format.
 
 `python -m benchmarks.recovery_table OUT` recovers the bundled model for each of GOALS, exports it,
 compares the files on the whole text, does the same with the plain files of recovery.toml, and
 prints all of it as Markdown. CPU seconds are of the recovery, without what the cache had. What OUT
-has already is not made again, and has no seconds. Exit 1: an export failed.
+has already is not made again, and has no seconds. Exit 1: a file is broken.
+
+\b
+    python -m benchmarks.recovery_table OUT -m bundled-360m --goal any --goal gguf-gate
+    python -m benchmarks.recovery_table OUT --goal any -- --tokens 8192 --distill --minutes 30
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from edgeproof.recovery import RECOVERY
 from edgeproof.verdicts import REPORT, Compared, Interval, Verdict, read_report
 
 PLAN = Path(__file__).with_name("recovery.toml")
-MODEL = "bundled"
+PLAIN = "plain"
 TITLES = (
     "file", "bits/weight", "MB", "mean KL", "top-1 %", "clear top-1 %", "acceptance %", "PPL ratio",
     "verdict", "CPU s",
@@ -56,28 +62,42 @@ class Row:
     seconds: float | None
 
 
-def main() -> None:
-    """Make and compare everything, print the table."""
-    out = Path(sys.argv[1])
-    rows = [*(row for goal in GOALS for row in _recovered(out, goal)), *_plain(out / "plain")]
+@click.command(help=__doc__)
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("options", nargs=-1)
+@click.option("-m", "--model", default="bundled", show_default=True)
+@click.option(
+    "--goal",
+    "wanted",
+    multiple=True,
+    type=click.Choice([*(goal.name for goal in GOALS), PLAIN]),
+    help="Some of the rows only; may be given again.",
+)
+def main(out: Path, options: tuple[str, ...], model: str, wanted: tuple[str, ...]) -> None:
+    """Make and compare everything, print the table; `options` are those of each recovery."""
+    goals = [goal for goal in GOALS if not wanted or goal.name in wanted]
+    rows = [row for goal in goals for row in _recovered(out, model, goal, options)]
+    if not wanted or PLAIN in wanted:
+        rows += _plain(out / PLAIN, model)
     print(*table(rows), sep="\n")
     sys.exit(1 if any(row.found.verdict is Verdict.FAIL for row in rows) else 0)
 
 
-def _plain(folder: Path) -> Iterator[Row]:
+def _plain(folder: Path, model: str) -> Iterator[Row]:
     if not list(folder.glob(f"*/{REPORT}")):
-        _run("export", "--plan", str(PLAN), "-m", MODEL, "--out", str(folder))
+        _run("export", "--plan", str(PLAN), "-m", model, "--out", str(folder))
         _compare("--root", str(folder))
     for path in folder.glob(f"*/{REPORT}"):
         yield from (Row(item.name, item, None) for item in read_report(path).compared)
 
 
-def _recovered(out: Path, goal: Recovered) -> Iterator[Row]:
+def _recovered(out: Path, model: str, goal: Recovered, options: Sequence[str]) -> Iterator[Row]:
     folder = out / goal.name
     checkpoint, report = folder / "checkpoint", folder / REPORT
     seconds = None
     if not (checkpoint / RECOVERY).exists():
-        seconds = _run("runtimes.recover", "-m", MODEL, *goal.goal, "-o", str(checkpoint))
+        command = ("-m", model, *goal.goal, *options, "-o", str(checkpoint))
+        seconds = _run("runtimes.recover", *command)
     if not report.exists():
         for form, dtype in goal.exports:
             command = (f"export.{form}", "-m", str(checkpoint), "--dtype", dtype)

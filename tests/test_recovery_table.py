@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import recovery_table
 from benchmarks.recovery_table import GOALS, TITLES
@@ -16,13 +16,9 @@ from runtimes.parity.report.json import write_json
 from tests.parity_results import entry, measurement, result, usual_result
 
 
-def printed(
-    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[object, list[str]]:
-    monkeypatch.setattr(sys, "argv", ["recovery_table", str(out)])
-    with pytest.raises(SystemExit) as caught:
-        recovery_table.main()
-    return caught.value.code, capsys.readouterr().out.splitlines()
+def printed(out: Path, *options: str) -> tuple[int, list[str]]:
+    done = CliRunner().invoke(recovery_table.main, [str(out), *options])
+    return done.exit_code, done.output.splitlines()
 
 
 @pytest.fixture
@@ -38,11 +34,9 @@ def out(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_file_has_a_row_in_the_order_of_its_bits(
-    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_file_has_a_row_in_the_order_of_its_bits(out: Path) -> None:
     write_json(out / "plain" / "tiny" / REPORT, usual_result())
-    code, lines = printed(out, monkeypatch, capsys)
+    code, lines = printed(out)
     assert code == 1  # one of the usual result is broken
     assert {line.count("|") for line in lines} == {len(TITLES) + 1}
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
@@ -57,14 +51,20 @@ def test_every_file_has_a_row_in_the_order_of_its_bits(
     assert broken[3:8] == ["–"] * 5
 
 
-def test_it_exits_0_where_nothing_is_broken(
-    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_exits_0_where_nothing_is_broken(out: Path) -> None:
     write_json(
         out / "plain" / "tiny" / REPORT,
         result(entry("q8_0", Verdict.PASS, measured=measurement())),
     )
-    assert printed(out, monkeypatch, capsys)[0] == 0
+    assert printed(out)[0] == 0
+
+
+def test_some_rows_alone(out: Path) -> None:
+    goal = GOALS[1].name
+    code, lines = printed(out, "--goal", goal)
+    assert code == 0
+    assert len(lines) == 3
+    assert f"recovered {goal}," in lines[2]
 
 
 def test_its_plan_is_one() -> None:
