@@ -9,6 +9,7 @@ from runtimes.recover.grids import BLOCK, Grid
 TINY = 1e-30
 # Beside a row's mean diagonal: a block whose codes are all zero leaves its scale undetermined.
 RIDGE = 1e-6
+PIECE = 1024  # blocks that are searched together: what each try makes of them stays in the cache
 
 
 def nonzero(scales: torch.Tensor) -> torch.Tensor:
@@ -31,8 +32,14 @@ def searched_scales(blocks: torch.Tensor, importance: torch.Tensor, grid: Grid) 
     """Signed float16 scales [n] of blocks [n, 32], by squared error weighted with `importance`.
 
     Each try sends the value of largest magnitude to one level, rounds, and fits the scale to the
-    codes by least squares; the best fit is kept.
+    codes by least squares; the best fit is kept. `importance` [n, 32], or [1, 32] for all blocks.
     """
+    every = (blocks, importance.expand_as(blocks))
+    pieces = zip(*(torch.split(part, PIECE) for part in every), strict=True)
+    return torch.cat([_searched(piece, weight, grid) for piece, weight in pieces])
+
+
+def _searched(blocks: torch.Tensor, importance: torch.Tensor, grid: Grid) -> torch.Tensor:
     peak = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
     inverse = torch.where(peak != 0, 1 / nonzero(peak), peak)
     scale, best = torch.zeros(len(blocks)), torch.zeros(len(blocks))

@@ -31,7 +31,10 @@ FIRST, SECOND = 0.9, 0.95  # Adam's decay of its moments
 FLOOR = 0.1
 TINY = 1e-30
 LEAST_SCALE, MOST_HALF = 2.0**-24, 65504.0  # of float16
-ROWS = 4096  # of a matrix, changed together: what is temporary then stays small
+# Values of a matrix that are changed together: what is temporary then stays small, and in a core's
+# cache on a CPU.
+PIECE = {"cpu": 1 << 16}
+PIECE_ELSEWHERE = 1 << 22
 
 Tensors = dict[str, torch.Tensor]
 
@@ -99,6 +102,8 @@ class Matrix(Latent):
         self._low, self._high = ends
         self._reach = max(-self._low, self._high)
         device = share.values.device
+        width = share.values.shape[1]
+        self._rows = max(1, PIECE.get(device.type, PIECE_ELSEWHERE) // width)
         self._levels = start.levels.to(device).float()
         self._base = start.scales.to(device).float()
         self._factors = torch.zeros_like(self._base)
@@ -123,7 +128,7 @@ class Matrix(Latent):
         """Move levels and scales."""
         scales = self._scales()
         pieces = [self.gradient, self._share.values, scales, *self.state.values()]
-        split = list(zip(*(torch.split(piece, ROWS) for piece in pieces), strict=True))
+        split = list(zip(*(torch.split(piece, self._rows) for piece in pieces), strict=True))
         for gradient, values, scale, _, _, first, second, factor_first, factor_second in split:
             slopes = _blocks(gradient) * stride.clip  # [rows, in / 32, 32]
             by_factor = (slopes * _blocks(values)).sum(2)
@@ -143,7 +148,9 @@ class Matrix(Latent):
 
     def stored(self) -> Tensors:
         """Levels and scales."""
-        levels = torch.cat([self._grid.nearest(part) for part in torch.split(self._levels, ROWS)])
+        levels = torch.cat(
+            [self._grid.nearest(part) for part in torch.split(self._levels, self._rows)]
+        )
         return {"levels": levels.to(torch.int8).cpu(), "scales": self._scales().half().cpu()}
 
     def _scales(self) -> torch.Tensor:
@@ -153,7 +160,9 @@ class Matrix(Latent):
 
     def _write(self) -> None:
         pieces = (self._share.values, self._levels, self._scales())
-        for values, levels, scales in zip(*(torch.split(p, ROWS) for p in pieces), strict=True):
+        for values, levels, scales in zip(
+            *(torch.split(p, self._rows) for p in pieces), strict=True
+        ):
             rounded = _blocks(self._grid.nearest(levels)) * scales[:, :, None]
             values.copy_(rounded.view(values.shape))
 

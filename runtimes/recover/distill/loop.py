@@ -122,7 +122,8 @@ class Training:
     def _step(self) -> None:
         now, began = self._now, self._seconds
         rate = _rate(began / self._all_seconds)
-        chunks, place = self._supply.take(now.place, self._pace.step_rows, self._advance)
+        with loss.quick(self._wish.device):
+            chunks, place = self._supply.take(now.place, self._pace.step_rows, self._advance)
         sampled = self._seconds
         count = sum(len(chunk.ids) - chunk.prefix for chunk in chunks)
         for latent in self._pupil.latents:

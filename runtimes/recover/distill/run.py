@@ -28,7 +28,7 @@ from runtimes.recover.stages import versions
 from runtimes.recover.text import Text, Windows
 from runtimes.recover.vocabulary import Vocabulary
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 TABLES = "tables"
 VALIDATION_TOKENS, VALIDATION_SEED = 3072, 2_000_001
 
