@@ -12,7 +12,14 @@ from runtimes.recover.gate import Measured, smallest
 from runtimes.recover.grids import GRIDS, Grid
 from runtimes.recover.progress import INTERVAL, Progress
 from runtimes.recover.rounding import damped, plainly_rounded, round_matrix
-from runtimes.recover.scales import nonzero, row_errors, searched_scales, solved_scales, spread
+from runtimes.recover.scales import (
+    PIECE,
+    nonzero,
+    row_errors,
+    searched_scales,
+    solved_scales,
+    spread,
+)
 from runtimes.recover.sizes import stored_bits
 from runtimes.recover.targets import TARGETS
 from tests.tiny import config
@@ -47,6 +54,17 @@ def test_levels_are_the_grids(grid: Grid) -> None:
     weights, moment = matrix()
     levels = round_matrix(weights, moment, grid).levels.float()
     assert torch.equal(grid.nearest(levels), levels)
+
+
+@EVERY_GRID
+def test_a_blocks_scale_does_not_depend_on_how_many_are_searched_with_it(grid: Grid) -> None:
+    draw = torch.Generator().manual_seed(0)
+    blocks = torch.randn(PIECE + 40, 32, generator=draw)
+    importance = torch.rand(PIECE + 40, 32, generator=draw)
+    together = searched_scales(blocks, importance, grid)
+    for part in (slice(0, 7), slice(PIECE - 5, PIECE + 5), slice(PIECE + 39, None)):
+        alone = searched_scales(blocks[part], importance[part], grid)
+        assert torch.equal(alone, together[part])
 
 
 @EVERY_GRID
