@@ -58,11 +58,14 @@ def test_the_gradient_is_that_of_the_kl(
     with loss.quick("cpu"):
         found = loss.pull(student, teacher, chunks, 0.25, 7)
     assert torch.get_float32_matmul_precision() == "highest"
-    assert float(found) == pytest.approx(expected.item(), rel=allowed)
+    assert float(found) == pytest.approx(expected.item(), rel=0.05 if tiles else 1e-3)
+    errors = []
     for parameter, gradient in zip(parameters, gradients, strict=True):
         assert parameter.grad is not None
         error = (parameter.grad - gradient).norm()
         assert error <= allowed * gradient.norm() + 1e-7
+        errors.append(float(error / gradient.norm().clamp(min=1e-7)))
+    assert not tiles or max(errors) > 1e-3  # it is rounded there
 
 
 @torch.no_grad()
@@ -86,7 +89,7 @@ def test_a_step_stays_on_the_grid(tmp_path: Path, family: str, grid: str) -> Non
             scales = searched_scales(parameter.view(-1, 32), torch.ones(1, 32), GRIDS[grid])
             levels = GRIDS[grid].nearest(parameter.view(-1, 32) / scales[:, None])
             stored = Rounded(levels.view(parameter.shape), scales.view(len(parameter), -1).half())
-            made[name] = latents.Matrix(whole, stored, GRIDS[grid])
+            made[name] = latents.Matrix(whole, stored, GRIDS[grid], 100)
             assert torch.equal(parameter, stored.values)
     before = {name: parameter.clone() for name, parameter in student.model.named_parameters()}
     for number in range(1, 4):

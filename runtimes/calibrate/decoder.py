@@ -27,7 +27,7 @@ MATRICES = frozenset(
     }
 )  # fmt: skip
 TABLES = frozenset({Role.EMBEDDING, Role.HEAD})
-# Of a recovery's many matrices of some megabytes: to take each anew from the system is a fifth of
+# Of a recovery's many matrices of some megabytes: to take each anew from the system is a sixth of
 # its time.
 RETURNED_BYTES = 32 << 20
 

@@ -31,10 +31,6 @@ FIRST, SECOND = 0.9, 0.95  # Adam's decay of its moments
 FLOOR = 0.1
 TINY = 1e-30
 LEAST_SCALE, MOST_HALF = 2.0**-24, 65504.0  # of float16
-# Values of a matrix that are changed together: what is temporary then stays small, and in a core's
-# cache on a CPU.
-PIECE = {"cpu": 1 << 16}
-PIECE_ELSEWHERE = 1 << 22
 
 Tensors = dict[str, torch.Tensor]
 
@@ -92,18 +88,18 @@ class Latent(ABC):
 class Matrix(Latent):
     """A matrix [rows, in] on a grid: latent levels, and the logarithm of a factor of each scale.
 
-    Scales keep their signs, and a block whose scale is zero stays zero.
+    Scales keep their signs, and a block whose scale is zero stays zero. About `together` values are
+    changed at a time.
     """
 
-    def __init__(self, share: Share, start: Rounded, grid: Grid) -> None:
+    def __init__(self, share: Share, start: Rounded, grid: Grid, together: int) -> None:
         super().__init__(share)
         self._grid = grid
         ends = grid.nearest(torch.tensor([-1e9, 1e9])).tolist()
         self._low, self._high = ends
         self._reach = max(-self._low, self._high)
         device = share.values.device
-        width = share.values.shape[1]
-        self._rows = max(1, PIECE.get(device.type, PIECE_ELSEWHERE) // width)
+        self._rows = max(1, together // share.values.shape[1])
         self._levels = start.levels.to(device).float()
         self._base = start.scales.to(device).float()
         self._factors = torch.zeros_like(self._base)

@@ -141,22 +141,23 @@ def _trained(
     teacher.model.to(wish.device)
     model = copy.deepcopy(teacher.model).requires_grad_(True)
     student = Decoder(start.config, start.parameters, model)
-    pupil = Pupil(student, teacher, _latents(student, start, parts))
-    supply = Supply(
-        kept.folder, start.text, start.vocabulary, start.known, teacher, PACES[wish.device]
-    )
+    pace = PACES[wish.device]
+    pupil = Pupil(student, teacher, _latents(student, start, parts, pace.changed_values))
+    supply = Supply(kept.folder, start.text, start.vocabulary, start.known, teacher, pace)
     return Training(wish, pupil, start.validation, supply, kept, lines).run()
 
 
 @torch.no_grad()
-def _latents(student: Decoder, start: Start, parts: Iterable[Part]) -> dict[str, dict[str, Latent]]:
+def _latents(
+    student: Decoder, start: Start, parts: Iterable[Part], together: int
+) -> dict[str, dict[str, Latent]]:
     """What is trained, group by group; the student computes with the start from then on."""
     shares, norms = student.shares, start.config.structure.norms
     made: dict[str, Latent] = {}
     for part in parts:
         for name, value in part.items():
             if isinstance(value, Rounded):
-                made[name] = Matrix(shares[name], value, GRIDS[start.grids[name]])
+                made[name] = Matrix(shares[name], value, GRIDS[start.grids[name]], together)
             else:
                 norm = norms.get(student.parameters[name].role)
                 made[name] = Vector(shares[name], value, norm.offset if norm else None)

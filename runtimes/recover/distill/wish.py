@@ -20,6 +20,7 @@ class Pace:
         logit_rows: positions whose logits are in memory at a time.
         sampled_rows: chunks of a text that is sampled when the last one is read.
         cache_bytes: of keys and values meanwhile, at most.
+        changed_values: of a matrix, changed at a time: a core's cache holds them, a GPU is busy.
     """
 
     step_rows: int
@@ -27,12 +28,13 @@ class Pace:
     logit_rows: int
     sampled_rows: int
     cache_bytes: int
+    changed_values: int
 
 
 PACES = {
-    "cuda": Pace(64, 16, 4096, 768, 8_000_000_000),
-    "mps": Pace(8, 4, 512, 64, 1_000_000_000),
-    "cpu": Pace(2, 2, 256, 16, 500_000_000),
+    "cuda": Pace(64, 16, 4096, 768, 8_000_000_000, 1 << 22),
+    "mps": Pace(8, 4, 512, 64, 1_000_000_000, 1 << 22),
+    "cpu": Pace(2, 2, 256, 16, 500_000_000, 1 << 16),
 }
 
 
